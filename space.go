@@ -1,0 +1,64 @@
+package tinycloud
+
+import (
+	"fmt"
+	"strings"
+)
+
+// SpaceID names a Space: "tinycloud:" ‖ the owner's DID without "did:" ‖ ":" ‖ name (protocol §1.1).
+// It is comparable; String round-trips.
+type SpaceID struct {
+	text  string
+	owner Principal
+	name  string
+}
+
+// ParseSpaceID reads a Space id and canonicalises its owner. The error is of class [ErrInvalid].
+func ParseSpaceID(text string) (SpaceID, error) {
+	u, ok := splitURI(text)
+	if !ok || u.scheme != "tinycloud" || u.hasAuthority || u.hasQuery || u.hasFragment ||
+		strings.Contains(u.path, "/") || !u.normalised() {
+		return SpaceID{}, fmt.Errorf("space id %q: %w", clip(text), ErrInvalid)
+	}
+	return newSpaceID(u.path)
+}
+
+func newSpaceID(path string) (SpaceID, error) {
+	cut := strings.LastIndexByte(path, ':')
+	if cut < 0 {
+		return SpaceID{}, fmt.Errorf("space id %q: no name: %w", clip(path), ErrInvalid)
+	}
+	did, name := "did:"+path[:cut], path[cut+1:]
+	// The name and the DID suffix become directory names of the block store.
+	if name == "" || name == "." || name == ".." || len(name) > 255 || len(did) > 255 {
+		return SpaceID{}, fmt.Errorf("space id %q: name: %w", clip(path), ErrInvalid)
+	}
+	if !isDID(did) {
+		return SpaceID{}, fmt.Errorf("space id %q: owner is not a DID: %w", clip(path), ErrInvalid)
+	}
+	owner, err := canonicalDID(did)
+	if err != nil {
+		return SpaceID{}, fmt.Errorf("space id: %w", err)
+	}
+	return SpaceID{text: "tinycloud:" + string(owner)[4:] + ":" + name, owner: owner, name: name}, nil
+}
+
+func (s SpaceID) String() string { return s.text }
+
+// Owner returns the DID inside the id.
+func (s SpaceID) Owner() Principal { return s.owner }
+
+// Name returns the last part of the id.
+func (s SpaceID) Name() string { return s.name }
+
+// IsZero reports whether s was never parsed.
+func (s SpaceID) IsZero() bool { return s.text == "" }
+
+// MarshalText returns the id.
+func (s SpaceID) MarshalText() ([]byte, error) { return []byte(s.text), nil }
+
+// UnmarshalText parses an id.
+func (s *SpaceID) UnmarshalText(text []byte) (err error) {
+	*s, err = ParseSpaceID(string(text))
+	return err
+}
