@@ -1,0 +1,9 @@
+// Package captest plays the client's part: wallets that sign delegations, hostings and revocations,
+// and session keys that invoke and delegate on. Tests and the demo command use it; a host never does.
+//
+// It writes exactly the bytes that the JavaScript SDK writes for the same input, and signs
+// deterministically (RFC 6979, Ed25519), so a seed and fixed times give the same tokens every time. It
+// refuses nothing: a test may ask for a token that no host accepts.
+//
+// Source: TinyCloud host protocol §2.5, §3.1, §4 and appendix A.3 and A.4.
+package captest

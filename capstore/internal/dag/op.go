@@ -1,0 +1,125 @@
+package dag
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// Bounds of an operation.
+const (
+	MaxOpSize   = 64 << 10 // bytes
+	MaxMetadata = 1024     // entries
+)
+
+// Op is what an invocation did to one key: a write, or a delete.
+type Op struct {
+	Key      string
+	Delete   bool
+	Value    tinycloud.Hash    // of a write: the content's hash
+	Metadata map[string]string // of a write
+	Version  *Version          // of a delete: the write it names, nil for the newest
+}
+
+// Version is the place of a write in a Space's history.
+type Version struct {
+	Seq   uint64
+	Epoch tinycloud.Hash
+	Index uint64 // of the event in its epoch
+}
+
+// Encode returns the bytes of the operation. It does not check the bounds.
+func (o Op) Encode() []byte {
+	size := 96 + len(o.Key)
+	for k, v := range o.Metadata {
+		size += 6 + len(k) + len(v)
+	}
+	b := make([]byte, 0, size)
+	if o.Delete {
+		b = appendText(appendHead(b, majorMap, 2), "key")
+		b = appendText(appendText(b, o.Key), "version")
+		if o.Version == nil {
+			return append(b, null)
+		}
+		b = appendHead(appendHead(b, majorArray, 3), majorUint, o.Version.Seq)
+		return appendHead(appendLink(b, cborLink, o.Version.Epoch), majorUint, o.Version.Index)
+	}
+	b = appendText(appendHead(b, majorMap, 3), "key")
+	b = appendText(appendText(b, o.Key), "value")
+	b = appendLink(b, cborLink, o.Value)
+	b = appendHead(appendText(b, "metadata"), majorMap, uint64(len(o.Metadata)))
+	for _, name := range slices.SortedFunc(maps.Keys(o.Metadata), byLength) {
+		b = appendText(appendText(b, name), o.Metadata[name])
+	}
+	return b
+}
+
+// byLength orders map keys as DAG-CBOR does.
+func byLength(x, y string) int { return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)) }
+
+// ID returns the hash of the operation's bytes.
+func (o Op) ID() tinycloud.Hash { return tinycloud.Sum(o.Encode()) }
+
+// DecodeOp reads the bytes of an operation. The error is of class [tinycloud.ErrInvalid].
+func DecodeOp(b []byte) (Op, error) {
+	if len(b) > MaxOpSize {
+		return Op{}, fmt.Errorf("dag: operation of %d bytes: %w", len(b), tinycloud.ErrInvalid)
+	}
+	r := &reader{b: b}
+	var o Op
+	fields := r.head(majorMap)
+	r.name("key")
+	o.Key = r.text()
+	switch fields {
+	case 2:
+		o.Delete = true
+		r.name("version")
+		o.Version = r.version()
+	case 3:
+		r.name("value")
+		o.Value = r.link(cborLink)
+		r.name("metadata")
+		o.Metadata = r.metadata()
+	default:
+		r.fail("map of two or three fields expected")
+	}
+	if err := r.end(); err != nil {
+		return Op{}, err
+	}
+	return o, nil
+}
+
+func (r *reader) version() *Version {
+	if r.peek() == null {
+		r.take(1)
+		return nil
+	}
+	if r.count(majorArray, 3) != 3 {
+		r.fail("version of three parts expected")
+	}
+	v := &Version{Seq: r.head(majorUint)}
+	v.Epoch = r.link(cborLink)
+	v.Index = r.head(majorUint)
+	return v
+}
+
+func (r *reader) metadata() map[string]string {
+	n := r.count(majorMap, MaxMetadata)
+	m := make(map[string]string, n)
+	last := ""
+	for i := range n {
+		name := r.text()
+		if i > 0 && byLength(last, name) >= 0 {
+			r.fail("metadata out of order")
+		}
+		m[name] = r.text()
+		if r.err != nil {
+			return nil
+		}
+		last = name
+	}
+	return m
+}

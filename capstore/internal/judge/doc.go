@@ -1,0 +1,10 @@
+// Package judge decides, for ever, what the events of a Space mean: which delegations hold, whether a
+// host may extend the history, whether an invocation's operations count.
+//
+// It is pure: no clock, no configuration, no I/O. Two hosts that know the same set of log entries come
+// to the same verdicts in whatever order they learned them. What a host admits over HTTP may be
+// stricter, never laxer; that policy is not here.
+//
+// Strata, each using only those before it: delegations and revocations by content; host delegations
+// and epochs; operations. Source: the design's "Validity, order, state"; protocol §2–§4.
+package judge

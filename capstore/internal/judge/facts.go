@@ -1,0 +1,334 @@
+package judge
+
+import (
+	"fmt"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+)
+
+// Slack is how far an entry's time may be from the truth: windows are widened by it, and an entry may
+// claim to be that much older than what it builds on.
+const Slack = 120 * time.Second
+
+// Spot is the place of an entry: a branch of a host's log, numbered locally, and the entry's number.
+type Spot struct {
+	Branch uint32
+	N      uint64
+}
+
+// Clock is the causal past of an epoch: per log branch the greatest entry number whose epoch is a
+// proper ancestor. Since a log's entries are ancestors of its later ones, it covers all before.
+type Clock map[uint32]uint64
+
+// Has reports whether the entry at a spot is of the clock's past.
+func (c Clock) Has(s Spot) bool {
+	n, ok := c[s.Branch]
+	return ok && s.N <= n
+}
+
+// Add takes the entry at a spot, and so all before it, into the past.
+func (c Clock) Add(s Spot) {
+	if n, ok := c[s.Branch]; !ok || s.N > n {
+		c[s.Branch] = s.N
+	}
+}
+
+// Place is where an event stands: one entry of its epoch, and the event's index in the epoch.
+type Place struct {
+	Spot
+	Epoch tinycloud.Hash
+	Index int
+}
+
+// Here is the point of the history from which something is judged.
+type Here struct {
+	Epoch tinycloud.Hash
+	Index int // events of the epoch below this index are past; an epoch's own judgement uses all
+	Past  Clock
+}
+
+func (h Here) sees(places []Place) bool {
+	for _, p := range places {
+		if h.Past.Has(p.Spot) || (p.Epoch == h.Epoch && p.Index < h.Index) {
+			return true
+		}
+	}
+	return false
+}
+
+type fact struct {
+	token  *Token
+	places []Place
+}
+
+// Facts are the delegations and revocations of one Space, with the places they stand at. A fact counts
+// by its content wherever it stands. It is not safe for concurrent writes.
+type Facts struct {
+	space       tinycloud.SpaceID
+	delegations map[tinycloud.Hash]*fact
+	revocations map[tinycloud.Hash]*fact
+	byTarget    map[tinycloud.Hash][]*fact
+	hosts       map[tinycloud.Principal][]*fact
+	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
+}
+
+// NewFacts returns the empty set of a Space.
+func NewFacts(space tinycloud.SpaceID) *Facts {
+	return &Facts{
+		space:       space,
+		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
+		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[tinycloud.Principal][]*fact{},
+		wanted: map[tinycloud.Hash]struct{}{},
+	}
+}
+
+// Add takes a token whose signature is good into the set, or adds a place to it. It reports whether
+// earlier verdicts may change and have to be made again.
+func (f *Facts) Add(t *Token, at Place) (again bool) {
+	kind := f.delegations
+	if t.Kind == Revocation {
+		kind = f.revocations
+	} else if t.Kind != Delegation {
+		return false
+	}
+	if have := kind[t.ID]; have != nil {
+		have.places = append(have.places, at)
+		return false
+	}
+	n := &fact{token: t, places: []Place{at}}
+	kind[t.ID] = n
+	if t.Kind == Revocation {
+		f.byTarget[t.Target] = append(f.byTarget[t.Target], n)
+		if f.delegations[t.Target] == nil {
+			f.wanted[t.Target] = struct{}{}
+		}
+		return false // what it ends comes after it
+	}
+	if t.HostsSpace(f.space) {
+		f.hosts[t.Audience] = append(f.hosts[t.Audience], n)
+	}
+	_, again = f.wanted[t.ID]
+	return again
+}
+
+// Forget empties the record of what verdicts waited for, before all are made again.
+func (f *Facts) Forget() { clear(f.wanted) }
+
+// Delegation returns a delegation of the set, nil when unknown.
+func (f *Facts) Delegation(id tinycloud.Hash) *Token {
+	if n := f.delegations[id]; n != nil {
+		return n.token
+	}
+	return nil
+}
+
+// Seen reports whether a delegation or revocation stands in a causal past.
+func (f *Facts) Seen(id tinycloud.Hash, past Clock) bool {
+	for _, n := range []*fact{f.delegations[id], f.revocations[id]} {
+		if n != nil && (Here{Past: past}).sees(n.places) {
+			return true
+		}
+	}
+	return false
+}
+
+// Revocations calls yield for every revocation of the set that its signer had the right to make.
+func (f *Facts) Revocations(yield func(revocation *Token) bool) {
+	for _, n := range f.revocations {
+		if f.effective(n.token) && !yield(n.token) {
+			return
+		}
+	}
+}
+
+// effective reports whether a revocation's target is known and its signer may revoke it.
+func (f *Facts) effective(r *Token) bool {
+	target := f.Delegation(r.Target)
+	return target != nil && MayRevoke(r, target, f.Delegation)
+}
+
+// Revoked returns the revocation of a delegation that stands in a causal past.
+func (f *Facts) Revoked(id tinycloud.Hash, h Here) (tinycloud.Hash, bool) {
+	for _, n := range f.byTarget[id] {
+		if h.sees(n.places) && f.effective(n.token) {
+			return n.token.ID, true
+		}
+	}
+	return tinycloud.Hash{}, false
+}
+
+func (f *Facts) search() *search {
+	return &search{find: f.Delegation, budget: MaxChain}
+}
+
+func (f *Facts) want(ids []tinycloud.Hash) {
+	for _, id := range ids {
+		f.wanted[id] = struct{}{}
+	}
+}
+
+// Host reports whether a host may extend the history with an entry of a given time: a host delegation
+// to its key, in window then, stands in the epoch or its past. It returns the delegation.
+func (f *Facts) Host(did tinycloud.Principal, at time.Time, h Here) (*Token, error) {
+	h.Index = int(^uint(0) >> 1)
+	err := fmt.Errorf("no host delegation to %s: %w", did, tinycloud.ErrUnauthorized)
+	for _, n := range f.hosts[did] {
+		if !h.sees(n.places) {
+			continue
+		}
+		if !n.token.ValidAt(at, 0) {
+			err = fmt.Errorf("host delegation %s is not in its window: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
+			continue
+		}
+		s := f.search()
+		if f.hostable(s, n.token) {
+			return n.token, nil
+		}
+		f.want(s.missing)
+		err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
+	}
+	return nil, err
+}
+
+func (f *Facts) hostable(s *search, t *Token) bool {
+	for _, c := range t.Caps {
+		if c.Ability == AbilityHost && c.Resource.Space() == f.space && c.Resource.Bare() && s.justify(t, c) {
+			return true
+		}
+	}
+	return false
+}
+
+// Hosts calls yield for each DID that some host delegation of the set names.
+func (f *Facts) Hosts(yield func(tinycloud.Principal, *Token) bool) {
+	for did, ns := range f.hosts {
+		for _, n := range ns {
+			if f.hostable(f.search(), n.token) && !yield(did, n.token) {
+				return
+			}
+		}
+	}
+}
+
+// Delegated reports why a delegation of the set grants nothing in the Space, nil when it holds.
+func (f *Facts) Delegated(t *Token) error {
+	for _, c := range t.Caps {
+		if c.Resource.Space() != f.space {
+			continue
+		}
+		s := f.search()
+		if !s.justify(t, c) {
+			return f.refused(s, c)
+		}
+	}
+	return nil
+}
+
+func (f *Facts) refused(s *search, c recap.Capability) error {
+	switch {
+	case len(s.missing) > 0:
+		f.want(s.missing)
+		return fmt.Errorf("missing %s: %w", s.missing[0].EventID(), tinycloud.ErrUnauthorized)
+	case !s.revoked.IsZero():
+		return fmt.Errorf("revoked %s: %w", s.revoked.EventID(), tinycloud.ErrUnauthorized)
+	}
+	return fmt.Errorf("%s / %s is not covered: %w", c.Resource, c.Ability, tinycloud.ErrUnauthorized)
+}
+
+// Invoked judges an invocation with its operations, at the times of its epoch's valid entries. The
+// error says why it is void.
+func (f *Facts) Invoked(t *Token, ops []dag.Op, times []time.Time, h Here) error {
+	err := fmt.Errorf("outside its window: %w", tinycloud.ErrUnauthorized)
+	for _, at := range times {
+		if !t.ValidAt(at, Slack) {
+			continue
+		}
+		if err = f.allowed(t, ops, at, h); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (f *Facts) allowed(t *Token, ops []dag.Op, at time.Time, h Here) error {
+	for _, op := range ops {
+		c, ok := t.Operation(f.space, op)
+		if !ok {
+			return fmt.Errorf("operation on %q was not invoked: %w", op.Key, tinycloud.ErrUnauthorized)
+		}
+		s := f.search()
+		s.at, s.slack = at, Slack
+		s.live = func(id tinycloud.Hash) bool {
+			_, revoked := f.Revoked(id, h)
+			return !revoked
+		}
+		if !s.justify(t, c) {
+			return f.refused(s, c)
+		}
+	}
+	return nil
+}
+
+// Operation returns the capability of an invocation that asks for an operation on a key of the Space.
+func (t *Token) Operation(space tinycloud.SpaceID, op dag.Op) (recap.Capability, bool) {
+	wanted := AbilityPut
+	if op.Delete {
+		wanted = AbilityDel
+	}
+	for _, c := range t.Caps {
+		path, hasPath := c.Resource.Path()
+		if hasPath && path == op.Key && c.Resource.Space() == space && c.Resource.Service() == "kv" &&
+			canonicalAbility(c.Ability) == wanted {
+			return c, true
+		}
+	}
+	return recap.Capability{}, false
+}
+
+// MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
+// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke.
+func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
+	principal := r.Signer
+	switch len(r.Proofs) {
+	case 0:
+	case 1:
+		p := find(r.Proofs[0])
+		if p == nil || p.Audience != r.Signer || !revokes(p, target, find) {
+			return false
+		}
+		principal = p.Signer
+	default:
+		return false
+	}
+	if principal == target.Signer || principal == target.Audience {
+		return true
+	}
+	for _, s := range target.Spaces() {
+		if s.Owner() == principal {
+			return true
+		}
+	}
+	return false
+}
+
+// revokes reports whether a delegation gives the right to revoke: for the target alone, or for all
+// delegations of a Space that its signer owns.
+func revokes(p, target *Token, find func(tinycloud.Hash) *Token) bool {
+	for _, c := range p.Caps {
+		if c.Ability != AbilityRevoke {
+			continue
+		}
+		s := &search{find: find, budget: MaxChain}
+		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && s.justify(p, c) {
+			return true
+		}
+		path, _ := c.Resource.Path()
+		if c.Resource.Service() == "delegation" && path == "" && c.Resource.Space().Owner() == p.Signer {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,76 @@
+package p2p
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/client"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// newBitswap serves p.o.Blocks to authorised peers. There is one worker of
+// each kind, because every Space has its own, and no content routing: only
+// peers in the view are asked.
+func newBitswap(ctx context.Context, p *Peer) *bitswap.Bitswap {
+	const (
+		// Between two messages bitswap waits this long times the peers of all
+		// its instances in the process, and 20 ms at least. With a thousand
+		// Spaces the library's default would make that most of a second.
+		sendDelay = time.Nanosecond
+		// Bytes on the way to one peer: a few chunks of 1 MiB.
+		outstanding = 4 << 20
+		maxCID      = 64 // ours are 36 to 38 bytes
+		wants       = 2 * MaxFetch
+	)
+	net := bsnet.NewFromIpfsHost(p.view,
+		bsnet.Prefix("/tinycloud"), bsnet.SupportedProtocols([]protocol.ID{bsnet.ProtocolBitswap}))
+	allow := func(id peer.ID, c cid.Cid) bool {
+		return p.IsAuthorised(id) && (p.o.AllowBlock == nil || p.o.AllowBlock(id, c))
+	}
+	return bitswap.New(ctx, net, nil, p.o.Blocks,
+		bitswap.TaskWorkerCount(1), bitswap.EngineTaskWorkerCount(1), bitswap.EngineBlockstoreWorkerCount(1),
+		bitswap.WithPeerBlockRequestFilter(allow),
+		bitswap.MaxQueuedWantlistEntriesPerPeer(wants), bitswap.MaxCidSize(maxCID),
+		bitswap.WithoutDuplicatedBlockStats(),
+		
+		bitswap.WithClientOption(client.WithPerPeerSendDelay(sendDelay)),
+	)
+}
+
+// Fetch asks the authorised peers for blocks, at most [MaxFetch], and delivers
+// those that come, each hashed and compared with its CID, in any order. The
+// channel is closed when all came or ctx, which must have a deadline, ends; a
+// caller that stops reading early cancels ctx. Nothing is stored: call
+// [Peer.NotifyBlocks] after storing a block that others may want too.
+func (p *Peer) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error) {
+	if p.bitswap == nil {
+		return nil, fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
+	}
+	if len(cids) > MaxFetch {
+		return nil, fmt.Errorf("%d blocks in one fetch: %w", len(cids), ErrInvalid)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		return nil, fmt.Errorf("fetch without a deadline: %w", ErrInvalid)
+	}
+	for _, c := range cids {
+		if !c.Defined() {
+			return nil, fmt.Errorf("fetch of no cid: %w", ErrInvalid)
+		}
+	}
+	return p.bitswap.GetBlocks(ctx, cids)
+}
+
+// NotifyBlocks says that blocks are in Blocks now: peers that asked for them,
+// and were allowed to, get them, and so do running fetches.
+func (p *Peer) NotifyBlocks(ctx context.Context, blks ...blocks.Block) error {
+	if p.bitswap == nil {
+		return fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
+	}
+	return p.bitswap.NotifyNewBlocks(ctx, blks...)
+}

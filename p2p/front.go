@@ -1,0 +1,291 @@
+package p2p
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/routing"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Options of a [Front]. Key is required; everything else has a zero value that
+// works.
+type Options struct {
+	Key      ed25519.PrivateKey // of the node
+	Listen   []ma.Multiaddr     // TCP and QUIC addresses, port 0 allowed; none: dial only
+	Announce []ma.Multiaddr     // what Addrs says instead of the listen addresses
+
+	// Wake is asked when a CONNECT names a Space peer that is not open. It may
+	// Open it and return true, or return false. It is called from several
+	// goroutines, at most once at a time for a Space peer, and limited in rate
+	// per remote, so it may look into a database.
+	Wake func(space peer.ID) bool
+
+	DHT bool // kad-dht under /tinycloud without values; off unless asked for
+	Log *slog.Logger
+}
+
+// Front is the host of the node key: the process's only listeners, and the way
+// in and out for every [Peer] opened on it. Its methods may be called from
+// several goroutines.
+type Front struct {
+	host   host.Host
+	swarm  *swarm.Swarm
+	dht    *dht.IpfsDHT // nil when off
+	limits network.ResourceManager
+	waker  *waker
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	closed bool              // guarded by mu
+	peers  map[peer.ID]*Peer // guarded by mu; open Space peers
+	held   map[peer.ID]int   // guarded by mu; Space connections over a remote front
+}
+
+// New starts a front. The caller closes it.
+func New(o Options) (_ *Front, err error) {
+	key, err := privateKey(o.Key)
+	if err != nil {
+		return nil, err
+	}
+	f := &Front{log: o.Log, peers: map[peer.ID]*Peer{}, held: map[peer.ID]int{}}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	f.waker = newWaker(o.Wake)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if f.limits, err = spaceLimits(); err != nil {
+		return nil, err
+	}
+	if f.host, err = frontHost(key, o); err != nil {
+		return nil, err
+	}
+	f.swarm, _ = f.host.Network().(*swarm.Swarm)
+	if f.swarm == nil {
+		return nil, fmt.Errorf("front network is a %T: %w", f.host.Network(), ErrInvalid)
+	}
+	if o.DHT {
+		f.dht, err = dht.New(f.host, dht.ProtocolPrefix("/tinycloud"), dht.Mode(dht.ModeAutoServer), dht.DisableValues())
+		if err != nil {
+			return nil, fmt.Errorf("dht: %w", err)
+		}
+	}
+	f.host.SetStreamHandler(hopProtocol, f.handleHop)
+	return f, nil
+}
+
+func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
+	limits, err := frontLimits()
+	if err != nil {
+		return nil, err
+	}
+	conns, err := connmgr.NewConnManager(256, 512, connmgr.WithGracePeriod(time.Minute))
+	if err != nil {
+		return nil, errors.Join(err, limits.Close())
+	}
+	announce := slices.Clone(o.Announce)
+	h, err := libp2p.New(
+		libp2p.Identity(key), libp2p.NoListenAddrs,
+		libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(libp2pquic.NewTransport),
+		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
+		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.Ping(false), libp2p.UserAgent("tinycloud-peer"), libp2p.DialRanker(tcpFirst),
+		libp2p.AddrsFactory(func(addrs []ma.Multiaddr) []ma.Multiaddr {
+			if len(announce) > 0 {
+				return slices.Clone(announce)
+			}
+			return addrs
+		}),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("front host: %w", err), conns.Close(), limits.Close())
+	}
+	// Not by an option: when that fails, goroutines stay behind.
+	if len(o.Listen) > 0 {
+		if err := h.Network().Listen(o.Listen...); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen: %w", err), h.Close())
+		}
+	}
+	return h, nil
+}
+
+// tcpFirst dials QUIC only when TCP has not answered: QUIC caps the streams of
+// a connection at 256, and every Space between two nodes is one stream.
+func tcpFirst(addrs []ma.Multiaddr) []network.AddrDelay {
+	const head = 500 * time.Millisecond
+	var first, rest []ma.Multiaddr
+	for _, a := range addrs {
+		if isTCP(a) {
+			first = append(first, a)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	ranked := swarm.DefaultDialRanker(first)
+	var delay time.Duration
+	for _, r := range ranked {
+		delay = max(delay, r.Delay+head)
+	}
+	for _, r := range swarm.DefaultDialRanker(rest) {
+		ranked = append(ranked, network.AddrDelay{Addr: r.Addr, Delay: r.Delay + delay})
+	}
+	return ranked
+}
+
+func isTCP(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_TCP)
+	return err == nil
+}
+
+// Close closes every Space peer and the listeners. It waits for their
+// callbacks, so it must not be called from one.
+func (f *Front) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	peers := make([]*Peer, 0, len(f.peers))
+	for _, p := range f.peers {
+		peers = append(peers, p)
+	}
+	f.mu.Unlock()
+	var wg sync.WaitGroup
+	errs := make([]error, len(peers))
+	for i, p := range peers {
+		wg.Go(func() { errs[i] = p.Close() })
+	}
+	wg.Wait()
+	if f.dht != nil {
+		errs = append(errs, f.dht.Close())
+	}
+	if f.host != nil {
+		errs = append(errs, f.host.Close())
+	}
+	if f.limits != nil {
+		errs = append(errs, f.limits.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ID is the peer ID of the node key.
+func (f *Front) ID() peer.ID { return f.host.ID() }
+
+// Host is the node's own libp2p host, for protocols between nodes. Protocols
+// registered on it are listed to anyone; they must say nothing about Spaces.
+func (f *Front) Host() host.Host { return f.host }
+
+// Routing is the DHT, nil unless [Options].DHT is set.
+func (f *Front) Routing() routing.ContentRouting {
+	if f.dht == nil {
+		return nil
+	}
+	return f.dht
+}
+
+// Addrs are the addresses of the front, each ending in /p2p/<front>, TCP first.
+func (f *Front) Addrs() []ma.Multiaddr {
+	addrs := f.host.Addrs()
+	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int {
+		switch {
+		case isTCP(a) == isTCP(b):
+			return 0
+		case isTCP(a):
+			return -1
+		}
+		return 1
+	})
+	for i, a := range addrs {
+		if _, id := peer.SplitAddr(a); id == "" {
+			addrs[i] = withPeer(a, f.ID())
+		}
+	}
+	return addrs
+}
+
+// SpaceAddrs are the addresses of a Space peer on this front,
+// <front address>/p2p/<front>/p2p-circuit/p2p/<space>, open or not.
+func (f *Front) SpaceAddrs(space peer.ID) []ma.Multiaddr {
+	addrs := f.Addrs()
+	for i, a := range addrs {
+		addrs[i] = withPeer(a.Encapsulate(circuitAddr()), space)
+	}
+	return addrs
+}
+
+// lookup returns the open Space peer, or nil.
+func (f *Front) lookup(space peer.ID) *Peer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.peers[space]
+}
+
+func (f *Front) register(p *Peer) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return fmt.Errorf("front: %w", ErrClosed)
+	}
+	if _, ok := f.peers[p.id]; ok {
+		return fmt.Errorf("space peer %s: %w", p.id, ErrExists)
+	}
+	f.peers[p.id] = p
+	return nil
+}
+
+func (f *Front) unregister(p *Peer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.peers[p.id] == p {
+		delete(f.peers, p.id)
+	}
+}
+
+// hold keeps the connection manager from trimming the connection to a front
+// while a Space connection runs over it. The result undoes it, once.
+func (f *Front) hold(front peer.ID) func() {
+	const tag = "space"
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.held[front]++; f.held[front] == 1 {
+		f.host.ConnManager().Protect(front, tag)
+	}
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.held[front]--; f.held[front] == 0 {
+			delete(f.held, front)
+			f.host.ConnManager().Unprotect(front, tag)
+		}
+	})
+}
+
+func privateKey(k ed25519.PrivateKey) (crypto.PrivKey, error) {
+	if len(k) != ed25519.PrivateKeySize {
+		return nil, fmt.Errorf("private key of %d bytes: %w", len(k), ErrInvalid)
+	}
+	key, err := crypto.UnmarshalEd25519PrivateKey(k)
+	if err != nil {
+		return nil, fmt.Errorf("private key: %w", ErrInvalid)
+	}
+	return key, nil
+}

@@ -1,0 +1,228 @@
+package p2p
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	pb "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/util"
+	"golang.org/x/time/rate"
+)
+
+// hopProtocol is the dialer's half of circuit v2. The other half, between a
+// relay and the peer behind it, is a function call here.
+const hopProtocol = "/libp2p/circuit/relay/0.2.0/hop"
+
+// handleHop answers one hop request. Nothing but CONNECT is served; a Space
+// peer that is unknown, asleep or refused is always NO_RESERVATION.
+func (f *Front) handleHop(s network.Stream) {
+	_ = s.SetDeadline(time.Now().Add(hopTimeout))
+	rd := util.NewDelimitedReader(s, hopMessage)
+	defer rd.Close()
+	var req pb.HopMessage
+	if err := rd.ReadMsg(&req); err != nil {
+		_ = s.Reset()
+		return
+	}
+	if req.GetType() != pb.HopMessage_CONNECT {
+		hopRefuse(s, pb.Status_PERMISSION_DENIED)
+		return
+	}
+	dst, err := util.PeerToPeerInfoV2(req.GetPeer())
+	if err != nil {
+		hopRefuse(s, pb.Status_MALFORMED_MESSAGE)
+		return
+	}
+	remote := s.Conn().RemotePeer()
+	p := f.find(remote, dst.ID)
+	if p == nil {
+		hopRefuse(s, pb.Status_NO_RESERVATION)
+		return
+	}
+	slot, ok := p.transport.slot()
+	if !ok {
+		hopRefuse(s, pb.Status_NO_RESERVATION)
+		return
+	}
+	// Without a Limit the dialer takes the connection for a full one.
+	if err := hopStatus(s, pb.Status_OK); err != nil {
+		slot()
+		_ = s.Reset()
+		return
+	}
+	_ = s.SetDeadline(time.Time{})
+	unhold := f.hold(remote)
+	c := newRawConn(s, throughFront(remote), s.Reset, func() { slot(); unhold() })
+	c.secured = slot
+	if !p.transport.deliver(c) {
+		_ = c.Close()
+	}
+}
+
+func hopRefuse(s network.Stream, st pb.Status) {
+	if err := hopStatus(s, st); err != nil {
+		_ = s.Reset()
+		return
+	}
+	_ = s.Close()
+}
+
+func hopStatus(s network.Stream, st pb.Status) error {
+	return util.NewDelimitedWriter(s).WriteMsg(&pb.HopMessage{Type: pb.HopMessage_STATUS.Enum(), Status: st.Enum()})
+}
+
+// openHop opens a stream to space through a remote front. The front's
+// addresses are taken from the peerstore.
+func (f *Front) openHop(ctx context.Context, front, space peer.ID) (network.Stream, error) {
+	if err := f.host.Connect(ctx, peer.AddrInfo{ID: front}); err != nil {
+		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
+	}
+	s, err := f.host.NewStream(ctx, front, hopProtocol)
+	if err != nil {
+		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	st, err := hopConnect(s, space)
+	if !stop() {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		_ = s.Reset()
+		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
+	}
+	if st != pb.Status_OK {
+		_ = s.Reset()
+		return nil, fmt.Errorf("front %s refuses %s (%s): %w", front, space, st, ErrUnreachable)
+	}
+	return s, nil
+}
+
+func hopConnect(s network.Stream, space peer.ID) (pb.Status, error) {
+	_ = s.SetDeadline(time.Now().Add(hopTimeout))
+	req := pb.HopMessage{
+		Type: pb.HopMessage_CONNECT.Enum(),
+		Peer: util.PeerInfoToPeerV2(peer.AddrInfo{ID: space}),
+	}
+	if err := util.NewDelimitedWriter(s).WriteMsg(&req); err != nil {
+		return 0, err
+	}
+	rd := util.NewDelimitedReader(s, hopMessage)
+	defer rd.Close()
+	var rep pb.HopMessage
+	if err := rd.ReadMsg(&rep); err != nil {
+		return 0, err
+	}
+	if rep.GetType() != pb.HopMessage_STATUS {
+		return 0, errors.New("unexpected hop message")
+	}
+	_ = s.SetDeadline(time.Time{})
+	return rep.GetStatus(), nil
+}
+
+// find returns the Space peer, waking it when it sleeps and remote has not
+// asked too often; nil otherwise.
+func (f *Front) find(remote, space peer.ID) *Peer {
+	if p := f.lookup(space); p != nil {
+		return p
+	}
+	if !f.waker.wake(remote, space) {
+		return nil
+	}
+	return f.lookup(space)
+}
+
+// waker bounds the calls of [Options].Wake.
+type waker struct {
+	fn    func(peer.ID) bool
+	slots chan struct{} // one per running call
+
+	mu      sync.Mutex
+	all     *rate.Limiter
+	remotes map[peer.ID]*rate.Limiter // guarded by mu
+	running map[peer.ID]*wakeCall     // guarded by mu
+}
+
+type wakeCall struct {
+	done chan struct{}
+	ok   bool // valid when done is closed
+}
+
+func newWaker(fn func(peer.ID) bool) *waker {
+	return &waker{
+		fn:      fn,
+		slots:   make(chan struct{}, wakeConcurrent),
+		all:     rate.NewLimiter(wakeGlobal, wakeGlobal),
+		remotes: map[peer.ID]*rate.Limiter{},
+		running: map[peer.ID]*wakeCall{},
+	}
+}
+
+func (w *waker) wake(remote, space peer.ID) bool {
+	if w.fn == nil {
+		return false
+	}
+	w.mu.Lock()
+	if !w.limiter(remote).Allow() {
+		w.mu.Unlock()
+		return false
+	}
+	if c := w.running[space]; c != nil {
+		w.mu.Unlock()
+		<-c.done
+		return c.ok
+	}
+	select {
+	case w.slots <- struct{}{}:
+	default:
+		w.mu.Unlock()
+		return false
+	}
+	if !w.all.Allow() {
+		<-w.slots
+		w.mu.Unlock()
+		return false
+	}
+	c := &wakeCall{done: make(chan struct{})}
+	w.running[space] = c
+	w.mu.Unlock()
+
+	defer func() {
+		w.mu.Lock()
+		delete(w.running, space)
+		w.mu.Unlock()
+		<-w.slots
+		close(c.done)
+	}()
+	c.ok = w.fn(space)
+	return c.ok
+}
+
+// limiter returns remote's limiter; w.mu is held. When too many remotes are
+// remembered those that have their whole burst again go first, then any: the
+// limit over all remotes still holds.
+func (w *waker) limiter(remote peer.ID) *rate.Limiter {
+	if l := w.remotes[remote]; l != nil {
+		return l
+	}
+	if len(w.remotes) >= wakeRemotes {
+		for id, l := range w.remotes {
+			if l.Tokens() >= wakeBurst {
+				delete(w.remotes, id)
+			}
+		}
+		for id := range w.remotes {
+			if len(w.remotes) < wakeRemotes {
+				break
+			}
+			delete(w.remotes, id)
+		}
+	}
+	l := rate.NewLimiter(wakePerSecond, wakeBurst)
+	w.remotes[remote] = l
+	return l
+}

@@ -1,0 +1,340 @@
+package p2p
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/go-cid"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
+)
+
+// PeerOptions of a [Peer]. Key is required; without Hello nobody that dials
+// this Space can ever be authorised by it.
+type PeerOptions struct {
+	Key ed25519.PrivateKey // of the Space
+
+	// HelloProtocol is the one protocol a peer in probation may open, and Hello
+	// its handler. ctx ends with the connection; while the peer is in probation
+	// the stream has a deadline. At most a few run at once per peer.
+	HelloProtocol protocol.ID
+	Hello         func(ctx context.Context, s network.Stream)
+
+	// Connected says that a peer's first connection is secured; the peer is in
+	// probation. dir is DirOutbound for whoever should open the hello stream:
+	// the dialer, and both sides when they dialed at the same time.
+	// Disconnected says that its last connection is gone; it comes once for
+	// every Connected, after Connected returned. Each pair has a goroutine.
+	Connected    func(p peer.ID, dir network.Direction)
+	Disconnected func(p peer.ID)
+
+	ProbationTimeout time.Duration // default 10 s
+	MaxPeers         int           // default 64; probation included
+
+	// Blocks is what bitswap serves; nil: no bitswap at all.
+	Blocks blockstore.Blockstore
+	// AllowBlock says whether an authorised peer may be told about, and given,
+	// a block; nil: every block in Blocks. A refused block looks absent. It is
+	// called for each want and must be quick.
+	AllowBlock func(p peer.ID, c cid.Cid) bool
+
+	Log *slog.Logger
+}
+
+// Peer is one Space's presence: its own identity, reached through the front.
+// Its methods may be called from several goroutines.
+type Peer struct {
+	id        peer.ID
+	front     *Front
+	o         PeerOptions
+	log       *slog.Logger
+	swarm     *swarm.Swarm
+	store     peerstore.Peerstore
+	transport *spaceTransport
+	probation *multistream.MultistreamMuxer[protocol.ID] // knows hello only
+	view      *view
+	pubsub    *pubsub.PubSub
+	topics    *topicFilter
+	bitswap   *bitswap.Bitswap // nil without Blocks
+	stop      context.CancelFunc
+	close     func() error
+
+	// transition orders the changes of the view: it is held from a change of
+	// a session's state until the view's subscribers heard of it. Taken
+	// before mu.
+	transition sync.Mutex
+
+	mu       sync.Mutex
+	closed   bool                      // guarded by mu
+	sessions map[peer.ID]*session      // guarded by mu; the current one of each peer
+	latest   map[peer.ID]*session      // guarded by mu; the one whose callbacks run last
+	conns    map[network.Conn]*session // guarded by mu
+	dialing  map[peer.ID]int           // guarded by mu; Connect calls under way
+
+	running sync.WaitGroup // callbacks and stream handlers; Add under mu while not closed
+}
+
+// Open starts the presence of one Space. The caller closes it; closing the
+// front does so too.
+func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
+	key, err := privateKey(o.Key)
+	if err != nil {
+		return nil, err
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("private key: %w", ErrInvalid)
+	}
+	if o.Hello != nil && o.HelloProtocol == "" {
+		return nil, fmt.Errorf("no hello protocol: %w", ErrInvalid)
+	}
+	if o.ProbationTimeout <= 0 {
+		o.ProbationTimeout = defaultProbation
+	}
+	if o.MaxPeers <= 0 {
+		o.MaxPeers = defaultMaxPeers
+	}
+	p := &Peer{
+		id: id, front: f, o: o, log: o.Log,
+		probation: multistream.NewMultistreamMuxer[protocol.ID](),
+		sessions:  map[peer.ID]*session{},
+		latest:    map[peer.ID]*session{},
+		conns:     map[network.Conn]*session{},
+		dialing:   map[peer.ID]int{},
+	}
+	if p.log == nil {
+		p.log = f.log
+	}
+	p.close = sync.OnceValue(p.shutdown)
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if err := p.start(ctx, key); err != nil {
+		return nil, err
+	}
+	return p, f.register(p)
+}
+
+// start builds the swarm, the view and what runs on the view. ctx lives as
+// long as the Peer.
+func (p *Peer) start(ctx context.Context, key crypto.PrivKey) error {
+	if err := p.startSwarm(key); err != nil {
+		return err
+	}
+	var err error
+	if p.view, err = newView(p); err != nil {
+		return err
+	}
+	if p.o.Hello != nil {
+		hello := func(proto protocol.ID, rwc io.ReadWriteCloser) error {
+			s, ok := rwc.(network.Stream)
+			if !ok {
+				return rwc.Close()
+			}
+			p.hello(ctx, s)
+			return nil
+		}
+		p.probation.AddHandler(p.o.HelloProtocol, hello)
+		p.view.Mux().AddHandler(p.o.HelloProtocol, hello)
+	}
+	if p.topics, p.pubsub, err = newPubSub(ctx, p); err != nil {
+		return err
+	}
+	if p.o.Blocks != nil {
+		p.bitswap = newBitswap(ctx, p)
+	}
+	p.swarm.SetStreamHandler(p.inbound)
+	p.swarm.Notify(&network.NotifyBundle{
+		ConnectedF:    func(_ network.Network, c network.Conn) { p.connected(c) },
+		DisconnectedF: func(_ network.Network, c network.Conn) { p.disconnected(c) },
+	})
+	if err := p.swarm.Listen(circuitAddr()); err != nil {
+		return fmt.Errorf("space listener: %w", err)
+	}
+	return nil
+}
+
+func (p *Peer) startSwarm(key crypto.PrivKey) error {
+	var err error
+	if p.store, err = pstoremem.NewPeerstore(); err != nil {
+		return fmt.Errorf("peerstore: %w", err)
+	}
+	if err := errors.Join(p.store.AddPrivKey(p.id, key), p.store.AddPubKey(p.id, key.GetPublic())); err != nil {
+		return fmt.Errorf("peerstore: %w", err)
+	}
+	if p.transport, err = newTransport(p.front, p.id, key); err != nil {
+		return err
+	}
+	p.swarm, err = swarm.NewSwarm(p.id, p.store, eventbus.NewBus(), swarm.WithResourceManager(p.front.limits))
+	if err != nil {
+		return fmt.Errorf("swarm: %w", err)
+	}
+	if err := p.swarm.AddTransport(p.transport); err != nil {
+		return fmt.Errorf("swarm: %w", err)
+	}
+	return nil
+}
+
+// Close leaves the network: all connections are closed, Disconnected is called
+// for each peer. It waits for callbacks and stream handlers, so it must not be
+// called from one. Calling it again returns the same result.
+func (p *Peer) Close() error { return p.close() }
+
+func (p *Peer) shutdown() error {
+	p.front.unregister(p)
+	p.mu.Lock()
+	p.closed = true
+	ids := make([]peer.ID, 0, len(p.sessions))
+	for id := range p.sessions {
+		ids = append(ids, id)
+	}
+	p.mu.Unlock()
+	for _, id := range ids {
+		p.Evict(id)
+	}
+	var errs []error
+	if p.bitswap != nil {
+		errs = append(errs, p.bitswap.Close())
+	}
+	p.stop()
+	if p.swarm != nil {
+		errs = append(errs, p.swarm.Close())
+	}
+	p.running.Wait()
+	if p.view != nil {
+		errs = append(errs, p.view.Close())
+	}
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ID is the peer ID of the Space key.
+func (p *Peer) ID() peer.ID { return p.id }
+
+// Addrs are this Space's addresses, see [Front.SpaceAddrs].
+func (p *Peer) Addrs() []ma.Multiaddr { return p.front.SpaceAddrs(p.id) }
+
+// Connect dials the Space peer ai.ID through a front that one of ai.Addrs
+// names (as [ParseSpaceAddr] returns them, with or without /p2p/<space> at the
+// end) and proves that it holds its key. The peer is in probation then, unless
+// it was connected before. Errors: [ErrInvalid] for addresses, [ErrUnreachable],
+// [ErrBusy], [ErrClosed], or that of ctx.
+func (p *Peer) Connect(ctx context.Context, ai peer.AddrInfo) error {
+	if ai.ID == p.id {
+		return fmt.Errorf("space peer %s is this one: %w", ai.ID, ErrInvalid)
+	}
+	if p.Connected(ai.ID) {
+		return nil
+	}
+	if err := p.route(ai); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return fmt.Errorf("space peer %s: %w", p.id, ErrClosed)
+	}
+	p.dialing[ai.ID]++
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.dialing[ai.ID]--; p.dialing[ai.ID] == 0 {
+			delete(p.dialing, ai.ID)
+		}
+	}()
+	p.swarm.Backoff().Clear(ai.ID) // when to try again is the caller's decision
+	if _, err := p.swarm.DialPeer(ctx, ai.ID); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("space peer %s: %w", ai.ID, ctx.Err())
+		}
+		if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrBusy) {
+			return fmt.Errorf("space peer %s: %w", ai.ID, err)
+		}
+		return fmt.Errorf("space peer %s: %w: %w", ai.ID, ErrUnreachable, err)
+	}
+	if !p.Connected(ai.ID) {
+		return fmt.Errorf("space peer %s: closed at once or no room: %w", ai.ID, ErrBusy)
+	}
+	return nil
+}
+
+// route tells both peerstores how to reach ai: the Space through its front,
+// the front at its transport addresses.
+func (p *Peer) route(ai peer.AddrInfo) error {
+	const maxAddrs = 32
+	if len(ai.Addrs) == 0 || len(ai.Addrs) > maxAddrs {
+		return fmt.Errorf("space peer %s: %d addresses: %w", ai.ID, len(ai.Addrs), ErrInvalid)
+	}
+	var fronts []peer.ID
+	for _, a := range ai.Addrs {
+		relay, rest := splitCircuit(a)
+		if len(rest) == 0 {
+			return fmt.Errorf("space address %s: no /p2p-circuit in it: %w", a, ErrInvalid)
+		}
+		if _, id := peer.SplitAddr(a); id != "" && id != ai.ID {
+			return fmt.Errorf("space address %s is of another space peer: %w", a, ErrInvalid)
+		}
+		front, err := frontOf(relay)
+		if err != nil {
+			return fmt.Errorf("space address %s: %w", a, err)
+		}
+		if front.ID != p.front.ID() {
+			p.front.host.Peerstore().AddAddrs(front.ID, front.Addrs, peerstore.TempAddrTTL)
+		}
+		if !slices.Contains(fronts, front.ID) {
+			fronts = append(fronts, front.ID)
+		}
+	}
+	for _, id := range fronts {
+		p.front.swarm.Backoff().Clear(id)
+		p.store.AddAddr(ai.ID, throughFront(id), peerstore.TempAddrTTL)
+	}
+	return nil
+}
+
+// NewStream opens a stream. The hello protocol works in probation, every other
+// one only with an authorised peer ([ErrNotAuthorised]). Because the remote
+// side may authorise a moment later, a refused protocol is offered again until
+// the remote has shown that it did, ctx ends or the remote's probation must be
+// over.
+func (p *Peer) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error) {
+	if proto == p.o.HelloProtocol && proto != "" {
+		s := p.session(id)
+		if s == nil {
+			return nil, fmt.Errorf("space peer %s: %w", id, ErrNotConnected)
+		}
+		return p.openStream(ctx, s, proto)
+	}
+	return p.openAuthorised(ctx, id, proto)
+}
+
+// Handle registers the handler of a protocol between authorised peers. Streams
+// of other peers never reach it: to them the protocol does not exist.
+func (p *Peer) Handle(proto protocol.ID, h func(network.Stream)) {
+	p.view.SetStreamHandler(proto, h)
+}
