@@ -23,10 +23,8 @@ func newBitswap(ctx context.Context, p *Peer) *bitswap.Bitswap {
 		// its instances in the process, and 20 ms at least. With a thousand
 		// Spaces the library's default would make that most of a second.
 		sendDelay = time.Nanosecond
-		// Bytes on the way to one peer: a few chunks of 1 MiB.
-		outstanding = 4 << 20
-		maxCID      = 64 // ours are 36 to 38 bytes
-		wants       = 2 * MaxFetch
+		maxCID    = 64 // ours are 36 to 38 bytes
+		wants     = 2 * MaxFetch
 	)
 	net := bsnet.NewFromIpfsHost(p.view,
 		bsnet.Prefix("/tinycloud"), bsnet.SupportedProtocols([]protocol.ID{bsnet.ProtocolBitswap}))
@@ -38,7 +36,6 @@ func newBitswap(ctx context.Context, p *Peer) *bitswap.Bitswap {
 		bitswap.WithPeerBlockRequestFilter(allow),
 		bitswap.MaxQueuedWantlistEntriesPerPeer(wants), bitswap.MaxCidSize(maxCID),
 		bitswap.WithoutDuplicatedBlockStats(),
-		
 		bitswap.WithClientOption(client.WithPerPeerSendDelay(sendDelay)),
 	)
 }

@@ -107,7 +107,9 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 	announce := slices.Clone(o.Announce)
 	h, err := libp2p.New(
 		libp2p.Identity(key), libp2p.NoListenAddrs,
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(libp2pquic.NewTransport),
+		// Dialing from the listening port would let two nodes that dial each
+		// other at once meet in one TCP connection with two clients.
+		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),

@@ -124,9 +124,9 @@ func newSpace(t testing.TB, f *p2p.Front, change ...func(*p2p.PeerOptions)) *spa
 	s := &space{
 		key:   newKey(t),
 		store: blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore())),
-		up:    make(chan connEvent, 1024),
-		down:  make(chan peer.ID, 1024),
-		got:   make(chan message, 1024),
+		up:    make(chan connEvent, 64),
+		down:  make(chan peer.ID, 64),
+		got:   make(chan message, 64),
 	}
 	o := p2p.PeerOptions{
 		Key:           s.key,

@@ -116,5 +116,6 @@ func spaceMuxer() *yamux.Transport {
 	cfg.EnableKeepAlive = false
 	cfg.MeasureRTTInterval = 24 * time.Hour
 	cfg.MaxIncomingStreams = 512
+	cfg.AcceptBacklog = 64
 	return (*yamux.Transport)((*goyamux.Config)(&cfg))
 }

@@ -134,7 +134,10 @@ func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
 	if err := p.start(ctx, key); err != nil {
 		return nil, err
 	}
-	return p, f.register(p)
+	if err := f.register(p); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // start builds the swarm, the view and what runs on the view. ctx lives as
@@ -184,7 +187,7 @@ func (p *Peer) startSwarm(key crypto.PrivKey) error {
 	if err := errors.Join(p.store.AddPrivKey(p.id, key), p.store.AddPubKey(p.id, key.GetPublic())); err != nil {
 		return fmt.Errorf("peerstore: %w", err)
 	}
-	if p.transport, err = newTransport(p.front, p.id, key); err != nil {
+	if p.transport, err = newTransport(p.front, key); err != nil {
 		return err
 	}
 	p.swarm, err = swarm.NewSwarm(p.id, p.store, eventbus.NewBus(), swarm.WithResourceManager(p.front.limits))

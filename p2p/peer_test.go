@@ -464,6 +464,28 @@ func TestSimultaneousDial(t *testing.T) {
 	}
 }
 
+// A member that comes back from a crash replaces the connection it lost, and
+// has to be authorised anew.
+func TestSupersede(t *testing.T) {
+	const short = 200 * time.Millisecond
+	a := newSpace(t, newFront(t, p2p.Options{}), func(o *p2p.PeerOptions) { o.ProbationTimeout = short })
+	before := newSpace(t, newFront(t, p2p.Options{}))
+	connect(t, before, a)
+	authorise(a, before)
+	gossip(t, before, a, "before")
+	<-time.After(short)
+	after := newSpace(t, newFront(t, p2p.Options{}), withKey(before.key))
+	connect(t, after, a)
+	wait(t, a.down, "disconnect")
+	wait(t, before.down, "disconnect")
+	if a.IsAuthorised(after.ID()) {
+		t.Error("a new connection inherited the authorisation of a lost one")
+	}
+	authorise(a, after)
+	gossip(t, a, after, "after")
+	gossip(t, after, a, "after")
+}
+
 func TestConnectErrors(t *testing.T) {
 	fa, fb := newFront(t, p2p.Options{}), newFront(t, p2p.Options{})
 	a, b := newSpace(t, fa), newSpace(t, fb)

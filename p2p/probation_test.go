@@ -312,11 +312,14 @@ func TestAuthorisedOutlivesProbation(t *testing.T) {
 }
 
 func TestProbationBytes(t *testing.T) {
-	read := make(chan int64, 1)
+	const allowed = p2p.ProbationBytes / 2
+	half, rest := make(chan error, 1), make(chan int64, 1)
 	a := newSpace(t, newFront(t, p2p.Options{}), func(o *p2p.PeerOptions) {
 		o.Hello = func(_ context.Context, s network.Stream) {
+			_, err := io.CopyN(io.Discard, s, allowed)
+			half <- err
 			n, _ := io.Copy(io.Discard, s)
-			read <- n
+			rest <- n
 		}
 	})
 	h := outsider(t)
@@ -325,12 +328,17 @@ func TestProbationBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Write(make([]byte, allowed)); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(t, half, "what is allowed"); err != nil {
+		t.Fatal(err)
+	}
 	for err == nil {
 		_, err = s.Write(make([]byte, 4<<10))
 	}
-	n := wait(t, read, "end of hello")
-	if n > p2p.ProbationBytes || n < p2p.ProbationBytes/2 {
-		t.Errorf("hello read %d bytes, want up to %d", n, p2p.ProbationBytes)
+	if n := wait(t, rest, "end of hello"); n > p2p.ProbationBytes-allowed {
+		t.Errorf("hello read %d bytes, want up to %d", n+allowed, p2p.ProbationBytes)
 	}
 	wait(t, a.down, "disconnect")
 }

@@ -64,7 +64,9 @@ func (p *Peer) connected(c network.Conn) {
 		raw.secured()
 	}
 	id := c.RemotePeer()
+	p.transition.Lock()
 	p.mu.Lock()
+	dead := p.supersede(c)
 	s, losing, err := p.admit(id, c.Stat().Direction)
 	if err == nil && len(s.conns) >= connsPerPeer {
 		err = fmt.Errorf("%d connections of one peer: %w", len(s.conns), ErrBusy)
@@ -77,11 +79,30 @@ func (p *Peer) connected(c network.Conn) {
 		}
 	}
 	p.mu.Unlock()
+	if len(dead) > 0 {
+		p.leave(id, dead[0])
+	}
+	p.transition.Unlock()
 	if err != nil {
 		p.log.Debug("refused connection", "peer", id, "reason", err)
 		_ = c.Close()
 	}
+	closeAll(dead)
 	closeAll(losing)
+}
+
+// supersede ends the authorised session that a new connection replaces and
+// returns its connections; the caller goes on with leave. A peer dials again
+// only when it has lost the connections we still see, as after a crash. Two
+// sides that dial at once are told apart by time. p.transition and p.mu are
+// held.
+func (p *Peer) supersede(c network.Conn) []network.Conn {
+	s := p.sessions[c.RemotePeer()]
+	if s == nil || s.state != isAuthorised || c.Stat().Direction != network.DirInbound ||
+		time.Since(s.started) < p.o.ProbationTimeout {
+		return nil
+	}
+	return p.endLocked(s)
 }
 
 // admit returns the session that a new connection of id belongs to, and the
@@ -229,8 +250,10 @@ func (p *Peer) leave(id peer.ID, c network.Conn) {
 
 // Authorise opens the view to id: gossipsub and bitswap see it connect, its
 // streams reach the handlers of [Peer.Handle]. It lasts until the peer's last
-// connection ends. A peer that is not connected is ignored.
+// connection ends. A peer that is not connected is ignored. Of a peer that was
+// here a moment ago it first waits, some milliseconds, for the rest of it to go.
 func (p *Peer) Authorise(id peer.ID) {
+	p.settle(id)
 	p.transition.Lock()
 	defer p.transition.Unlock()
 	p.mu.Lock()
@@ -249,6 +272,19 @@ func (p *Peer) Authorise(id peer.ID) {
 	}
 	p.mu.Unlock()
 	p.view.up(id, via)
+}
+
+// settle waits until gossipsub has dropped id's session before the present
+// one. It does so when it sees the old stream end; were the new session's topics
+// announced before that, they would be dropped as well, and never come again.
+func (p *Peer) settle(id peer.ID) {
+	const patience = 2 * time.Second
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.Now().Add(patience)
+	for p.waiting(id) && slices.Contains(p.pubsub.ListPeers(""), id) && time.Now().Before(deadline) {
+		<-ticker.C
+	}
 }
 
 // Evict takes id out of the view, as if it had disconnected, and closes its
@@ -301,6 +337,14 @@ func (p *Peer) session(id peer.ID) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sessions[id]
+}
+
+// waiting says whether id is connected and in probation.
+func (p *Peer) waiting(id peer.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sessions[id]
+	return s != nil && s.state == inProbation
 }
 
 // authorised returns id's session if it is authorised.

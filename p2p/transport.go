@@ -26,7 +26,6 @@ import (
 // the front and accepts what the front hands it.
 type spaceTransport struct {
 	front    *Front
-	self     peer.ID
 	upgrader transport.Upgrader
 	in       chan manet.Conn
 	slots    chan struct{} // one per unfinished inbound handshake
@@ -39,19 +38,19 @@ var (
 	_ transport.SkipResolver = (*spaceTransport)(nil)
 )
 
-func newTransport(f *Front, self peer.ID, key crypto.PrivKey) (*spaceTransport, error) {
+func newTransport(f *Front, key crypto.PrivKey) (*spaceTransport, error) {
 	mux := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: spaceMuxer()}}
 	nz, err := noise.New(noise.ID, key, mux)
 	if err != nil {
 		return nil, fmt.Errorf("noise: %w", err)
 	}
-	up, err := upgrader.New([]sec.SecureTransport{nz}, mux, nil, f.limits, nil)
+	up, err := upgrader.New([]sec.SecureTransport{nz}, mux, nil, f.limits, nil, upgrader.WithAcceptTimeout(hopTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("upgrader: %w", err)
 	}
 	closed := make(chan struct{})
 	return &spaceTransport{
-		front: f, self: self, upgrader: up,
+		front: f, upgrader: up,
 		in: make(chan manet.Conn), slots: make(chan struct{}, handshakes),
 		closed: closed, close: sync.OnceFunc(func() { close(closed) }),
 	}, nil

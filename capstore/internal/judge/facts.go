@@ -71,7 +71,7 @@ type Facts struct {
 	delegations map[tinycloud.Hash]*fact
 	revocations map[tinycloud.Hash]*fact
 	byTarget    map[tinycloud.Hash][]*fact
-	hosts       map[tinycloud.Principal][]*fact
+	hosts       map[HostKey][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
 }
 
@@ -80,7 +80,7 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 	return &Facts{
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
-		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[tinycloud.Principal][]*fact{},
+		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[HostKey][]*fact{},
 		wanted: map[tinycloud.Hash]struct{}{},
 	}
 }
@@ -107,8 +107,8 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 		}
 		return false // what it ends comes after it
 	}
-	if t.HostsSpace(f.space) {
-		f.hosts[t.Audience] = append(f.hosts[t.Audience], n)
+	if host, ok := HostOf(t.Audience); ok && t.HostsSpace(f.space) {
+		f.hosts[host] = append(f.hosts[host], n)
 	}
 	_, again = f.wanted[t.ID]
 	return again
@@ -172,10 +172,10 @@ func (f *Facts) want(ids []tinycloud.Hash) {
 
 // Host reports whether a host may extend the history with an entry of a given time: a host delegation
 // to its key, in window then, stands in the epoch or its past. It returns the delegation.
-func (f *Facts) Host(did tinycloud.Principal, at time.Time, h Here) (*Token, error) {
+func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
 	h.Index = int(^uint(0) >> 1)
-	err := fmt.Errorf("no host delegation to %s: %w", did, tinycloud.ErrUnauthorized)
-	for _, n := range f.hosts[did] {
+	err := fmt.Errorf("no host delegation to %s: %w", host, tinycloud.ErrUnauthorized)
+	for _, n := range f.hosts[host] {
 		if !h.sees(n.places) {
 			continue
 		}
@@ -202,11 +202,11 @@ func (f *Facts) hostable(s *search, t *Token) bool {
 	return false
 }
 
-// Hosts calls yield for each DID that some host delegation of the set names.
-func (f *Facts) Hosts(yield func(tinycloud.Principal, *Token) bool) {
-	for did, ns := range f.hosts {
+// Hosts calls yield for each host delegation of the set that its issuer could make.
+func (f *Facts) Hosts(yield func(HostKey, *Token) bool) {
+	for host, ns := range f.hosts {
 		for _, n := range ns {
-			if f.hostable(f.search(), n.token) && !yield(did, n.token) {
+			if f.hostable(f.search(), n.token) && !yield(host, n.token) {
 				return
 			}
 		}

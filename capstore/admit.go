@@ -1,0 +1,322 @@
+package capstore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+func (s *Store) isRevoked(id tinycloud.Hash) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.revoked[id]
+	return ok
+}
+
+// Admit decides whether an invocation may be carried out now: window, signature, lifetime, replay,
+// authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD). It changes
+// nothing. Refusals carry the protocol's texts.
+func (s *Store) Admit(ctx context.Context, t *Token) error {
+	now := s.o.Now()
+	if !t.ValidAt(now, 0) {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation expired or not yet valid")
+	}
+	if err := t.VerifySignature(); err != nil {
+		return err
+	}
+	if t.Expires.After(now.Truncate(time.Second).Add(s.o.MaxLifetime)) {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation lifetime exceeds server maximum")
+	}
+	if s.seen.used(t.ID, now.Unix()) {
+		return errReplayed()
+	}
+	spaces := t.Spaces()
+	if err := s.unused(ctx, s.read, t, spaces); err != nil {
+		return err
+	}
+	if err := s.Authorise(ctx, t); err != nil {
+		return err
+	}
+	for _, id := range spaces {
+		if !s.Hosted(id) {
+			return errNoSpace()
+		}
+	}
+	return nil
+}
+
+// unused refuses a token that stands in the history of one of its Spaces.
+func (s *Store) unused(ctx context.Context, q rowQuerier, t *Token, spaces []tinycloud.SpaceID) error {
+	if !mutates(t) {
+		return nil
+	}
+	for _, id := range spaces {
+		sid, err := s.sid(id)
+		if err != nil {
+			continue // not hosted: nothing can stand in its history
+		}
+		var n int
+		if err := q.QueryRowContext(ctx, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]).Scan(&n); err != nil {
+			return dbErr(err)
+		}
+		if n > 0 {
+			return errReplayed()
+		}
+	}
+	return nil
+}
+
+// mutates reports whether an invocation asks for a write or a delete.
+func mutates(t *Token) bool {
+	for _, c := range t.Caps {
+		if c.Resource.Service() == "kv" && (judge.Covers(judge.AbilityPut, c.Ability) || judge.Covers(judge.AbilityDel, c.Ability)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Authorise checks that an invocation's signer holds every capability it names, now. The signature is
+// the caller's to check.
+func (s *Store) Authorise(ctx context.Context, t *Token) error {
+	return s.chain(ctx, s.read).authorise(t, s.o.Now())
+}
+
+// chain reads delegations for strict checks, as the reference makes them: every cited proof has to
+// exist and fit.
+type chain struct {
+	s     *Store
+	ctx   context.Context
+	q     rowQuerier
+	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
+	nodes int
+}
+
+func (s *Store) chain(ctx context.Context, q rowQuerier) *chain {
+	return &chain{s: s, ctx: ctx, q: q}
+}
+
+func (c *chain) revoked(id tinycloud.Hash) bool {
+	if _, ok := c.extra[id]; ok {
+		return true
+	}
+	return c.s.isRevoked(id)
+}
+
+func (c *chain) parents(t *Token) ([]*Token, error) {
+	out := make([]*Token, 0, len(t.Proofs))
+	for _, id := range t.Proofs {
+		p, err := c.s.token(c.ctx, c.q, id)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil || p.Kind != judge.Delegation {
+			return nil, errNoParent()
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func errNoParent() error {
+	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Cannot find parent delegation")
+}
+
+func dependent(t *Token) []Capability {
+	var out []Capability
+	for _, c := range t.Caps {
+		if owner, ok := c.Resource.Owner(); !ok || owner != t.Signer {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (c *chain) authorise(t *Token, now time.Time) error {
+	wanted := dependent(t)
+	if len(wanted) == 0 {
+		return nil
+	}
+	if len(t.Proofs) == 0 || repeated(t.Proofs) {
+		return errNoParent()
+	}
+	parents, err := c.parents(t)
+	if err != nil {
+		return err
+	}
+	for _, p := range parents {
+		if p.Audience != t.Signer {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Invoker")
+		}
+	}
+	for _, p := range parents {
+		if c.revoked(p.ID) {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-revoked: %s", p.ID.EventID())
+		}
+		dead, inWindow, err := c.ancestors(p, now)
+		if err != nil {
+			return err
+		}
+		if !dead.IsZero() {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s invoked=%s", dead.EventID(), p.ID.EventID())
+		}
+		if !inWindow || !p.ValidAt(now, 0) {
+			return errAction(wanted[0])
+		}
+	}
+	for _, w := range wanted {
+		if err := granted(w, parents); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func repeated(ids []tinycloud.Hash) bool {
+	seen := map[tinycloud.Hash]bool{}
+	for _, id := range ids {
+		if seen[id] {
+			return true
+		}
+		seen[id] = true
+	}
+	return false
+}
+
+func errAction(c Capability) error {
+	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Action: %s / %s", c.Resource, c.Ability)
+}
+
+// granted reports whether one of the delegations holds a capability.
+func granted(w Capability, parents []*Token) error {
+	caveats := false
+	for _, p := range parents {
+		for _, held := range p.Caps {
+			if judge.Grants(held, w) {
+				return nil
+			}
+			if judge.Covers(held.Ability, w.Ability) && w.Resource.Extends(held.Resource) {
+				caveats = true
+			}
+		}
+	}
+	if caveats {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
+	}
+	return errAction(w)
+}
+
+// ancestors walks what a delegation rests on. It returns a revoked ancestor, if any, and whether all
+// are in their window.
+func (c *chain) ancestors(p *Token, now time.Time) (dead tinycloud.Hash, inWindow bool, err error) {
+	inWindow = true
+	if len(dependent(p)) == 0 {
+		return dead, inWindow, nil
+	}
+	seen := map[tinycloud.Hash]bool{p.ID: true}
+	todo := []*Token{p}
+	for len(todo) > 0 {
+		t := todo[0]
+		todo = todo[1:]
+		for _, id := range t.Proofs {
+			if seen[id] {
+				continue
+			}
+			if seen[id] = true; len(seen) > judge.MaxChain {
+				return dead, false, tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
+			}
+			a, err := c.s.token(c.ctx, c.q, id)
+			if err != nil {
+				return dead, false, err
+			}
+			if a == nil {
+				continue // an owner may cite what does not exist
+			}
+			if c.revoked(id) {
+				return id, inWindow, nil
+			}
+			inWindow = inWindow && a.ValidAt(now, 0)
+			todo = append(todo, a)
+		}
+	}
+	return dead, inWindow, nil
+}
+
+// delegated checks a delegation against the ones it rests on (protocol §2.7, HEAD).
+func (c *chain) delegated(t *Token, now time.Time) error {
+	wanted := dependent(t)
+	if len(wanted) == 0 {
+		return nil
+	}
+	if len(t.Proofs) == 0 {
+		return errNoParent()
+	}
+	parents, err := c.parents(t)
+	if err != nil {
+		return err
+	}
+	for _, p := range parents {
+		if p.Audience != t.Signer {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Delegator: %s", t.Signer)
+		}
+	}
+	for _, p := range parents {
+		if err := c.parentLives(p, now); err != nil {
+			return err
+		}
+	}
+	kept, err := withinWindow(parents, t)
+	if err != nil {
+		return err
+	}
+	for _, w := range wanted {
+		if err := granted(w, kept); err != nil {
+			return capabilityError(err, w)
+		}
+	}
+	return nil
+}
+
+func capabilityError(err error, w Capability) error {
+	var r *tinycloud.Refusal
+	if errors.As(err, &r) && len(r.Text) > 10 && r.Text[:10] == "invocation" {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
+	}
+	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Capability: %s, %s", w.Resource, w.Ability)
+}
+
+func (c *chain) parentLives(p *Token, now time.Time) error {
+	if c.revoked(p.ID) {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-parent-revoked: %s", p.ID.EventID())
+	}
+	dead, _, err := c.ancestors(p, now)
+	if err != nil {
+		return err
+	}
+	if !dead.IsZero() {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s parent=%s", dead.EventID(), p.ID.EventID())
+	}
+	return nil
+}
+
+func withinWindow(parents []*Token, t *Token) ([]*Token, error) {
+	var kept []*Token
+	expiry := false
+	for _, p := range parents {
+		ok, exp := judge.WindowWithin(p, t)
+		if ok {
+			kept = append(kept, p)
+		}
+		expiry = expiry || exp
+	}
+	switch {
+	case len(kept) > 0:
+		return kept, nil
+	case expiry:
+		return nil, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Child delegation expiry exceeds parent expiry")
+	}
+	return nil, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Child delegation not_before precedes parent not_before")
+}

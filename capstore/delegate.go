@@ -1,0 +1,336 @@
+package capstore
+
+import (
+	"context"
+	"slices"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// Delegated is the answer to a delegation.
+type Delegated struct {
+	CID       string
+	Activated []tinycloud.SpaceID // Spaces in which the delegation is new
+	Skipped   []tinycloud.SpaceID // Spaces it names that are not hosted here
+}
+
+// Delegate accepts a delegation (protocol §2.7, HEAD). A host delegation to this node's key creates the
+// Space. Accepting the same token again changes nothing but tells anew which Spaces are skipped.
+func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
+	if err := tok.VerifySignature(); err != nil {
+		return Delegated{}, err
+	}
+	if !tok.ValidAt(s.o.Now(), 0) {
+		return Delegated{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Delegation expired or not yet valid")
+	}
+	out := Delegated{CID: tok.ID.EventID()}
+	err := s.do(ctx, func(t *tx) error {
+		out.Activated, out.Skipped = nil, nil
+		c := s.chain(t.ctx, t.conn)
+		c.extra = t.revoked
+		known, err := s.token(t.ctx, t.conn, tok.ID)
+		if err != nil {
+			return err
+		}
+		if err := c.delegated(tok, t.now); err != nil {
+			return err
+		}
+		if err := t.saveToken(tok); err != nil {
+			return err
+		}
+		for _, id := range tok.Spaces() {
+			hosted, err := t.activate(id, tok)
+			if err != nil {
+				return err
+			}
+			switch {
+			case !hosted:
+				out.Skipped = append(out.Skipped, id)
+			case known == nil:
+				out.Activated = append(out.Activated, id)
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		s.tokens.Add(tok.ID, tok)
+	}
+	return out, err
+}
+
+// activate gives a delegation its epoch in a Space, creating the Space when the delegation makes this
+// node a host of it. It reports whether the Space is hosted.
+func (t *tx) activate(id tinycloud.SpaceID, tok *Token) (bool, error) {
+	fresh := false
+	if !t.s.Hosted(id) {
+		host, ok := judge.HostOf(tok.Audience)
+		if !ok || !tok.HostsSpace(id) || host != newSpace(t.s, 0, id, "").host {
+			return false, nil
+		}
+		if err := t.create(id); err != nil {
+			return false, err
+		}
+		fresh = true
+	}
+	sp, err := t.space(id)
+	if err != nil {
+		return false, err
+	}
+	if err := t.ensure(sp, tok.ID, 0); err != nil {
+		return false, err
+	}
+	if fresh {
+		t.touch(sp).Created = true
+		return true, t.adopt(sp)
+	}
+	return true, nil
+}
+
+// create makes a Space hosted here.
+func (t *tx) create(id tinycloud.SpaceID) error {
+	sp := newSpace(t.s, 0, id, StateHosted)
+	sid, err := t.insert("INSERT INTO spaces (space, host, state, created) VALUES (?,?,?,?)", id.String(), sp.host[:], StateHosted, t.now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	sp.sid = sid
+	t.created = append(t.created, sp)
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.s.ids[id], t.s.byHost[sp.host], t.s.spaces[id] = sid, id, sp
+	return nil
+}
+
+// adopt gives every stored delegation that names a new Space its epoch, and every revocation of one.
+func (t *tx) adopt(sp *space) error {
+	var ids []tinycloud.Hash
+	err := t.each(func(scan func(...any) error) error {
+		var id []byte
+		err := scan(&id)
+		if err == nil {
+			ids = append(ids, tinycloud.Hash(id))
+		}
+		return err
+	}, "SELECT m.id FROM mentions m JOIN tokens k ON k.id = m.id WHERE m.space = ? ORDER BY k.received, m.id", sp.id.String())
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := t.ensure(sp, id, 0); err != nil {
+			return err
+		}
+		t.s.mu.RLock()
+		revocation, dead := t.s.revoked[id]
+		t.s.mu.RUnlock()
+		if dead {
+			if err := t.ensure(sp, revocation, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Revoke ends a delegation and all that rest on it (protocol §4, HEAD). Refusals are of class
+// [tinycloud.ErrForbidden], as the reference answers them; repeating it is no error.
+func (s *Store) Revoke(ctx context.Context, tok *Token) error {
+	if tok.VerifySignature() != nil {
+		return tinycloud.Refuse(tinycloud.ErrForbidden, "Failed to verify signature")
+	}
+	if !tok.ValidAt(s.o.Now(), 0) {
+		return tinycloud.Refuse(tinycloud.ErrForbidden, "Revocation expired or not yet valid")
+	}
+	err := s.do(ctx, func(t *tx) error {
+		target, err := s.token(t.ctx, t.conn, tok.Target)
+		if err != nil {
+			return err
+		}
+		if target == nil || target.Kind != judge.Delegation {
+			return tinycloud.Refuse(tinycloud.ErrForbidden, "Cannot find parent delegation")
+		}
+		if err := t.mayRevoke(tok, target); err != nil {
+			return err
+		}
+		if err := t.saveToken(tok); err != nil {
+			return err
+		}
+		t.revoked[target.ID] = tok.ID
+		if err := t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
+			return err
+		}
+		for _, id := range target.Spaces() {
+			if err := t.revokeIn(id, tok, target); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		s.tokens.Add(tok.ID, tok)
+	}
+	return err
+}
+
+func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
+	if !t.s.Hosted(id) {
+		return nil
+	}
+	sp, err := t.space(id)
+	if err != nil {
+		return err
+	}
+	if host, ok := judge.HostOf(target.Audience); ok && target.HostsSpace(id) {
+		if sp.state == StateJoining {
+			return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; its hosts cannot be revoked yet")
+		}
+		c := t.touch(sp)
+		c.Revoked = append(c.Revoked, host)
+	}
+	if err := t.ensure(sp, target.ID, 0); err != nil {
+		return err
+	}
+	return t.ensure(sp, tok.ID, 0)
+}
+
+// mayRevoke checks the right to revoke: the rule that peers judge by, and that a proof it rests on is
+// in force now.
+func (t *tx) mayRevoke(tok, target *Token) error {
+	var failed error
+	find := func(id tinycloud.Hash) *Token {
+		p, err := t.s.token(t.ctx, t.conn, id)
+		if err != nil {
+			failed = err
+		}
+		return p
+	}
+	ok := judge.MayRevoke(tok, target, find)
+	for _, id := range tok.Proofs {
+		p := find(id)
+		if p == nil || !ok {
+			continue
+		}
+		c := t.s.chain(t.ctx, t.conn)
+		dead, inWindow, err := c.ancestors(p, t.now)
+		if err != nil {
+			return err
+		}
+		ok = dead.IsZero() && inWindow && p.ValidAt(t.now, 0) && !t.isRevoked(id)
+	}
+	if failed != nil {
+		return failed
+	}
+	if !ok {
+		return tinycloud.Refuse(tinycloud.ErrForbidden, "Unauthorized Revoker")
+	}
+	return nil
+}
+
+// Listed is a delegation as capabilities/read tells it.
+type Listed struct {
+	Token   *Token
+	Parents []tinycloud.Hash
+}
+
+// Filter selects delegations; the zero Filter selects all.
+type Filter struct {
+	Direction string   // "created" or "received" by the invoker's wallet; anything else: both
+	Path      string   // prefix of some capability's path
+	Actions   []string // some capability's ability is one of these
+}
+
+const maxListed = 10_000
+
+// Capabilities returns the delegations in force that name a Space (protocol §6.7), unordered.
+func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.SpaceID, f Filter) ([]Listed, error) {
+	wallet, err := s.wallet(ctx, inv)
+	if err != nil {
+		return nil, err
+	}
+	var ids []tinycloud.Hash
+	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var id []byte
+		err := scan(&id)
+		if err == nil {
+			ids = append(ids, tinycloud.Hash(id))
+		}
+		return err
+	}, "SELECT id FROM mentions WHERE space = ? LIMIT ?", space.String(), maxListed)
+	if err != nil {
+		return nil, err
+	}
+	now := s.o.Now()
+	var out []Listed
+	for _, id := range ids {
+		t, err := s.token(ctx, s.read, id)
+		if err != nil {
+			return nil, err
+		}
+		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) {
+			continue
+		}
+		out = append(out, Listed{Token: t, Parents: t.Proofs})
+	}
+	return out, nil
+}
+
+func (f Filter) matches(t *Token, wallet tinycloud.Principal) bool {
+	switch {
+	case f.Direction == "created" && t.Signer != wallet, f.Direction == "received" && t.Audience != wallet:
+		return false
+	}
+	hasPath, hasAction := f.Path == "", len(f.Actions) == 0
+	for _, c := range t.Caps {
+		path, ok := c.Resource.Path()
+		if ok && len(path) >= len(f.Path) && path[:len(f.Path)] == f.Path {
+			hasPath = true
+		}
+		hasAction = hasAction || slices.Contains(f.Actions, c.Ability)
+	}
+	return hasPath && hasAction
+}
+
+// wallet follows an invocation's own chain up to the did:pkh that began it; the invoker when there is
+// none.
+func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, error) {
+	t := inv
+	for range judge.MaxChain {
+		if _, _, ok := t.Signer.EIP155(); ok || len(t.Proofs) == 0 {
+			break
+		}
+		p, err := s.token(ctx, s.read, t.Proofs[0])
+		if err != nil {
+			return "", err
+		}
+		if p == nil {
+			break
+		}
+		t = p
+	}
+	if _, _, ok := t.Signer.EIP155(); ok {
+		return t.Signer, nil
+	}
+	return inv.Signer, nil
+}
+
+// Chain returns a delegation and what it rests on by first proofs, leaf first, as far as it is in force
+// and names the Space.
+func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud.Hash) ([]Listed, error) {
+	var out []Listed
+	now := s.o.Now()
+	for range judge.MaxChain {
+		t, err := s.token(ctx, s.read, id)
+		if err != nil {
+			return nil, err
+		}
+		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) {
+			break
+		}
+		out = append(out, Listed{Token: t, Parents: t.Proofs})
+		if len(t.Proofs) == 0 {
+			break
+		}
+		id = t.Proofs[0]
+	}
+	return out, nil
+}

@@ -1,0 +1,110 @@
+package capstore
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
+	"github.com/fxamacker/cbor/v2"
+)
+
+// EntryVersion is the only version of entries this node judges.
+const EntryVersion = 1
+
+// Entry is one record of a host's log: that the host has an epoch of a Space, and since when. Its
+// bytes are canonical DAG-CBOR (design, "Host log").
+type Entry struct {
+	Space tinycloud.SpaceID
+	Host  HostKey
+	N     uint64
+	Prev  tinycloud.Hash // digest of the entry before, zero at 0
+	Epoch tinycloud.Hash
+	At    int64 // unix milliseconds
+}
+
+const signedPrefix = "tinycloud/hostlog/1"
+
+// Encode returns the bytes of the entry: a map of n, v, at, host, prev, epoch and space.
+func (e Entry) Encode() []byte {
+	space := e.Space.String()
+	b := make([]byte, 0, 170+len(space))
+	b = append(b, 0xa7)
+	b = appendUint(append(b, 0x61, 'n'), 0, e.N)
+	b = append(b, 0x61, 'v', EntryVersion)
+	b = appendUint(append(b, "\x62at"...), 0, uint64(e.At))
+	b = append(append(b, "\x64host\x58\x20"...), e.Host[:]...)
+	b = append(b, "\x64prev"...)
+	if e.N == 0 {
+		b = append(b, 0xf6)
+	} else {
+		b = append(append(b, 0x58, 0x20), e.Prev[:]...)
+	}
+	b = append(append(b, "\x65epoch\xd8\x2a\x58\x25\x00\x01\x71\x1e\x20"...), e.Epoch[:]...)
+	b = appendUint(append(b, "\x65space"...), 3, uint64(len(space)))
+	return append(b, space...)
+}
+
+func appendUint(b []byte, major byte, v uint64) []byte {
+	major <<= 5
+	switch {
+	case v < 24:
+		return append(b, major|byte(v))
+	case v < 1<<8:
+		return append(b, major|24, byte(v))
+	case v < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(v))
+	case v < 1<<32:
+		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(v))
+	}
+	return binary.BigEndian.AppendUint64(append(b, major|27), v)
+}
+
+type wireEntry struct {
+	N     uint64   `cbor:"n"`
+	V     uint64   `cbor:"v"`
+	At    uint64   `cbor:"at"`
+	Host  []byte   `cbor:"host"`
+	Prev  []byte   `cbor:"prev"`
+	Epoch cbor.Tag `cbor:"epoch"`
+	Space string   `cbor:"space"`
+}
+
+// DecodeEntry reads the bytes of an entry. Only what [Entry.Encode] gives is accepted. The error is of
+// class [tinycloud.ErrInvalid], or [tinycloud.ErrUnsupported] for a version this node cannot judge.
+func DecodeEntry(b []byte) (Entry, error) {
+	var w wireEntry
+	if err := cbor.Unmarshal(b, &w); err != nil {
+		return Entry{}, fmt.Errorf("log entry: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	if w.V != EntryVersion {
+		return Entry{}, fmt.Errorf("log entry of version %d, upgrade this node: %w", w.V, tinycloud.ErrUnsupported)
+	}
+	space, err := tinycloud.ParseSpaceID(w.Space)
+	link, _ := w.Epoch.Content.([]byte)
+	if err != nil || len(w.Host) != 32 || len(link) != 37 || w.At > 1<<62 {
+		return Entry{}, fmt.Errorf("log entry: fields: %w", tinycloud.ErrInvalid)
+	}
+	e := Entry{Space: space, Host: HostKey(w.Host), N: w.N, Epoch: tinycloud.Hash(link[5:]), At: int64(w.At)}
+	copy(e.Prev[:], w.Prev)
+	if !bytes.Equal(e.Encode(), b) {
+		return Entry{}, fmt.Errorf("log entry: not canonical: %w", tinycloud.ErrInvalid)
+	}
+	return e, nil
+}
+
+// Digest returns the hash that the next entry names and the host signs.
+func (e Entry) Digest() tinycloud.Hash { return tinycloud.Sum(e.Encode()) }
+
+// Signature is an Ed25519 signature of a Space key.
+type Signature [ed25519.SignatureSize]byte
+
+func signEntry(key ed25519.PrivateKey, digest tinycloud.Hash) Signature {
+	return Signature(ed25519.Sign(key, append([]byte(signedPrefix), digest[:]...)))
+}
+
+func signatureItem(host HostKey, digest tinycloud.Hash, sig *Signature) did.BatchItem {
+	return did.BatchItem{Pub: host[:], Msg: append([]byte(signedPrefix), digest[:]...), Sig: sig[:]}
+}

@@ -1,0 +1,426 @@
+package capstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// errGap says that what an entry builds on is not here yet.
+var errGap = errors.New("history is missing")
+
+var (
+	errKnown  = errors.New("entry is known")
+	errParked = errors.New("entry is of the future")
+)
+
+func at(ms int64) time.Time { return time.UnixMilli(ms) }
+
+// place adds an entry, and its epoch if new, to a Space's history.
+func (t *tx) place(sp *space, p *parsed) error {
+	br, err := t.branchFor(sp, p)
+	if err != nil {
+		return err
+	}
+	if !p.local && p.Entry.At > t.now.Add(judge.Slack).UnixMilli() {
+		return errParked
+	}
+	n, err := t.node(sp, p.Entry.Epoch)
+	if err != nil {
+		return err
+	}
+	if n != nil {
+		return t.second(sp, p, n, br)
+	}
+	return t.first(sp, p, br)
+}
+
+// slot is where an entry goes: at the end of a branch, or as the first of a new one.
+type slot struct {
+	index int
+	b     *branch // nil: a new branch
+	base  int
+	prev  *node // epoch of the entry before
+}
+
+func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
+	e := p.Entry
+	last := -1
+	for i, b := range sp.branches {
+		if b.host != e.Host {
+			continue
+		}
+		last = i
+		switch {
+		case b.n == e.N && b.digest == p.digest:
+			return slot{}, errKnown
+		case e.N > 0 && b.n == e.N-1 && b.digest == e.Prev:
+			return slot{index: i, b: b, base: -1, prev: b.tip}, nil
+		}
+	}
+	if last < 0 {
+		if e.N > 0 {
+			return slot{}, errGap
+		}
+		return slot{index: len(sp.branches), base: -1}, nil
+	}
+	return t.fork(sp, p)
+}
+
+// fork handles an entry that continues no tip of its host: it is known, or proves that the host signed
+// two entries of one number.
+func (t *tx) fork(sp *space, p *parsed) (slot, error) {
+	e, out := p.Entry, slot{index: len(sp.branches), base: -1}
+	found := e.N == 0
+	var other []byte
+	for i, b := range sp.branches {
+		if b.host != e.Host {
+			continue
+		}
+		var digest []byte
+		if ok, err := t.one([]any{&digest}, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sp.sid, i, e.N); err != nil {
+			return out, err
+		} else if ok && tinycloud.Hash(digest) == p.digest {
+			return out, errKnown
+		} else if ok {
+			other = digest
+		}
+		var eid int64
+		ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND n = ? AND digest = ?", sp.sid, i, int64(e.N)-1, e.Prev[:])
+		if err != nil {
+			return out, err
+		}
+		if ok && !found {
+			found, out.base = true, i
+			if out.prev, err = t.nodeBy(sp, "eid = ?", eid); err != nil {
+				return out, err
+			}
+		}
+	}
+	if !found {
+		return out, errGap
+	}
+	t.touch(sp)
+	return out, t.exec("INSERT OR IGNORE INTO equivocations (sid, host, n, first, second) VALUES (?,?,?,?,?)", sp.sid, e.Host[:], e.N, other, p.digest[:])
+}
+
+// extend puts the entry at its place in the log.
+func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
+	b := s.b
+	if b == nil {
+		b = &branch{host: p.Entry.Host, base: s.base}
+		if s.base >= 0 {
+			b.baseN = p.Entry.N - 1
+		}
+		sp.branches = append(sp.branches, b)
+	}
+	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
+	ord := len(n.spots)
+	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
+	return t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,?,?,?,?)",
+		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
+}
+
+// second adds a further entry of a known epoch.
+func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
+	if s.prev != nil && !s.prev.before(n.past) {
+		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
+	}
+	t.touch(sp)
+	sp.next = nil
+	valid, err := t.entryValid(sp, p.Entry.Host, p.Entry.At, n)
+	if err != nil {
+		return err
+	}
+	if valid || p.Entry.At < n.t {
+		// A further witness can only make an epoch earlier or more valid; both may change what follows.
+		again, err := t.improves(sp, n, valid)
+		if err != nil {
+			return err
+		}
+		sp.again = sp.again || again
+	}
+	return t.extend(sp, p, s, n, valid)
+}
+
+// improves reports whether a further valid entry may change a verdict.
+func (t *tx) improves(sp *space, n *node, valid bool) (bool, error) {
+	var least int64
+	var void int
+	if _, err := t.one([]any{&least}, "SELECT coalesce(min(at), 0) FROM entries WHERE eid = ?", n.eid); err != nil {
+		return false, err
+	}
+	if _, err := t.one([]any{&void}, "SELECT count(*) FROM events WHERE eid = ? AND valid = 0", n.eid); err != nil {
+		return false, err
+	}
+	return least == n.t || (valid && (!n.valid || void > 0)), nil
+}
+
+// entryValid reports whether a host could make an entry for an epoch at a time.
+func (t *tx) entryValid(sp *space, host HostKey, ms int64, n *node) (bool, error) {
+	floor, err := t.parentTime(sp, n)
+	if err != nil || ms < floor-judge.Slack.Milliseconds() {
+		return false, err
+	}
+	_, err = sp.facts.Host(host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
+	return err == nil, nil
+}
+
+// parentTime returns the greatest t of an epoch's parents, 0 without any.
+func (t *tx) parentTime(sp *space, n *node) (int64, error) {
+	var b []byte
+	if _, err := t.one([]any{&b}, "SELECT bytes FROM epochs WHERE eid = ?", n.eid); err != nil {
+		return 0, err
+	}
+	e, err := dag.DecodeEpoch(b)
+	if err != nil {
+		return 0, err
+	}
+	_, floor, _, err := t.parents(sp, e.Parents)
+	return floor, err
+}
+
+// parents returns the past that an epoch with these parents has, the greatest t of them and the seq
+// that follows. It fails with errGap when one is not here.
+func (t *tx) parents(sp *space, ids []tinycloud.Hash) (past judge.Clock, floor int64, seq uint64, err error) {
+	past = judge.Clock{}
+	for _, id := range ids {
+		n, err := t.node(sp, id)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		if n == nil {
+			return nil, 0, 0, errGap
+		}
+		for b, k := range n.past {
+			past.Add(judge.Spot{Branch: b, N: k})
+		}
+		for _, s := range n.spots {
+			past.Add(s)
+		}
+		floor, seq = max(floor, n.t), max(seq, n.seq+1)
+	}
+	return past, floor, seq, nil
+}
+
+// first adds a new epoch with its first entry.
+func (t *tx) first(sp *space, p *parsed, s slot) error {
+	past, floor, seq, err := t.parents(sp, p.epoch.Parents)
+	if err != nil {
+		return err
+	}
+	if s.prev != nil && !s.prev.before(past) {
+		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
+	}
+	t.touch(sp)
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	n := &node{id: p.Entry.Epoch, seq: seq, t: max(floor, p.Entry.At), past: past}
+	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: p.Entry.N}); err != nil {
+		return err
+	}
+	reason := ""
+	if p.Entry.At < floor-judge.Slack.Milliseconds() {
+		reason = "its entry is older than what it builds on"
+	} else if _, err := sp.facts.Host(p.Entry.Host, at(p.Entry.At), judge.Here{Epoch: n.id, Past: past}); err != nil {
+		reason = err.Error()
+	}
+	n.valid = reason == ""
+	n.eid, err = t.insert("INSERT INTO epochs (sid, id, seq, t, valid, reason, clock, bytes) VALUES (?,?,?,?,?,?,?,?)",
+		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
+	if err != nil {
+		return err
+	}
+	if err := t.extend(sp, p, s, n, n.valid); err != nil {
+		return err
+	}
+	sp.nodes.Add(n.id, n)
+	sp.next = nil
+	sp.epochs++
+	if n.valid {
+		sp.newHead(n)
+	}
+	return t.judgeEvents(sp, n, p)
+}
+
+// newHead makes a valid epoch a head in place of those it follows.
+func (sp *space) newHead(n *node) {
+	sp.heads = slices.DeleteFunc(slices.Clone(sp.heads), func(h *node) bool { return h.before(n.past) })
+	sp.heads = append(sp.heads, n)
+	slices.SortFunc(sp.heads, func(a, b *node) int {
+		return Position{Seq: b.seq, Epoch: b.id}.Compare(Position{Seq: a.seq, Epoch: a.id})
+	})
+}
+
+// learn takes the epoch's delegations and revocations into the Space's facts.
+func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
+	news := false
+	for i := range p.events {
+		e := &p.events[i]
+		if e.token == nil || e.token.Kind == judge.Invocation {
+			continue
+		}
+		news = true
+		if sp.facts.Add(e.token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
+			sp.again = true
+		}
+		if err := t.saveToken(e.token); err != nil {
+			return err
+		}
+	}
+	if !news {
+		return nil
+	}
+	return t.enforce(sp)
+}
+
+// saveToken keeps a delegation or revocation for admission in any Space.
+func (t *tx) saveToken(tok *Token) error {
+	if _, ok := t.s.tokens.Get(tok.ID); ok {
+		return nil
+	}
+	err := t.exec("INSERT OR IGNORE INTO tokens (id, kind, bytes, received) VALUES (?,?,?,?)", tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if tok.Kind != judge.Delegation {
+		return nil
+	}
+	for _, s := range tok.Spaces() {
+		if err := t.exec("INSERT OR IGNORE INTO mentions (space, id) VALUES (?,?)", s.String(), tok.ID[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enforce records the revocations of a Space's facts that have an effect.
+func (t *tx) enforce(sp *space) error {
+	var err error
+	sp.facts.Revocations(func(r *Token) bool {
+		err = t.saveRevoked(sp, r)
+		return err == nil
+	})
+	return err
+}
+
+func (t *tx) saveRevoked(sp *space, r *Token) error {
+	if t.isRevoked(r.Target) {
+		return nil
+	}
+	t.revoked[r.Target] = r.ID
+	if target := sp.facts.Delegation(r.Target); target != nil && target.HostsSpace(sp.id) {
+		if host, ok := judge.HostOf(target.Audience); ok {
+			c := t.touch(sp)
+			c.Revoked = append(c.Revoked, host)
+		}
+	}
+	return t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", r.Target[:], r.ID[:], t.now.UnixMilli())
+}
+
+func (t *tx) isRevoked(id tinycloud.Hash) bool {
+	if _, ok := t.revoked[id]; ok {
+		return true
+	}
+	return t.s.isRevoked(id)
+}
+
+// judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
+func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
+	times := []time.Time{at(p.Entry.At)}
+	for i := range p.events {
+		e := &p.events[i]
+		reason := t.verdict(sp, n, i, e, times)
+		valid := reason == "" && n.valid
+		err := t.exec("INSERT INTO events (eid, idx, sid, id, kind, bytes, valid, reason) VALUES (?,?,?,?,?,?,?,?)",
+			n.eid, i, sp.sid, e.id[:], e.kind(), e.bytes, valid, reason)
+		if err != nil {
+			return err
+		}
+		sp.events++
+		if err := t.fold(sp, n, i, e, valid, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verdict says why an event of an epoch is void, "" when it is valid.
+func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) string {
+	if e.token == nil {
+		return e.bad
+	}
+	var err error
+	switch e.token.Kind {
+	case judge.Invocation:
+		err = sp.facts.Invoked(e.token, e.ops, times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
+	case judge.Delegation:
+		err = sp.facts.Delegated(e.token)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// fold stores the operations of an event and applies the valid ones.
+func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) error {
+	many := false
+	if len(e.ops) > 0 && !p.local {
+		var others int
+		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
+			return err
+		}
+		many = others > 0
+	}
+	for k, op := range e.ops {
+		err := t.exec("INSERT INTO ops (eid, idx, n, sid, key, removes, bytes, valid) VALUES (?,?,?,?,?,?,?,?)",
+			n.eid, i, k, sp.sid, op.Key, op.Delete, e.raw[k], valid)
+		if err != nil {
+			return err
+		}
+		if err := t.keep(sp, op, p); err != nil {
+			return err
+		}
+		if !valid {
+			continue
+		}
+		if err := t.apply(sp, n, placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}, many); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keep stores a small value that came with its operation.
+func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
+	b, ok := p.values[op.Value]
+	if op.Delete || !ok {
+		return nil
+	}
+	return t.saveValue(sp, op.Value, int64(len(b)), b)
+}
+
+func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
+	if inline == nil && size == 0 {
+		inline = []byte{}
+	}
+	return t.exec("INSERT OR IGNORE INTO vals (sid, hash, size, inline) VALUES (?,?,?,?)", sp.sid, hash[:], size, inline)
+}
+
+func encodeMeta(m map[string]string) []byte {
+	if m == nil {
+		m = map[string]string{}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return b
+}

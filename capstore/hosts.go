@@ -1,0 +1,191 @@
+package capstore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// KnownHost is a host of a Space and where it was last reached.
+type KnownHost struct {
+	Host  HostKey
+	Self  bool
+	Addrs []string // multiaddrs of its Space peer
+	Seq   uint64   // of the record the addresses came from
+	Seen  time.Time
+	// Forked says that the host signed two entries of one number.
+	Forked bool
+}
+
+// Hosts returns the hosts that delegations in a Space's history name and that are not revoked, this
+// node first.
+func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, error) {
+	sp, err := s.loaded(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	known := map[HostKey]*KnownHost{}
+	out := []KnownHost{{Host: sp.host, Self: true}}
+	now := s.o.Now()
+	sp.mu.RLock()
+	sp.facts.Hosts(func(h HostKey, t *Token) bool {
+		if h != sp.host && known[h] == nil && !s.isRevoked(t.ID) && t.ValidAt(now, 0) {
+			known[h] = &KnownHost{Host: h}
+		}
+		return true
+	})
+	sp.mu.RUnlock()
+	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var host []byte
+		var addrs string
+		var seq, seen int64
+		if err := scan(&host, &addrs, &seq, &seen); err != nil {
+			return err
+		}
+		k := known[HostKey(host)]
+		if k == nil {
+			return nil
+		}
+		k.Seq, k.Seen = uint64(seq), time.UnixMilli(seen)
+		return json.Unmarshal([]byte(addrs), &k.Addrs)
+	}, "SELECT host, addrs, seq, seen FROM hosts WHERE sid = ?", sp.sid)
+	if err != nil {
+		return nil, err
+	}
+	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var host []byte
+		err := scan(&host)
+		if k := known[HostKey(host)]; err == nil && k != nil {
+			k.Forked = true
+		}
+		return err
+	}, "SELECT DISTINCT host FROM equivocations WHERE sid = ?", sp.sid)
+	for _, k := range known {
+		out = append(out, *k)
+	}
+	return out, err
+}
+
+// loaded returns the loaded form of a Space.
+func (s *Store) loaded(ctx context.Context, id tinycloud.SpaceID) (sp *space, err error) {
+	s.mu.RLock()
+	sp = s.spaces[id]
+	s.mu.RUnlock()
+	if sp != nil {
+		return sp, nil
+	}
+	err = s.do(ctx, func(t *tx) error {
+		sp, err = t.space(id)
+		return err
+	})
+	return sp, err
+}
+
+// SaveAddrs remembers the addresses of a host unless newer ones are known.
+func (s *Store) SaveAddrs(ctx context.Context, id tinycloud.SpaceID, host HostKey, addrs []string, seq uint64) error {
+	b, err := json.Marshal(addrs)
+	if err != nil || len(addrs) > 32 || len(b) > 8192 {
+		return fmt.Errorf("%d addresses: %w", len(addrs), tinycloud.ErrInvalid)
+	}
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		return t.exec(`INSERT INTO hosts (sid, host, addrs, seq) VALUES (?,?,?,?) ON CONFLICT (sid, host)
+			DO UPDATE SET addrs = excluded.addrs, seq = excluded.seq WHERE excluded.seq >= hosts.seq`, sp.sid, host[:], string(b), int64(seq))
+	})
+}
+
+// Seen remembers that a host is connected now.
+func (s *Store) Seen(ctx context.Context, id tinycloud.SpaceID, host HostKey) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		return t.exec(`INSERT INTO hosts (sid, host, seen) VALUES (?,?,?) ON CONFLICT (sid, host) DO UPDATE SET seen = excluded.seen`,
+			sp.sid, host[:], t.now.UnixMilli())
+	})
+}
+
+// Join is an address through which a Space is to be joined.
+type Join struct {
+	Addr      string
+	State     string // waiting, connected, failed
+	LastTry   time.Time
+	LastError string
+}
+
+// AddJoin remembers addresses of a Space's hosts; it is idempotent. Unless the operator says that the
+// others have no history, the Space is joining until it has been synced with one of them.
+func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []string, empty bool) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if err := t.exec("INSERT OR IGNORE INTO joins (sid, addr, state) VALUES (?,?,'waiting')", sp.sid, a); err != nil {
+				return err
+			}
+		}
+		t.touch(sp)
+		if sp.state == StateHosted {
+			sp.state = StateJoining
+		}
+		if empty {
+			sp.state = StateSynced
+		}
+		return nil
+	})
+}
+
+// Joins returns the addresses given for a Space.
+func (s *Store) Joins(ctx context.Context, id tinycloud.SpaceID) ([]Join, error) {
+	sid, err := s.sid(id)
+	if err != nil {
+		return nil, err
+	}
+	var out []Join
+	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var j Join
+		var tried int64
+		if err := scan(&j.Addr, &j.State, &tried, &j.LastError); err != nil {
+			return err
+		}
+		if tried > 0 {
+			j.LastTry = time.UnixMilli(tried)
+		}
+		out = append(out, j)
+		return nil
+	}, "SELECT addr, state, tried, error FROM joins WHERE sid = ? ORDER BY addr", sid)
+	return out, err
+}
+
+// SetJoin records the outcome of a try.
+func (s *Store) SetJoin(ctx context.Context, id tinycloud.SpaceID, j Join) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		return t.exec("UPDATE joins SET state = ?, tried = ?, error = ? WHERE sid = ? AND addr = ?", j.State, j.LastTry.UnixMilli(), j.LastError, sp.sid, j.Addr)
+	})
+}
+
+// Synced records that the history of another host was taken over whole.
+func (s *Store) Synced(ctx context.Context, id tinycloud.SpaceID) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil || sp.state == StateSynced {
+			return err
+		}
+		t.touch(sp)
+		sp.state = StateSynced
+		return nil
+	})
+}

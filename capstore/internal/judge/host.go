@@ -1,0 +1,37 @@
+package judge
+
+import (
+	"strings"
+
+	"github.com/multiformats/go-multibase"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
+)
+
+// HostKey is a host: the Ed25519 public key of a node's Space key.
+type HostKey [32]byte
+
+// String returns the host's did:key.
+func (h HostKey) String() string { return did.EncodeEd25519(h[:]) }
+
+// HostOf returns the host a DID names, in either of the spellings hosts have used for their key: the
+// standard one, and an early one with a multicodec of one byte (protocol §7.1).
+func HostOf(p tinycloud.Principal) (h HostKey, ok bool) {
+	text, ok := strings.CutPrefix(string(p), "did:key:")
+	if !ok || len(text) > 64 {
+		return h, false
+	}
+	_, b, err := multibase.Decode(text)
+	if err != nil || len(b) < 33 || b[0] != 0xed {
+		return h, false
+	}
+	b = b[1:]
+	if len(b) == 33 && b[0] == 1 {
+		b = b[1:]
+	}
+	if len(b) != len(h) {
+		return h, false
+	}
+	return HostKey(b), true
+}

@@ -1,0 +1,325 @@
+package capstore
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// Op is a write or a delete that an invocation asks for.
+type Op struct {
+	Space    tinycloud.SpaceID
+	Key      string
+	Delete   bool
+	Value    tinycloud.Hash    // of a write: the content's hash
+	Size     int64             // of the content in bytes
+	Inline   []byte            // the content; nil when it is in the block store already
+	Metadata map[string]string // stored headers, lower-case names
+}
+
+// Precondition is what has to hold of a key for its operation to be carried out.
+type Precondition struct {
+	Absent bool            // no live value
+	Match  *tinycloud.Hash // the live value's hash
+}
+
+// Write carries out the operations of an admitted invocation: all or none, durable when it returns. It
+// returns per operation the hash written, or removed by a delete (zero when the key was deleted
+// already). Authority, replay, preconditions and quota are judged in the transaction.
+func (s *Store) Write(ctx context.Context, tok *Token, ops []Op, pre *Precondition) ([]tinycloud.Hash, error) {
+	var out []tinycloud.Hash
+	err := s.do(ctx, func(t *tx) error {
+		out = nil
+		if err := s.unused(t.ctx, t.conn, tok, tok.Spaces()); err != nil {
+			return err
+		}
+		c := s.chain(t.ctx, t.conn)
+		c.extra = t.revoked
+		if err := c.authorise(tok, t.now); err != nil {
+			return err
+		}
+		for _, group := range bySpace(ops) {
+			hashes, err := t.writeSpace(tok, group, pre)
+			if err != nil {
+				return err
+			}
+			out = append(out, hashes...)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// bySpace splits operations into runs of one Space, keeping their order.
+func bySpace(ops []Op) [][]Op {
+	var out [][]Op
+	for i, op := range ops {
+		if i == 0 || op.Space != ops[i-1].Space {
+			out = append(out, nil)
+		}
+		out[len(out)-1] = append(out[len(out)-1], op)
+	}
+	return out
+}
+
+func (t *tx) writeSpace(tok *Token, ops []Op, pre *Precondition) ([]tinycloud.Hash, error) {
+	sp, err := t.space(ops[0].Space)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.admitted(sp); err != nil {
+		return nil, err
+	}
+	var placed []dag.Op
+	var values []Value
+	var hashes []tinycloud.Hash
+	var grown int64
+	for _, op := range ops {
+		k, err := t.keyRow(sp, op.Key)
+		if err != nil {
+			return nil, err
+		}
+		if !pre.holds(k) {
+			return nil, tinycloud.Refuse(tinycloud.ErrPrecondition, "KV precondition failed")
+		}
+		if op.Delete {
+			d, hash, err := removal(op, k)
+			if err != nil {
+				return nil, err
+			}
+			placed, hashes = append(placed, d), append(hashes, hash)
+			continue
+		}
+		grown += op.Size
+		placed = append(placed, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
+		hashes = append(hashes, op.Value)
+		if op.Inline != nil {
+			values = append(values, Value{Hash: op.Value, Bytes: op.Inline})
+		}
+	}
+	if err := t.fits(sp, grown); err != nil {
+		return nil, err
+	}
+	if err := t.root(sp, tok, 0); err != nil {
+		return nil, err
+	}
+	for _, op := range ops {
+		if !op.Delete && op.Inline == nil {
+			if err := t.saveValue(sp, op.Value, op.Size, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return hashes, t.mint(sp, tok, placed, values)
+}
+
+// removal returns the delete of a key: it names the newest write, also one that is deleted already.
+func removal(op Op, k keyState) (dag.Op, tinycloud.Hash, error) {
+	if !k.written {
+		return dag.Op{}, tinycloud.Hash{}, tinycloud.Refuse(tinycloud.ErrNotFound, "No Such Key: %s", op.Key)
+	}
+	d := dag.Op{Key: op.Key, Delete: true, Version: &dag.Version{Seq: k.at.Seq, Epoch: k.at.Epoch, Index: k.at.Index}}
+	if !k.live {
+		return d, tinycloud.Hash{}, nil
+	}
+	return d, k.value, nil
+}
+
+func (p *Precondition) holds(k keyState) bool {
+	switch {
+	case p == nil:
+		return true
+	case p.Absent:
+		return !k.live
+	case p.Match != nil:
+		return k.live && k.value == *p.Match
+	}
+	return true
+}
+
+// fits refuses a write beyond the Space's quota, with the texts that clients parse.
+func (t *tx) fits(sp *space, grown int64) error {
+	if t.s.o.Limit == nil || grown == 0 {
+		return nil
+	}
+	limit, limited := t.s.o.Limit(sp.id)
+	if !limited {
+		return nil
+	}
+	var used int64
+	if _, err := t.one([]any{&used}, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid); err != nil {
+		return err
+	}
+	switch {
+	case used >= limit:
+		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, limit)
+	case grown > limit-used:
+		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, limit)
+	}
+	return nil
+}
+
+// Record is the current value of a key.
+type Record struct {
+	Value    tinycloud.Hash
+	Size     int64 // -1 while the value is still to be fetched from another host
+	Metadata map[string]string
+}
+
+// Get returns the current value of a key; the error is of class [tinycloud.ErrNotFound] when there is
+// none.
+func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (Record, error) {
+	sid, err := s.sid(space)
+	if err != nil {
+		return Record{}, err
+	}
+	var value, meta []byte
+	var size sql.NullInt64
+	err = s.read.QueryRowContext(ctx, `SELECT k.value, k.meta, v.size FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, key).Scan(&value, &meta, &size)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Record{}, fmt.Errorf("key %q: %w", key, tinycloud.ErrNotFound)
+	}
+	if err != nil {
+		return Record{}, dbErr(err)
+	}
+	r := Record{Value: tinycloud.Hash(value), Size: -1}
+	if size.Valid {
+		r.Size = size.Int64
+	}
+	if err := json.Unmarshal(meta, &r.Metadata); err != nil {
+		return Record{}, fmt.Errorf("metadata of %q: %w", key, err)
+	}
+	return r, nil
+}
+
+type inlineValue struct{ *bytes.Reader }
+
+func (inlineValue) Close() error { return nil }
+
+// Value opens a value of a Space. The error is of class [tinycloud.ErrUnavailable] while the value is
+// still to be fetched from another host.
+func (s *Store) Value(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (io.ReadSeekCloser, error) {
+	b, held, err := s.inline(ctx, space, hash)
+	switch {
+	case err != nil:
+		return nil, err
+	case b != nil:
+		return inlineValue{bytes.NewReader(b)}, nil
+	case !held || s.o.Blocks == nil:
+		return nil, tinycloud.Refuse(tinycloud.ErrUnavailable, "The value has not arrived at this host yet")
+	}
+	return s.o.Blocks.Open(ctx, space, hash)
+}
+
+// Inline returns a value that is kept in the database, nil when it is in the block store or not held.
+func (s *Store) Inline(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) ([]byte, error) {
+	b, _, err := s.inline(ctx, space, hash)
+	return b, err
+}
+
+func (s *Store) inline(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (b []byte, held bool, err error) {
+	sid, err := s.sid(space)
+	if err != nil {
+		return nil, false, err
+	}
+	var size int64
+	err = s.read.QueryRowContext(ctx, "SELECT inline, size FROM vals WHERE sid = ? AND hash = ?", sid, hash[:]).Scan(&b, &size)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	if err == nil && size == 0 && b == nil {
+		b = []byte{}
+	}
+	return b, err == nil, dbErr(err)
+}
+
+// List returns up to limit keys that begin with a prefix and come after another, in byte order; more
+// says that there are others. keep selects the keys that count, nil all.
+func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int, keep func(string) bool) (keys []string, more bool, err error) {
+	sid, err := s.sid(space)
+	if err != nil {
+		return nil, false, err
+	}
+	from, strict := prefix, false
+	if after >= prefix && after != "" {
+		from, strict = after, true
+	}
+	query, args := "SELECT key FROM kv WHERE sid = ? AND live = 1 AND key >= ?", []any{sid, from}
+	if end, ok := prefixEnd(prefix); ok {
+		query, args = query+" AND key < ?", append(args, end)
+	}
+	rows, err := s.read.QueryContext(ctx, query+" ORDER BY key", args...)
+	if err != nil {
+		return nil, false, dbErr(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, false, dbErr(err)
+		}
+		if (strict && key == after) || (keep != nil && !keep(key)) {
+			continue
+		}
+		if limit > 0 && len(keys) == limit {
+			return keys, true, nil
+		}
+		keys = append(keys, key)
+	}
+	return keys, false, dbErr(rows.Err())
+}
+
+// prefixEnd returns the least string above all that begin with a prefix.
+func prefixEnd(prefix string) (string, bool) {
+	b := []byte(prefix)
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] < 0xff {
+			b[i]++
+			return string(b[:i+1]), true
+		}
+	}
+	return "", false
+}
+
+// Covers reports whether an invocation's signer holds an ability on a key: as owner of the Space, or by
+// one of the proofs the invocation cites.
+func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, ability, key string) bool {
+	if space.Owner() == t.Signer {
+		return true
+	}
+	resource, ok := space.NewKey("kv", key)
+	if !ok {
+		return false
+	}
+	for _, id := range t.Proofs {
+		p, err := s.token(ctx, s.read, id)
+		if err != nil || p == nil {
+			continue
+		}
+		for _, held := range p.Caps {
+			if judge.Covers(held.Ability, ability) && resource.Extends(held.Resource) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Usage returns the bytes of the values a Space holds here.
+func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
+	sid, err := s.sid(space)
+	if err != nil {
+		return 0, err
+	}
+	err = s.read.QueryRowContext(ctx, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sid).Scan(&n)
+	return n, dbErr(err)
+}

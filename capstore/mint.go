@@ -1,0 +1,176 @@
+package capstore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+const maxParents = 64
+
+// next is what this node's next epoch of a Space builds on.
+type next struct {
+	parents []tinycloud.Hash // sorted by bytes
+	past    judge.Clock
+	floor   int64
+}
+
+// own returns this node's branch with the greatest entry, nil when it has none.
+func (sp *space) own() (best *branch) {
+	for _, b := range sp.branches {
+		if b.host == sp.host && (best == nil || b.n > best.n) {
+			best = b
+		}
+	}
+	return best
+}
+
+// upcoming returns what the next epoch builds on: the greatest heads, and this node's own tip unless a
+// head follows it.
+func (t *tx) upcoming(sp *space) (*next, error) {
+	if sp.next != nil {
+		return sp.next, nil
+	}
+	named := slices.Clone(sp.heads)
+	if len(named) > maxParents {
+		named = named[:maxParents]
+	}
+	if own := sp.own(); own != nil && !slices.ContainsFunc(named, func(h *node) bool { return h.id == own.tip.id || own.tip.before(h.past) }) {
+		named = append(named[:min(len(named), maxParents-1)], own.tip)
+	}
+	x := &next{}
+	for _, h := range named {
+		x.parents = append(x.parents, h.id)
+	}
+	slices.SortFunc(x.parents, func(a, b tinycloud.Hash) int { return slices.Compare(a[:], b[:]) })
+	var err error
+	if x.past, x.floor, _, err = t.parents(sp, x.parents); err != nil {
+		return nil, err
+	}
+	sp.next = x
+	return x, nil
+}
+
+// mint makes an epoch of one event and places it with this node's entry. It does nothing when another
+// host already made the very same epoch.
+func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
+	x, err := t.upcoming(sp)
+	if err != nil {
+		return err
+	}
+	p := &parsed{local: true, values: map[tinycloud.Hash][]byte{}}
+	e := event{id: tok.ID, bytes: tok.Bytes, token: tok, ops: ops}
+	ref := dag.EventRef{Event: tok.ID}
+	for _, op := range ops {
+		b := op.Encode()
+		e.raw, ref.Ops = append(e.raw, b), append(ref.Ops, tinycloud.Sum(b))
+	}
+	p.epoch = dag.Epoch{Parents: x.parents, Events: []dag.EventRef{ref}}
+	p.events = []event{e}
+	p.Epoch, p.Events, p.Ops, p.Values = p.epoch.Encode(), [][]byte{tok.Bytes}, e.raw, values
+	for _, v := range values {
+		p.values[v.Hash] = v.Bytes
+	}
+	p.Entry = Entry{Space: sp.id, Host: sp.host, Epoch: tinycloud.Sum(p.Epoch)}
+	if known, err := t.node(sp, p.Entry.Epoch); err != nil || known != nil {
+		return err
+	}
+	if err := t.date(sp, p, x); err != nil {
+		return err
+	}
+	p.digest = p.Entry.Digest()
+	p.Sig = signEntry(sp.key, p.digest)
+	if err := t.place(sp, p); err != nil {
+		return fmt.Errorf("own epoch: %w", err)
+	}
+	c := t.touch(sp)
+	c.Local = append(c.Local, p.Bundle)
+	return nil
+}
+
+// date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the
+// slack that clocks are allowed.
+func (t *tx) date(sp *space, p *parsed, x *next) error {
+	ms := max(t.now.UnixMilli(), x.floor-judge.Slack.Milliseconds())
+	if own := sp.own(); own != nil {
+		ms = max(ms, own.at)
+		p.Entry.N, p.Entry.Prev = own.n+1, own.digest
+	}
+	if ahead := time.Duration(ms-t.now.UnixMilli()) * time.Millisecond; ahead > judge.Slack {
+		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space's history is %s ahead of this host's clock", ahead.Round(time.Second))
+	}
+	p.Entry.At = ms
+	return nil
+}
+
+// admitted reports whether this node's own host delegation lets it extend a Space now. first is a host
+// delegation that the next epoch itself will carry.
+func (t *tx) admitted(sp *space) error {
+	x, err := t.upcoming(sp)
+	if err != nil {
+		return err
+	}
+	if _, err := sp.facts.Host(sp.host, t.now, judge.Here{Past: x.past}); err != nil {
+		return tinycloud.Refuse(tinycloud.ErrUnavailable, "This host may not write to the space: %s", trimClass(err))
+	}
+	return nil
+}
+
+func trimClass(err error) string {
+	text := err.Error()
+	if inner := errors.Unwrap(err); inner != nil {
+		if n := len(text) - len(inner.Error()) - 2; n > 0 {
+			return text[:n]
+		}
+	}
+	return text
+}
+
+// root makes sure that the delegations an event in this Space rests on stand in its causal past, so
+// that every host can judge it.
+func (t *tx) root(sp *space, tok *Token, depth int) error {
+	if depth > judge.MaxChain {
+		return nil
+	}
+	for _, id := range tok.Proofs {
+		if err := t.ensure(sp, id, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensure gives a known delegation or revocation an epoch of its own in the Space, after those it rests
+// on, unless it stands in the causal past already or grants nothing here.
+func (t *tx) ensure(sp *space, id tinycloud.Hash, depth int) error {
+	if sp.placed[id] {
+		return nil
+	}
+	tok, err := t.s.token(t.ctx, t.conn, id)
+	if err != nil || tok == nil {
+		return err
+	}
+	if tok.Kind == judge.Delegation && !slices.Contains(tok.Spaces(), sp.id) {
+		return nil
+	}
+	x, err := t.upcoming(sp)
+	if err != nil {
+		return err
+	}
+	if !sp.facts.Seen(id, x.past) {
+		if err := t.root(sp, tok, depth); err != nil {
+			return err
+		}
+		if err := t.mint(sp, tok, nil, nil); err != nil {
+			return err
+		}
+	}
+	t.touch(sp)
+	sp.placed[id] = true
+	return nil
+}

@@ -1,0 +1,198 @@
+package capstore
+
+import (
+	"fmt"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// rejudge makes every verdict of a Space again, in causal order, and folds the operations anew. It is
+// for the rare arrival that reaches into the past: a delegation that others waited for, or an earlier
+// witness of an epoch.
+func (t *tx) rejudge(sp *space) error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	sp.again = false
+	sp.facts.Forget()
+	sp.heads = nil
+	var eids []int64
+	err := t.each(func(scan func(...any) error) error {
+		var eid int64
+		err := scan(&eid)
+		eids = append(eids, eid)
+		return err
+	}, "SELECT eid FROM epochs WHERE sid = ? ORDER BY seq, id", sp.sid)
+	if err != nil {
+		return err
+	}
+	if err := t.exec("DELETE FROM kv WHERE sid = ?", sp.sid); err != nil {
+		return err
+	}
+	sp.nodes.Purge() // times change
+	for _, eid := range eids {
+		if err := t.rejudgeEpoch(sp, eid); err != nil {
+			return err
+		}
+	}
+	return t.relink(sp)
+}
+
+// relink makes the tips point to the epochs' new objects.
+func (t *tx) relink(sp *space) error {
+	for _, b := range sp.branches {
+		n, err := t.nodeBy(sp, "eid = ?", b.tip.eid)
+		if err != nil {
+			return err
+		}
+		b.tip.t, b.tip.valid = n.t, n.valid
+	}
+	sp.next = nil
+	return t.enforce(sp)
+}
+
+func (t *tx) rejudgeEpoch(sp *space, eid int64) error {
+	n, err := t.nodeBy(sp, "eid = ?", eid)
+	if err != nil {
+		return err
+	}
+	var b []byte
+	if _, err := t.one([]any{&b}, "SELECT bytes FROM epochs WHERE eid = ?", eid); err != nil {
+		return err
+	}
+	e, err := dag.DecodeEpoch(b)
+	if err != nil {
+		return err
+	}
+	_, floor, _, err := t.parents(sp, e.Parents)
+	if err != nil {
+		return err
+	}
+	times, least, reason, err := t.rejudgeEntries(sp, n, floor)
+	if err != nil {
+		return err
+	}
+	n.t, n.valid = max(floor, least), len(times) > 0
+	if n.valid {
+		reason = ""
+		sp.newHead(n)
+	}
+	if err := t.exec("UPDATE epochs SET t = ?, valid = ?, reason = ? WHERE eid = ?", n.t, n.valid, reason, eid); err != nil {
+		return err
+	}
+	return t.rejudgeEvents(sp, n, times)
+}
+
+// rejudgeEntries returns the times of an epoch's valid entries and the least time of all.
+func (t *tx) rejudgeEntries(sp *space, n *node, floor int64) (times []time.Time, least int64, reason string, err error) {
+	type row struct {
+		branch uint32
+		n      uint64
+		at     int64
+	}
+	var rows []row
+	err = t.each(func(scan func(...any) error) error {
+		var r row
+		err := scan(&r.branch, &r.n, &r.at)
+		rows = append(rows, r)
+		return err
+	}, "SELECT branch, n, at FROM entries WHERE eid = ? ORDER BY at", n.eid)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	for i, r := range rows {
+		if i == 0 {
+			least = r.at
+		}
+		_, bad := sp.facts.Host(sp.branches[r.branch].host, at(r.at), judge.Here{Epoch: n.id, Past: n.past})
+		if bad == nil && r.at < floor-judge.Slack.Milliseconds() {
+			bad = fmt.Errorf("its entry is older than what it builds on: %w", tinycloud.ErrUnauthorized)
+		}
+		if bad == nil {
+			times = append(times, at(r.at))
+		} else {
+			reason = bad.Error()
+		}
+		if err := t.exec("UPDATE entries SET valid = ? WHERE sid = ? AND branch = ? AND n = ?", bad == nil, sp.sid, r.branch, r.n); err != nil {
+			return nil, 0, "", err
+		}
+	}
+	return times, least, reason, nil
+}
+
+func (t *tx) rejudgeEvents(sp *space, n *node, times []time.Time) error {
+	events, err := t.storedEvents(sp, n)
+	if err != nil {
+		return err
+	}
+	for i := range events {
+		e := &events[i]
+		reason := t.verdict(sp, n, i, e, times)
+		valid := reason == "" && n.valid
+		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
+			return err
+		}
+		if len(e.ops) == 0 {
+			continue
+		}
+		if err := t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ?", valid, n.eid, i); err != nil {
+			return err
+		}
+		if !valid {
+			continue
+		}
+		var places int
+		if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, e.id[:]); err != nil {
+			return err
+		}
+		for k, op := range e.ops {
+			p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+			if err := t.apply(sp, n, p, places > 1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// storedEvents reads the events of an epoch with their operations.
+func (t *tx) storedEvents(sp *space, n *node) ([]event, error) {
+	var out []event
+	err := t.each(func(scan func(...any) error) error {
+		var e event
+		var id []byte
+		var kind judge.Kind
+		if err := scan(&id, &kind, &e.bytes, &e.bad); err != nil {
+			return err
+		}
+		e.id = tinycloud.Hash(id)
+		if kind != 0 {
+			tok, err := judge.Decode(e.bytes, kind == judge.Invocation)
+			if err != nil {
+				return fmt.Errorf("stored event %s: %w", e.id.EventID(), err)
+			}
+			e.token = tok
+		}
+		out = append(out, e)
+		return nil
+	}, "SELECT id, kind, bytes, reason FROM events WHERE eid = ? ORDER BY idx", n.eid)
+	if err != nil {
+		return nil, err
+	}
+	err = t.each(func(scan func(...any) error) error {
+		var idx int
+		var b []byte
+		if err := scan(&idx, &b); err != nil {
+			return err
+		}
+		op, err := dag.DecodeOp(b)
+		if err != nil {
+			return err
+		}
+		out[idx].ops, out[idx].raw = append(out[idx].ops, op), append(out[idx].raw, b)
+		return nil
+	}, "SELECT idx, bytes FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
+	return out, err
+}

@@ -1,0 +1,130 @@
+package capstore
+
+import (
+	"context"
+
+	"sync"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// maxReplays bounds the tokens remembered at once: at 16 shards some 100 MB.
+const maxReplays = 2 << 20
+
+// replays remembers the invocations that were used, for their life. Mutations are remembered by the
+// history itself, for ever; here are the reads.
+type replays struct {
+	shards [16]struct {
+		sync.Mutex
+		until map[[16]byte]int64 // unix seconds
+		swept int64
+	}
+}
+
+// use remembers a token until it has expired. It reports false when the token was used before, and an
+// error when no more can be remembered.
+func (r *replays) use(id tinycloud.Hash, until, now int64) (bool, error) {
+	sh := &r.shards[id[16]&15]
+	sh.Lock()
+	defer sh.Unlock()
+	if sh.until == nil {
+		sh.until = map[[16]byte]int64{}
+	}
+	key := [16]byte(id[:16])
+	if old, ok := sh.until[key]; ok && old >= now {
+		return false, nil
+	}
+	if now-sh.swept >= 30 || len(sh.until) >= maxReplays/len(r.shards) {
+		sh.swept = now
+		for k, end := range sh.until {
+			if end < now {
+				delete(sh.until, k)
+			}
+		}
+	}
+	if len(sh.until) >= maxReplays/len(r.shards) {
+		return false, tinycloud.Refuse(tinycloud.ErrBusy, "Too many requests")
+	}
+	sh.until[key] = until
+	return true, nil
+}
+
+func (r *replays) used(id tinycloud.Hash, now int64) bool {
+	sh := &r.shards[id[16]&15]
+	sh.Lock()
+	defer sh.Unlock()
+	old, ok := sh.until[[16]byte(id[:16])]
+	return ok && old >= now
+}
+
+// replayGrace is how long beyond its expiry a token stays remembered.
+const replayGrace = 60 * time.Second
+
+// Burn remembers the token of a read. It is a refusal of class [tinycloud.ErrConflict] when the token
+// was used before.
+func (s *Store) Burn(_ context.Context, t *Token) error {
+	now := s.o.Now()
+	fresh, err := s.seen.use(t.ID, t.Expires.Add(replayGrace).Unix(), now.Unix())
+	if err != nil {
+		return err
+	}
+	if !fresh {
+		return errReplayed()
+	}
+	return nil
+}
+
+func errReplayed() error { return tinycloud.Refuse(tinycloud.ErrConflict, "duplicate invocation") }
+
+// SaveReplays writes the reads remembered in memory to the database, so that a restart does not forget
+// them. The node calls it now and then and before it closes.
+func (s *Store) SaveReplays(ctx context.Context) error {
+	now := s.o.Now().Unix()
+	return s.do(ctx, func(t *tx) error {
+		if err := t.exec("DELETE FROM replays WHERE expires < ?", now); err != nil {
+			return err
+		}
+		for i := range s.seen.shards {
+			if err := t.saveShard(i, now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (t *tx) saveShard(i int, now int64) error {
+	sh := &t.s.seen.shards[i]
+	sh.Lock()
+	defer sh.Unlock()
+	for id, until := range sh.until {
+		if until < now {
+			continue
+		}
+		if err := t.exec("INSERT OR IGNORE INTO replays (id, expires) VALUES (?,?)", append(id[:], byte(i)), until); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadReplays reads what [Store.SaveReplays] wrote.
+func (s *Store) loadReplays(ctx context.Context) error {
+	now := s.o.Now().Unix()
+	return eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var id []byte
+		var until int64
+		if err := scan(&id, &until); err != nil {
+			return err
+		}
+		var h tinycloud.Hash
+		copy(h[:], id) // 16 bytes of the hash and the byte that names the shard
+		_, err := s.seen.use(h, until, now)
+		return err
+	}, "SELECT id, expires FROM replays WHERE expires >= ?", now)
+}
+
+// RetryAfter is how many seconds a client should wait after a refusal of class
+// [tinycloud.ErrUnavailable].
+const RetryAfter = 1

@@ -1,0 +1,310 @@
+package capstore
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// Position is the place of an event in a Space's total order.
+type Position struct {
+	Seq   uint64
+	Epoch tinycloud.Hash
+	Index uint64
+}
+
+// Compare orders positions by seq, epoch digest and index.
+func (p Position) Compare(q Position) int {
+	switch {
+	case p.Seq != q.Seq:
+		return cmpUint(p.Seq, q.Seq)
+	case p.Epoch != q.Epoch:
+		return slices.Compare(p.Epoch[:], q.Epoch[:])
+	}
+	return cmpUint(p.Index, q.Index)
+}
+
+func cmpUint(a, b uint64) int {
+	if a < b {
+		return -1
+	}
+	if a > b {
+		return 1
+	}
+	return 0
+}
+
+// node is what the rules need of a stored epoch.
+type node struct {
+	eid   int64
+	id    tinycloud.Hash
+	seq   uint64
+	t     int64 // greatest of the parents' t and the least time of an entry; unix milliseconds
+	valid bool
+	past  judge.Clock
+	spots []judge.Spot // of its entries
+}
+
+// before reports whether n is a proper ancestor of what has the given past.
+func (n *node) before(past judge.Clock) bool {
+	return slices.ContainsFunc(n.spots, past.Has)
+}
+
+// branch is one unforked run of a host's log.
+type branch struct {
+	host   HostKey
+	base   int // branch it forked from, -1 for none
+	baseN  uint64
+	n      uint64 // of the tip
+	digest tinycloud.Hash
+	at     int64
+	tip    *node
+	dirty  bool
+}
+
+// space is a loaded Space. The writer changes it under mu; others read facts under mu.
+type space struct {
+	sid   int64
+	id    tinycloud.SpaceID
+	host  HostKey
+	key   ed25519.PrivateKey
+	state string
+
+	mu       sync.RWMutex
+	facts    *judge.Facts
+	branches []*branch
+	heads    []*node
+	nodes    *lru.Cache[tinycloud.Hash, *node]
+	epochs   int64
+	events   int64
+	placed   map[tinycloud.Hash]bool // delegations in the past of this node's own next epoch
+	again    bool                    // verdicts have to be made again before the transaction ends
+	next     *next
+}
+
+// States of a Space on this node.
+const (
+	StateHosted  = "hosted"  // no other host was ever asked for
+	StateJoining = "joining" // waits for the history of the others
+	StateSynced  = "synced"
+)
+
+const rememberedNodes = 4096
+
+func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
+	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}}
+	sp.host = HostKey(sp.key.Public().(ed25519.PublicKey))
+	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
+	return sp
+}
+
+// space returns a hosted Space, loading it if need be.
+func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
+	t.s.mu.RLock()
+	sp, sid := t.s.spaces[id], t.s.ids[id]
+	t.s.mu.RUnlock()
+	if sp != nil {
+		return sp, nil
+	}
+	if sid == 0 {
+		return nil, errNoSpace()
+	}
+	var state string
+	var heads []byte
+	sp = newSpace(t.s, sid, id, "")
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events}, "SELECT state, heads, epochs, events FROM spaces WHERE sid = ?", sid)
+	if err != nil {
+		return nil, err
+	}
+	sp.state = state
+	if err := t.load(sp, heads); err != nil {
+		return nil, err
+	}
+	t.s.mu.Lock()
+	t.s.spaces[id] = sp
+	t.s.mu.Unlock()
+	return sp, nil
+}
+
+// load reads the logs, heads and facts of a Space.
+func (t *tx) load(sp *space, heads []byte) error {
+	var tips []int64
+	err := t.each(func(scan func(...any) error) error {
+		b := &branch{base: -1}
+		var host, digest []byte
+		var base, baseN *int64
+		var eid int64
+		if err := scan(&host, &base, &baseN, &b.n, &digest, &b.at, &eid); err != nil {
+			return err
+		}
+		b.host, b.digest = HostKey(host), tinycloud.Hash(digest)
+		if base != nil {
+			b.base, b.baseN = int(*base), uint64(*baseN)
+		}
+		sp.branches, tips = append(sp.branches, b), append(tips, eid)
+		return nil
+	}, "SELECT host, base, base_n, n, digest, at, eid FROM logs WHERE sid = ? ORDER BY branch", sp.sid)
+	if err != nil {
+		return err
+	}
+	for i, eid := range tips {
+		if sp.branches[i].tip, err = t.nodeBy(sp, "eid = ?", eid); err != nil {
+			return err
+		}
+	}
+	for ; len(heads) >= 8; heads = heads[8:] {
+		n, err := t.nodeBy(sp, "eid = ?", int64(binary.BigEndian.Uint64(heads)))
+		if err != nil {
+			return err
+		}
+		sp.heads = append(sp.heads, n)
+	}
+	return t.loadFacts(sp)
+}
+
+func (t *tx) loadFacts(sp *space) error {
+	type row struct {
+		eid   int64
+		idx   int
+		bytes []byte
+	}
+	var rows []row
+	err := t.each(func(scan func(...any) error) error {
+		var r row
+		err := scan(&r.eid, &r.idx, &r.bytes)
+		rows = append(rows, r)
+		return err
+	}, "SELECT eid, idx, bytes FROM events WHERE sid = ? AND kind <> 2 AND kind <> 0 ORDER BY eid, idx", sp.sid)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		tok, err := judge.Decode(r.bytes, false)
+		if err != nil {
+			return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, err, tinycloud.ErrUnavailable)
+		}
+		n, err := t.nodeBy(sp, "eid = ?", r.eid)
+		if err != nil {
+			return err
+		}
+		if known, ok := t.s.tokens.Get(tok.ID); ok {
+			tok = known
+		}
+		sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
+	}
+	return nil
+}
+
+// node returns a stored epoch of the Space, nil when unknown.
+func (t *tx) node(sp *space, id tinycloud.Hash) (*node, error) {
+	if n := sp.held(id); n != nil {
+		return n, nil
+	}
+	return t.nodeBy(sp, "sid = ? AND id = ?", sp.sid, id[:])
+}
+
+// held returns an epoch that is in memory. There is one object per epoch, so that all see its changes.
+func (sp *space) held(id tinycloud.Hash) *node {
+	for _, h := range sp.heads {
+		if h.id == id {
+			return h
+		}
+	}
+	for _, b := range sp.branches {
+		if b.tip != nil && b.tip.id == id {
+			return b.tip
+		}
+	}
+	n, _ := sp.nodes.Get(id)
+	return n
+}
+
+func (t *tx) nodeBy(sp *space, where string, args ...any) (*node, error) {
+	n := &node{}
+	var id, clock []byte
+	ok, err := t.one([]any{&n.eid, &id, &n.seq, &n.t, &n.valid, &clock}, "SELECT eid, id, seq, t, valid, clock FROM epochs WHERE "+where, args...)
+	if err != nil || !ok {
+		return nil, err
+	}
+	n.id = tinycloud.Hash(id)
+	if have := sp.held(n.id); have != nil {
+		return have, nil
+	}
+	n.past = decodeClock(clock)
+	err = t.each(func(scan func(...any) error) error {
+		var s judge.Spot
+		err := scan(&s.Branch, &s.N)
+		n.spots = append(n.spots, s)
+		return err
+	}, "SELECT branch, n FROM entries WHERE eid = ? ORDER BY ord", n.eid)
+	if err != nil {
+		return nil, err
+	}
+	sp.nodes.Add(n.id, n)
+	return n, nil
+}
+
+func encodeClock(c judge.Clock) []byte {
+	branches := make([]uint32, 0, len(c))
+	for b := range c {
+		branches = append(branches, b)
+	}
+	slices.Sort(branches)
+	var out []byte
+	for _, b := range branches {
+		out = binary.AppendUvarint(binary.AppendUvarint(out, uint64(b)), c[b])
+	}
+	return out
+}
+
+func decodeClock(b []byte) judge.Clock {
+	c := judge.Clock{}
+	for len(b) > 0 {
+		br, n := binary.Uvarint(b)
+		v, m := binary.Uvarint(b[n:])
+		c[uint32(br)], b = v, b[n+m:]
+	}
+	return c
+}
+
+// flush writes the changed heads and tips of the transaction's Spaces.
+func (t *tx) flush() error {
+	for _, sp := range t.order {
+		if sp.again {
+			if err := t.rejudge(sp); err != nil {
+				return err
+			}
+		}
+		var heads []byte
+		for _, h := range sp.heads {
+			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
+		}
+		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, sp.sid)
+		if err != nil {
+			return err
+		}
+		for i, b := range sp.branches {
+			if !b.dirty {
+				continue
+			}
+			var base, baseN any
+			if b.base >= 0 {
+				base, baseN = b.base, b.baseN
+			}
+			err := t.exec("INSERT OR REPLACE INTO logs (sid, branch, host, base, base_n, n, digest, at, eid) VALUES (?,?,?,?,?,?,?,?,?)",
+				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tip.eid)
+			if err != nil {
+				return err
+			}
+			b.dirty = false
+		}
+	}
+	return nil
+}

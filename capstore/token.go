@@ -1,0 +1,70 @@
+package capstore
+
+import (
+	"fmt"
+	"strings"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+)
+
+type (
+	// Token is a decoded signed token.
+	Token = judge.Token
+	// Capability is one ability on one resource.
+	Capability = recap.Capability
+	// HostKey is a host: the Ed25519 public key of a node's Space key.
+	HostKey = judge.HostKey
+)
+
+// HostOf returns the host that a did:key names, in either spelling (protocol §7.1).
+func HostOf(did tinycloud.Principal) (HostKey, bool) { return judge.HostOf(did) }
+
+// ParseDelegation reads the Authorization value of a delegation: a CACAO, or a UCAN when it contains a
+// dot (protocol §2.1). The error is of class [tinycloud.ErrUndecodable].
+func ParseDelegation(header string) (*Token, error) {
+	t, err := parseToken(header)
+	if err != nil {
+		return nil, err
+	}
+	// A history tells the kinds apart by their bytes, so what reads as a revocation there is none here.
+	if t.AsRevocation() {
+		return nil, fmt.Errorf("a revocation is no delegation: %w", tinycloud.ErrUndecodable)
+	}
+	t.Kind = judge.Delegation
+	return t, nil
+}
+
+// ParseInvocation reads the Authorization value of an invocation, which is always a UCAN.
+func ParseInvocation(header string) (*Token, error) {
+	if !strings.Contains(header, ".") {
+		return nil, fmt.Errorf("an invocation is a UCAN: %w", tinycloud.ErrUndecodable)
+	}
+	t, err := judge.FromUCAN(header)
+	if err != nil {
+		return nil, err
+	}
+	t.Kind = judge.Invocation
+	return t, nil
+}
+
+// ParseRevocation reads the Authorization value of a revocation (protocol §4). A token that names no
+// target is a refusal of class [tinycloud.ErrForbidden]: a proof is never taken as the target.
+func ParseRevocation(header string) (*Token, error) {
+	t, err := parseToken(header)
+	if err != nil {
+		return nil, err
+	}
+	if !t.AsRevocation() {
+		return nil, tinycloud.Refuse(tinycloud.ErrForbidden, "Revocation names no target")
+	}
+	return t, nil
+}
+
+func parseToken(header string) (*Token, error) {
+	if strings.Contains(header, ".") {
+		return judge.FromUCAN(header)
+	}
+	return judge.FromHeader(header)
+}

@@ -1,0 +1,91 @@
+package capstore
+
+import (
+	"context"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// Want is a current value that has to be fetched from another host.
+type Want struct {
+	Hash     tinycloud.Hash
+	Size     int64          // 0: not known
+	Manifest tinycloud.Hash // zero: not known
+	Tries    int
+}
+
+// Wants returns up to limit values of a Space that are due to be fetched, and when the next one is; the
+// zero time when no other waits.
+func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, next time.Time, err error) {
+	sid, err := s.sid(id)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	now := s.o.Now().UnixMilli()
+	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var w Want
+		var hash, manifest []byte
+		var ms int64
+		if err := scan(&hash, &w.Size, &manifest, &w.Tries, &ms); err != nil {
+			return err
+		}
+		if ms > now {
+			next = time.UnixMilli(ms)
+			return nil
+		}
+		w.Hash = tinycloud.Hash(hash)
+		copy(w.Manifest[:], manifest)
+		due = append(due, w)
+		return nil
+	}, "SELECT hash, size, manifest, tries, due FROM wants WHERE sid = ? ORDER BY due LIMIT ?", sid, limit)
+	return due, next, err
+}
+
+// Arrived records that a value is here: its bytes, or in the block store when inline is nil.
+func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		if err := t.saveValue(sp, hash, size, inline); err != nil {
+			return err
+		}
+		return t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	})
+}
+
+// Hint records what a peer says of a wanted value; what it says is checked when the value arrives.
+func (s *Store) Hint(ctx context.Context, id tinycloud.SpaceID, l Large) error {
+	return s.updateWant(ctx, id, "UPDATE wants SET size = ?, manifest = ? WHERE sid = ? AND hash = ?", l.Size, l.Manifest[:], l.Hash)
+}
+
+// Postpone puts off a wanted value that could not be fetched.
+func (s *Store) Postpone(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, due time.Time) error {
+	return s.updateWant(ctx, id, "UPDATE wants SET tries = tries + 1, due = ? WHERE sid = ? AND hash = ?", due.UnixMilli(), hash)
+}
+
+// Hurry makes all wants of a Space due, as when a host comes back.
+func (s *Store) Hurry(ctx context.Context, id tinycloud.SpaceID) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		return t.exec("UPDATE wants SET due = 0 WHERE sid = ?", sp.sid)
+	})
+}
+
+// updateWant runs an update whose last arguments are the Space's number and the value's hash.
+func (s *Store) updateWant(ctx context.Context, id tinycloud.SpaceID, query string, args ...any) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		hash := args[len(args)-1].(tinycloud.Hash)
+		all := append(append([]any{}, args[:len(args)-1]...), sp.sid, hash[:])
+		return t.exec(query, all...)
+	})
+}
