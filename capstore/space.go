@@ -257,7 +257,7 @@ func encodeClock(c judge.Clock) []byte {
 		branches = append(branches, b)
 	}
 	slices.Sort(branches)
-	var out []byte
+	out := []byte{}
 	for _, b := range branches {
 		out = binary.AppendUvarint(binary.AppendUvarint(out, uint64(b)), c[b])
 	}

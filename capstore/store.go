@@ -129,7 +129,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	dsn := "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync +
-		")&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)&_txlock=immediate"
+		")&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)"
 	var err error
 	if s.write, err = sql.Open("sqlite", dsn); err != nil {
 		return err

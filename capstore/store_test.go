@@ -1,0 +1,369 @@
+package capstore_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
+}
+
+// keys derives Space keys from a node's name.
+type keys string
+
+func (k keys) SpaceKey(s tinycloud.SpaceID) ed25519.PrivateKey {
+	h := tinycloud.Sum([]byte(string(k) + s.String()))
+	return ed25519.NewKeyFromSeed(h[:])
+}
+
+// clock is the time that a store sees.
+type clock struct{ ms atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.UnixMilli(c.ms.Load()) }
+
+func newClock() *clock {
+	c := &clock{}
+	c.ms.Store(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixMilli())
+	return c
+}
+
+// testStore is a running store of a node with a given name.
+type testStore struct {
+	*capstore.Store
+	t     *testing.T
+	name  keys
+	clock *clock
+	path  string
+	stop  func()
+}
+
+func open(t *testing.T, name string, c *clock, path string) *testStore {
+	t.Helper()
+	s, err := capstore.Open(t.Context(), capstore.Options{Database: path, Keys: keys(name), Now: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	ts := &testStore{Store: s, t: t, name: keys(name), clock: c, path: path}
+	stopped := false
+	ts.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(ts.stop)
+	return ts
+}
+
+func openNew(t *testing.T, name string, c *clock) *testStore {
+	return open(t, name, c, filepath.Join(t.TempDir(), "caps.db"))
+}
+
+func (s *testStore) host(space tinycloud.SpaceID) capstore.HostKey {
+	return capstore.HostKey(s.name.SpaceKey(space).Public().(ed25519.PublicKey))
+}
+
+func (s *testStore) delegate(header string) capstore.Delegated {
+	s.t.Helper()
+	tok, err := capstore.ParseDelegation(header)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	d, err := s.Delegate(s.t.Context(), tok)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *testStore) status(space tinycloud.SpaceID) capstore.Status {
+	s.t.Helper()
+	st, err := s.Status(s.t.Context(), space)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return st
+}
+
+// owner is a wallet with a Space and a session key.
+type owner struct {
+	wallet  *captest.Wallet
+	space   tinycloud.SpaceID
+	session *captest.SessionKey
+	proof   tinycloud.Hash
+	header  string
+	clock   *clock
+	n       int
+}
+
+func newOwner(t *testing.T, seed string, c *clock) *owner {
+	t.Helper()
+	w := captest.NewWallet(seed)
+	o := &owner{wallet: w, space: w.Space("default"), session: captest.NewSession(seed + " session"), clock: c}
+	o.header = w.SignDelegation(captest.DelegationOptions{
+		Audience: o.session.URI(), Expires: c.now().Add(24 * time.Hour), IssuedAt: c.now(), Nonce: "nonce0000001",
+		Caps: captest.Caps{
+			o.space.String() + "/kv":               {"tinycloud.kv/put", "tinycloud.kv/get", "tinycloud.kv/del", "tinycloud.kv/list", "tinycloud.kv/metadata"},
+			o.space.String() + "/capabilities/all": {"tinycloud.capabilities/read"},
+		},
+	})
+	o.proof = captest.ID(o.header)
+	return o
+}
+
+// hostOn makes a store a host of the owner's Space.
+func (o *owner) hostOn(s *testStore) {
+	s.delegate(o.wallet.SignHost(o.space, s.host(o.space).String()))
+}
+
+func (o *owner) invoke(t *testing.T, key, ability string) *capstore.Token {
+	t.Helper()
+	o.n++
+	tok, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
+		Caps:   captest.Caps{o.space.String() + "/kv/" + key: {ability}},
+		Proofs: []tinycloud.Hash{o.proof}, Expires: o.clock.now().Add(time.Minute), Nonce: fmt.Sprint("nonce ", o.n),
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+func putOp(space tinycloud.SpaceID, key, value string) capstore.Op {
+	return capstore.Op{
+		Space: space, Key: key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value)), Inline: []byte(value),
+		Metadata: map[string]string{"content-type": "text/plain"},
+	}
+}
+
+func (o *owner) put(s *testStore, key, value string) error {
+	tok := o.invoke(s.t, key, "tinycloud.kv/put")
+	if err := s.Admit(s.t.Context(), tok); err != nil {
+		return err
+	}
+	_, err := s.Write(s.t.Context(), tok, []capstore.Op{putOp(o.space, key, value)}, nil)
+	return err
+}
+
+func (o *owner) del(s *testStore, key string) error {
+	tok := o.invoke(s.t, key, "tinycloud.kv/del")
+	if err := s.Admit(s.t.Context(), tok); err != nil {
+		return err
+	}
+	_, err := s.Write(s.t.Context(), tok, []capstore.Op{{Space: o.space, Key: key, Delete: true}}, nil)
+	return err
+}
+
+func (s *testStore) get(space tinycloud.SpaceID, key string) string {
+	s.t.Helper()
+	r, err := s.Get(s.t.Context(), space, key)
+	if errors.Is(err, tinycloud.ErrNotFound) {
+		return "(none)"
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	b, err := s.Inline(s.t.Context(), space, r.Value)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// pull takes everything from another store that this one lacks.
+func (s *testStore) pull(from *testStore, space tinycloud.SpaceID) {
+	s.t.Helper()
+	have, err := s.Tips(s.t.Context(), space)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var bundles []capstore.Bundle
+	err = from.Missing(s.t.Context(), space, have, 1<<20, func(b capstore.Bundle) error {
+		bundles = append(bundles, b)
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for len(bundles) > 0 {
+		n := min(len(bundles), 512)
+		a, err := s.Apply(s.t.Context(), space, bundles[:n])
+		if err != nil || a.Covered != n {
+			s.t.Fatalf("applied %+v of %d: %v", a, n, err)
+		}
+		bundles = bundles[n:]
+	}
+}
+
+func TestSignIn(t *testing.T) {
+	c := newClock()
+	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
+	if d := s.delegate(o.header); len(d.Activated) != 0 || len(d.Skipped) != 1 {
+		t.Fatalf("before hosting: %+v", d)
+	}
+	if err := o.put(s, "a", "1"); !errors.Is(err, tinycloud.ErrNotFound) || err.Error() != "Space not found" {
+		t.Fatalf("put before hosting: %v", err)
+	}
+	o.hostOn(s)
+	if d := s.delegate(o.header); len(d.Activated) != 0 || len(d.Skipped) != 0 {
+		t.Fatalf("after hosting: %+v", d)
+	}
+	if err := o.put(s, "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	late := openNew(t, "two", c)
+	o.hostOn(late)
+	late.pull(s, o.space)
+	if got := late.get(o.space, "a"); got != "1" {
+		t.Errorf("late joiner reads %q", got)
+	}
+	st := late.status(o.space)
+	if st.Void != 0 || st.Epochs != 4 {
+		t.Errorf("late joiner: %+v", st)
+	}
+	if err := o.put(late, "b", "2"); err != nil {
+		t.Errorf("put on the late joiner, which knows the session from the history only: %v", err)
+	}
+}
+
+func TestKV(t *testing.T) {
+	c := newClock()
+	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
+	o.hostOn(s)
+	s.delegate(o.header)
+	for i, step := range []struct {
+		op, key, value string
+		want           error
+	}{
+		{"put", "k", "1", nil}, {"put", "k", "2", nil}, {"del", "k", "", nil}, {"del", "k", "", nil},
+		{"del", "never", "", tinycloud.ErrNotFound}, {"put", "k", "3", nil}, {"put", "empty", "", nil},
+	} {
+		var err error
+		if step.op == "put" {
+			err = o.put(s, step.key, step.value)
+		} else {
+			err = o.del(s, step.key)
+		}
+		if !errors.Is(err, step.want) {
+			t.Fatalf("step %d, %s %q: %v, want %v", i, step.op, step.key, err, step.want)
+		}
+	}
+	if got := s.get(o.space, "k"); got != "3" {
+		t.Errorf("k = %q", got)
+	}
+	keys, more, err := s.List(t.Context(), o.space, "", "", 1, nil)
+	if err != nil || !more || len(keys) != 1 || keys[0] != "empty" {
+		t.Errorf("list: %q %v %v", keys, more, err)
+	}
+	tok := o.invoke(t, "r", "tinycloud.kv/put")
+	for _, want := range []error{nil, tinycloud.ErrConflict} {
+		if _, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, "r", "x")}, nil); !errors.Is(err, want) {
+			t.Errorf("write with a token: %v, want %v", err, want)
+		}
+	}
+	if err := s.Admit(t.Context(), tok); !errors.Is(err, tinycloud.ErrConflict) {
+		t.Errorf("admit of a used token: %v", err)
+	}
+}
+
+func TestReopen(t *testing.T) {
+	c := newClock()
+	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
+	o.hostOn(s)
+	s.delegate(o.header)
+	for i := range 20 {
+		if err := o.put(s, fmt.Sprint("k", i%7), fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := capstore.Open(t.Context(), capstore.Options{Database: s.path, Keys: s.name})
+	if err == nil {
+		t.Fatal("a second store opened the same database")
+	}
+	before := s.status(o.space)
+	s.stop()
+	again := open(t, "one", c, s.path)
+	after := again.status(o.space)
+	if before.StateHash != after.StateHash || before.Epochs != after.Epochs || fmt.Sprint(before.Heads) != fmt.Sprint(after.Heads) {
+		t.Errorf("before %+v\nafter %+v", before, after)
+	}
+	if err := o.put(again, "more", "1"); err != nil {
+		t.Fatal(err)
+	}
+	if st := again.status(o.space); len(st.Heads) != 1 || st.Void != 0 {
+		t.Errorf("after a further put: %+v", st)
+	}
+}
+
+func TestRevocation(t *testing.T) {
+	c := newClock()
+	a, b, o := openNew(t, "one", c), openNew(t, "two", c), newOwner(t, "alice", c)
+	for _, s := range []*testStore{a, b} {
+		o.hostOn(s)
+	}
+	a.delegate(o.header)
+	b.pull(a, o.space)
+	a.pull(b, o.space)
+	stranger, err := capstore.ParseRevocation(captest.NewWallet("mallory").SignRevocation(o.proof))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Revoke(t.Context(), stranger); !errors.Is(err, tinycloud.ErrForbidden) || err.Error() != "Unauthorized Revoker" {
+		t.Errorf("stranger: %v", err)
+	}
+	if err := o.put(b, "concurrent", "stays"); err != nil {
+		t.Fatal(err)
+	}
+	rev, err := capstore.ParseRevocation(o.wallet.SignRevocation(o.proof))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.Revoke(t.Context(), rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "delegation-revoked: " + o.proof.EventID()
+	if err := o.put(a, "late", "x"); err == nil || err.Error() != want {
+		t.Errorf("put where it was revoked: %v", err)
+	}
+	if err := o.put(b, "late", "unaware"); err != nil {
+		t.Errorf("put where the revocation is not known: %v", err)
+	}
+	a.pull(b, o.space)
+	b.pull(a, o.space)
+	if err := o.put(b, "late", "y"); err == nil || err.Error() != want {
+		t.Errorf("put where the revocation arrived: %v", err)
+	}
+	for _, s := range []*testStore{a, b} {
+		if got := s.get(o.space, "concurrent") + s.get(o.space, "late"); got != "staysunaware" {
+			t.Errorf("%s: concurrent writes: %q", s.name, got)
+		}
+	}
+	if x, y := a.status(o.space), b.status(o.space); x.StateHash != y.StateHash || fmt.Sprint(x.Heads) != fmt.Sprint(y.Heads) {
+		t.Errorf("diverged:\n%+v\n%+v", x, y)
+	}
+}
