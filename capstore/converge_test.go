@@ -1,0 +1,326 @@
+package capstore_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// history makes a random history of one Space on several hosts: races on few keys, deletes, the same
+// token posted to two hosts, clocks that differ, revocations amid writes, partial exchange.
+func history(t *testing.T, rng *rand.Rand, steps int) (*owner, []*testStore) {
+	t.Helper()
+	base := newClock()
+	o := newOwner(t, fmt.Sprint("owner", rng.Uint64()), base)
+	var stores []*testStore
+	for i := range 3 {
+		c := newClock()
+		c.ms.Add(int64(rng.IntN(40_000)) - 20_000)
+		s := openNew(t, fmt.Sprint("host", i), c)
+		o.hostOn(s)
+		stores = append(stores, s)
+	}
+	stores[0].delegate(o.header)
+	sessions := []*owner{o}
+	for i := range 2 {
+		x := &owner{wallet: o.wallet, space: o.space, clock: base, session: captest.NewSession(fmt.Sprint("extra", i, rng.Uint64()))}
+		x.header = o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: x.session.URI(), IssuedAt: base.now(), Expires: base.now().Add(time.Hour), Nonce: "nonce0000002",
+			Caps: captest.Caps{o.space.String() + "/kv/k": {"tinycloud.kv/put", "tinycloud.kv/del"}},
+		})
+		x.proof = captest.ID(x.header)
+		stores[rng.IntN(3)].delegate(x.header)
+		sessions = append(sessions, x)
+	}
+	for range steps {
+		step(t, rng, stores, sessions)
+		base.ms.Add(50)
+		for _, s := range stores {
+			s.clock.ms.Add(50)
+		}
+	}
+	return o, stores
+}
+
+func step(t *testing.T, rng *rand.Rand, stores []*testStore, sessions []*owner) {
+	t.Helper()
+	s, x := stores[rng.IntN(len(stores))], sessions[rng.IntN(len(sessions))]
+	key := fmt.Sprint("k/", rng.IntN(4))
+	allowed := func(err error) {
+		t.Helper()
+		if err != nil && !errors.Is(err, tinycloud.ErrUnauthorized) && !errors.Is(err, tinycloud.ErrNotFound) && !errors.Is(err, tinycloud.ErrConflict) {
+			t.Fatal(err)
+		}
+	}
+	switch rng.IntN(12) {
+	case 0, 1, 2, 3, 4:
+		allowed(x.put(s, key, fmt.Sprint(rng.IntN(1000))))
+	case 5, 6:
+		allowed(x.del(s, key))
+	case 7:
+		tok := x.invoke(t, key, "tinycloud.kv/put")
+		for _, i := range rng.Perm(len(stores))[:2] {
+			_, err := stores[i].Write(t.Context(), tok, []capstore.Op{putOp(x.space, key, fmt.Sprint("twice ", i))}, nil)
+			allowed(err)
+		}
+	case 8:
+		if x == sessions[0] || rng.IntN(4) > 0 {
+			return
+		}
+		rev, err := capstore.ParseRevocation(x.wallet.SignRevocation(x.proof))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Revoke(t.Context(), rev); err != nil && !errors.Is(err, tinycloud.ErrForbidden) {
+			t.Fatal(err)
+		}
+	default:
+		s.pull(stores[rng.IntN(len(stores))], x.space)
+	}
+}
+
+func all(t *testing.T, s *testStore, space tinycloud.SpaceID) []capstore.Bundle {
+	t.Helper()
+	var out []capstore.Bundle
+	if err := s.Missing(t.Context(), space, nil, 1<<20, func(b capstore.Bundle) error { out = append(out, b); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// feed gives bundles to a store in a random order that keeps each log's, in random batches, some of
+// them twice.
+func feed(t *testing.T, rng *rand.Rand, s *testStore, space tinycloud.SpaceID, bundles []capstore.Bundle) {
+	t.Helper()
+	logs := map[capstore.HostKey][]capstore.Bundle{}
+	for _, b := range bundles {
+		logs[b.Entry.Host] = append(logs[b.Entry.Host], b)
+	}
+	hosts := slices.SortedFunc(maps.Keys(logs), func(a, b capstore.HostKey) int { return slices.Compare(a[:], b[:]) })
+	done := map[capstore.HostKey]int{}
+	for stuck := 0; stuck < 1000; stuck++ {
+		h := hosts[rng.IntN(len(hosts))]
+		from := max(0, done[h]-rng.IntN(3))
+		to := min(len(logs[h]), from+1+rng.IntN(8))
+		a, err := s.Apply(t.Context(), space, logs[h][from:to])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from+a.Covered > done[h] {
+			done[h], stuck = from+a.Covered, 0
+		}
+		left := 0
+		for _, h := range hosts {
+			left += len(logs[h]) - done[h]
+		}
+		if left == 0 {
+			return
+		}
+	}
+	t.Fatal("the history cannot be applied")
+}
+
+func TestConvergence(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			o, stores := history(t, rng, 120)
+			for range 2 {
+				for _, a := range stores {
+					for _, b := range stores {
+						a.pull(b, o.space)
+					}
+				}
+			}
+			want := stores[0].status(o.space)
+			bundles := all(t, stores[0], o.space)
+			if got := naive(t, bundles); !maps.Equal(got, state(t, stores[0], o.space)) {
+				t.Errorf("the store's state\n%v\nnaive\n%v", state(t, stores[0], o.space), got)
+			}
+			for _, s := range stores[1:] {
+				if got := s.status(o.space); got.StateHash != want.StateHash || fmt.Sprint(got.Heads) != fmt.Sprint(want.Heads) || got.Void != want.Void {
+					t.Errorf("%s:\n%+v\nwant\n%+v", s.name, got, want)
+				}
+			}
+			for i := range 3 {
+				c := newClock()
+				c.ms.Add(3_600_000)
+				late := openNew(t, fmt.Sprint("late", i), c)
+				o.hostOn(late)
+				feed(t, rng, late, o.space, bundles)
+				got := late.status(o.space)
+				if got.StateHash != want.StateHash || got.Void != want.Void {
+					t.Errorf("late joiner %d: %+v, want %+v", i, got, want)
+				}
+			}
+		})
+	}
+}
+
+func state(t *testing.T, s *testStore, space tinycloud.SpaceID) map[string]tinycloud.Hash {
+	t.Helper()
+	out := map[string]tinycloud.Hash{}
+	keys, _, err := s.List(t.Context(), space, "", "", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		r, err := s.Get(t.Context(), space, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[k] = r.Value
+	}
+	return out
+}
+
+// naive folds a history by the letter of the rules: whole ancestor sets, no increments, no database.
+func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
+	t.Helper()
+	type epoch struct {
+		id      tinycloud.Hash
+		parents []tinycloud.Hash
+		entries []capstore.Entry
+		events  []*capstore.Token
+		ops     [][]dag.Op
+		past    map[tinycloud.Hash]bool
+		seq     uint64
+		t       int64
+		valid   []int64
+	}
+	epochs := map[tinycloud.Hash]*epoch{}
+	var order []*epoch
+	for _, b := range bundles { // parents come first
+		e := epochs[b.Entry.Epoch]
+		if e == nil {
+			d, err := dag.DecodeEpoch(b.Epoch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e = &epoch{id: b.Entry.Epoch, parents: d.Parents, past: map[tinycloud.Hash]bool{}}
+			ops := b.Ops
+			for i, ref := range d.Events {
+				tok, err := judge.Decode(b.Events[i], len(ref.Ops) > 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var own []dag.Op
+				for range ref.Ops {
+					op, err := dag.DecodeOp(ops[0])
+					if err != nil {
+						t.Fatal(err)
+					}
+					own, ops = append(own, op), ops[1:]
+				}
+				e.events, e.ops = append(e.events, tok), append(e.ops, own)
+			}
+			for _, p := range d.Parents {
+				e.past[p] = true
+				maps.Copy(e.past, epochs[p].past)
+				e.seq = max(e.seq, epochs[p].seq+1)
+			}
+			epochs[e.id], order = e, append(order, e)
+		}
+		e.entries = append(e.entries, b.Entry)
+	}
+	known := map[tinycloud.Hash]*capstore.Token{}
+	for _, e := range order {
+		for _, tok := range e.events {
+			known[tok.ID] = tok
+		}
+	}
+	// inPast calls f for the events that an event of e sees.
+	inPast := func(e *epoch, index int, f func(*capstore.Token)) {
+		for _, x := range order {
+			for i, tok := range x.events {
+				if e.past[x.id] || (x == e && i < index) {
+					f(tok)
+				}
+			}
+		}
+	}
+	const slack = 120_000
+	for _, e := range order {
+		var floor int64
+		for _, p := range e.parents {
+			floor = max(floor, epochs[p].t)
+		}
+		least := e.entries[0].At
+		for _, l := range e.entries {
+			least = min(least, l.At)
+			hosted := false
+			inPast(e, len(e.events), func(tok *capstore.Token) {
+				h, ok := capstore.HostOf(tok.Audience)
+				hosted = hosted || (ok && h == l.Host && tok.HostsSpace(l.Space) && tok.Signer == l.Space.Owner())
+			})
+			if hosted && l.At >= floor-slack {
+				e.valid = append(e.valid, l.At)
+			}
+		}
+		e.t = max(floor, least)
+	}
+	type write struct {
+		at    capstore.Position
+		value tinycloud.Hash
+		event tinycloud.Hash
+	}
+	writes, floors, dead := map[string]map[tinycloud.Hash]write{}, map[string]capstore.Position{}, map[string]map[tinycloud.Hash]bool{}
+	for _, e := range order {
+		for i, tok := range e.events {
+			timely := slices.ContainsFunc(e.valid, func(at int64) bool { return !time.UnixMilli(at).After(tok.Expires.Add(slack * time.Millisecond)) })
+			if tok.Kind != judge.Invocation || !timely || known[tok.Proofs[0]] == nil {
+				continue
+			}
+			revoked := false
+			inPast(e, i, func(r *capstore.Token) {
+				revoked = revoked || (r.Kind == judge.Revocation && r.Target == tok.Proofs[0])
+			})
+			if revoked {
+				continue
+			}
+			for _, op := range e.ops[i] {
+				if writes[op.Key] == nil {
+					writes[op.Key], dead[op.Key] = map[tinycloud.Hash]write{}, map[tinycloud.Hash]bool{}
+				}
+				at := capstore.Position{Seq: e.seq, Epoch: e.id, Index: uint64(i)}
+				if op.Delete {
+					v := capstore.Position{Seq: op.Version.Seq, Epoch: op.Version.Epoch, Index: op.Version.Index}
+					dead[op.Key][epochs[v.Epoch].events[v.Index].ID] = true
+					if f, ok := floors[op.Key]; !ok || v.Compare(f) > 0 {
+						floors[op.Key] = v
+					}
+					continue
+				}
+				if w, ok := writes[op.Key][tok.ID]; !ok || at.Compare(w.at) < 0 {
+					writes[op.Key][tok.ID] = write{at, op.Value, tok.ID}
+				}
+			}
+		}
+	}
+	out := map[string]tinycloud.Hash{}
+	for key, ws := range writes {
+		var best *write
+		for _, w := range ws {
+			if best == nil || w.at.Compare(best.at) > 0 {
+				best = &w
+			}
+		}
+		if best == nil || dead[key][best.event] {
+			continue
+		}
+		if f, ok := floors[key]; !ok || best.at.Compare(f) > 0 {
+			out[key] = best.value
+		}
+	}
+	return out
+}

@@ -1,0 +1,68 @@
+package capstore
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
+)
+
+// hostDomain is the domain a hosting message claims to come from: no web site asks for it.
+const hostDomain = "localhost"
+
+// HostMessage returns the EIP-4361 text by whose signature the owner of a Space makes a host of it. It
+// has no expiry. The error is of class [tinycloud.ErrInvalid] when host is no did:key of a host or the
+// nonce is none, and [tinycloud.ErrUnsupported] when the owner is not an Ethereum account.
+func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string, now time.Time) (string, error) {
+	chain, account, ok := space.Owner().EIP155()
+	if !ok {
+		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", space.Owner(), tinycloud.ErrUnsupported)
+	}
+	if _, ok := judge.HostOf(host); !ok {
+		return "", fmt.Errorf("%q is no host's DID: %w", host, tinycloud.ErrInvalid)
+	}
+	caps := []recap.Capability{{URI: space.String() + "/space", Ability: judge.AbilityHost}}
+	statement := recap.Statement(caps)
+	m := &siwe.Message{
+		Domain: hostDomain, Address: account, ChainID: chain, URI: string(host),
+		Nonce: nonce, IssuedAt: now.UTC().Format("2006-01-02T15:04:05.000Z"),
+		Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
+	}
+	if err := m.Check(); err != nil {
+		return "", err
+	}
+	return string(m.Text()), nil
+}
+
+// HostDelegation returns the Authorization header of a text of [HostMessage] and the owner's signature
+// of it: 65 bytes r ‖ s ‖ v in hex, v also as 0 or 1 as some wallets give it. The error is of class
+// [tinycloud.ErrInvalid], or [tinycloud.ErrForged] when another account or another text was signed.
+func HostDelegation(text, signature string) (string, error) {
+	m, err := siwe.Parse([]byte(text))
+	if err != nil {
+		return "", err
+	}
+	b, err := hex.DecodeString(strings.TrimPrefix(strings.TrimSpace(signature), "0x"))
+	if err != nil || len(b) != siwe.SignatureSize {
+		return "", fmt.Errorf("signature is not 0x and %d hex digits: %w", 2*siwe.SignatureSize, tinycloud.ErrInvalid)
+	}
+	sig := [siwe.SignatureSize]byte(b)
+	if sig[64] < 2 {
+		sig[64] += 27
+	}
+	signer, err := siwe.Recover([]byte(text), sig)
+	if err != nil {
+		return "", err
+	}
+	if signer != m.Address {
+		return "", fmt.Errorf("%s did not sign this text (the signature is of %s or of another text): %w",
+			tinycloud.ChecksumAddress(m.Address), tinycloud.ChecksumAddress(signer), tinycloud.ErrForged)
+	}
+	return cacao.Header(cacao.Encode(m, sig)), nil
+}
