@@ -130,8 +130,8 @@ func (r Resource) Extends(base Resource) bool {
 	return ok && r.hasPath && (rest == "" || strings.HasSuffix(base.path, "/") || rest[0] == '/')
 }
 
-// otherWithin compares URIs outside any Space. Encryption networks match whole; everything else needs
-// the same text, or a longer one that continues at a delimiter.
+// otherWithin compares URIs outside any Space. Encryption networks match when they are the same after
+// canonicalising, everything else when it is the same text.
 func (r Resource) otherWithin(base Resource) bool {
 	if r.InSpace() || base.InSpace() {
 		return false

@@ -1,6 +1,9 @@
 package tinycloud
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 const (
 	unreserved = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -65,7 +68,7 @@ func IsAuthority(s string) bool {
 	}
 	if strings.HasPrefix(host, "[") {
 		end := strings.IndexByte(host, ']')
-		if end < 0 || !spelled(host[1:end], "0123456789abcdefABCDEF:.") {
+		if end < 0 || !isIPv6(host[1:end]) {
 			return false
 		}
 		host = host[end+1:]
@@ -75,6 +78,11 @@ func IsAuthority(s string) bool {
 	}
 	name, port, _ := strings.Cut(host, ":")
 	return spelled(name, unreserved+subDelims) && spelled(port, "0123456789") && !strings.Contains(port, "%")
+}
+
+func isIPv6(s string) bool {
+	addr, err := netip.ParseAddr(s)
+	return err == nil && addr.Is6() && addr.Zone() == ""
 }
 
 // spelled reports whether s consists of characters of the set and percent triplets.

@@ -92,7 +92,6 @@ type chain struct {
 	ctx   context.Context
 	q     rowQuerier
 	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
-	nodes int
 }
 
 func (s *Store) chain(ctx context.Context, q rowQuerier) *chain {

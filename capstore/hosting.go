@@ -1,6 +1,7 @@
 package capstore
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -65,4 +66,31 @@ func HostDelegation(text, signature string) (string, error) {
 			tinycloud.ChecksumAddress(m.Address), tinycloud.ChecksumAddress(signer), tinycloud.ErrForged)
 	}
 	return cacao.Header(cacao.Encode(m, sig)), nil
+}
+
+// Met returns the Spaces of which another host was met, or is to be joined: those that have someone to
+// replicate with.
+func (s *Store) Met(ctx context.Context) ([]tinycloud.SpaceID, error) {
+	var out []tinycloud.SpaceID
+	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return err
+		}
+		id, err := tinycloud.ParseSpaceID(text)
+		out = append(out, id)
+		return err
+	}, "SELECT space FROM spaces WHERE sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts) ORDER BY sid")
+	return out, err
+}
+
+// HasMet reports whether [Store.Met] names a Space.
+func (s *Store) HasMet(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
+	sid, err := s.sid(id)
+	if err != nil {
+		return false, err
+	}
+	var met bool
+	err = s.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM joins WHERE sid = ?1) OR EXISTS (SELECT 1 FROM hosts WHERE sid = ?1)", sid).Scan(&met)
+	return met, dbErr(err)
 }

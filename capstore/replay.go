@@ -2,7 +2,6 @@ package capstore
 
 import (
 	"context"
-
 	"sync"
 	"time"
 

@@ -258,8 +258,13 @@ func TestKV(t *testing.T) {
 		op, key, value string
 		want           error
 	}{
-		{"put", "k", "1", nil}, {"put", "k", "2", nil}, {"del", "k", "", nil}, {"del", "k", "", nil},
-		{"del", "never", "", tinycloud.ErrNotFound}, {"put", "k", "3", nil}, {"put", "empty", "", nil},
+		{"put", "k", "1", nil},
+		{"put", "k", "2", nil},
+		{"del", "k", "", nil},
+		{"del", "k", "", nil},
+		{"del", "never", "", tinycloud.ErrNotFound},
+		{"put", "k", "3", nil},
+		{"put", "empty", "", nil},
 	} {
 		var err error
 		if step.op == "put" {

@@ -113,7 +113,7 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
 		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
-		libp2p.Ping(false), libp2p.UserAgent("tinycloud-peer"), libp2p.DialRanker(tcpFirst),
+		libp2p.Ping(false), libp2p.UserAgent("tinycloud-peer"), libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 		libp2p.AddrsFactory(func(addrs []ma.Multiaddr) []ma.Multiaddr {
 			if len(announce) > 0 {
 				return slices.Clone(announce)

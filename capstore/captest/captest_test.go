@@ -54,11 +54,14 @@ func TestParties(t *testing.T) {
 	if got := session(t).URI(); got != "did:key:z6MknnfAxVv3fUyPywdQ9RJ14XkzuMhYPza5aQD1jGkXe68s#z6MknnfAxVv3fUyPywdQ9RJ14XkzuMhYPza5aQD1jGkXe68s" {
 		t.Errorf("session %s", got)
 	}
-	if captest.NewWallet("a").DID() != captest.NewWallet("a").DID() || captest.NewWallet("a").DID() == captest.NewWallet("b").DID() ||
-		captest.RandomWallet().DID() == captest.RandomWallet().DID() {
+	a, again, b := captest.NewWallet("a"), captest.NewWallet("a"), captest.NewWallet("b")
+	random, other := captest.RandomWallet(), captest.RandomWallet()
+	if a.DID() != again.DID() || a.DID() == b.DID() || random.DID() == other.DID() {
 		t.Error("wallets are not of their seeds")
 	}
-	if captest.NewSession("a").DID() != captest.NewSession("a").DID() || captest.RandomSession().DID() == captest.RandomSession().DID() {
+	x, same := captest.NewSession("a"), captest.NewSession("a")
+	y, z := captest.RandomSession(), captest.RandomSession()
+	if x.DID() != same.DID() || y.DID() == z.DID() {
 		t.Error("sessions are not of their seeds")
 	}
 }

@@ -2,7 +2,7 @@
 // and session keys that invoke and delegate on. Tests and the demo command use it; a host never does.
 //
 // It writes exactly the bytes that the JavaScript SDK writes for the same input, and signs
-// deterministically (RFC 6979, Ed25519), so a seed and fixed times give the same tokens every time. It
+// deterministically (RFC 6979, Ed25519), so a seed, fixed times and nonces give the same tokens. It
 // refuses nothing: a test may ask for a token that no host accepts.
 //
 // Source: TinyCloud host protocol §2.5, §3.1, §4 and appendix A.3 and A.4.

@@ -106,7 +106,7 @@ func signers(t *testing.T) []signer {
 	n := elliptic.P256().Params().N
 	return []signer{
 		{did.EncodeEd25519(edPub), did.EdDSA, nil, func(msg []byte) []byte { return stded25519.Sign(edKey, msg) }},
-		{did.EncodeSecp256k1(k1.PubKey().SerializeCompressed()), did.ES256K, secp256k1.S256().N, func(msg []byte) []byte {
+		{did.EncodeSecp256k1(k1.PubKey().SerializeCompressed()), did.ES256K, secp256k1.Params().N, func(msg []byte) []byte {
 			digest := sha256.Sum256(msg)
 			return secp.SignCompact(k1, digest[:], true)[1:]
 		}},

@@ -91,7 +91,15 @@ func (k *Key) parseP256() error {
 	if x == nil {
 		return fmt.Errorf("did:key: not a compressed P-256 point: %w", tinycloud.ErrInvalid)
 	}
-	k.p256 = &ecdsa.PublicKey{Curve: elliptic.P256(), X: x, Y: y}
+	point := make([]byte, 65)
+	point[0] = 4
+	x.FillBytes(point[1:33])
+	y.FillBytes(point[33:])
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		return fmt.Errorf("did:key: P-256 point: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	k.p256 = pub
 	return nil
 }
 

@@ -196,7 +196,8 @@ func TestEncode(t *testing.T) {
 		{nil, nil, `{"att":{},"prf":[]}`},
 		{caps("urn:a", "a/b"), nil, `{"att":{"urn:a":{"a/b":[{}]}},"prf":[]}`},
 		{
-			caps("urn:b", "a/b", "urn:a", "a/c", "urn:a", "a/b"), []tinycloud.Hash{hash, hash},
+			caps("urn:b", "a/b", "urn:a", "a/c", "urn:a", "a/b"),
+			[]tinycloud.Hash{hash, hash},
 			`{"att":{"urn:a":{"a/b":[{}],"a/c":[{}]},"urn:b":{"a/b":[{}]}},"prf":["` + proof + `","` + proof + `"]}`,
 		},
 	} {

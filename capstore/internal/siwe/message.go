@@ -14,7 +14,7 @@ import (
 
 // Bounds of a message.
 const (
-	MaxText      = 64 << 10 // bytes of the whole text
+	MaxText      = 66 << 10 // bytes of the whole text: what fits in a token of 64 KiB
 	MaxResources = 256
 )
 

@@ -1,0 +1,77 @@
+package tinycloud_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/TinyCloudLabs/tinycloud-peer"
+
+// allowed is the dependency graph: which packages of ours a package may import. Data flows down;
+// packages do not know their callers.
+var allowed = map[string][]string{
+	"":                                    {},
+	"config":                              {},
+	"p2p":                                 {},
+	"hostkeys":                            {""},
+	"blockstore":                          {""},
+	"capstore/internal/did":               {""},
+	"capstore/internal/siwe":              {""},
+	"capstore/internal/recap":             {""},
+	"capstore/internal/dag":               {""},
+	"capstore/internal/cacao":             {"", "capstore/internal/siwe", "capstore/internal/recap", "capstore/internal/did"},
+	"capstore/internal/ucan":              {"", "capstore/internal/did", "capstore/internal/recap"},
+	"capstore/internal/judge":             {"", "capstore/internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
+	"capstore":                            {"", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
+	"replication":                         {"", "capstore"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore"},
+}
+
+// The command, its wiring and the helpers of tests may import what they like.
+func free(pkg string) bool {
+	return pkg == "cmd/tinycloud-peer" || strings.HasPrefix(pkg, "cmd/tinycloud-peer/internal/") || strings.HasSuffix(pkg, "test")
+}
+
+func TestDependencies(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for n := 0; ; n++ {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			if n == 0 {
+				t.Fatal("no packages")
+			}
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkg := short(p.ImportPath)
+		may, known := allowed[pkg]
+		if !known {
+			if !free(pkg) {
+				t.Errorf("package %q is not in the graph", pkg)
+			}
+			continue
+		}
+		for _, imported := range p.Imports {
+			if strings.HasPrefix(imported, module) && !slices.Contains(may, short(imported)) {
+				t.Errorf("%q may not import %q", pkg, short(imported))
+			}
+		}
+	}
+}
+
+func short(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, module), "/")
+}

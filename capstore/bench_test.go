@@ -1,0 +1,114 @@
+package capstore_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+)
+
+// benchStore returns a running store on disk that hosts a Space, and n signed puts for it.
+func benchStore(b *testing.B, name string, n int) (*capstore.Store, *owner, []*capstore.Token) {
+	b.Helper()
+	s, err := capstore.Open(b.Context(), capstore.Options{Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys(name)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Run(ctx) })
+	b.Cleanup(func() { cancel(); wg.Wait(); _ = s.Close() })
+	w := captest.NewWallet("bench")
+	o := &owner{wallet: w, space: w.Space("default"), session: captest.NewSession("bench")}
+	host := capstore.HostKey(keys(name).SpaceKey(o.space).Public().(ed25519.PublicKey))
+	o.header = w.SignDelegation(captest.DelegationOptions{
+		Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put"}},
+	})
+	for _, header := range []string{w.SignHost(o.space, host.String()), o.header} {
+		tok, err := capstore.ParseDelegation(header)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Delegate(b.Context(), tok); err != nil {
+			b.Fatal(err)
+		}
+	}
+	toks := make([]*capstore.Token, n)
+	for i := range toks {
+		toks[i], err = capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
+			Caps:   captest.Caps{fmt.Sprintf("%s/kv/key/%d", o.space, i): {"tinycloud.kv/put"}},
+			Proofs: []tinycloud.Hash{captest.ID(o.header)}, Expires: time.Now().Add(250 * time.Second),
+		}))
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return s, o, toks
+}
+
+func benchValue(space tinycloud.SpaceID, i int) capstore.Op {
+	value := make([]byte, 1024)
+	copy(value, fmt.Sprint(i))
+	return putOp(space, fmt.Sprint("key/", i), string(value))
+}
+
+// BenchmarkPut measures admission and the durable write of 1 KiB values by concurrent callers.
+func BenchmarkPut(b *testing.B) {
+	for _, callers := range []int{1, 16} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
+			s, o, toks := benchStore(b, "bench", b.N)
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range callers {
+				wg.Go(func() {
+					for i := int(next.Add(1)) - 1; i < b.N; i = int(next.Add(1)) - 1 {
+						err := s.Admit(b.Context(), toks[i])
+						if err == nil {
+							_, err = s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil)
+						}
+						if err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// BenchmarkApply measures how fast the history of another host is verified, judged and stored.
+func BenchmarkApply(b *testing.B) {
+	s, o, toks := benchStore(b, "source", b.N)
+	for i, tok := range toks {
+		if _, err := s.Write(b.Context(), tok, []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	late, _, _ := benchStore(b, "late", 0)
+	var bundles []capstore.Bundle
+	have, err := late.Tips(b.Context(), o.space)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Missing(b.Context(), o.space, have, 4096, func(x capstore.Bundle) error { bundles = append(bundles, x); return nil }); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	for len(bundles) > 0 {
+		n := min(512, len(bundles))
+		if a, err := late.Apply(b.Context(), o.space, bundles[:n]); err != nil || a.Covered != n {
+			b.Fatal(a, err)
+		}
+		bundles = bundles[n:]
+	}
+}

@@ -1,0 +1,52 @@
+package capstore_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+)
+
+func entries() []capstore.Entry {
+	space := captest.NewWallet("alice").Space("default")
+	return []capstore.Entry{
+		{Space: space, Host: capstore.HostKey{1}, Epoch: tinycloud.Sum(nil), At: 1},
+		{Space: space, Host: capstore.HostKey{2}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 1795392000000},
+		{Space: space, Host: capstore.HostKey{3}, N: 1 << 40, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 70000},
+	}
+}
+
+func TestEntryIsCanonicalDAGCBOR(t *testing.T) {
+	for _, e := range entries() {
+		b := e.Encode()
+		nb := basicnode.Prototype.Any.NewBuilder()
+		if err := dagcbor.Decode(nb, bytes.NewReader(b)); err != nil {
+			t.Fatalf("entry %d: %v", e.N, err)
+		}
+		var again bytes.Buffer
+		if err := dagcbor.Encode(nb.Build(), &again); err != nil || !bytes.Equal(again.Bytes(), b) {
+			t.Errorf("entry %d: a DAG-CBOR codec encodes it otherwise: %v", e.N, err)
+		}
+		got, err := capstore.DecodeEntry(b)
+		if err != nil || got != e {
+			t.Errorf("decoded %+v, %v; want %+v", got, err, e)
+		}
+	}
+}
+
+func FuzzDecodeEntry(f *testing.F) {
+	for _, e := range entries() {
+		f.Add(e.Encode())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := capstore.DecodeEntry(b)
+		if err == nil && !bytes.Equal(e.Encode(), b) {
+			t.Errorf("%x decodes but encodes as %x", b, e.Encode())
+		}
+	})
+}

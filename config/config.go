@@ -1,0 +1,210 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Config is everything an operator can set. The name in parentheses is the setting's key in tinycloud.toml, below
+// a profile table; its environment variable is the key in capitals with "_" for ".", after TINYCLOUD_.
+// Relative paths are relative to the working directory of the process.
+type Config struct {
+	// Address (address) is the IP the HTTP API and the metrics listen on. Default 127.0.0.1.
+	Address netip.Addr
+	// Port (port) is the TCP port of the HTTP API; 0 lets the system choose. Default 8000.
+	Port uint16
+	// CORS (cors) answers browsers of every origin. Default true.
+	CORS bool
+	// LogLevel (log_level) is off, critical, normal or debug. Default normal.
+	LogLevel LogLevel
+	Log      Log
+	Storage  Storage
+	Spaces   Spaces
+	// PrometheusPort (prometheus.port) is the TCP port of the metrics, on Address; 0 lets the system choose.
+	// Default 8001.
+	PrometheusPort uint16
+	Keys           Keys
+	// MaxLifetime (invocation.max_lifetime_secs, whole seconds, 1 to 2^31-1) is how far ahead the expiry of an
+	// invocation may lie. Default 300 s.
+	MaxLifetime  time.Duration
+	PublicSpaces PublicSpaces
+	P2P          P2P
+	// AdminSecret (admin.secret) is the bearer token of /admin; zero closes /admin over HTTP. Taken from
+	// TINYCLOUD_ADMIN_SECRET as it stands, without unquoting.
+	AdminSecret Secret
+	// QuotaURL (quota_url) is the base URL of a quota service, http or https. Default none.
+	QuotaURL string
+}
+
+// Log says how lines look, and which header names a trace.
+type Log struct {
+	// Format (log.format) is Text or Json. Default Text.
+	Format LogFormat
+	// TraceHeader (log.tracing.traceheader) is the response header that names the trace of a request.
+	// Default TinyCloud-Trace-Id.
+	TraceHeader string
+}
+
+// Storage says where data lives and how much of it a Space may hold.
+type Storage struct {
+	// Datadir (storage.datadir) is the root of all local data; "" is none. It holds the generated secret, and the
+	// database and blocks unless these are set. Default none; the shipped tinycloud.toml sets ./data.
+	Datadir string
+	// Database (storage.database) is sqlite:PATH, a bare path, sqlite::memory:, postgres://… or mysql://….
+	// Default sqlite:<datadir>/caps.db, without datadir sqlite::memory:, which forgets everything at exit.
+	Database Database
+	Blocks   Blocks
+	// Staging (storage.staging) is where an upload waits until its hash is known, Memory or FileSystem.
+	// Default Memory.
+	Staging Staging
+	// Limit (storage.limit) is how many bytes of values a Space may hold; 0 is no limit. Default 0.
+	Limit ByteSize
+}
+
+// Blocks says where values are kept.
+type Blocks struct {
+	// Type (storage.blocks.type) is Local or S3. Default Local.
+	Type BlocksType
+	// Path (storage.blocks.path) is the directory of a Local store, "" with S3. Default <datadir>/blocks, without
+	// datadir ./data/blocks.
+	Path string
+	// Bucket (storage.blocks.bucket) is the bucket of an S3 store; required there, "" with Local.
+	Bucket string
+	// Endpoint (storage.blocks.endpoint) is the URL of an S3 service other than AWS. Credentials and region come
+	// from the AWS_* variables. "" is AWS.
+	Endpoint string
+}
+
+// Spaces says who may host here.
+type Spaces struct {
+	// Allowlist (spaces.allowlist) is the http or https URL asked whether a Space may be hosted, "" for all may.
+	Allowlist string
+}
+
+// Keys is the source of every key of this node.
+type Keys struct {
+	// Type (keys.type) is static, also spelled Static: the only type. Default static.
+	Type string
+	// Secret (keys.secret) is unpadded base64url of 32 bytes or more. Zero: see [Config.ResolveSecret].
+	Secret Secret
+}
+
+// PublicSpaces bounds what anyone may read without a capability.
+type PublicSpaces struct {
+	// RatePerMinute (public_spaces.rate_limit_per_minute) is requests per minute and client. Default 60.
+	RatePerMinute uint32
+	// RateBurst (public_spaces.rate_limit_burst) is how many of them may come at once. Default 10.
+	RateBurst uint32
+	// Limit (public_spaces.storage_limit) is the storage limit of a Space named public, in bytes. Default 10 MiB.
+	Limit ByteSize
+}
+
+// P2P says how this node meets others. Addresses are multiaddrs.
+type P2P struct {
+	// Listen (p2p.listen) is where the node listens; empty is nowhere.
+	// Default /ip4/0.0.0.0/tcp/4001 and /ip4/0.0.0.0/udp/4001/quic-v1.
+	Listen []string
+	// Announce (p2p.announce) replaces the addresses told to other hosts; empty is those the node finds out.
+	Announce []string
+	// Bootstrap (p2p.bootstrap) are Space addresses to try at start; each ends in /p2p/<peer ID>.
+	Bootstrap []string
+	// MDNS (p2p.mdns) looks for hosts of its Spaces on the local network. Default false.
+	MDNS bool
+	// DHT (p2p.dht) looks for hosts of its Spaces in the TinyCloud DHT. Default false.
+	DHT bool
+	// Isolated (p2p.isolated) gives each Space listeners of its own, so that Spaces share no connection.
+	// Default false.
+	Isolated bool
+}
+
+// Default returns what an empty file and an empty environment give.
+func Default() Config {
+	c := defaults()
+	c.derive()
+	return c
+}
+
+// defaults leaves derived settings zero, so that derive can tell what was set.
+func defaults() Config {
+	return Config{
+		Address:        netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		Port:           8000,
+		CORS:           true,
+		LogLevel:       LogNormal,
+		Log:            Log{Format: LogText, TraceHeader: "TinyCloud-Trace-Id"},
+		Storage:        Storage{Staging: StagingMemory},
+		PrometheusPort: 8001,
+		Keys:           Keys{Type: "static"},
+		MaxLifetime:    300 * time.Second,
+		PublicSpaces:   PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
+		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}},
+	}
+}
+
+// derive fills in what follows from other settings.
+func (c *Config) derive() []Warning {
+	var warnings []Warning
+	s := &c.Storage
+	switch {
+	case !s.Database.IsZero():
+	case s.Datadir == "":
+		s.Database = Database{scheme: SQLite}
+		warnings = append(warnings, Warning{
+			Setting: "storage.database",
+			Message: "neither storage.database nor storage.datadir is set: data is kept in memory and lost at exit",
+		})
+	default:
+		s.Database = Database{scheme: SQLite, path: below(s.Datadir, "caps.db")}
+	}
+	if s.Blocks.Type == "" {
+		s.Blocks.Type = BlocksLocal
+	}
+	if s.Blocks.Type == BlocksLocal && s.Blocks.Path == "" {
+		root := s.Datadir
+		if root == "" {
+			root = "./data"
+		}
+		s.Blocks.Path = below(root, "blocks")
+	}
+	return warnings
+}
+
+// below keeps the spelling of dir, so that ./data stays what the operator wrote.
+func below(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
+
+// Unsupported names the settings that are well formed but that this build cannot serve, nil when there are none.
+func (c Config) Unsupported() error {
+	var errs []error
+	if t := c.Storage.Blocks.Type; t != BlocksLocal {
+		errs = append(errs, fmt.Errorf("storage.blocks.type: %s is not served by this build, only %s", t, BlocksLocal))
+	}
+	if s := c.Storage.Database.Scheme(); s != SQLite {
+		errs = append(errs, fmt.Errorf("storage.database: %s is not served by this build, only %s", s, SQLite))
+	}
+	return errors.Join(errs...)
+}
+
+// SecretFile returns where a generated secret is kept, "" without datadir.
+func (c Config) SecretFile() string {
+	if c.Storage.Datadir == "" {
+		return ""
+	}
+	return below(c.Storage.Datadir, "secret")
+}
+
+// A Warning is something an operator should know and that does not keep the node from starting.
+type Warning struct {
+	Setting string // key as in the file, or the variable's name when it stands for no key
+	Source  string // file:line or variable, "" when it follows from what is not set
+	Message string // never holds a value
+}
+
+func (w Warning) String() string {
+	if w.Source == "" || w.Source == w.Setting {
+		return w.Setting + ": " + w.Message
+	}
+	return w.Source + ": " + w.Setting + ": " + w.Message
+}

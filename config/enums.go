@@ -1,0 +1,39 @@
+package config
+
+// LogLevel is how much is logged.
+type LogLevel string
+
+// The log levels, from least to most. Any case is accepted.
+const (
+	LogOff      LogLevel = "off"
+	LogCritical LogLevel = "critical"
+	LogNormal   LogLevel = "normal"
+	LogDebug    LogLevel = "debug"
+)
+
+// LogFormat is the form of a log line.
+type LogFormat string
+
+// The log formats, in this exact case.
+const (
+	LogText LogFormat = "Text"
+	LogJSON LogFormat = "Json"
+)
+
+// BlocksType is a kind of block store.
+type BlocksType string
+
+// The kinds of block store, in this exact case.
+const (
+	BlocksLocal BlocksType = "Local"
+	BlocksS3    BlocksType = "S3"
+)
+
+// Staging is where an upload waits until its hash is known.
+type Staging string
+
+// The places of staging, in this exact case.
+const (
+	StagingMemory     Staging = "Memory"
+	StagingFileSystem Staging = "FileSystem"
+)

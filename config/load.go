@@ -1,0 +1,254 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// LoadOptions say where to look. The zero value reads tinycloud.toml of the working directory and no variables.
+type LoadOptions struct {
+	// Environ are NAME=value pairs as of os.Environ.
+	Environ []string
+	// Dir is where tinycloud.toml is looked for, then in its ancestors, nearest first. "" is the working directory.
+	Dir string
+	// File is the file to read, relative to Dir; it must exist. It goes before TINYCLOUD_CONFIG_FILE, which goes
+	// before the search.
+	File string
+}
+
+// Load reads, merges and checks all settings. The error names every wrong setting, its file and line or its
+// variable, and its value unless that may be secret. The warnings are in order of source.
+// Both are bounded in number.
+func Load(opts LoadOptions) (Config, []Warning, error) {
+	l := newLoader()
+	env := splitEnviron(opts.Environ)
+	doc, err := openDocument(opts, env.configFile)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	if doc != nil {
+		l.addDocument(doc)
+	}
+	l.addTinycloud(env.tinycloud)
+	l.addRocket(env.rocket)
+	c := l.build()
+	if err := errors.Join(l.errs...); err != nil {
+		return Config{}, l.warnings, err
+	}
+	return c, l.warnings, nil
+}
+
+func openDocument(opts LoadOptions, fromEnv string) (*document, error) {
+	dir := cmp.Or(opts.Dir, ".")
+	path := cmp.Or(opts.File, fromEnv)
+	switch {
+	case path == "":
+		found, err := findFile(dir)
+		if err != nil || found == "" {
+			return nil, err
+		}
+		path = found
+	case !filepath.IsAbs(path):
+		path = filepath.Join(dir, path)
+	}
+	return readDocument(path)
+}
+
+// origin is where a value stands: a variable, or a key of the file.
+type origin struct {
+	env string
+	doc *document
+	key []string
+}
+
+func (o origin) String() string {
+	if o.doc == nil {
+		return o.env
+	}
+	return o.doc.where(o.key)
+}
+
+type entry struct {
+	value value
+	from  origin
+}
+
+// loader collects the value of each key, a later source over an earlier.
+type loader struct {
+	settings map[string]setting
+	tables   map[string]bool
+	entries  map[string]entry
+	warned   map[string]bool
+	warnings []Warning
+	errs     []error
+}
+
+func newLoader() *loader {
+	l := &loader{
+		settings: map[string]setting{},
+		tables:   map[string]bool{},
+		entries:  map[string]entry{},
+		warned:   map[string]bool{},
+	}
+	for _, s := range settings() {
+		l.settings[s.name] = s
+		for i, c := range s.name {
+			if c == '.' {
+				l.tables[s.name[:i]] = true
+			}
+		}
+	}
+	return l
+}
+
+// addDocument takes the tables that a release build reads, lowest first.
+func (l *loader) addDocument(doc *document) {
+	profiles := map[string]string{} // canonical name → name as written
+	for _, name := range slices.Sorted(maps.Keys(doc.tree)) {
+		profile := strings.ToLower(name)
+		_, isTable := doc.tree[name].(map[string]any)
+		_, twice := profiles[profile]
+		at := origin{doc: doc, key: []string{name}}
+		switch {
+		case !isTable:
+			l.fail(at, toml.Key{name}.String(), errors.New("stands outside a profile table, write it below [global]"))
+		case profile != "default" && profile != "debug" && profile != "release" && profile != "global":
+			l.fail(at, toml.Key{name}.String(), errors.New("not a profile, expected [default], [release], [debug] or [global]"))
+		case twice:
+			l.fail(at, toml.Key{name}.String(), errors.New("profile given twice"))
+		default:
+			profiles[profile] = name
+		}
+	}
+	for _, profile := range []string{"default", "release", "global"} {
+		if name, ok := profiles[profile]; ok {
+			l.add(nil, fromTOML(doc.tree[name]), origin{doc: doc, key: []string{name}})
+		}
+	}
+}
+
+// add records a value, or each value of a table.
+func (l *loader) add(path []string, v value, from origin) {
+	name := toml.Key(path).String()
+	_, known := l.settings[name]
+	switch {
+	case known:
+		l.entries[name] = entry{v, from}
+	case len(path) == 0 || l.tables[name]:
+		if v.kind != kindTable {
+			l.fail(from, name, fmt.Errorf("expected a table, found %s", v.kind))
+			return
+		}
+		l.addEach(path, v, from)
+	case unserved(name):
+		if v.kind == kindTable {
+			l.addEach(path, v, from)
+			return
+		}
+		l.warnUnserved(name, from)
+	case from.doc == nil:
+		l.warn(name, from, "unknown setting, ignored")
+	default:
+		l.fail(from, name, errors.New("unknown setting"))
+	}
+}
+
+func (l *loader) addEach(path []string, table value, from origin) {
+	for _, name := range slices.Sorted(maps.Keys(table.table)) {
+		below := from
+		if from.doc != nil {
+			below.key = append(slices.Clone(from.key), name)
+		}
+		l.add(append(slices.Clone(path), name), table.table[name], below)
+	}
+}
+
+func (l *loader) warnUnserved(name string, from origin) {
+	if !l.warned[name] {
+		l.warned[name] = true
+		l.warn(name, from, "known to the reference but not served by this node, ignored")
+	}
+}
+
+// maxWarnings is how many warnings are reported.
+const maxWarnings = 100
+
+func (l *loader) warn(name string, from origin, message string) {
+	if len(l.warnings) >= maxWarnings {
+		return
+	}
+	l.warnings = append(l.warnings, Warning{Setting: name, Source: from.String(), Message: message})
+}
+
+// maxErrors is how many errors are reported at once.
+const maxErrors = 20
+
+func (l *loader) fail(from origin, name string, err error) {
+	if len(l.errs) >= maxErrors {
+		return
+	}
+	l.errs = append(l.errs, fmt.Errorf("%s: %s: %w", from, name, err))
+}
+
+// build applies the collected values to the defaults and checks what concerns several of them.
+func (l *loader) build() Config {
+	c := defaults()
+	for _, s := range settings() {
+		if e, ok := l.entries[s.name]; ok {
+			if err := s.set(&c, e.value); err != nil {
+				l.fail(e.from, s.name, err)
+			}
+		}
+	}
+	l.checkBlocks(&c)
+	l.checkPorts(c)
+	l.warnings = append(l.warnings, c.derive()...)
+	return c
+}
+
+// checkBlocks keeps a forgotten type from putting values on the local disk. What belongs to the other type may be left
+// from a lower source, so it is dropped with a warning.
+func (l *loader) checkBlocks(c *Config) {
+	b := &c.Storage.Blocks
+	drop := func(name string, field *string) {
+		if e, ok := l.entries[name]; ok {
+			l.warn(name, e.from, fmt.Sprintf("has no meaning with storage.blocks.type %s, ignored", b.Type))
+			*field = ""
+		}
+	}
+	typed, ok := l.entries["storage.blocks.type"]
+	switch {
+	case !ok:
+		for _, name := range []string{"storage.blocks.bucket", "storage.blocks.endpoint"} {
+			if e, ok := l.entries[name]; ok {
+				l.fail(e.from, "storage.blocks.type", fmt.Errorf("required with %s", name))
+			}
+		}
+	case b.Type == BlocksS3:
+		drop("storage.blocks.path", &b.Path)
+		if _, ok := l.entries["storage.blocks.bucket"]; !ok {
+			l.fail(typed.from, "storage.blocks.bucket", errors.New("required with storage.blocks.type S3"))
+		}
+	case b.Type == BlocksLocal:
+		drop("storage.blocks.bucket", &b.Bucket)
+		drop("storage.blocks.endpoint", &b.Endpoint)
+	}
+}
+
+func (l *loader) checkPorts(c Config) {
+	if c.Port == 0 || c.Port != c.PrometheusPort {
+		return
+	}
+	e, ok := l.entries["prometheus.port"]
+	if !ok {
+		e = l.entries["port"] // the defaults differ, so one of them is set
+	}
+	l.fail(e.from, "prometheus.port", fmt.Errorf("%d is the API's port too, set one of them", c.Port))
+}

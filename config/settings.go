@@ -1,0 +1,212 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// setting is one key: how its value gets into a Config.
+type setting struct {
+	name string
+	set  func(*Config, value) error
+}
+
+// settings lists every key we serve, in the order their errors are reported.
+func settings() []setting {
+	return slices.Concat(coreSettings(), storageSettings(), p2pSettings())
+}
+
+func coreSettings() []setting {
+	return []setting{
+		{"address", setAddress},
+		{"port", port(func(c *Config) *uint16 { return &c.Port })},
+		{"cors", flag(func(c *Config) *bool { return &c.CORS })},
+		{"log_level", oneOf(strings.ToLower, func(c *Config) *LogLevel { return &c.LogLevel }, LogOff, LogCritical, LogNormal, LogDebug)},
+		{"log.format", oneOf(exact, func(c *Config) *LogFormat { return &c.Log.Format }, LogText, LogJSON)},
+		{"log.tracing.traceheader", text(checkHeader, func(c *Config) *string { return &c.Log.TraceHeader })},
+		{"spaces.allowlist", text(checkURL, func(c *Config) *string { return &c.Spaces.Allowlist })},
+		{"prometheus.port", port(func(c *Config) *uint16 { return &c.PrometheusPort })},
+		{"keys.type", setKeysType},
+		{"keys.secret", setKeysSecret},
+		{"invocation.max_lifetime_secs", setMaxLifetime},
+		{"public_spaces.rate_limit_per_minute", count(func(c *Config) *uint32 { return &c.PublicSpaces.RatePerMinute })},
+		{"public_spaces.rate_limit_burst", count(func(c *Config) *uint32 { return &c.PublicSpaces.RateBurst })},
+		{"public_spaces.storage_limit", size(func(c *Config) *ByteSize { return &c.PublicSpaces.Limit })},
+		{"admin.secret", setAdminSecret},
+		{"quota_url", text(checkQuotaURL, func(c *Config) *string { return &c.QuotaURL })},
+		{"tls", refuseTLS},
+	}
+}
+
+func storageSettings() []setting {
+	return []setting{
+		{"storage.datadir", text(checkDatadir, func(c *Config) *string { return &c.Storage.Datadir })},
+		{"storage.database", setDatabase},
+		{"storage.blocks.type", oneOf(exact, func(c *Config) *BlocksType { return &c.Storage.Blocks.Type }, BlocksLocal, BlocksS3)},
+		{"storage.blocks.path", text(checkPath, func(c *Config) *string { return &c.Storage.Blocks.Path })},
+		{"storage.blocks.bucket", text(checkBucket, func(c *Config) *string { return &c.Storage.Blocks.Bucket })},
+		{"storage.blocks.endpoint", text(checkURL, func(c *Config) *string { return &c.Storage.Blocks.Endpoint })},
+		{"storage.staging", oneOf(exact, func(c *Config) *Staging { return &c.Storage.Staging }, StagingMemory, StagingFileSystem)},
+		{"storage.limit", size(func(c *Config) *ByteSize { return &c.Storage.Limit })},
+	}
+}
+
+func p2pSettings() []setting {
+	return []setting{
+		{"p2p.listen", list(checkListen, func(c *Config) *[]string { return &c.P2P.Listen })},
+		{"p2p.announce", list(checkAnnounce, func(c *Config) *[]string { return &c.P2P.Announce })},
+		{"p2p.bootstrap", list(checkBootstrap, func(c *Config) *[]string { return &c.P2P.Bootstrap })},
+		{"p2p.mdns", flag(func(c *Config) *bool { return &c.P2P.MDNS })},
+		{"p2p.dht", flag(func(c *Config) *bool { return &c.P2P.DHT })},
+		{"p2p.isolated", flag(func(c *Config) *bool { return &c.P2P.Isolated })},
+	}
+}
+
+// unserved reports whether name is a key of the reference, or of the web framework below it, that we do not serve.
+func unserved(name string) bool {
+	top, _, _ := strings.Cut(name, ".")
+	switch top {
+	case "relay", "telemetry", "hooks", "tee", "retention", "share_email", "database", "did_resolution_timeout_ms",
+		"workers", "max_blocking", "ident", "ip_header", "proxy_proto_header", "limits", "temp_dir", "keep_alive",
+		"secret_key", "shutdown", "cli_colors", "profile":
+		return true
+	}
+	return name == "log.tracing.enabled" || name == "storage.sql" || name == "storage.duckdb" ||
+		strings.HasPrefix(name, "storage.sql.") || strings.HasPrefix(name, "storage.duckdb.")
+}
+
+func flag(field func(*Config) *bool) func(*Config, value) error {
+	return func(c *Config, v value) (err error) {
+		*field(c), err = v.boolean()
+		return err
+	}
+}
+
+func port(field func(*Config) *uint16) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		n, err := v.integer(0, math.MaxUint16)
+		*field(c) = uint16(n)
+		return err
+	}
+}
+
+func count(field func(*Config) *uint32) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		n, err := v.integer(1, math.MaxUint32)
+		*field(c) = uint32(n)
+		return err
+	}
+}
+
+func size(field func(*Config) *ByteSize) func(*Config, value) error {
+	return func(c *Config, v value) (err error) {
+		*field(c), err = v.byteSize()
+		return err
+	}
+}
+
+func text(check func(string) error, field func(*Config) *string) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		s, err := v.str()
+		if err != nil {
+			return err
+		}
+		*field(c) = s
+		return check(s)
+	}
+}
+
+func list(check func(string) error, field func(*Config) *[]string) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		items, err := v.strs()
+		if err != nil {
+			return err
+		}
+		*field(c) = items
+		for _, item := range items {
+			if err := check(item); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func exact(s string) string { return s }
+
+func oneOf[T ~string](fold func(string) string, field func(*Config) *T, allowed ...T) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		s, err := v.str()
+		if err != nil {
+			return err
+		}
+		if *field(c) = T(fold(s)); !slices.Contains(allowed, *field(c)) {
+			return fmt.Errorf("%q is not one of %v", s, allowed)
+		}
+		return nil
+	}
+}
+
+func setAddress(c *Config, v value) error {
+	s, err := v.str()
+	if err != nil {
+		return err
+	}
+	c.Address, err = netip.ParseAddr(s)
+	if err != nil || c.Address.Zone() != "" {
+		return fmt.Errorf("%q is not an IP address", s)
+	}
+	return nil
+}
+
+func setDatabase(c *Config, v value) error {
+	s, err := v.str()
+	if err != nil {
+		return err
+	}
+	c.Storage.Database, err = ParseDatabase(s)
+	return err
+}
+
+func setKeysType(c *Config, v value) error {
+	s, err := v.str()
+	if err != nil {
+		return err
+	}
+	if s != "static" && s != "Static" {
+		return fmt.Errorf("%q is not served, only static", s)
+	}
+	c.Keys.Type = "static"
+	return nil
+}
+
+func setKeysSecret(c *Config, v value) error {
+	s, err := v.secret()
+	if err != nil {
+		return err
+	}
+	c.Keys.Secret, err = ParseSecret(s)
+	return err
+}
+
+func setAdminSecret(c *Config, v value) error {
+	s, err := v.secret()
+	c.AdminSecret = NewSecret([]byte(s))
+	return err
+}
+
+func setMaxLifetime(c *Config, v value) error {
+	n, err := v.integer(1, math.MaxInt32)
+	c.MaxLifetime = time.Duration(n) * time.Second
+	return err
+}
+
+// refuseTLS stops a node that would answer in plain text where TLS was asked for.
+func refuseTLS(*Config, value) error {
+	return errors.New("this node speaks plain HTTP: end TLS in a proxy before it and remove this setting")
+}
