@@ -134,6 +134,8 @@ func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []strin
 			}
 		}
 		t.touch(sp)
+		sp.mu.Lock()
+		defer sp.mu.Unlock()
 		if sp.state == StateHosted {
 			sp.state = StateJoining
 		}
@@ -185,7 +187,20 @@ func (s *Store) Synced(ctx context.Context, id tinycloud.SpaceID) error {
 			return err
 		}
 		t.touch(sp)
+		sp.mu.Lock()
+		defer sp.mu.Unlock()
 		sp.state = StateSynced
 		return nil
 	})
+}
+
+// Joining reports whether a Space still waits for the history of its other hosts.
+func (s *Store) Joining(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
+	sp, err := s.loaded(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	sp.mu.RLock()
+	defer sp.mu.RUnlock()
+	return sp.state == StateJoining, nil
 }

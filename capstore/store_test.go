@@ -196,7 +196,11 @@ func (s *testStore) get(space tinycloud.SpaceID, key string) string {
 // pull takes everything from another store that this one lacks.
 func (s *testStore) pull(from *testStore, space tinycloud.SpaceID) {
 	s.t.Helper()
-	have, err := s.Tips(s.t.Context(), space)
+	theirs, err := from.Tips(s.t.Context(), space)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	have, err := s.Have(s.t.Context(), space, theirs)
 	if err != nil {
 		s.t.Fatal(err)
 	}

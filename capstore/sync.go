@@ -3,6 +3,8 @@ package capstore
 import (
 	"cmp"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -43,8 +45,8 @@ func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]Tip, error) {
 }
 
 // Missing calls yield with the entries of a Space that a peer with the given tips lacks, all logs
-// merged so that parents come first. Values of up to maxValue bytes that are current come along. A tip
-// that is not known here counts for its number, since a log ahead of ours holds what ours does.
+// merged so that parents come first. Values of up to maxValue bytes that are current come along. Tips that
+// are not known here are ignored: the peer names what it has with [Store.Have].
 func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, maxValue int, yield func(Bundle) error) error {
 	sid, err := s.sid(id)
 	if err != nil {
@@ -102,30 +104,24 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uin
 		}
 	}
 	for _, tip := range have {
-		known := false
 		for i, r := range rows {
 			if r.host != tip.Host {
 				continue
 			}
-			var digest []byte
-			err := s.read.QueryRowContext(ctx, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sid, i, tip.N).Scan(&digest)
-			if err == nil && tinycloud.Hash(digest) == tip.Digest {
-				known = true
-				for b := i; ; b = int(*rows[b].base) { // it holds the logs this branch forked from, up to the fork
-					n := tip.N
-					if b != i {
-						n = min(n, rows[b].n)
-					}
-					from[b] = max(from[b], n+1)
-					if rows[b].base == nil {
-						break
-					}
-				}
+			digest, ok, err := s.digest(ctx, sid, i, tip.N)
+			if err != nil {
+				return nil, nil, err
 			}
-		}
-		for i, r := range rows {
-			if !known && r.host == tip.Host && tip.N > r.n {
-				from[i] = max(from[i], r.n+1)
+			if !ok || digest != tip.Digest {
+				continue
+			}
+			// It holds what the branch forked from too, up to the fork.
+			for b, n := i, tip.N; ; {
+				from[b] = max(from[b], n+1)
+				if rows[b].base == nil {
+					break
+				}
+				b, n = int(*rows[b].base), uint64(*rows[b].baseN)
 			}
 		}
 	}
@@ -229,16 +225,83 @@ func (r *reader) fill(b *Bundle, eid int64) error {
 		JOIN epochs p ON p.eid = o.eid AND p.id = k.epoch JOIN vals v ON v.sid = k.sid AND v.hash = k.value WHERE o.eid = ? AND o.removes = 0`, r.maxValue, eid)
 }
 
-// Entry returns one stored entry of a host with what it names; ok is false when it is not here.
-func (s *Store) Entry(ctx context.Context, id tinycloud.SpaceID, digest tinycloud.Hash, tip Tip, maxValue int) (b Bundle, ok bool, err error) {
-	have := tip
-	err = s.Missing(ctx, id, []Tip{have}, maxValue, func(x Bundle) error {
-		if x.Entry.Digest() == digest {
-			b, ok = x, true
+// Have returns what to tell a peer whose tips are theirs, so that it sends what is missing here: each of
+// them that is stored here and, for a log with one that is not, our own tips of that log and entries
+// before them at growing distances, so that a fork costs no more than a part of what follows it.
+func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) ([]Tip, error) {
+	sid, err := s.sid(id)
+	if err != nil {
+		return nil, err
+	}
+	branches := map[HostKey][]int{}
+	tips := map[int]uint64{}
+	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var branch int
+		var host []byte
+		var n uint64
+		err := scan(&branch, &host, &n)
+		if err == nil {
+			branches[HostKey(host)] = append(branches[HostKey(host)], branch)
+			tips[branch] = n
 		}
-		return nil
-	})
-	return b, ok, err
+		return err
+	}, "SELECT branch, host, n FROM logs WHERE sid = ?", sid)
+	if err != nil {
+		return nil, err
+	}
+	var out []Tip
+	told := map[HostKey]bool{}
+	for _, tip := range theirs {
+		known := false
+		for _, br := range branches[tip.Host] {
+			digest, ok, err := s.digest(ctx, sid, br, tip.N)
+			if err != nil {
+				return nil, err
+			}
+			known = known || (ok && digest == tip.Digest)
+		}
+		if known {
+			out = append(out, tip)
+			continue
+		}
+		if told[tip.Host] {
+			continue
+		}
+		told[tip.Host] = true
+		for _, br := range branches[tip.Host] {
+			if out, err = s.ladder(ctx, sid, br, tip.Host, tips[br], out); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// ladder appends entries of a branch from its tip down, at distances that double.
+func (s *Store) ladder(ctx context.Context, sid int64, branch int, host HostKey, n uint64, out []Tip) ([]Tip, error) {
+	for step := uint64(1); ; step *= 2 {
+		digest, ok, err := s.digest(ctx, sid, branch, n)
+		if err != nil || !ok {
+			return out, err
+		}
+		out = append(out, Tip{Host: host, N: n, Digest: digest})
+		if n < step {
+			return out, nil
+		}
+		n -= step
+	}
+}
+
+func (s *Store) digest(ctx context.Context, sid int64, branch int, n uint64) (tinycloud.Hash, bool, error) {
+	var digest []byte
+	err := s.read.QueryRowContext(ctx, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sid, branch, int64(n)).Scan(&digest)
+	if errors.Is(err, sql.ErrNoRows) || n > 1<<62 {
+		return tinycloud.Hash{}, false, nil
+	}
+	if err != nil {
+		return tinycloud.Hash{}, false, dbErr(err)
+	}
+	return tinycloud.Hash(digest), true, nil
 }
 
 // HostChain returns the tokens that make this node a host of a Space: its host delegation and those

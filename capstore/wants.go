@@ -15,31 +15,25 @@ type Want struct {
 	Tries    int
 }
 
-// Wants returns up to limit values of a Space that are due to be fetched, and when the next one is; the
-// zero time when no other waits.
-func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, next time.Time, err error) {
+// Wants returns up to limit values of a Space that are due to be fetched.
+func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, err error) {
 	sid, err := s.sid(id)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, err
 	}
 	now := s.o.Now().UnixMilli()
 	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
 		var w Want
 		var hash, manifest []byte
-		var ms int64
-		if err := scan(&hash, &w.Size, &manifest, &w.Tries, &ms); err != nil {
+		if err := scan(&hash, &w.Size, &manifest, &w.Tries); err != nil {
 			return err
-		}
-		if ms > now {
-			next = time.UnixMilli(ms)
-			return nil
 		}
 		w.Hash = tinycloud.Hash(hash)
 		copy(w.Manifest[:], manifest)
 		due = append(due, w)
 		return nil
-	}, "SELECT hash, size, manifest, tries, due FROM wants WHERE sid = ? ORDER BY due LIMIT ?", sid, limit)
-	return due, next, err
+	}, "SELECT hash, size, manifest, tries FROM wants WHERE sid = ? AND due <= ? ORDER BY due LIMIT ?", sid, now, limit)
+	return due, err
 }
 
 // Arrived records that a value is here: its bytes, or in the block store when inline is nil.
@@ -61,8 +55,8 @@ func (s *Store) Hint(ctx context.Context, id tinycloud.SpaceID, l Large) error {
 	return s.updateWant(ctx, id, "UPDATE wants SET size = ?, manifest = ? WHERE sid = ? AND hash = ?", l.Size, l.Manifest[:], l.Hash)
 }
 
-// Postpone puts off a wanted value that could not be fetched.
-func (s *Store) Postpone(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, due time.Time) error {
+// WantFailed puts off a wanted value that could not be fetched.
+func (s *Store) WantFailed(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, due time.Time) error {
 	return s.updateWant(ctx, id, "UPDATE wants SET tries = tries + 1, due = ? WHERE sid = ? AND hash = ?", due.UnixMilli(), hash)
 }
 
