@@ -170,7 +170,7 @@ func TestConvergence(t *testing.T) {
 func state(t *testing.T, s *testStore, space tinycloud.SpaceID) map[string]tinycloud.Hash {
 	t.Helper()
 	out := map[string]tinycloud.Hash{}
-	keys, _, err := s.List(t.Context(), space, "", "", 0, nil)
+	keys, _, err := s.List(t.Context(), space, "", "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -243,8 +243,8 @@ func (s *Store) inline(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 }
 
 // List returns up to limit keys that begin with a prefix and come after another, in byte order; more
-// says that there are others. keep selects the keys that count, nil all.
-func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int, keep func(string) bool) (keys []string, more bool, err error) {
+// says that there are others. No limit is 0.
+func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int) (keys []string, more bool, err error) {
 	sid, err := s.sid(space)
 	if err != nil {
 		return nil, false, err
@@ -267,7 +267,7 @@ func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after
 		if err := rows.Scan(&key); err != nil {
 			return nil, false, dbErr(err)
 		}
-		if (strict && key == after) || (keep != nil && !keep(key)) {
+		if strict && key == after {
 			continue
 		}
 		if limit > 0 && len(keys) == limit {

@@ -283,7 +283,7 @@ func TestKV(t *testing.T) {
 	if got := s.get(o.space, "k"); got != "3" {
 		t.Errorf("k = %q", got)
 	}
-	keys, more, err := s.List(t.Context(), o.space, "", "", 1, nil)
+	keys, more, err := s.List(t.Context(), o.space, "", "", 1)
 	if err != nil || !more || len(keys) != 1 || keys[0] != "empty" {
 		t.Errorf("list: %q %v %v", keys, more, err)
 	}

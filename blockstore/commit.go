@@ -1,0 +1,114 @@
+package blockstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// PutValue stores a received value of at most [ChunkSize] bytes, durable when it returns nil. The error is
+// of class [tinycloud.ErrForged] if the bytes are not the value's, [tinycloud.ErrTooLarge], or
+// [tinycloud.ErrUnavailable].
+func (s *Store) PutValue(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, b []byte) error {
+	if len(b) > ChunkSize {
+		return fmt.Errorf("value %s: block of %d bytes: %w", hash, len(b), tinycloud.ErrTooLarge)
+	}
+	if tinycloud.Sum(b) != hash {
+		return fmt.Errorf("value %s: other bytes: %w", hash, tinycloud.ErrForged)
+	}
+	st := &Stage{s: s, hash: hash, manifest: Manifest{Size: int64(len(b))}, mem: b}
+	return st.Commit(ctx, space)
+}
+
+// present reports whether a value is in place, whole and durable. A file of another size, or with other
+// bytes, is what a crash or another program left: the new one replaces it. The caller holds the lock.
+func (s *Store) present(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64) (bool, error) {
+	path, err := s.path(space, hash)
+	if err != nil {
+		return false, err
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() != size {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.fault(err)
+	}
+	if size > ChunkSize {
+		// Indexed means its bytes were hashed when they came; hashing them again would cost as much as
+		// writing them.
+		if m, err := s.index.value(ctx, space, hash); err != nil || m.Links == nil {
+			return false, err
+		}
+	} else if _, err := s.scan(ctx, space, hash); err != nil {
+		return false, nil
+	}
+	// Its writer may have been killed between the rename and the fsync of the directory.
+	if err := s.o.FS.SyncDir(filepath.Dir(path)); err != nil {
+		return false, s.fault(err)
+	}
+	return true, nil
+}
+
+// place makes a fsynced file the value. The caller holds the lock and removes the file on error.
+func (s *Store) place(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, m Manifest, file string) error {
+	owner, dir, ok := s.spaceDir(space)
+	if !ok {
+		return fmt.Errorf("space %q has no directory: %w", space, tinycloud.ErrInvalid)
+	}
+	if err := s.makeDirs(owner, dir); err != nil {
+		return s.fault(err)
+	}
+	// Entries without a file do no harm, a file without entries would be out of the peers' reach.
+	if m.Links != nil {
+		if err := s.index.put(ctx, space, hash, m); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(dir, fileName(hash))
+	if err := s.o.FS.Rename(file, path); err != nil {
+		s.durable.Remove(dir) // someone may have removed the directory: make it again next time
+		return errors.Join(s.fault(err), s.index.drop(ctx, space, hash))
+	}
+	if err := s.o.FS.SyncDir(dir); err != nil {
+		// Whether it would survive is unknown, so it must not be found present next time.
+		return errors.Join(s.fault(err), s.o.FS.Remove(path), s.index.drop(ctx, space, hash))
+	}
+	return nil
+}
+
+// scan reads a value and returns its manifest. The error is of class [tinycloud.ErrForged] if the digest
+// is another.
+func (s *Store) scan(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (Manifest, error) {
+	v, _, err := s.Open(ctx, space, hash)
+	if err != nil {
+		return Manifest{}, err
+	}
+	defer v.Close()
+	got, m, err := BuildManifest(contextReader{ctx, v})
+	if err != nil {
+		return Manifest{}, s.fault(err)
+	}
+	if got != hash {
+		return Manifest{Size: m.Size}, fmt.Errorf("value %s: stored bytes have digest %s: %w", hash, got, tinycloud.ErrForged)
+	}
+	return m, nil
+}
+
+// contextReader ends with its context; it lives as long as the call that made it.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

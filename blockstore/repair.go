@@ -1,0 +1,97 @@
+package blockstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// Manifest returns the manifest of a value, for the one who tells a peer where to find it; without Links
+// if the value is its own block. A value whose index entry is missing is indexed first, which reads it.
+// The error is of class [tinycloud.ErrNotFound] also for a file whose bytes are not the value's: no peer
+// can be given it.
+func (s *Store) Manifest(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (Manifest, error) {
+	size, err := s.Size(ctx, space, hash)
+	if err != nil || size <= ChunkSize {
+		return Manifest{Size: size}, err
+	}
+	defer s.lock(hash)()
+	m, err := s.ensure(ctx, space, hash, size)
+	if err == nil && m.Links == nil {
+		err = fmt.Errorf("value %s: its file holds other bytes: %w", hash, tinycloud.ErrNotFound)
+	}
+	return m, err
+}
+
+// ensure indexes a value longer than a chunk if it isn't. The caller holds the lock.
+func (s *Store) ensure(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64) (Manifest, error) {
+	m, err := s.index.value(ctx, space, hash)
+	if err == nil && m.Size == size || err != nil && !errors.Is(err, tinycloud.ErrNotFound) {
+		return m, err
+	}
+	m, err = s.scan(ctx, space, hash)
+	if errors.Is(err, tinycloud.ErrForged) {
+		s.log.Warn("stored value has other bytes than its name says: peers don't get it", "space", space, "error", err)
+		m.Links = nil
+	} else if err != nil {
+		return Manifest{}, err
+	}
+	return m, s.index.put(ctx, space, hash, m)
+}
+
+// Repair makes the chunk index agree with the files, when the last process was not closed or the index was
+// missing or broken; else it does nothing. It reads the values longer than 1 MiB that are not indexed. The
+// store may be used meanwhile: chunks not indexed yet are not found by peers, unless [Store.Manifest] is
+// asked for their value first.
+func (s *Store) Repair(ctx context.Context) error {
+	if s.index.whole.Load() {
+		return nil
+	}
+	gone := 0
+	err := s.index.values(ctx, func(space tinycloud.SpaceID, hash tinycloud.Hash, m Manifest) error {
+		size, err := s.Size(ctx, space, hash)
+		if err == nil && size == m.Size || err != nil && !errors.Is(err, tinycloud.ErrNotFound) {
+			return err
+		}
+		gone++
+		return s.forget(ctx, space, hash, m.Size)
+	})
+	if err != nil {
+		return err
+	}
+	added := 0
+	err = s.Spaces(ctx, func(space tinycloud.SpaceID) error {
+		return s.Walk(ctx, space, func(hash tinycloud.Hash, size int64) error {
+			if size <= ChunkSize {
+				return nil
+			}
+			if m, err := s.index.value(ctx, space, hash); err == nil && m.Size == size {
+				return nil
+			}
+			added++
+			defer s.lock(hash)()
+			_, err := s.ensure(ctx, space, hash, size)
+			if errors.Is(err, tinycloud.ErrNotFound) {
+				return nil // deleted since
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	s.index.whole.Store(true)
+	s.log.InfoContext(ctx, "chunk index repaired", "added", added, "removed", gone)
+	return nil
+}
+
+// forget drops the entries of a value whose file is not there, unless it came meanwhile.
+func (s *Store) forget(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, indexed int64) error {
+	defer s.lock(hash)()
+	if size, err := s.Size(ctx, space, hash); err == nil && size == indexed {
+		return nil
+	}
+	return s.index.drop(ctx, space, hash)
+}

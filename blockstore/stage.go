@@ -1,0 +1,229 @@
+package blockstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// Stage is a hashed body that belongs to no Space yet. It is used by one goroutine and ends with Commit or
+// Discard.
+type Stage struct {
+	s        *Store
+	hash     tinycloud.Hash
+	manifest Manifest
+
+	// The body is in mem, or, when file is set, in the file at path.
+	mem    []byte
+	charge int64 // bytes of MemoryLimit that mem holds
+	file   File
+	path   string
+	ended  bool
+}
+
+// Stage reads a body of at most limit bytes to its end and hashes it. A body up to InlineLimit never
+// touches the disk. Errors leave nothing behind: of class [tinycloud.ErrTooLarge] for a longer body,
+// [tinycloud.ErrUnavailable] when the disk fails; else the error is the reader's, or ctx's.
+func (s *Store) Stage(ctx context.Context, r io.Reader, limit int64) (*Stage, error) {
+	st := &Stage{s: s}
+	if err := st.fill(ctx, r, min(limit, MaxSize)); err != nil {
+		st.Discard()
+		return nil, err
+	}
+	return st, nil
+}
+
+func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
+	buf := st.s.buffers.Get().(*[copyBuffer]byte)
+	defer st.s.buffers.Put(buf)
+	var d *digester // of a body longer than InlineLimit
+	for idle := 0; idle < 100; idle++ {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("body: %w", err)
+		}
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			idle = 0
+			st.manifest.Size += int64(n)
+			if st.manifest.Size > limit {
+				return fmt.Errorf("body of more than %d bytes: %w", limit, tinycloud.ErrTooLarge)
+			}
+			if d == nil && st.manifest.Size > int64(st.s.o.InlineLimit) {
+				d = newDigester()
+				d.write(st.mem)
+			}
+			if d != nil {
+				d.write(buf[:n])
+			}
+			if err := st.write(buf[:n]); err != nil {
+				return st.s.fault(err)
+			}
+		}
+		if err == io.EOF {
+			st.seal(d)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("body: %w", err)
+		}
+	}
+	return fmt.Errorf("body: %w", io.ErrNoProgress)
+}
+
+func (st *Stage) seal(d *digester) {
+	if d == nil {
+		st.hash = tinycloud.Sum(st.mem)
+		return
+	}
+	st.hash, st.manifest = d.finish()
+}
+
+// write takes the next bytes of the body, in memory while it may.
+func (st *Stage) write(p []byte) error {
+	if st.file == nil {
+		if st.hold(len(st.mem) + len(p)) {
+			st.mem = append(st.mem, p...)
+			return nil
+		}
+		if err := st.spill(); err != nil {
+			return err
+		}
+	}
+	return writeAll(st.file, p)
+}
+
+// hold makes room for n bytes in memory. Bodies up to InlineLimit are not charged: whoever admits requests
+// bounds their number.
+func (st *Stage) hold(n int) bool {
+	if n <= st.s.o.InlineLimit {
+		return true
+	}
+	if st.s.o.Staging != Memory {
+		return false
+	}
+	if int64(n) <= st.charge {
+		return true
+	}
+	room := max(n, 2*cap(st.mem))
+	more := int64(room) - st.charge
+	if st.s.memory.Add(more) > st.s.o.MemoryLimit {
+		st.s.memory.Add(-more)
+		return false
+	}
+	st.charge += more
+	st.mem = append(make([]byte, 0, room), st.mem...)
+	return true
+}
+
+// spill moves the body from memory to a file in the final place's file system, so that the rename that
+// commits it never crosses.
+func (st *Stage) spill() error {
+	path := st.s.staging(stagePrefix + rand.Text())
+	f, err := st.s.o.FS.OpenFile(path, true)
+	if err != nil {
+		return err
+	}
+	st.file, st.path = f, path
+	err = writeAll(f, st.mem)
+	st.release()
+	return err
+}
+
+func (st *Stage) release() {
+	st.s.memory.Add(-st.charge)
+	st.mem, st.charge = nil, 0
+}
+
+// writeAll treats a short write as an error even when the file doesn't.
+func writeAll(f File, p []byte) error {
+	n, err := f.Write(p)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// Hash returns the body's digest.
+func (st *Stage) Hash() tinycloud.Hash { return st.hash }
+
+// Size returns the body's size in bytes.
+func (st *Stage) Size() int64 { return st.manifest.Size }
+
+// Manifest returns the body's manifest; it has no Links when the body is its own block.
+func (st *Stage) Manifest() Manifest { return st.manifest }
+
+// Bytes returns the body and true if it is at most InlineLimit long: the caller may keep it in its own
+// transaction and discard the stage. The bytes must not be changed.
+func (st *Stage) Bytes() ([]byte, bool) {
+	if st.ended || st.file != nil || len(st.mem) > st.s.o.InlineLimit {
+		return nil, false
+	}
+	if st.mem == nil {
+		return []byte{}, true
+	}
+	return st.mem, true
+}
+
+// Open returns the staged body for reading, until the stage ends.
+func (st *Stage) Open() (*Value, error) {
+	switch {
+	case st.ended:
+		return nil, errEnded
+	case st.file == nil:
+		return &Value{SectionReader: io.NewSectionReader(bytes.NewReader(st.mem), 0, st.Size())}, nil
+	}
+	return &Value{SectionReader: io.NewSectionReader(st.file, 0, st.Size())}, nil
+}
+
+var errEnded = fmt.Errorf("stage was committed or discarded: %w", tinycloud.ErrInvalid)
+
+// Commit makes the body a value of a Space and ends the stage. When it returns nil the value is on stable
+// storage. An equal value that is already there is kept. After an error, of class
+// [tinycloud.ErrUnavailable], the value is not there, and neither is the stage.
+func (st *Stage) Commit(ctx context.Context, space tinycloud.SpaceID) error {
+	if st.ended {
+		return errEnded
+	}
+	defer st.Discard()
+	defer st.s.lock(st.hash)()
+	if ok, err := st.s.present(ctx, space, st.hash, st.manifest.Size); ok || err != nil {
+		return err
+	}
+	if st.file == nil {
+		if err := st.spill(); err != nil {
+			return st.s.fault(err)
+		}
+	}
+	if err := errors.Join(st.file.Sync(), st.file.Close()); err != nil {
+		return st.s.fault(err)
+	}
+	err := st.s.place(ctx, space, st.hash, st.manifest, st.path)
+	if err == nil {
+		st.path = "" // it is the value now
+	}
+	return err
+}
+
+// Discard drops the body. It does nothing after Commit.
+func (st *Stage) Discard() {
+	if st.ended {
+		return
+	}
+	st.ended = true
+	st.release()
+	if st.file == nil {
+		return
+	}
+	_ = st.file.Close() // closed already when Commit got that far
+	if st.path == "" {
+		return
+	}
+	if err := st.s.o.FS.Remove(st.path); err != nil {
+		st.s.log.Warn("could not remove staged body; the next start will", "error", err)
+	}
+}

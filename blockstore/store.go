@@ -1,0 +1,370 @@
+package blockstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+const (
+	defaultInlineLimit = 64 << 10
+	defaultMemoryLimit = 16 << 20
+	copyBuffer         = 64 << 10
+	lockStripes        = 1024
+	durableDirs        = 4096               // remembered; a forgotten one costs an fsync
+	partLife           = 7 * 24 * time.Hour // of an assembly nobody went on with
+	dirBatch           = 1024
+)
+
+// Staging says where a body is while it arrives.
+type Staging string
+
+// The two kinds of staging (protocol §9.3). Memory falls back to a file when its limit is used up.
+const (
+	Memory     Staging = "Memory"
+	FileSystem Staging = "FileSystem"
+)
+
+// Options configure a [Store].
+type Options struct {
+	Dir      string // storage.blocks.path; made if missing
+	IndexDir string // of the chunk index; Dir/.index when empty
+	Staging  Staging
+	// InlineLimit is the size in bytes up to which a staged body stays in memory and is offered by
+	// Stage.Bytes. 0 means 64 KiB, negative that no body does.
+	InlineLimit int
+	// MemoryLimit bounds the bytes all bodies longer than InlineLimit hold together under Memory staging.
+	// 0 means 16 MiB.
+	MemoryLimit int64
+	// Inline reads a value, or any other block, that is kept elsewhere, for Blocks. The error for one that
+	// isn't there is of class tinycloud.ErrNotFound. nil: all is in files.
+	Inline func(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) ([]byte, error)
+	FS     FS // nil means OS
+	Log    *slog.Logger
+}
+
+// Store holds the values of many Spaces in one directory. Its methods may be called concurrently. One
+// process has one Store on a directory.
+type Store struct {
+	o       Options
+	log     *slog.Logger
+	index   *index
+	durable *lru.Cache[string, struct{}] // Space directories that are on stable storage
+	memory  atomic.Int64                 // bytes of MemoryLimit in use
+	buffers sync.Pool                    // *[copyBuffer]byte
+
+	// locks order changes of one value's file and index entries; a value's stripe is its first bytes.
+	locks [lockStripes]sync.Mutex
+
+	mu         sync.Mutex // guards assembling
+	assembling map[partKey]struct{}
+}
+
+// Open makes the directories, removes what crashed stagings left, and opens the chunk index. The error
+// names storage.blocks.path and is of class [tinycloud.ErrUnavailable], or of class [tinycloud.ErrInvalid]
+// for options that make no sense. Call [Store.Repair] next.
+func Open(o Options) (*Store, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	dirs, err := lru.New[string, struct{}](durableDirs)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{o: o, log: o.Log, durable: dirs, assembling: map[partKey]struct{}{}}
+	s.buffers.New = func() any { return new([copyBuffer]byte) }
+	if err := s.prepare(); err != nil {
+		return nil, s.fault(err)
+	}
+	// The index's lock comes before the sweep: the leftovers may be another process's work.
+	if s.index, err = openIndex(o); err != nil {
+		return nil, err
+	}
+	if err := s.sweep(); err != nil {
+		return nil, errors.Join(s.fault(err), s.index.close(false))
+	}
+	return s, nil
+}
+
+func (o *Options) complete() error {
+	if o.Dir == "" {
+		return fmt.Errorf("storage.blocks.path is empty: %w", tinycloud.ErrInvalid)
+	}
+	if o.Staging == "" {
+		o.Staging = Memory
+	}
+	if o.Staging != Memory && o.Staging != FileSystem {
+		return fmt.Errorf("storage.staging %q: neither %s nor %s: %w", o.Staging, Memory, FileSystem, tinycloud.ErrInvalid)
+	}
+	if o.IndexDir == "" {
+		o.IndexDir = filepath.Join(o.Dir, ".index")
+	}
+	if o.InlineLimit == 0 {
+		o.InlineLimit = defaultInlineLimit
+	}
+	if o.InlineLimit > ChunkSize {
+		return fmt.Errorf("inline limit of %d bytes is longer than a block: %w", o.InlineLimit, tinycloud.ErrInvalid)
+	}
+	if o.MemoryLimit == 0 {
+		o.MemoryLimit = defaultMemoryLimit
+	}
+	if o.FS == nil {
+		o.FS = OS{}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// prepare makes the directories and finds out now, not at the first write, that they can't be written or
+// that the file system takes two digests for one.
+func (s *Store) prepare() error {
+	if err := makeAll(s.o.FS, filepath.Join(s.o.Dir, stagingDir)); err != nil {
+		return err
+	}
+	name := s.staging(stagePrefix + "probe")
+	if err := s.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := s.o.FS.OpenFile(name, true)
+	if err != nil {
+		return err
+	}
+	_, twin := os.Lstat(s.staging(strings.ToUpper(stagePrefix + "probe")))
+	if err := errors.Join(f.Close(), s.o.FS.Remove(name)); err != nil {
+		return err
+	}
+	if twin == nil {
+		return errors.New("the file system ignores letter case, which block names need")
+	}
+	return nil
+}
+
+// sweep removes bodies that were being staged when the last process ended, and assemblies given up.
+func (s *Store) sweep() error {
+	oldest := time.Now().Add(-partLife)
+	return eachEntry(s.staging(""), func(e fs.DirEntry) error {
+		stale := strings.HasPrefix(e.Name(), stagePrefix)
+		if strings.HasSuffix(e.Name(), partSuffix) || strings.HasSuffix(e.Name(), mapSuffix) {
+			info, err := e.Info()
+			stale = err == nil && info.ModTime().Before(oldest)
+		}
+		if !stale {
+			return nil
+		}
+		s.log.Info("removed unfinished value", "file", e.Name())
+		return s.o.FS.Remove(s.staging(e.Name()))
+	})
+}
+
+// Close closes the chunk index. Nothing else may be running.
+func (s *Store) Close() error { return s.index.close(true) }
+
+// fault gives an error of the file system the class and the setting an operator has to look at.
+func (s *Store) fault(err error) error {
+	return fmt.Errorf("storage.blocks.path %q: %w: %w", s.o.Dir, err, tinycloud.ErrUnavailable)
+}
+
+func (s *Store) lock(hash tinycloud.Hash) (unlock func()) {
+	m := &s.locks[(int(hash[0])<<8|int(hash[1]))%lockStripes]
+	m.Lock()
+	return m.Unlock
+}
+
+// path returns a value's file.
+func (s *Store) path(space tinycloud.SpaceID, hash tinycloud.Hash) (string, error) {
+	_, dir, ok := s.spaceDir(space)
+	if !ok {
+		return "", fmt.Errorf("space %q has no directory: %w", space, tinycloud.ErrInvalid)
+	}
+	return filepath.Join(dir, fileName(hash)), nil
+}
+
+// Value is a stored or staged value open for reading. Its Size is in bytes. The caller closes it.
+type Value struct {
+	*io.SectionReader
+	close func() error
+}
+
+// Close releases the file.
+func (v *Value) Close() error {
+	if v.close == nil {
+		return nil
+	}
+	return v.close()
+}
+
+// Open opens a value for reading and returns its size in bytes. What is read is not hashed. The error is
+// of class [tinycloud.ErrNotFound] or [tinycloud.ErrUnavailable].
+func (s *Store) Open(_ context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (*Value, int64, error) {
+	path, err := s.path(space, hash)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, s.missing(hash, err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", path)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(s.fault(err), f.Close())
+	}
+	return &Value{io.NewSectionReader(f, 0, info.Size()), f.Close}, info.Size(), nil
+}
+
+// missing tells a value that isn't there from a file system that fails.
+func (s *Store) missing(hash tinycloud.Hash, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("value %s: %w", hash, tinycloud.ErrNotFound)
+	}
+	return s.fault(err)
+}
+
+// Size returns the size of a value in bytes. The error is of class [tinycloud.ErrNotFound] or
+// [tinycloud.ErrUnavailable].
+func (s *Store) Size(_ context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (int64, error) {
+	path, err := s.path(space, hash)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, s.missing(hash, err)
+	}
+	return info.Size(), nil
+}
+
+// Has reports whether a Space holds a value.
+func (s *Store) Has(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (bool, error) {
+	_, err := s.Size(ctx, space, hash)
+	if errors.Is(err, tinycloud.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Delete removes a value and its chunks from a Space; one that isn't there is no error. A deletion may be
+// undone by power loss.
+func (s *Store) Delete(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) error {
+	path, err := s.path(space, hash)
+	if err != nil {
+		return err
+	}
+	defer s.lock(hash)()
+	if err := s.o.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s.fault(err)
+	}
+	return s.index.drop(ctx, space, hash)
+}
+
+// Walk calls fn for each value of a Space with its size in bytes, in no order, until fn returns an error.
+// Values that come or go meanwhile may be seen or not.
+func (s *Store) Walk(ctx context.Context, space tinycloud.SpaceID, fn func(tinycloud.Hash, int64) error) error {
+	_, dir, ok := s.spaceDir(space)
+	if !ok {
+		return fmt.Errorf("space %q has no directory: %w", space, tinycloud.ErrInvalid)
+	}
+	var stop error
+	err := eachEntry(dir, func(e fs.DirEntry) error {
+		hash, ok := parseFileName(e.Name())
+		if !ok || !e.Type().IsRegular() {
+			return nil
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // deleted since it was listed
+		}
+		if err != nil {
+			return err
+		}
+		if stop = ctx.Err(); stop == nil {
+			stop = fn(hash, info.Size())
+		}
+		if stop != nil {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if stop != nil {
+		return stop
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s.fault(err)
+	}
+	return nil
+}
+
+// Spaces calls fn for each Space that has a directory, in no order, until fn returns an error.
+func (s *Store) Spaces(ctx context.Context, fn func(tinycloud.SpaceID) error) error {
+	var stop error
+	err := eachEntry(s.o.Dir, func(owner fs.DirEntry) error {
+		if owner.Name()[0] == '.' {
+			return nil
+		}
+		err := eachEntry(filepath.Join(s.o.Dir, owner.Name()), func(name fs.DirEntry) error {
+			space, err := tinycloud.ParseSpaceID("tinycloud:" + owner.Name() + ":" + name.Name())
+			// A directory in another spelling of the DID is not the Space's.
+			if _, dir, ok := s.spaceDir(space); err != nil || !ok || dir != filepath.Join(s.o.Dir, owner.Name(), name.Name()) {
+				return nil
+			}
+			if stop = ctx.Err(); stop == nil {
+				stop = fn(space)
+			}
+			if stop != nil {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if errors.Is(err, syscall.ENOTDIR) {
+			return nil
+		}
+		return err
+	})
+	if stop != nil {
+		return stop
+	}
+	if err != nil {
+		return s.fault(err)
+	}
+	return nil
+}
+
+// Usage is what a Space's values take.
+type Usage struct {
+	Values int
+	Bytes  int64
+}
+
+// Usage counts the values of a Space, by reading its directory.
+func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (u Usage, err error) {
+	err = s.Walk(ctx, space, func(_ tinycloud.Hash, size int64) error {
+		u.Values++
+		u.Bytes += size
+		return nil
+	})
+	return u, err
+}
+
+// Verify reads a value and compares its digest. The error is of class [tinycloud.ErrForged] if it differs.
+func (s *Store) Verify(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) error {
+	_, err := s.scan(ctx, space, hash)
+	return err
+}

@@ -1,0 +1,110 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// Defaults of [Options].
+const (
+	DefaultMaxBody = 1 << 30          // bytes
+	DefaultIdle    = 60 * time.Second // without a byte in either direction
+)
+
+// Staged is a hashed body that belongs to no Space yet.
+type Staged interface {
+	Hash() tinycloud.Hash
+	Size() int64 // bytes
+	// Bytes returns a body that is small enough to be kept in the transaction that names it.
+	Bytes() ([]byte, bool)
+	// Commit makes the body a value of the Space; it is on stable storage when nil is returned.
+	Commit(context.Context, tinycloud.SpaceID) error
+	// Discard drops a body that was not committed.
+	Discard()
+}
+
+// StageFunc reads a body of at most limit bytes to its end and hashes it. A longer body is an error of
+// class [tinycloud.ErrTooLarge].
+type StageFunc func(ctx context.Context, body io.Reader, limit int64) (Staged, error)
+
+// Options configure an [API].
+type Options struct {
+	Store   *capstore.Store
+	Stage   StageFunc
+	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
+
+	NodeID   string   // did:key of the node, stable across restarts
+	Version  string   // of this program
+	Features []string // nil: kv, delegation, sharing
+
+	CORS        bool          // answer every request with the five CORS headers
+	TraceHeader string        // name of the header with a request's random id; "" for none
+	MaxBody     int64         // bytes of a request body; 0 is DefaultMaxBody
+	Idle        time.Duration // deadline of each read and write of a body; 0 is DefaultIdle
+	CursorKey   [32]byte      // signs list cursors; zero: random, so that cursors end with the process
+
+	Log *slog.Logger // nil: none
+}
+
+// API answers HTTP requests. Its methods may be called concurrently.
+type API struct {
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+	info    []byte
+	routes  map[string]endpoint
+}
+
+// handler answers a request or returns the error that [API.refuse] is to answer with. A handler that has
+// begun to answer returns an error to cut the connection.
+type handler func(http.ResponseWriter, *http.Request) error
+
+type endpoint struct {
+	name   string // label of metrics
+	method string
+	serve  handler
+}
+
+// New returns the API of a node.
+func New(o Options) *API {
+	if o.Features == nil {
+		o.Features = []string{"kv", "delegation", "sharing"}
+	}
+	if o.MaxBody == 0 {
+		o.MaxBody = DefaultMaxBody
+	}
+	if o.Idle == 0 {
+		o.Idle = DefaultIdle
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.CursorKey == [32]byte{} {
+		rand.Read(o.CursorKey[:]) // never fails
+	}
+	a := &API{o: o, log: o.Log, metrics: newMetrics()}
+	a.info = a.describe()
+	info := endpoint{"info", http.MethodGet, a.serveInfo}
+	health := endpoint{"healthz", http.MethodGet, a.serveHealth}
+	a.routes = map[string]endpoint{
+		"/info":     info,
+		"/version":  info,
+		"/healthz":  health,
+		"/health":   health,
+		"/delegate": {"delegate", http.MethodPost, a.serveDelegate},
+		"/invoke":   {"invoke", http.MethodPost, a.serveInvoke},
+		"/revoke":   {"revoke", http.MethodPost, a.serveRevoke},
+	}
+	return a
+}
+
+// Handler returns the handler of every path. The server around it bounds the size of request headers and the
+// time they take; the deadlines of bodies are set here, per read and write.
+func (a *API) Handler() http.Handler { return http.HandlerFunc(a.serve) }

@@ -1,0 +1,32 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// PartOf exports partOf to tests.
+func PartOf(h http.Header, tag string, size int64) (start, length int64, partial bool, err error) {
+	p, err := partOf(h, tag, size)
+	return p.start, p.length, p.partial, err
+}
+
+// ParamsOf exports paramsOf to tests.
+func ParamsOf(facts []json.RawMessage) (isChain bool, chain string, filter capstore.Filter) {
+	p := paramsOf(facts)
+	return p.isChain, p.chain, p.filter
+}
+
+// MetadataOf exports metadataOf to tests.
+func MetadataOf(h http.Header) map[string]string { return metadataOf(h) }
+
+// SetMetadata exports setMetadata to tests.
+func SetMetadata(h http.Header, metadata map[string]string) { setMetadata(h, metadata) }
+
+// NoneMatches exports noneMatches to tests.
+func NoneMatches(list, tag string) bool { return noneMatches(list, tag) }
+
+// Verdict exports verdict to tests.
+func Verdict(err error) (status int, text string) { return verdict(err) }

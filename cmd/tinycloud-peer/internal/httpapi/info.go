@@ -1,0 +1,55 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// protocolVersion is what clients compare before they sign in.
+const protocolVersion = 1
+
+func (a *API) describe() []byte {
+	b, err := encodeJSON(struct {
+		Protocol int      `json:"protocol"`
+		Version  string   `json:"version"`
+		Features []string `json:"features"`
+		NodeID   string   `json:"nodeId"`
+		InTEE    bool     `json:"inTEE"`
+	}{protocolVersion, a.o.Version, a.o.Features, a.o.NodeID, false})
+	if err != nil {
+		panic("httpapi: " + err.Error()) // strings always encode
+	}
+	return b
+}
+
+func (a *API) serveInfo(w http.ResponseWriter, _ *http.Request) error {
+	send(w, http.StatusOK, "application/json", a.info)
+	return nil
+}
+
+// serveHealth tells whether the database answers.
+func (a *API) serveHealth(w http.ResponseWriter, r *http.Request) error {
+	if err := a.o.Store.Ping(r.Context()); err != nil {
+		a.log.WarnContext(r.Context(), "not healthy", "error", err)
+		w.Header().Set("Retry-After", "1")
+		send(w, http.StatusServiceUnavailable, "", nil)
+	}
+	return nil
+}
+
+// serveHostKey answers with the DID of this node's key of a Space. It needs no state: any well-formed Space id
+// has one.
+func (a *API) serveHostKey(w http.ResponseWriter, segment string) error {
+	text, err := url.PathUnescape(segment)
+	if err == nil {
+		var space tinycloud.SpaceID
+		if space, err = tinycloud.ParseSpaceID(text); err == nil {
+			sendText(w, http.StatusOK, a.o.HostDID(space))
+			return nil
+		}
+	}
+	return fmt.Errorf("%v: %w", err, tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid space ID"))
+}

@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// action is what an operation of an invocation does.
+type action uint8
+
+const (
+	actionPut action = 1 + iota
+	actionDelete
+	actionGet
+	actionMetadata
+	actionList
+	actionCapabilities
+)
+
+// op is one operation of an invocation: a capability that has an effect here.
+type op struct {
+	action  action
+	space   tinycloud.SpaceID
+	key     string // the path, never percent-decoded; of a list the prefix
+	ability string // as signed
+}
+
+// plan is what an invocation asks for.
+type plan struct {
+	ops       []op // in order of the capabilities
+	multipart bool // the body is multipart/form-data
+}
+
+func (p plan) count(actions ...action) (n int) {
+	for _, o := range p.ops {
+		for _, a := range actions {
+			if o.action == a {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// single reports whether the one operation is any of the actions.
+func (p plan) single(actions ...action) bool { return len(p.ops) == 1 && p.count(actions...) == 1 }
+
+const mixedText = "Multiple invocation outcomes require a homogeneous KV get or metadata batch"
+
+// planOf lists an admitted invocation's operations. What is authorised but means nothing here, such as a
+// key-value ability on the whole service, is no operation (protocol §6.1).
+func planOf(t *capstore.Token, multipart bool) (plan, error) {
+	p := plan{multipart: multipart}
+	for _, c := range t.Caps {
+		path, has := c.Resource.Path()
+		o := op{space: c.Resource.Space(), key: path, ability: c.Ability}
+		switch service := serviceOf(c); {
+		case service == "duckdb":
+			return plan{}, tinycloud.Refuse(tinycloud.ErrUnsupported, "DuckDB support is not enabled on this node")
+		case service == "sql":
+			return plan{}, tinycloud.Refuse(tinycloud.ErrUnsupported, "SQL support is not enabled on this node")
+		case service == "encryption":
+			return plan{}, tinycloud.Refuse(tinycloud.ErrUnsupported, "Encryption support is not enabled on this node")
+		case service == "kv" && has:
+			o.action = keyAction(c.Ability)
+		case service == "capabilities" && path == "all" && c.Ability == "tinycloud.capabilities/read":
+			o.action = actionCapabilities
+		}
+		if o.action != 0 {
+			p.ops = append(p.ops, o)
+		}
+	}
+	return p, p.check()
+}
+
+// serviceOf returns the service that a capability belongs to. Encryption networks are no resources of a
+// Space.
+func serviceOf(c capstore.Capability) string {
+	if c.Ability == "tinycloud.encryption/decrypt" {
+		return "encryption"
+	}
+	return c.Resource.Service()
+}
+
+func keyAction(ability string) action {
+	switch ability {
+	case "tinycloud.kv/put":
+		return actionPut
+	case "tinycloud.kv/del", "tinycloud.kv/delete":
+		return actionDelete
+	case "tinycloud.kv/get":
+		return actionGet
+	case "tinycloud.kv/metadata":
+		return actionMetadata
+	case "tinycloud.kv/list":
+		return actionList
+	}
+	return 0
+}
+
+// check refuses what no handler carries out.
+func (p plan) check() error {
+	switch puts := p.count(actionPut); {
+	case p.multipart && puts > 0:
+		return tinycloud.Refuse(tinycloud.ErrInvalid, "multipart/form-data is not supported; put one value per invocation")
+	case puts > 1:
+		return tinycloud.Refuse(tinycloud.ErrInvalid, "KV batch put requires multipart/form-data")
+	case len(p.ops) > 1:
+		return tinycloud.Refuse(tinycloud.ErrUnsupported, mixedText)
+	}
+	return nil
+}
+
+// call is an admitted invocation on its way through its operation.
+type call struct {
+	w       http.ResponseWriter
+	r       *http.Request
+	token   *capstore.Token
+	options options
+}
+
+// serveInvoke admits an invocation, reads the request's options, and only then carries it out: what fails
+// before that leaves the token usable.
+func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
+	began := time.Now()
+	defer a.metrics.authorized("invoke", began)
+	header, err := authorization(r)
+	if err != nil {
+		return err
+	}
+	token, err := capstore.ParseInvocation(header)
+	if err != nil {
+		return err
+	}
+	err = a.o.Store.Admit(r.Context(), token)
+	observe(a.metrics.authorization.WithLabelValues("invoke"), began)
+	if err != nil {
+		return err
+	}
+	p, err := planOf(token, isMultipart(r.Header))
+	if err != nil {
+		return err
+	}
+	options, err := readOptions(r.Header, p)
+	if err != nil {
+		return err
+	}
+	c := &call{w, r, token, options}
+	if len(p.ops) == 0 {
+		return a.o.Store.Burn(r.Context(), token)
+	}
+	return a.perform(c, p.ops[0])
+}
+
+func (a *API) perform(c *call, o op) error {
+	switch o.action {
+	case actionPut:
+		defer observe(a.metrics.put, time.Now())
+		return a.put(c, o)
+	case actionDelete:
+		return a.delete(c, o)
+	}
+	if o.action == actionList {
+		if err := a.checkCursor(c, o); err != nil {
+			return err
+		}
+	}
+	if err := a.o.Store.Burn(c.r.Context(), c.token); err != nil {
+		return err
+	}
+	switch o.action {
+	case actionGet:
+		defer observe(a.metrics.get, time.Now())
+		return a.get(c, o)
+	case actionMetadata:
+		return a.metadata(c, o)
+	case actionList:
+		return a.list(c, o)
+	default:
+		return a.capabilities(c, o)
+	}
+}

@@ -1,0 +1,93 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// put stores the request's body. Bytes too long for the database are durable before the row that names them.
+func (a *API) put(c *call, o op) error {
+	ctx := c.r.Context()
+	staged, err := a.stage(c)
+	if err != nil {
+		return err
+	}
+	defer staged.Discard()
+	put := capstore.Op{
+		Space: o.space, Key: o.key, Value: staged.Hash(), Size: staged.Size(), Metadata: metadataOf(c.r.Header),
+	}
+	if b, small := staged.Bytes(); small {
+		put.Inline = b
+	} else if err := staged.Commit(ctx, o.space); err != nil {
+		return err
+	}
+	return a.write(c, put)
+}
+
+func (a *API) delete(c *call, o op) error {
+	return a.write(c, capstore.Op{Space: o.space, Key: o.key, Delete: true})
+}
+
+// write answers when the operation is durable.
+func (a *API) write(c *call, o capstore.Op) error {
+	hashes, err := a.o.Store.Write(c.r.Context(), c.token, []capstore.Op{o}, c.options.pre)
+	if err != nil {
+		return err
+	}
+	if len(hashes) == 1 && !hashes[0].IsZero() {
+		c.w.Header().Set("ETag", etag(hashes[0]))
+	}
+	send(c.w, http.StatusOK, "", nil)
+	return nil
+}
+
+// stage reads the body.
+func (a *API) stage(c *call) (Staged, error) {
+	tooLarge := tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", a.o.MaxBody)
+	if c.r.ContentLength > a.o.MaxBody {
+		return nil, tooLarge
+	}
+	body := &bodyReader{r: c.r.Body, w: c.w}
+	staged, err := a.o.Stage(c.r.Context(), body, a.o.MaxBody)
+	switch {
+	case err == nil:
+		return staged, nil
+	case errors.Is(err, tinycloud.ErrTooLarge):
+		return nil, tooLarge
+	case body.err != nil:
+		c.w.Header().Set("Connection", "close") // there is no finding the end of this request
+		return nil, fmt.Errorf("%w: %w", body.err, tinycloud.Refuse(tinycloud.ErrInvalid, "%s", bodyText(body.err)))
+	}
+	return nil, err
+}
+
+func bodyText(err error) string {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return "The request body took too long"
+	}
+	return "The request body ended early"
+}
+
+// bodyReader moves the deadlines on with every read and remembers why reading ended.
+type bodyReader struct {
+	r   io.Reader
+	w   http.ResponseWriter
+	err error // nil or not io.EOF
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	if w, ok := b.w.(*response); ok {
+		w.extend()
+	}
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
