@@ -1,0 +1,193 @@
+// Package admin is the client of a node's admin API, over the socket in its data directory or over HTTP.
+//
+// It decides nothing and keeps nothing: one method is one request. The types of the answers are those of
+// package node, which serves them.
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+)
+
+const (
+	timeout   = 30 * time.Second
+	maxAnswer = 64 << 20 // bytes; all Spaces of a large node
+)
+
+// ErrNotRunning means that nobody answers at the socket or address.
+var ErrNotRunning = errors.New("no node is running")
+
+// Client talks to one node.
+type Client struct {
+	http   *http.Client
+	base   string
+	where  string // for messages
+	secret string
+}
+
+// Local returns the client of the node that serves a data directory.
+func Local(datadir string) *Client {
+	path := node.Socket(datadir)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: dial}}, base: "http://node", where: path}
+}
+
+// Remote returns the client of a node by the URL of its HTTP API and its admin secret.
+func Remote(base, secret string) *Client {
+	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{}}, base: base, where: base, secret: secret}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Node asks who the node is.
+func (c *Client) Node(ctx context.Context) (info node.Info, err error) {
+	return info, c.get(ctx, "/admin/node", &info)
+}
+
+// Spaces returns all hosted Spaces.
+func (c *Client) Spaces(ctx context.Context) (all []node.SpaceView, err error) {
+	return all, c.get(ctx, "/admin/spaces", &all)
+}
+
+// Space returns one hosted Space. The error is of class [tinycloud.ErrNotFound] when it is not hosted.
+func (c *Client) Space(ctx context.Context, space tinycloud.SpaceID) (v node.SpaceView, err error) {
+	return v, c.get(ctx, spacePath(space), &v)
+}
+
+func spacePath(space tinycloud.SpaceID) string {
+	return "/admin/spaces/" + url.PathEscape(space.String())
+}
+
+// NotHostError says that the owner of a Space has not made the node its host.
+type NotHostError struct{ node.Hosting }
+
+func (e *NotHostError) Error() string {
+	return "this node is no host of the space: its owner has to delegate it to " + e.DID
+}
+
+// Join has the node join a Space. The error is a [*NotHostError] when it may not.
+func (c *Client) Join(ctx context.Context, space tinycloud.SpaceID, q node.JoinRequest) (v node.SpaceView, err error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return v, err
+	}
+	status, answer, err := c.do(ctx, http.MethodPost, spacePath(space)+"/join", "", body)
+	if err != nil {
+		return v, err
+	}
+	if status == http.StatusConflict {
+		e := &NotHostError{}
+		if err := json.Unmarshal(answer, &e.Hosting); err != nil {
+			return v, fmt.Errorf("answer of %s: %w", c.where, err)
+		}
+		return v, e
+	}
+	return v, c.decode(status, answer, &v)
+}
+
+// HostDID returns the did:key of the node in a Space, hosted or not.
+func (c *Client) HostDID(ctx context.Context, space tinycloud.SpaceID) (string, error) {
+	status, answer, err := c.do(ctx, http.MethodGet, "/peer/generate/"+url.PathEscape(space.String()), "", nil)
+	if err != nil {
+		return "", err
+	}
+	if status != http.StatusOK {
+		return "", c.refused(status, answer)
+	}
+	return string(answer), nil
+}
+
+// Delegate posts a delegation by its Authorization header.
+func (c *Client) Delegate(ctx context.Context, header string) (d Delegated, err error) {
+	status, answer, err := c.do(ctx, http.MethodPost, "/delegate", header, nil)
+	if err != nil {
+		return d, err
+	}
+	return d, c.decode(status, answer, &d)
+}
+
+// Delegated is the answer to a delegation.
+type Delegated struct {
+	CID       string   `json:"cid"`
+	Activated []string `json:"activated"`
+	Skipped   []string `json:"skipped"`
+}
+
+func (c *Client) get(ctx context.Context, path string, out any) error {
+	status, answer, err := c.do(ctx, http.MethodGet, path, "", nil)
+	if err != nil {
+		return err
+	}
+	return c.decode(status, answer, out)
+}
+
+func (c *Client) decode(status int, answer []byte, out any) error {
+	if status/100 != 2 {
+		return c.refused(status, answer)
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("answer of %s: %w", c.where, err)
+	}
+	return nil
+}
+
+// refused turns an answer into an error of the class it stands for.
+func (c *Client) refused(status int, answer []byte) error {
+	var e struct {
+		Error string `json:"error"`
+	}
+	text := strings.TrimSpace(string(answer))
+	if json.Unmarshal(answer, &e) == nil && e.Error != "" {
+		text = e.Error
+	}
+	err := fmt.Errorf("%s answers %d: %s", c.where, status, text)
+	switch status {
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %w", err, tinycloud.ErrNotFound)
+	case http.StatusBadRequest:
+		return fmt.Errorf("%w: %w", err, tinycloud.ErrInvalid)
+	case http.StatusServiceUnavailable:
+		return fmt.Errorf("%w: %w", err, tinycloud.ErrUnavailable)
+	}
+	return err
+}
+
+func (c *Client) do(ctx context.Context, method, path, token string, body []byte) (int, []byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	if token == "" && c.secret != "" && strings.HasPrefix(path, "/admin/") {
+		token = "Bearer " + c.secret
+	}
+	if token != "" {
+		r.Header.Set("Authorization", token)
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
+			return 0, nil, fmt.Errorf("%w at %s: start it with tinycloud-peer serve", ErrNotRunning, c.where)
+		}
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return resp.StatusCode, answer, err
+}

@@ -1,0 +1,249 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
+)
+
+// Options of a [Cluster]. Binary and Dir are required.
+type Options struct {
+	Binary string   // path of tinycloud-peer
+	Args   []string // before those of the serve command
+	Env    []string // NAME=value pairs for every process, over the environment
+	Dir    string   // under which each peer has a directory
+}
+
+// Cluster is a group of nodes. Its methods are for one goroutine.
+type Cluster struct {
+	o     Options
+	peers []*Peer
+}
+
+// New returns a cluster without peers.
+func New(o Options) *Cluster { return &Cluster{o: o} }
+
+// Peers returns the peers in the order they were added.
+func (c *Cluster) Peers() []*Peer { return c.peers }
+
+// Close ends all processes.
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, p := range c.peers {
+		errs = append(errs, p.Kill())
+		p.Admin.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// Peer is one node, running or not. Its identity, data and addresses outlive its processes.
+type Peer struct {
+	Name  string
+	Dir   string
+	URL   string // of the HTTP API
+	Admin *admin.Client
+
+	o       Options
+	env     []string
+	process *process // nil while it is down
+}
+
+// process is one life of a peer.
+type process struct {
+	cmd   *exec.Cmd
+	lease io.Closer     // closing it asks the process to stop
+	done  chan struct{} // closed when it is gone
+	err   error         // valid when done is closed
+}
+
+// Add makes a peer and starts it. It has free ports of the loopback interface.
+func (c *Cluster) Add(ctx context.Context) (*Peer, error) {
+	p := &Peer{Name: fmt.Sprintf("peer%d", len(c.peers)+1), o: c.o}
+	p.Dir = filepath.Join(c.o.Dir, p.Name)
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	// An empty file, so that none above the directory is found.
+	settings := filepath.Join(p.Dir, "tinycloud.toml")
+	if err := os.WriteFile(settings, nil, 0o600); err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	var secret [32]byte
+	rand.Read(secret[:]) // never fails
+	token := rand.Text()
+	p.URL = "http://127.0.0.1:" + ports[0]
+	p.Admin = admin.Remote(p.URL, token)
+	p.env = append(foreign(os.Environ()),
+		"TINYCLOUD_CONFIG_FILE="+settings,
+		"TINYCLOUD_KEYS_SECRET="+base64.RawURLEncoding.EncodeToString(secret[:]),
+		"TINYCLOUD_ADMIN_SECRET="+token,
+		"TINYCLOUD_ADDRESS=127.0.0.1",
+		"TINYCLOUD_PORT="+ports[0],
+		"TINYCLOUD_PROMETHEUS_PORT="+ports[1],
+		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"+ports[2],
+		"TINYCLOUD_STORAGE_DATADIR="+filepath.Join(p.Dir, "data"),
+	)
+	p.env = append(p.env, c.o.Env...)
+	c.peers = append(c.peers, p)
+	return p, p.Start(ctx)
+}
+
+// foreign drops the variables that would configure a node.
+func foreign(environ []string) []string {
+	var out []string
+	for _, pair := range environ {
+		upper := strings.ToUpper(pair)
+		if !strings.HasPrefix(upper, "TINYCLOUD_") && !strings.HasPrefix(upper, "ROCKET_") {
+			out = append(out, pair)
+		}
+	}
+	return out
+}
+
+// freePorts returns TCP ports that nobody listens on; they are all different.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+// Start starts the peer's process and waits until it answers.
+func (p *Peer) Start(ctx context.Context) error {
+	log, err := os.OpenFile(p.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has its own
+	cmd := exec.Command(p.o.Binary, append(append([]string{}, p.o.Args...), "serve", "--lease")...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.env, log, log
+	lease, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, lease.Close())
+	}
+	proc := &process{cmd: cmd, lease: lease, done: make(chan struct{})}
+	go func() {
+		proc.err = cmd.Wait()
+		close(proc.done)
+	}()
+	p.process = proc
+	return p.await(ctx, proc)
+}
+
+// await waits until the peer answers or its process ends.
+func (p *Peer) await(ctx context.Context, proc *process) error {
+	return Poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		select {
+		case <-proc.done:
+			return false, fmt.Errorf("%s ended: %v\n%s", p.Name, proc.err, p.LogTail())
+		default:
+		}
+		_, err := p.Admin.Node(ctx)
+		return err == nil, nil
+	})
+}
+
+// LogFile is where the peer's output goes.
+func (p *Peer) LogFile() string { return filepath.Join(p.Dir, "log") }
+
+// LogTail returns the last lines of the peer's output.
+func (p *Peer) LogTail() string {
+	b, err := os.ReadFile(p.LogFile())
+	if err != nil {
+		return err.Error()
+	}
+	const most = 4 << 10
+	return string(b[max(0, len(b)-most):])
+}
+
+// Stop ends the process in order. The error says how it ended, if not well.
+func (p *Peer) Stop() error {
+	if p.process == nil {
+		return nil
+	}
+	err := p.process.cmd.Process.Signal(syscall.SIGTERM)
+	<-p.process.done
+	err = errors.Join(err, p.process.err, closed(p.process.lease))
+	p.process = nil
+	return err
+}
+
+// Kill ends the process without a chance to finish anything, and is no error when it had ended.
+func (p *Peer) Kill() error {
+	if p.process == nil {
+		return nil
+	}
+	err := p.process.cmd.Process.Kill()
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	<-p.process.done
+	err = errors.Join(err, closed(p.process.lease))
+	p.process = nil
+	return err
+}
+
+// closed closes what waiting for the process may have closed already.
+func closed(c io.Closer) error {
+	if err := c.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// Poll asks until the answer is yes, an error, or the context ends.
+func Poll(ctx context.Context, every time.Duration, ask func() (bool, error)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if ok, err := ask(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// Each calls f for every item at once and returns the errors.
+func Each[T any](items []T, f func(int, T) error) error {
+	errs := make([]error, len(items))
+	var wg sync.WaitGroup
+	for i, item := range items {
+		wg.Go(func() { errs[i] = f(i, item) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+)
+
+// Abilities of a session on the keys of its Space.
+const (
+	abilityGet = "tinycloud.kv/get"
+	abilityPut = "tinycloud.kv/put"
+	abilityDel = "tinycloud.kv/del"
+)
+
+// Owner is a wallet with a Space, signed in with a session key. Its methods may be called from several
+// goroutines.
+type Owner struct {
+	Wallet  *captest.Wallet
+	Space   tinycloud.SpaceID
+	session *captest.SessionKey
+	header  string // of the session's delegation
+	http    *http.Client
+}
+
+// NewOwner makes a wallet, a Space and a session.
+func NewOwner(name string) *Owner {
+	o := &Owner{Wallet: captest.RandomWallet(), session: captest.RandomSession()}
+	o.Space = o.Wallet.Space(name)
+	o.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	o.header = o.Wallet.SignDelegation(captest.DelegationOptions{
+		Audience: o.session.URI(), Expires: time.Now().Add(24 * time.Hour),
+		Caps: captest.Caps{o.Space.String() + "/kv": {abilityGet, abilityPut, abilityDel, "tinycloud.kv/list", "tinycloud.kv/metadata"}},
+	})
+	return o
+}
+
+// Close closes idle connections.
+func (o *Owner) Close() { o.http.CloseIdleConnections() }
+
+// Host makes a peer a host of the Space.
+func (o *Owner) Host(ctx context.Context, p *Peer) error {
+	did, err := p.Admin.HostDID(ctx, o.Space)
+	if err != nil {
+		return err
+	}
+	done, err := p.Admin.Delegate(ctx, o.Wallet.SignHost(o.Space, did))
+	if err == nil && len(done.Activated) != 1 {
+		err = fmt.Errorf("%s does not host %s: %+v", p.Name, o.Space, done)
+	}
+	return err
+}
+
+// SignIn posts the session's delegation, as a client does at the beginning and again after hosting.
+func (o *Owner) SignIn(ctx context.Context, p *Peer) (admin.Delegated, error) {
+	return p.Admin.Delegate(ctx, o.header)
+}
+
+// Join has a peer replicate the Space with another.
+func (o *Owner) Join(ctx context.Context, p, with *Peer) error {
+	v, err := with.Admin.Space(ctx, o.Space)
+	if err != nil {
+		return err
+	}
+	_, err = p.Admin.Join(ctx, o.Space, node.JoinRequest{Addrs: v.Addrs})
+	return err
+}
+
+// Put writes a value. A nil error means that the peer acknowledged it.
+func (o *Owner) Put(ctx context.Context, p *Peer, key string, value []byte) error {
+	_, err := o.invoke(ctx, p, abilityPut, key, value)
+	return err
+}
+
+// Get reads a value; the error is of class [tinycloud.ErrNotFound] when the key has none.
+func (o *Owner) Get(ctx context.Context, p *Peer, key string) ([]byte, error) {
+	return o.invoke(ctx, p, abilityGet, key, nil)
+}
+
+// Delete removes a key.
+func (o *Owner) Delete(ctx context.Context, p *Peer, key string) error {
+	_, err := o.invoke(ctx, p, abilityDel, key, nil)
+	return err
+}
+
+// RevokeSession ends the session at a peer.
+func (o *Owner) RevokeSession(ctx context.Context, p *Peer) error {
+	_, err := o.send(ctx, p, "/revoke", o.Wallet.SignRevocation(captest.ID(o.header)), nil)
+	return err
+}
+
+// RevokeHost ends the part of a peer at another.
+func (o *Owner) RevokeHost(ctx context.Context, p *Peer, hostHeader string) error {
+	_, err := o.send(ctx, p, "/revoke", o.Wallet.SignRevocation(captest.ID(hostHeader)), nil)
+	return err
+}
+
+func (o *Owner) invoke(ctx context.Context, p *Peer, ability, key string, body []byte) ([]byte, error) {
+	token := o.session.Invoke(captest.TokenOptions{
+		Caps:   captest.Caps{o.Space.String() + "/kv/" + key: {ability}},
+		Proofs: []tinycloud.Hash{captest.ID(o.header)},
+	})
+	return o.send(ctx, p, "/invoke", token, body)
+}
+
+func (o *Owner) send(ctx context.Context, p *Peer, path, token string, body []byte) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", token)
+	resp, err := o.http.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = refused(p, path, resp.StatusCode, answer)
+	}
+	return answer, err
+}
+
+// ErrRefused says that a peer answered, and not with 200.
+var ErrRefused = errors.New("refused")
+
+func refused(p *Peer, path string, status int, answer []byte) error {
+	class := ErrRefused
+	switch status {
+	case http.StatusNotFound:
+		class = tinycloud.ErrNotFound
+	case http.StatusUnauthorized:
+		class = tinycloud.ErrUnauthorized
+	case http.StatusServiceUnavailable:
+		class = tinycloud.ErrUnavailable
+	}
+	return fmt.Errorf("%s%s answers %d %q: %w", p.Name, path, status, answer, class)
+}
+
+// Same reports whether all peers hold the Space in one state, and their views of it.
+func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView, error) {
+	views := make([]node.SpaceView, len(peers))
+	err := Each(peers, func(i int, p *Peer) (err error) {
+		views[i], err = p.Admin.Space(ctx, o.Space)
+		return err
+	})
+	same := err == nil
+	for _, v := range views {
+		same = same && v.StateHash == views[0].StateHash && v.Epochs == views[0].Epochs && v.Wants == 0 &&
+			fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
+	}
+	return same, views, err
+}
+
+// AwaitSame waits until all peers hold the Space in one state.
+func (o *Owner) AwaitSame(ctx context.Context, peers []*Peer) ([]node.SpaceView, error) {
+	var views []node.SpaceView
+	err := Poll(ctx, 20*time.Millisecond, func() (ok bool, err error) {
+		ok, views, err = o.Same(ctx, peers)
+		return ok, err
+	})
+	return views, err
+}

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+)
+
+const (
+	maxAdminBody = 64 << 10
+	maxJoinAddrs = 32
+)
+
+// adminHandler answers /admin/…. Whoever reaches it is the operator.
+func (n *Node) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /admin/node", answer(n.adminNode))
+	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
+	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
+	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
+	mux.HandleFunc("/", answer(func(*http.Request) (int, any, error) {
+		return 0, nil, fmt.Errorf("no such path: %w", tinycloud.ErrNotFound)
+	}))
+	return mux
+}
+
+// authenticated asks for the admin secret. Hashes are compared, so that time tells nothing of its length.
+func (n *Node) authenticated(h http.Handler) http.Handler {
+	want := sha256.Sum256(n.cfg.AdminSecret.Bytes())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.cfg.AdminSecret.IsZero() {
+			sendJSON(w, http.StatusServiceUnavailable, adminError{"admin.secret is not set: /admin is closed over HTTP"})
+			return
+		}
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(token))
+		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !ok {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			sendJSON(w, http.StatusUnauthorized, adminError{"wrong admin secret"})
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+type adminError struct {
+	Error string `json:"error"`
+}
+
+// answer turns a function into a handler: a status with a body, or an error by its class.
+func answer(f func(*http.Request) (int, any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxAdminBody)
+		status, body, err := f(r)
+		if err != nil {
+			status, body = adminStatus(err), adminError{err.Error()}
+		}
+		sendJSON(w, status, body)
+	}
+}
+
+func adminStatus(err error) int {
+	switch {
+	case errors.Is(err, tinycloud.ErrInvalid), errors.Is(err, p2p.ErrInvalid):
+		return http.StatusBadRequest
+	case errors.Is(err, tinycloud.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, tinycloud.ErrUnavailable):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+func sendJSON(w http.ResponseWriter, status int, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // the client may have gone
+}
+
+func (n *Node) adminNode(*http.Request) (int, any, error) {
+	return http.StatusOK, Info{
+		NodeID: hostkeys.DIDKey(n.nodeKey()), PeerID: n.front.ID().String(), Addrs: texts(n.front.Addrs()), Version: n.o.Version,
+	}, nil
+}
+
+func (n *Node) adminSpaces(r *http.Request) (int, any, error) {
+	views := []SpaceView{}
+	for _, space := range n.sortedSpaces() {
+		v, err := n.view(r.Context(), space)
+		if err != nil {
+			return 0, nil, err
+		}
+		views = append(views, v)
+	}
+	return http.StatusOK, views, nil
+}
+
+func pathSpace(r *http.Request) (tinycloud.SpaceID, error) {
+	return tinycloud.ParseSpaceID(r.PathValue("space"))
+}
+
+func (n *Node) adminSpace(r *http.Request) (int, any, error) {
+	space, err := pathSpace(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	v, err := n.view(r.Context(), space)
+	return http.StatusOK, v, err
+}
+
+// JoinRequest is the body of POST /admin/spaces/{space}/join.
+type JoinRequest struct {
+	Addrs []string `json:"addrs"` // of Space peers
+	Empty bool     `json:"empty"` // the others have no history to wait for
+}
+
+// Hosting is what the owner of a Space has to sign for this node to host it.
+type Hosting struct {
+	DID  string `json:"did"`
+	SIWE string `json:"siwe"` // the text for the wallet's personal_sign; "" when the owner is no Ethereum account
+}
+
+// adminJoin remembers whom to join; the replica does the rest, for ever.
+func (n *Node) adminJoin(r *http.Request) (int, any, error) {
+	space, err := pathSpace(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	var q JoinRequest
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&q); err != nil {
+		return 0, nil, fmt.Errorf("body: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	if err := n.checkAddrs(space, q); err != nil {
+		return 0, nil, err
+	}
+	if _, err := n.store.HostChain(r.Context(), space); errors.Is(err, tinycloud.ErrNotFound) || !n.store.Hosted(space) {
+		h, err := n.hosting(space)
+		return http.StatusConflict, h, err
+	} else if err != nil {
+		return 0, nil, err
+	}
+	// A client that hangs up gets what it asked for all the same.
+	if err := n.store.AddJoin(context.WithoutCancel(r.Context()), space, q.Addrs, q.Empty); err != nil {
+		return 0, nil, err
+	}
+	n.spaces.joined(space)
+	v, err := n.view(r.Context(), space)
+	return http.StatusAccepted, v, err
+}
+
+func (n *Node) checkAddrs(space tinycloud.SpaceID, q JoinRequest) error {
+	if len(q.Addrs) > maxJoinAddrs || len(q.Addrs) == 0 && !q.Empty {
+		return fmt.Errorf("addrs: %d of them, expected 1 to %d: %w", len(q.Addrs), maxJoinAddrs, tinycloud.ErrInvalid)
+	}
+	for _, text := range q.Addrs {
+		info, err := p2p.ParseSpaceAddr(text)
+		if err != nil {
+			return err
+		}
+		if info.ID == n.spacePeer(space) {
+			return fmt.Errorf("%s is this node: %w", text, tinycloud.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// hosting returns what the owner has to sign.
+func (n *Node) hosting(space tinycloud.SpaceID) (Hosting, error) {
+	h := Hosting{DID: n.hostDID(space)}
+	text, err := capstore.HostMessage(space, tinycloud.Principal(h.DID), rand.Text(), time.Now())
+	if err != nil && !errors.Is(err, tinycloud.ErrUnsupported) {
+		return Hosting{}, err
+	}
+	h.SIWE = text
+	return h, nil
+}

@@ -1,0 +1,76 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+)
+
+// Bounds of an HTTP connection. Bodies have deadlines of their own, moved on by each byte.
+const (
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 128 << 10 // tokens come in headers, 64 KiB at most
+	drainTimeout   = 20 * time.Second
+)
+
+// serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	var g errgroup.Group
+	g.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	stopped := make(chan error, 1) // Serve failed
+	go func() { stopped <- g.Wait() }()
+	select {
+	case err := <-stopped:
+		return errors.Join(err, server.Close())
+	case <-ctx.Done():
+	}
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := server.Shutdown(draining); err != nil {
+		log.Warn("requests cut off", "listener", l.Addr().String(), "error", err)
+		_ = server.Close() // what Shutdown left
+	}
+	return <-stopped
+}
+
+// publicHandler is the API and, behind the admin secret, /admin.
+func (n *Node) publicHandler() http.Handler {
+	return n.withAdmin(n.authenticated(n.adminHandler()))
+}
+
+// localHandler is what the socket of the data directory answers: whoever may open it is the operator.
+func (n *Node) localHandler() http.Handler { return n.withAdmin(n.adminHandler()) }
+
+func (n *Node) withAdmin(admin http.Handler) http.Handler {
+	api := n.api.Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.EscapedPath(), "/admin/") {
+			admin.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+func (n *Node) metricsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: headerTimeout}))
+	return mux
+}

@@ -1,0 +1,313 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+const (
+	restEvery = time.Minute      // between looks for Spaces that may stop or have to start again
+	restAfter = 15 * time.Minute // without peers, of a Space that never met another host
+)
+
+// spaces starts and stops the replicas. A Space has one while it has someone to replicate with: another
+// host was met or is to be joined, or a peer is connecting.
+type spaces struct {
+	n       *Node
+	log     *slog.Logger
+	asked   chan request
+	ended   chan struct{} // closed when run returns
+	memory  *semaphore.Weighted
+	metrics *replication.Metrics
+
+	mu     sync.RWMutex
+	active map[tinycloud.SpaceID]*active // guarded by mu; changed by run and its goroutines
+}
+
+// active is a Space whose peer is open.
+type active struct {
+	peer    *p2p.Peer
+	topic   *p2p.Topic
+	replica *replication.Replica
+	stop    context.CancelFunc
+	since   time.Time // it last had a peer, or began; used by run alone
+}
+
+// request asks run for a Space's replica.
+type request struct {
+	space tinycloud.SpaceID
+	done  chan bool // capacity 1
+}
+
+func newSpaces(n *Node) *spaces {
+	return &spaces{
+		n: n, log: n.log.With("part", "replication"), asked: make(chan request), ended: make(chan struct{}),
+		memory: semaphore.NewWeighted(replication.MemoryLimit), metrics: replication.NewMetrics(),
+		active: map[tinycloud.SpaceID]*active{},
+	}
+}
+
+// run starts replicas until the context ends, then waits for all of them.
+func (s *spaces) run(ctx context.Context) error {
+	defer close(s.ended)
+	g, ctx := errgroup.WithContext(ctx)
+	if err := s.bootstrap(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	s.startMet(ctx, g)
+	rest := time.NewTicker(restEvery)
+	defer rest.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case q := <-s.asked:
+			q.done <- s.start(ctx, g, q.space)
+		case <-rest.C:
+			s.stopIdle(ctx)
+			s.startMet(ctx, g) // those that failed
+		}
+	}
+	return g.Wait()
+}
+
+// startMet starts the Spaces that have met another host.
+func (s *spaces) startMet(ctx context.Context, g *errgroup.Group) {
+	met, err := s.n.store.Met(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Warn("cannot tell which spaces to replicate, trying again", "error", err)
+		}
+		return
+	}
+	for _, space := range met {
+		if ctx.Err() != nil {
+			return
+		}
+		s.start(ctx, g, space)
+	}
+}
+
+// stopIdle stops Spaces that were woken by somebody who turned out to be no host.
+func (s *spaces) stopIdle(ctx context.Context) {
+	for space, a := range s.snapshot() {
+		if len(a.peer.Authorised()) > 0 {
+			a.since = time.Now()
+		}
+		if time.Since(a.since) < restAfter {
+			continue
+		}
+		if met, err := s.n.store.HasMet(ctx, space); err == nil && !met {
+			a.stop()
+		}
+	}
+}
+
+func (s *spaces) snapshot() map[tinycloud.SpaceID]*active {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make(map[tinycloud.SpaceID]*active, len(s.active))
+	for space, a := range s.active {
+		out[space] = a
+	}
+	return out
+}
+
+func (s *spaces) get(space tinycloud.SpaceID) *active {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.active[space]
+}
+
+// start opens a Space's peer and runs its replica. It reports whether the peer is open.
+func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.SpaceID) bool {
+	if s.get(space) != nil {
+		return true
+	}
+	a, err := s.open(space)
+	if err != nil {
+		s.log.Warn("space not replicated, trying again", "space", space, "error", err)
+		return false
+	}
+	own, stop := context.WithCancel(ctx)
+	a.stop, a.since = stop, time.Now()
+	s.mu.Lock()
+	s.active[space] = a
+	s.mu.Unlock()
+	g.Go(func() error {
+		defer stop()
+		err := a.replica.Run(own, replication.Net{Peer: a.peer, Blocks: a.peer, Topic: a.topic})
+		s.mu.Lock()
+		delete(s.active, space)
+		s.mu.Unlock()
+		err = errors.Join(err, a.topic.Close(), a.peer.Close())
+		if err != nil && own.Err() == nil {
+			s.log.Warn("replica ended, starting it again", "space", space, "error", err)
+		}
+		return nil // of one Space; the others go on
+	})
+	return true
+}
+
+// open makes a Space's replica and its presence in the network.
+func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
+	n, a := s.n, &active{}
+	log := s.log.With("space", space)
+	a.replica, err = replication.New(replication.Options{
+		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
+		Addrs:  func() []ma.Multiaddr { return n.front.SpaceAddrs(n.spacePeer(space)) },
+		Memory: s.memory, Metrics: s.metrics, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.peer, err = n.front.Open(p2p.PeerOptions{
+		Key: n.keys.SpaceKey(space), HelloProtocol: replication.HelloProtocol, Hello: a.replica.ServeHello,
+		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
+		Blocks: n.blocks.Blocks(space), Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.peer.Handle(replication.SyncProtocol, a.replica.ServeSync)
+	a.topic, err = a.peer.Join(replication.Topic, func(ctx context.Context, from peer.ID, data []byte) p2p.Verdict {
+		return verdict(a.replica.Check(ctx, from, data))
+	})
+	if err != nil {
+		return nil, errors.Join(err, a.peer.Close())
+	}
+	return a, nil
+}
+
+// verdict tells gossip what an error of the replica means.
+func verdict(err error) p2p.Verdict {
+	switch {
+	case err == nil:
+		return p2p.Accept
+	case errors.Is(err, tinycloud.ErrInvalid), errors.Is(err, tinycloud.ErrForged):
+		return p2p.Reject
+	}
+	return p2p.Ignore
+}
+
+// ask has run start a Space's replica, unless the node is stopping or has not begun.
+func (s *spaces) ask(space tinycloud.SpaceID) bool {
+	q := request{space, make(chan bool, 1)}
+	select {
+	case s.asked <- q:
+	case <-s.ended:
+		return false
+	}
+	select {
+	case ok := <-q.done:
+		return ok
+	case <-s.ended:
+		return false
+	}
+}
+
+// wake answers the front when somebody asks for a Space's peer that is not open.
+func (s *spaces) wake(id peer.ID) bool {
+	key, err := p2p.Ed25519FromPeerID(id)
+	if err != nil {
+		return false
+	}
+	space, ok := s.n.store.SpaceOf(capstore.HostKey(key))
+	return ok && s.ask(space)
+}
+
+// joined begins, or goes on, with the addresses a Space is to be joined through.
+func (s *spaces) joined(space tinycloud.SpaceID) {
+	if s.ask(space) {
+		if a := s.get(space); a != nil {
+			a.replica.Kick()
+		}
+	}
+}
+
+// committed hands a commit to the Space's replica. It runs on the database's writer and must not block. A
+// Space without a replica has nobody to tell.
+func (s *spaces) committed(c capstore.Commit) {
+	if a := s.get(c.Space); a != nil {
+		a.replica.Committed(c)
+	}
+}
+
+// status is what the Space's replica sees of the other hosts; none when there is no replica.
+func (s *spaces) status(space tinycloud.SpaceID) map[capstore.HostKey]replication.PeerStatus {
+	out := map[capstore.HostKey]replication.PeerStatus{}
+	if a := s.get(space); a != nil {
+		for _, p := range a.replica.Status().Peers {
+			out[p.Host] = p
+		}
+	}
+	return out
+}
+
+// bootstrap adds the configured addresses to the Spaces whose history names their host. To others nothing
+// is sent: it would show them Spaces they have no part in.
+func (s *spaces) bootstrap(ctx context.Context) error {
+	for _, text := range s.n.cfg.P2P.Bootstrap {
+		info, err := p2p.ParseSpaceAddr(text)
+		if err != nil {
+			return err
+		}
+		key, err := p2p.Ed25519FromPeerID(info.ID)
+		if err != nil {
+			return err
+		}
+		used := false
+		for _, space := range s.n.store.Spaces() {
+			hosts, err := s.n.store.Hosts(ctx, space)
+			if err != nil {
+				return err
+			}
+			for _, h := range hosts {
+				if h.Self || h.Host != capstore.HostKey(key) {
+					continue
+				}
+				used = true
+				if err := s.n.store.AddJoin(ctx, space, []string{text}, false); err != nil {
+					return err
+				}
+			}
+		}
+		if !used {
+			s.log.Warn("p2p.bootstrap names no known host of a space here, join it", "addr", text)
+		}
+	}
+	return nil
+}
+
+// collectors are the metrics of replication.
+func (s *spaces) collectors() []prometheus.Collector {
+	active := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "tinycloud", Name: "active_spaces", Help: "Spaces whose peer is open.",
+	}, func() float64 { return float64(len(s.snapshot())) })
+	hosted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "tinycloud", Name: "hosted_spaces", Help: "Spaces this node is a host of.",
+	}, func() float64 { return float64(len(s.n.store.Spaces())) })
+	peers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "tinycloud", Name: "authorised_peers", Help: "Connected hosts, counted per Space.",
+	}, func() float64 {
+		total := 0
+		for _, a := range s.snapshot() {
+			total += len(a.peer.Authorised())
+		}
+		return float64(total)
+	})
+	return append(s.metrics.Collectors(), active, hosted, peers)
+}

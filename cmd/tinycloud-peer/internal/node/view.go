@@ -1,0 +1,137 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+// Info is the answer to GET /admin/node.
+type Info struct {
+	NodeID  string   `json:"nodeId"` // did:key
+	PeerID  string   `json:"peerId"`
+	Addrs   []string `json:"addrs"` // multiaddrs ending in /p2p/<peerId>
+	Version string   `json:"version"`
+}
+
+// SpaceView is the answer to GET /admin/spaces/{space}. Arrays are never null.
+type SpaceView struct {
+	Space     tinycloud.SpaceID `json:"space"`
+	DID       string            `json:"did"`    // of this node in the Space
+	PeerID    string            `json:"peerId"` // the same key
+	Addrs     []string          `json:"addrs"`  // what others join
+	State     string            `json:"state"`  // hosted, joining, synced
+	Hosts     []HostView        `json:"hosts"`
+	Heads     []string          `json:"heads"` // CIDs of epochs
+	Epochs    int64             `json:"epochs"`
+	Void      int64             `json:"void"`
+	Parked    int64             `json:"parked"`
+	Events    int64             `json:"events"`
+	Keys      int64             `json:"keys"`
+	Wants     int64             `json:"wants"` // values that are not here yet
+	Bytes     int64             `json:"bytes"`
+	StateHash string            `json:"stateHash"`
+	Joins     []JoinView        `json:"joins"`
+}
+
+// HostView is a host of a Space.
+type HostView struct {
+	DID       string     `json:"did"`
+	PeerID    string     `json:"peerId"`
+	Self      bool       `json:"self"`
+	Connected bool       `json:"connected"`
+	Synced    bool       `json:"synced"`
+	LastSeen  *time.Time `json:"lastSeen"` // null: never
+	Forked    bool       `json:"forked"`   // restored from a backup, or lying
+}
+
+// JoinView is an address a Space was told to join through.
+type JoinView struct {
+	Addr      string     `json:"addr"`
+	State     string     `json:"state"`   // waiting, connected, failed
+	LastTry   *time.Time `json:"lastTry"` // null: not yet
+	LastError string     `json:"lastError"`
+}
+
+func (n *Node) sortedSpaces() []tinycloud.SpaceID {
+	all := n.store.Spaces()
+	slices.SortFunc(all, func(a, b tinycloud.SpaceID) int { return strings.Compare(a.String(), b.String()) })
+	return all
+}
+
+// view collects what is known of a Space.
+func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, error) {
+	st, err := n.store.Status(ctx, space)
+	if err != nil {
+		return SpaceView{}, err
+	}
+	hosts, err := n.store.Hosts(ctx, space)
+	if err != nil {
+		return SpaceView{}, err
+	}
+	joins, err := n.store.Joins(ctx, space)
+	if err != nil {
+		return SpaceView{}, err
+	}
+	v := SpaceView{
+		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
+		Addrs: texts(n.front.SpaceAddrs(n.spacePeer(space))), State: st.State, Hosts: []HostView{}, Heads: []string{},
+		Epochs: st.Epochs, Void: st.Void, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Bytes: st.Bytes,
+		StateHash: st.StateHash, Joins: []JoinView{},
+	}
+	for _, h := range st.Heads {
+		v.Heads = append(v.Heads, h.EpochID())
+	}
+	for _, j := range joins {
+		v.Joins = append(v.Joins, JoinView{Addr: j.Addr, State: j.State, LastTry: stamp(j.LastTry), LastError: j.LastError})
+	}
+	v.Hosts = hostViews(hosts, n.spaces.status(space), st.State)
+	return v, nil
+}
+
+// hostViews joins what is stored of the hosts with what the replica, if one runs, sees of them. This node
+// comes first.
+func hostViews(known []capstore.KnownHost, live map[capstore.HostKey]replication.PeerStatus, state string) []HostView {
+	views := make([]HostView, 0, len(known))
+	slices.SortFunc(known, func(a, b capstore.KnownHost) int {
+		if a.Self != b.Self {
+			if a.Self {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Host.String(), b.Host.String())
+	})
+	for _, k := range known {
+		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, LastSeen: stamp(k.Seen)}
+		if id, err := p2p.PeerIDFromEd25519(k.Host[:]); err == nil {
+			v.PeerID = id.String()
+		}
+		if k.Self {
+			v.Connected, v.Synced, v.LastSeen = true, state != capstore.StateJoining, stamp(time.Now())
+		}
+		if p, ok := live[k.Host]; ok {
+			v.Connected, v.Synced = p.Connected, p.Connected && p.Synced
+			if p.LastSeen.After(k.Seen) {
+				v.LastSeen = stamp(p.LastSeen)
+			}
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
+// stamp returns a time for JSON, nil for none.
+func stamp(t time.Time) *time.Time {
+	if t.IsZero() || t.UnixMilli() <= 0 {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Millisecond)
+	return &t
+}

@@ -1,0 +1,97 @@
+// Command tinycloud-peer is a TinyCloud host: it serves the HTTP API of the Spaces delegated to it and keeps
+// each Space equal with its other hosts.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
+)
+
+// Exit codes.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+)
+
+// cli is the command line; each verb has a file of its own.
+type cli struct {
+	Config string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
+
+	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the node. This is the default."`
+	Init    initCmd    `cmd:"" help:"Write a configuration and a secret for a new node."`
+	Demo    demoCmd    `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
+	ID      idCmd      `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
+	Host    hostCmd    `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
+	Join    joinCmd    `cmd:"" help:"Replicate a Space with other hosts."`
+	Spaces  spacesCmd  `cmd:"" help:"List the Spaces this node hosts."`
+	Peers   peersCmd   `cmd:"" help:"List the hosts of a Space."`
+	Status  statusCmd  `cmd:"" help:"Show what the node is doing."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// program is what every verb gets.
+type program struct {
+	config string // --config
+	out    io.Writer
+	err    io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("tinycloud-peer"), kong.Description("A TinyCloud host that replicates its Spaces."),
+		kong.Writers(out, errs), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
+	if err != nil {
+		fmt.Fprintln(errs, "tinycloud-peer:", err)
+		return exitFailure
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(errs, "tinycloud-peer: %v\nRun \"tinycloud-peer --help\" for usage.\n", err)
+		return exitUsage
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	if err := parsed.Run(&program{config: c.Config, out: out, err: errs}); err != nil {
+		if !errors.Is(err, errReported) {
+			fmt.Fprintln(errs, "tinycloud-peer:", err)
+		}
+		return exitFailure
+	}
+	return exitOK
+}
+
+// errReported ends with a failure that was told already.
+var errReported = errors.New("reported")
+
+// load reads the configuration.
+func (p *program) load() (config.Config, []config.Warning, error) {
+	return config.Load(config.LoadOptions{Environ: os.Environ(), File: p.config})
+}
+
+// node returns the client of the running node and its data directory.
+func (p *program) node() (*admin.Client, string, error) {
+	cfg, _, err := p.load()
+	if err != nil {
+		return nil, "", err
+	}
+	if cfg.Storage.Datadir == "" {
+		return nil, "", errors.New("storage.datadir is not set, and the node's socket is there")
+	}
+	return admin.Local(cfg.Storage.Datadir), cfg.Storage.Datadir, nil
+}

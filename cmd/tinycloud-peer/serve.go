@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/libp2p/go-libp2p/gologshim"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
+)
+
+type serveCmd struct {
+	// Lease ends the node when its parent is gone, however that ended.
+	Lease bool `hidden:"" help:"Stop when standard input is closed."`
+}
+
+// Run runs the node until a signal.
+func (c *serveCmd) Run(ctx context.Context, p *program) error {
+	cfg, warnings, err := p.load()
+	if err != nil {
+		return err
+	}
+	log := slog.New(logHandler(p.out, cfg))
+	// Before the first line of libp2p, which is told nothing but what needs attention.
+	gologshim.SetDefaultHandler(atLeast{log.Handler(), slog.LevelWarn})
+	for _, w := range warnings {
+		log.Warn("configuration", "warning", w.String())
+	}
+	if c.Lease {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		go func() { // ends with the process
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			cancel()
+		}()
+	}
+	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version()})
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
+}
+
+func logHandler(w io.Writer, cfg config.Config) slog.Handler {
+	o := &slog.HandlerOptions{Level: slog.LevelInfo}
+	switch cfg.LogLevel {
+	case config.LogOff:
+		return slog.DiscardHandler
+	case config.LogCritical:
+		o.Level = slog.LevelError
+	case config.LogDebug:
+		o.Level = slog.LevelDebug
+	}
+	if cfg.Log.Format == config.LogJSON {
+		return slog.NewJSONHandler(w, o)
+	}
+	return slog.NewTextHandler(w, o)
+}
+
+// atLeast drops lines below a level of its own.
+type atLeast struct {
+	slog.Handler
+	least slog.Level
+}
+
+func (a atLeast) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= a.least && a.Handler.Enabled(ctx, l)
+}
+
+func (a atLeast) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return atLeast{a.Handler.WithAttrs(attrs), a.least}
+}
+
+func (a atLeast) WithGroup(name string) slog.Handler {
+	return atLeast{a.Handler.WithGroup(name), a.least}
+}

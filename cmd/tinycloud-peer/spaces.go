@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+)
+
+type spacesCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Run lists the Spaces.
+func (c *spacesCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	all, err := client.Spaces(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(p.out, all)
+	}
+	return printSpaces(p.out, all)
+}
+
+// printSpaces prints a line for each Space.
+func printSpaces(out io.Writer, all []node.SpaceView) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "STATE\tHOSTS\tEPOCHS\tVOID\tKEYS\tWANTS\tBYTES\tHASH\tSPACE")
+	for _, v := range all {
+		connected := 0
+		for _, h := range v.Hosts {
+			if h.Connected {
+				connected++
+			}
+		}
+		fmt.Fprintf(w, "%s\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%.8s\t%s\n",
+			v.State, connected, len(v.Hosts), v.Epochs, v.Void, v.Keys, v.Wants, v.Bytes, v.StateHash, v.Space)
+	}
+	return w.Flush()
+}

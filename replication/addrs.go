@@ -1,0 +1,219 @@
+package replication
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/record"
+	ma "github.com/multiformats/go-multiaddr"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	maxAddrs       = 16
+	maxRecordBytes = 256 << 10 // of all records of one message
+	recordPrefix   = "record:" // before the signed record that stands last among a host's addresses
+)
+
+// ownRecord is this host's signed record, made again only when its addresses change.
+type ownRecord struct {
+	mu    sync.Mutex
+	addrs []ma.Multiaddr // guarded by mu
+	bytes []byte         // guarded by mu
+}
+
+// sign returns the record of this host's addresses, nil when it has none.
+func (r *Replica) sign() ([]byte, error) {
+	if r.o.Addrs == nil {
+		return nil, nil
+	}
+	var addrs []ma.Multiaddr
+	for _, a := range r.o.Addrs() {
+		if _, id := peer.SplitAddr(a); id == r.self && len(addrs) < maxAddrs {
+			addrs = append(addrs, a)
+		}
+	}
+	r.records.mu.Lock()
+	defer r.records.mu.Unlock()
+	if len(addrs) == 0 || slices.EqualFunc(addrs, r.records.addrs, ma.Multiaddr.Equal) {
+		return r.records.bytes, nil
+	}
+	key, err := crypto.UnmarshalEd25519PrivateKey(r.o.Key)
+	if err != nil {
+		return nil, fmt.Errorf("space key: %w", tinycloud.ErrInvalid)
+	}
+	env, err := record.Seal(&peer.PeerRecord{PeerID: r.self, Addrs: addrs, Seq: peer.TimestampSeq()}, key)
+	if err != nil {
+		return nil, err
+	}
+	b, err := env.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	r.records.addrs, r.records.bytes = addrs, b
+	return b, nil
+}
+
+// parseRecord checks a signed record. The error is of class [tinycloud.ErrInvalid] or
+// [tinycloud.ErrForged].
+func parseRecord(b []byte) (*peer.PeerRecord, capstore.HostKey, error) {
+	if len(b) > maxRecord {
+		return nil, capstore.HostKey{}, fmt.Errorf("peer record of %d bytes: %w", len(b), tinycloud.ErrInvalid)
+	}
+	env, untyped, err := record.ConsumeEnvelope(b, peer.PeerRecordEnvelopeDomain)
+	if err != nil {
+		return nil, capstore.HostKey{}, fmt.Errorf("peer record: %v: %w", err, tinycloud.ErrForged)
+	}
+	rec, ok := untyped.(*peer.PeerRecord)
+	if !ok || !rec.PeerID.MatchesPublicKey(env.PublicKey) || len(rec.Addrs) > maxAddrs {
+		return nil, capstore.HostKey{}, fmt.Errorf("peer record: %w", tinycloud.ErrForged)
+	}
+	for _, a := range rec.Addrs {
+		if _, id := peer.SplitAddr(a); id != rec.PeerID {
+			return nil, capstore.HostKey{}, fmt.Errorf("peer record: address of another peer: %w", tinycloud.ErrInvalid)
+		}
+	}
+	host, err := hostOf(rec.PeerID)
+	return rec, host, err
+}
+
+// splitRecord takes the stored addresses of a host apart.
+func splitRecord(stored []string) (addrs []string, rec []byte) {
+	for _, a := range stored {
+		encoded, ok := strings.CutPrefix(a, recordPrefix)
+		if !ok {
+			addrs = append(addrs, a)
+			continue
+		}
+		if b, err := base64.RawURLEncoding.DecodeString(encoded); err == nil {
+			rec = b
+		}
+	}
+	return addrs, rec
+}
+
+func joinRecord(rec *peer.PeerRecord, b []byte) []string {
+	out := make([]string, 0, len(rec.Addrs)+1)
+	for _, a := range rec.Addrs {
+		out = append(out, a.String())
+	}
+	return append(out, recordPrefix+base64.RawURLEncoding.EncodeToString(b))
+}
+
+// known returns the records to tell other hosts: this host's own and all that are stored.
+func (r *Replica) known(ctx context.Context) ([][]byte, error) {
+	own, err := r.sign()
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := r.o.Store.Hosts(ctx, r.space)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	size := 0
+	add := func(b []byte) {
+		if b != nil && len(out) < maxRecords && size+len(b) <= maxRecordBytes {
+			out = append(out, b)
+			size += len(b) + 5
+		}
+	}
+	add(own)
+	for _, h := range hosts {
+		if _, rec := splitRecord(h.Addrs); !h.Self {
+			add(rec)
+		}
+	}
+	return out, nil
+}
+
+func hashRecords(records [][]byte) tinycloud.Hash {
+	var b []byte
+	for _, rec := range records {
+		h := tinycloud.Sum(rec)
+		b = append(b, h[:]...)
+	}
+	return tinycloud.Sum(b)
+}
+
+// exchange tells a peer the known addresses, unless it has them from us, and takes what it knows.
+func (r *Replica) exchange(ctx context.Context, m *remote) error {
+	records, err := r.known(ctx)
+	if err != nil {
+		return own(err)
+	}
+	if !r.news(m, hashRecords(records)) {
+		return nil
+	}
+	answer, err := r.ask(ctx, m, &message{Hosts: &hostsMessage{Records: records}}, maxRequest)
+	if err != nil {
+		return err
+	}
+	if answer.Hosts == nil {
+		return fmt.Errorf("answer to hosts: %w", tinycloud.ErrInvalid)
+	}
+	return r.saveRecords(ctx, m, answer.Hosts.Records)
+}
+
+func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *hostsMessage) error {
+	if err := r.saveRecords(ctx, m, theirs.Records); err != nil {
+		return err
+	}
+	records, err := r.known(ctx)
+	if err != nil {
+		return own(err)
+	}
+	r.news(m, hashRecords(records))
+	return f.put(&message{Hosts: &hostsMessage{Records: records}})
+}
+
+// news notes what a peer was told last; it reports whether that is something else.
+func (r *Replica) news(m *remote, hash tinycloud.Hash) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.sent == hash {
+		return false
+	}
+	m.sent = hash
+	return true
+}
+
+// saveRecords stores the records of hosts of the Space. One of a host whose delegation is not here yet is
+// left out: it comes again.
+func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) error {
+	hosts, err := r.o.Store.Hosts(ctx, r.space)
+	if err != nil {
+		return own(err)
+	}
+	stored := map[capstore.HostKey]capstore.KnownHost{}
+	for _, h := range hosts {
+		stored[h.Host] = h
+	}
+	changed := false
+	for _, b := range records {
+		rec, host, err := parseRecord(b)
+		if err != nil {
+			return err
+		}
+		h, ok := stored[host]
+		if host == r.host || !ok && host != m.host || ok && len(h.Addrs) > 0 && rec.Seq <= h.Seq {
+			continue
+		}
+		if err := r.o.Store.SaveAddrs(ctx, r.space, host, joinRecord(rec, b), rec.Seq); err != nil {
+			return own(err)
+		}
+		changed = true
+	}
+	if changed {
+		r.dialer.now(true)
+	}
+	return nil
+}

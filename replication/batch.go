@@ -1,0 +1,163 @@
+package replication
+
+import (
+	"crypto/ed25519"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// batchMessage holds bundles without what the rest of the batch, or the Space, implies.
+type batchMessage struct {
+	_       struct{}   `cbor:",toarray"`
+	Hosts   [][32]byte // in the order in which the entries first name them
+	Entries []wireBundle
+}
+
+type wireBundle struct {
+	_      struct{}    `cbor:",toarray"`
+	Host   uint64      // index into Hosts
+	Link   []wireStart // empty: follows the host's entry before it in this batch
+	At     int64
+	Sig    [ed25519.SignatureSize]byte
+	Epoch  []byte
+	Events [][]byte
+	Ops    [][]byte
+	Values [][]byte
+	Large  []wireLarge
+}
+
+// wireStart places an entry that does not follow another one of its batch.
+type wireStart struct {
+	_    struct{} `cbor:",toarray"`
+	N    uint64
+	Prev tinycloud.Hash
+}
+
+type wireLarge struct {
+	_        struct{} `cbor:",toarray"`
+	Hash     tinycloud.Hash
+	Size     int64
+	Manifest tinycloud.Hash
+}
+
+// packBundles is the one spelling of bundles on the wire.
+func packBundles(bundles []capstore.Bundle) (*batchMessage, error) {
+	m := &batchMessage{Entries: make([]wireBundle, 0, len(bundles))}
+	index := map[capstore.HostKey]int{}
+	var last []capstore.Tip
+	for i := range bundles {
+		b := &bundles[i]
+		if tinycloud.Sum(b.Epoch) != b.Entry.Epoch {
+			return nil, fmt.Errorf("bundle %d: epoch of another entry: %w", i, tinycloud.ErrInvalid)
+		}
+		h, known := index[b.Entry.Host]
+		if !known {
+			h = len(m.Hosts)
+			index[b.Entry.Host] = h
+			m.Hosts = append(m.Hosts, b.Entry.Host)
+			last = append(last, capstore.Tip{})
+		}
+		w := wireBundle{
+			Host: uint64(h), At: b.Entry.At, Sig: b.Sig, Epoch: b.Epoch, Events: b.Events, Ops: b.Ops,
+		}
+		if !known || !follows(b.Entry, last[h]) {
+			w.Link = []wireStart{{N: b.Entry.N, Prev: b.Entry.Prev}}
+		}
+		for _, v := range b.Values {
+			w.Values = append(w.Values, v.Bytes)
+		}
+		for _, l := range b.Large {
+			w.Large = append(w.Large, wireLarge{Hash: l.Hash, Size: l.Size, Manifest: l.Manifest})
+		}
+		m.Entries = append(m.Entries, w)
+		last[h] = tipOf(b.Entry)
+	}
+	return m, nil
+}
+
+func tipOf(e capstore.Entry) capstore.Tip {
+	return capstore.Tip{Host: e.Host, N: e.N, Digest: e.Digest()}
+}
+
+func follows(e capstore.Entry, t capstore.Tip) bool { return e.N == t.N+1 && e.Prev == t.Digest }
+
+// bundles gives the entries back what was left out. Only what packBundles gives is accepted; the error is
+// of class [tinycloud.ErrInvalid].
+func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]capstore.Bundle, error) {
+	bad := func(i int, what string) ([]capstore.Bundle, error) {
+		return nil, fmt.Errorf("bundle %d: %s: %w", i, what, tinycloud.ErrInvalid)
+	}
+	out := make([]capstore.Bundle, len(m.Entries))
+	last := make([]capstore.Tip, 0, len(m.Hosts))
+	seen := map[capstore.HostKey]struct{}{}
+	for i := range m.Entries {
+		w := &m.Entries[i]
+		known := w.Host < uint64(len(last))
+		if !known {
+			if w.Host != uint64(len(last)) || w.Host >= uint64(len(m.Hosts)) {
+				return bad(i, "host index")
+			}
+			host := capstore.HostKey(m.Hosts[w.Host])
+			if _, twice := seen[host]; twice {
+				return bad(i, "host listed twice")
+			}
+			seen[host] = struct{}{}
+			last = append(last, capstore.Tip{})
+		}
+		e, ok := w.entry(space, m.Hosts[w.Host], last[w.Host], known)
+		if !ok {
+			return bad(i, "link")
+		}
+		out[i] = w.bundle(e)
+		last[w.Host] = tipOf(e)
+	}
+	if len(last) != len(m.Hosts) {
+		return bad(len(m.Entries), "host without entries")
+	}
+	return out, nil
+}
+
+// entry makes the log entry; ok is false when its place is missing, or spelled out though implied.
+func (w *wireBundle) entry(space tinycloud.SpaceID, host capstore.HostKey, last capstore.Tip, known bool) (e capstore.Entry, ok bool) {
+	e = capstore.Entry{Space: space, Host: host, Epoch: tinycloud.Sum(w.Epoch), At: w.At}
+	switch len(w.Link) {
+	case 0:
+		e.N, e.Prev = last.N+1, last.Digest
+		return e, known && w.At >= 0
+	case 1:
+		e.N, e.Prev = w.Link[0].N, w.Link[0].Prev
+		if e.N == 0 && !e.Prev.IsZero() {
+			return e, false
+		}
+		return e, w.At >= 0 && (!known || !follows(e, last))
+	}
+	return e, false
+}
+
+func (w *wireBundle) bundle(e capstore.Entry) capstore.Bundle {
+	b := capstore.Bundle{Entry: e, Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops}
+	for _, v := range w.Values {
+		b.Values = append(b.Values, capstore.Value{Hash: tinycloud.Sum(v), Bytes: v})
+	}
+	for _, l := range w.Large {
+		b.Large = append(b.Large, capstore.Large{Hash: l.Hash, Size: l.Size, Manifest: l.Manifest})
+	}
+	return b
+}
+
+// sizeOf bounds from above what a bundle takes on the wire.
+func sizeOf(b *capstore.Bundle) int {
+	const entry, item, large = 150, 5, 90
+	n := entry + len(b.Epoch) + large*len(b.Large)
+	for _, group := range [][][]byte{b.Events, b.Ops} {
+		for _, x := range group {
+			n += item + len(x)
+		}
+	}
+	for _, v := range b.Values {
+		n += item + len(v.Bytes)
+	}
+	return n
+}

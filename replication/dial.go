@@ -1,0 +1,321 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	dialTimeout = 15 * time.Second
+	dialEvery   = 5 * time.Minute // longest wait before a host is dialed again
+	dialsAtOnce = 8
+	hurryEvery  = time.Second // between dials that local writes ask for
+	maxTargets  = 1024
+	addrsPerTry = 16
+)
+
+// States of a join.
+const (
+	JoinConnected   = "connected"
+	JoinUnreachable = "unreachable"
+	JoinRefused     = "refused"
+	JoinInvalid     = "invalid"
+)
+
+// dialer knows whom to dial and when.
+type dialer struct {
+	wake  chan struct{}
+	slots chan struct{}
+
+	mu      sync.Mutex
+	reload  bool                // guarded by mu; the store knows more
+	hurried time.Time           // guarded by mu
+	targets map[peer.ID]*target // guarded by mu
+}
+
+// target is a host to stay connected with.
+type target struct {
+	addrs    []ma.Multiaddr
+	joins    []string // addresses of joins that name it
+	next     time.Time
+	failures int
+	busy     bool
+}
+
+func newDialer() dialer {
+	return dialer{
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, dialsAtOnce),
+		reload: true, targets: map[peer.ID]*target{},
+	}
+}
+
+// now makes every host due; with reload, what the store knows is read before.
+func (d *dialer) now(reload bool) {
+	t := now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !reload && t.Sub(d.hurried) < hurryEvery {
+		return
+	}
+	d.hurried = t
+	d.reload = d.reload || reload
+	for _, x := range d.targets {
+		if x.next.After(t) {
+			x.next = t
+		}
+	}
+	signal(d.wake)
+}
+
+// lost makes a host due soon after its connection ended.
+func (d *dialer) lost(id peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.targets[id]
+	if x == nil {
+		return
+	}
+	if again := now().Add(backoff(x.failures+1, dialEvery)); x.next.Before(again) {
+		x.next = again
+	}
+	signal(d.wake)
+}
+
+// greeted notes how a handshake ended and returns the joins that it answers.
+func (d *dialer) greeted(id peer.ID, err error) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.targets[id]
+	if x == nil {
+		return nil
+	}
+	if err == nil {
+		x.failures = 0
+		return x.joins
+	}
+	x.failures++
+	x.next = now().Add(backoff(x.failures, dialEvery))
+	signal(d.wake)
+	return x.joins
+}
+
+// dial keeps this host connected with the others, for ever.
+func (r *Replica) dial(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.dialer.wake:
+		case <-timer.C:
+		}
+		if err := r.loadTargets(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r.log.WarnContext(ctx, "cannot read the hosts of the space", "error", err)
+			timer.Reset(time.Second)
+			continue
+		}
+		timer.Reset(r.dialDue(ctx))
+	}
+}
+
+// dialDue starts dialing the hosts that are due and returns when the next one is.
+func (r *Replica) dialDue(ctx context.Context) time.Duration {
+	t, wait := now(), dialEvery
+	for _, id := range r.dialer.ids() {
+		if r.authorised(id) != nil {
+			continue
+		}
+		ai, due := r.dialer.due(id, t)
+		if due > 0 {
+			wait = min(wait, due)
+			continue
+		}
+		select {
+		case r.dialer.slots <- struct{}{}:
+		case <-ctx.Done():
+			return wait
+		}
+		if !r.spawn(func(ctx context.Context) {
+			defer func() { <-r.dialer.slots }()
+			r.connect(ctx, ai)
+		}) {
+			<-r.dialer.slots
+			r.dialer.tried(id, nil)
+		}
+	}
+	return wait
+}
+
+func (d *dialer) ids() []peer.ID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ids := make([]peer.ID, 0, len(d.targets))
+	for id := range d.targets {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// due returns how long a host is not due; when it is, the caller dials and then calls tried.
+func (d *dialer) due(id peer.ID, t time.Time) (peer.AddrInfo, time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.targets[id]
+	if x == nil || x.busy {
+		return peer.AddrInfo{}, dialEvery
+	}
+	if wait := x.next.Sub(t); wait > 0 {
+		return peer.AddrInfo{}, wait
+	}
+	x.busy = true
+	x.next = t.Add(dialTimeout)
+	return peer.AddrInfo{ID: id, Addrs: x.addrs}, 0
+}
+
+// tried notes how dialing ended; the handshake follows when it succeeded.
+func (d *dialer) tried(id peer.ID, err error) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.targets[id]
+	if x == nil {
+		return nil
+	}
+	x.busy = false
+	if err != nil {
+		x.failures++
+		x.next = now().Add(backoff(x.failures, dialEvery))
+	}
+	signal(d.wake)
+	return x.joins
+}
+
+func (r *Replica) connect(ctx context.Context, ai peer.AddrInfo) {
+	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	err := r.net.Peer.Connect(dialCtx, ai)
+	joins := r.dialer.tried(ai.ID, err)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	r.log.DebugContext(ctx, "host does not answer", "peer", ai.ID, "error", err)
+	r.setJoins(ctx, joins, JoinUnreachable, err)
+}
+
+// met notes how the handshake with a host ended.
+func (r *Replica) met(ctx context.Context, id peer.ID, err error) {
+	joins := r.dialer.greeted(id, err)
+	if err == nil {
+		r.setJoins(ctx, joins, JoinConnected, nil)
+		return
+	}
+	r.setJoins(ctx, joins, JoinRefused, err)
+}
+
+func (r *Replica) setJoins(ctx context.Context, addrs []string, state string, cause error) {
+	for _, addr := range addrs {
+		j := capstore.Join{Addr: addr, State: state, LastTry: now()}
+		if cause != nil {
+			j.LastError = cause.Error()
+		}
+		if err := r.o.Store.SetJoin(ctx, r.space, j); err != nil && ctx.Err() == nil {
+			r.log.WarnContext(ctx, "cannot record how a join went", "error", err)
+		}
+	}
+}
+
+// loadTargets reads joins and known hosts when something may have changed.
+func (r *Replica) loadTargets(ctx context.Context) error {
+	r.dialer.mu.Lock()
+	reload := r.dialer.reload
+	r.dialer.reload = false
+	r.dialer.mu.Unlock()
+	if !reload {
+		return nil
+	}
+	hosts, err := r.o.Store.Hosts(ctx, r.space)
+	joins, joinErr := r.o.Store.Joins(ctx, r.space)
+	if err = errors.Join(err, joinErr); err != nil {
+		r.dialer.mu.Lock()
+		r.dialer.reload = true
+		r.dialer.mu.Unlock()
+		return err
+	}
+	found := targets{}
+	for _, j := range joins {
+		ai, err := peer.AddrInfoFromString(j.Addr)
+		if err == nil {
+			_, err = hostOf(ai.ID)
+		}
+		if err != nil {
+			if j.State != JoinInvalid {
+				r.setJoins(ctx, []string{j.Addr}, JoinInvalid, err)
+			}
+			continue
+		}
+		x := found.at(ai.ID)
+		x.joins = append(x.joins, j.Addr)
+		x.addrs = append(x.addrs, ai.Addrs...)
+	}
+	for _, h := range hosts {
+		if h.Self {
+			continue
+		}
+		addrs, _ := splitRecord(h.Addrs)
+		for _, a := range addrs {
+			if ai, err := peer.AddrInfoFromString(a); err == nil && ai.ID == peerOf(h.Host) {
+				x := found.at(ai.ID)
+				x.addrs = append(x.addrs, ai.Addrs...)
+			}
+		}
+	}
+	r.dialer.set(found, r.self)
+	return nil
+}
+
+type targets map[peer.ID]*target
+
+func (t targets) at(id peer.ID) *target {
+	if t[id] == nil {
+		t[id] = &target{}
+	}
+	return t[id]
+}
+
+// set takes over what was found and keeps what is known of each host.
+func (d *dialer) set(found targets, self peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, x := range found {
+		slices.SortFunc(x.addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
+		x.addrs = slices.CompactFunc(x.addrs, ma.Multiaddr.Equal)
+		x.addrs = x.addrs[:min(addrsPerTry, len(x.addrs))]
+		old := d.targets[id]
+		switch {
+		case id == self || len(x.addrs) == 0:
+		case old != nil:
+			old.addrs, old.joins = x.addrs, x.joins
+		case len(d.targets) < maxTargets:
+			d.targets[id] = x
+		}
+	}
+	for id := range d.targets {
+		if found[id] == nil {
+			delete(d.targets, id)
+		}
+	}
+}
+
+func now() time.Time { return time.Now() }

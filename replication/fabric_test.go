@@ -1,0 +1,385 @@
+package replication_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+// fabric connects endpoints in memory, with the promises that the p2p package makes: a remote in probation
+// can open the handshake only, each side authorises for itself, messages go to authorised peers.
+type fabric struct {
+	mu   sync.Mutex
+	ends map[peer.ID]*endpoint
+	cut  map[[2]peer.ID]bool
+	// lose decides over gossip messages; nil delivers all.
+	lose    func(from, to peer.ID) bool
+	traffic int // bytes of sync streams, both directions
+	running sync.WaitGroup
+}
+
+func newFabric(t *testing.T) *fabric {
+	f := &fabric{ends: map[peer.ID]*endpoint{}, cut: map[[2]peer.ID]bool{}}
+	t.Cleanup(f.running.Wait)
+	return f
+}
+
+// endpoint is one Space peer.
+type endpoint struct {
+	f     *fabric
+	id    peer.ID
+	hooks hooks
+	// fetch gives a block to a peer; nil: nothing is served.
+	fetch func(c cid.Cid) ([]byte, bool)
+	links map[peer.ID]*link // guarded by f.mu
+	seen  map[tinycloud.Hash]bool
+}
+
+type hooks struct {
+	hello        func(context.Context, network.Stream)
+	sync         func(network.Stream)
+	connected    func(peer.ID, network.Direction)
+	disconnected func(peer.ID)
+	check        func(context.Context, peer.ID, []byte) error
+}
+
+// link is one side of a connection.
+type link struct {
+	authorised bool
+	changed    chan struct{} // closed when authorised changes
+	ctx        context.Context
+	cancel     context.CancelFunc
+	ready      chan struct{} // closed when Connected returned
+	streams    map[*stream]struct{}
+}
+
+func (f *fabric) add(t *testing.T, id peer.ID, h hooks, fetch func(cid.Cid) ([]byte, bool)) *endpoint {
+	e := &endpoint{f: f, id: id, hooks: h, fetch: fetch, links: map[peer.ID]*link{}, seen: map[tinycloud.Hash]bool{}}
+	f.mu.Lock()
+	f.ends[id] = e
+	f.mu.Unlock()
+	t.Cleanup(e.close)
+	return e
+}
+
+// close leaves the network.
+func (e *endpoint) close() {
+	e.f.mu.Lock()
+	if e.f.ends[e.id] == e {
+		delete(e.f.ends, e.id)
+	}
+	var ids []peer.ID
+	for id := range e.links {
+		ids = append(ids, id)
+	}
+	e.f.mu.Unlock()
+	for _, id := range ids {
+		e.Evict(id)
+	}
+}
+
+func pair(a, b peer.ID) [2]peer.ID {
+	if a > b {
+		a, b = b, a
+	}
+	return [2]peer.ID{a, b}
+}
+
+// part cuts two peers off from each other, or connects them again.
+func (f *fabric) part(a, b peer.ID, apart bool) {
+	f.mu.Lock()
+	f.cut[pair(a, b)] = apart
+	e := f.ends[a]
+	f.mu.Unlock()
+	if apart && e != nil {
+		e.Evict(b)
+	}
+}
+
+func newLink() *link {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &link{
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel,
+		ready: make(chan struct{}), streams: map[*stream]struct{}{},
+	}
+}
+
+func (e *endpoint) Connect(_ context.Context, ai peer.AddrInfo) error {
+	f := e.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	other := f.ends[ai.ID]
+	if other == nil || f.cut[pair(e.id, ai.ID)] || f.ends[e.id] != e {
+		return errors.New("unreachable")
+	}
+	if e.links[ai.ID] != nil {
+		return nil
+	}
+	e.up(other.id, network.DirOutbound)
+	other.up(e.id, network.DirInbound)
+	return nil
+}
+
+// up adds a link. f.mu is held.
+func (e *endpoint) up(id peer.ID, dir network.Direction) {
+	l := newLink()
+	e.links[id] = l
+	e.f.running.Go(func() {
+		e.hooks.connected(id, dir)
+		close(l.ready)
+	})
+}
+
+func (e *endpoint) Evict(id peer.ID) {
+	e.f.mu.Lock()
+	other := e.f.ends[id]
+	streams := e.down(id)
+	if other != nil {
+		streams = append(streams, other.down(e.id)...)
+	}
+	e.f.mu.Unlock()
+	for _, s := range streams {
+		_ = s.Conn2.Close()
+	}
+}
+
+// down removes a link. f.mu is held.
+func (e *endpoint) down(id peer.ID) (streams []*stream) {
+	l := e.links[id]
+	if l == nil {
+		return nil
+	}
+	delete(e.links, id)
+	l.cancel()
+	for s := range l.streams {
+		streams = append(streams, s)
+	}
+	e.f.running.Go(func() {
+		<-l.ready
+		e.hooks.disconnected(id)
+	})
+	return streams
+}
+
+func (e *endpoint) Authorise(id peer.ID) {
+	e.f.mu.Lock()
+	defer e.f.mu.Unlock()
+	if l := e.links[id]; l != nil && !l.authorised {
+		l.authorised = true
+		close(l.changed)
+	}
+}
+
+func (e *endpoint) IsAuthorised(id peer.ID) bool {
+	e.f.mu.Lock()
+	defer e.f.mu.Unlock()
+	l := e.links[id]
+	return l != nil && l.authorised
+}
+
+func (e *endpoint) connected(id peer.ID) bool {
+	e.f.mu.Lock()
+	defer e.f.mu.Unlock()
+	return e.links[id] != nil
+}
+
+func (e *endpoint) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error) {
+	f := e.f
+	f.mu.Lock()
+	l, other := e.links[id], f.ends[id]
+	if l == nil || other == nil || other.links[e.id] == nil {
+		f.mu.Unlock()
+		return nil, errors.New("not connected")
+	}
+	theirs := other.links[e.id]
+	if proto != replication.HelloProtocol && !l.authorised {
+		f.mu.Unlock()
+		return nil, errors.New("not authorised")
+	}
+	if proto != replication.HelloProtocol && !theirs.authorised {
+		f.mu.Unlock()
+		select {
+		case <-theirs.changed: // as p2p, which offers the protocol again until the other side authorised
+		case <-theirs.ctx.Done():
+			return nil, errors.New("not connected")
+		case <-time.After(10 * time.Second):
+			return nil, errors.New("not authorised by the other side")
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		return e.NewStream(ctx, id, proto)
+	}
+	defer f.mu.Unlock()
+	a, b := net.Pipe()
+	count := proto != replication.HelloProtocol
+	here := &stream{Conn2: a, e: e, l: l, remote: id, count: count}
+	there := &stream{Conn2: b, e: other, l: theirs, remote: e.id, count: count}
+	l.streams[here], theirs.streams[there] = struct{}{}, struct{}{}
+	f.running.Go(func() {
+		if proto == replication.HelloProtocol {
+			other.hooks.hello(theirs.ctx, there)
+			return
+		}
+		other.hooks.sync(there)
+	})
+	return here, nil
+}
+
+// stream is one side of a net.Pipe: unbuffered, so that whoever does not read blocks who writes.
+type stream struct {
+	network.Stream
+	Conn2  net.Conn
+	e      *endpoint
+	l      *link
+	remote peer.ID
+	count  bool
+}
+
+func (s *stream) Read(p []byte) (int, error) { return s.Conn2.Read(p) }
+
+func (s *stream) Write(p []byte) (int, error) {
+	n, err := s.Conn2.Write(p)
+	if s.count {
+		s.e.f.mu.Lock()
+		s.e.f.traffic += n
+		s.e.f.mu.Unlock()
+	}
+	return n, err
+}
+
+func (s *stream) Close() error {
+	s.e.f.mu.Lock()
+	delete(s.l.streams, s)
+	s.e.f.mu.Unlock()
+	return s.Conn2.Close()
+}
+
+func (s *stream) Reset() error                       { return s.Close() }
+func (s *stream) SetDeadline(t time.Time) error      { return s.Conn2.SetDeadline(t) }
+func (s *stream) SetReadDeadline(t time.Time) error  { return s.Conn2.SetReadDeadline(t) }
+func (s *stream) SetWriteDeadline(t time.Time) error { return s.Conn2.SetWriteDeadline(t) }
+func (s *stream) Conn() network.Conn                 { return conn{remote: s.remote} }
+
+type conn struct {
+	network.Conn
+	remote peer.ID
+}
+
+func (c conn) RemotePeer() peer.ID { return c.remote }
+
+// Publish floods a message to authorised peers; who accepts it passes it on.
+func (e *endpoint) Publish(ctx context.Context, data []byte) error {
+	e.f.mu.Lock()
+	e.seen[tinycloud.Sum(data)] = true
+	e.f.mu.Unlock()
+	e.pass(ctx, "", data)
+	return nil
+}
+
+func (e *endpoint) pass(ctx context.Context, except peer.ID, data []byte) {
+	hash := tinycloud.Sum(data)
+	e.f.mu.Lock()
+	var to []*endpoint
+	for id, l := range e.links {
+		other := e.f.ends[id]
+		if !l.authorised || id == except || other == nil || other.links[e.id] == nil || !other.links[e.id].authorised {
+			continue
+		}
+		if other.seen[hash] || e.f.lose != nil && e.f.lose(e.id, id) {
+			continue
+		}
+		other.seen[hash] = true
+		to = append(to, other)
+	}
+	e.f.mu.Unlock()
+	slices.SortFunc(to, func(a, b *endpoint) int { return slices.Compare([]byte(a.id), []byte(b.id)) })
+	for _, other := range to {
+		if other.hooks.check(ctx, e.id, data) == nil {
+			other.pass(ctx, e.id, data)
+		}
+	}
+}
+
+// Fetch asks the authorised peers, as bitswap does: what none gives never comes.
+func (e *endpoint) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		return nil, errors.New("fetch without a deadline")
+	}
+	out := make(chan blocks.Block)
+	e.f.running.Go(func() {
+		defer close(out)
+		for _, c := range cids {
+			for data := e.find(c); ; data = e.find(c) {
+				if data == nil {
+					select {
+					case <-ctx.Done():
+						return
+					case <-time.After(time.Second):
+						continue
+					}
+				}
+				b, err := blocks.NewBlockWithCid(data, c)
+				if err != nil {
+					return
+				}
+				select {
+				case out <- b:
+				case <-ctx.Done():
+					return
+				}
+				break
+			}
+		}
+	})
+	return out, nil
+}
+
+func (e *endpoint) find(c cid.Cid) []byte {
+	e.f.mu.Lock()
+	var from []func(cid.Cid) ([]byte, bool)
+	for id, l := range e.links {
+		if other := e.f.ends[id]; l.authorised && other != nil && other.fetch != nil {
+			from = append(from, other.fetch)
+		}
+	}
+	e.f.mu.Unlock()
+	for _, fetch := range from {
+		if b, ok := fetch(c); ok && tinycloud.Sum(b) == tinycloud.HashOf(c) {
+			return b
+		}
+	}
+	return nil
+}
+
+func (f *fabric) sent() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.traffic
+}
+
+func (f *fabric) setLoss(lose func(from, to peer.ID) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lose = lose
+}
+
+var (
+	_ replication.Peer      = (*endpoint)(nil)
+	_ replication.Blocks    = (*endpoint)(nil)
+	_ replication.Publisher = (*endpoint)(nil)
+	_ io.ReadWriter         = (*stream)(nil)
+)

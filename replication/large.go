@@ -1,0 +1,245 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// source is what a host says of a value: how long it is and which manifest lists its chunks.
+type source struct {
+	peer     capstore.HostKey
+	manifest tinycloud.Hash
+	size     int64
+}
+
+// locateAll completes what is known of values by asking one host after the other. Those that no host has
+// get the size -1.
+func (r *Replica) locateAll(ctx context.Context, group []job) []job {
+	var open []int
+	for i, j := range group {
+		if j.src.size == 0 {
+			group[i].src.size = -1
+			open = append(open, i)
+		}
+	}
+	hosts := r.partners()
+	for k := range hosts {
+		if len(open) == 0 {
+			break
+		}
+		m := hosts[(k+group[open[0]].Tries)%len(hosts)]
+		hashes := make([]tinycloud.Hash, len(open))
+		for n, i := range open {
+			hashes[n] = group[i].Hash
+		}
+		found := r.locate(ctx, m, hashes)
+		var left []int
+		for n, i := range open {
+			if found == nil || found[n].size < 0 || r.wants.banned(ban{value: group[i].Hash, peer: m.host}) {
+				left = append(left, i)
+				continue
+			}
+			group[i].src = found[n]
+		}
+		open = left
+	}
+	return group
+}
+
+// fetchLarge fetches a value that is longer than a block from one source after the other. What a source
+// said is a hint: a manifest that gives another value is not used again.
+func (r *Replica) fetchLarge(ctx context.Context, j job) error {
+	err := fmt.Errorf("value %s: no host says how to fetch it: %w", j.Hash, tinycloud.ErrUnavailable)
+	if !j.src.manifest.IsZero() {
+		if err = r.try(ctx, j.Hash, j.src); err == nil {
+			return nil
+		}
+	}
+	tried := []tinycloud.Hash{j.src.manifest}
+	for _, m := range r.partners() {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if r.wants.banned(ban{value: j.Hash, peer: m.host}) {
+			continue
+		}
+		found := r.locate(ctx, m, []tinycloud.Hash{j.Hash})
+		if found == nil || found[0].size <= blockSize || slices.Contains(tried, found[0].manifest) {
+			continue
+		}
+		tried = append(tried, found[0].manifest)
+		if err = r.try(ctx, j.Hash, found[0]); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// try fetches from one source and bans it if it lied.
+func (r *Replica) try(ctx context.Context, value tinycloud.Hash, src source) error {
+	key := ban{value: value, manifest: src.manifest}
+	if r.wants.banned(key) {
+		return fmt.Errorf("value %s: manifest %s gives another: %w", value, src.manifest, tinycloud.ErrUnavailable)
+	}
+	err := r.assemble(ctx, value, src)
+	if !errors.Is(err, tinycloud.ErrForged) && !errors.Is(err, tinycloud.ErrInvalid) {
+		return err
+	}
+	r.log.WarnContext(ctx, "manifest does not give the value", "value", value, "host", src.peer, "error", err)
+	r.wants.ban(key)
+	if src.peer != (capstore.HostKey{}) {
+		r.wants.ban(ban{value: value, peer: src.peer})
+	}
+	return err
+}
+
+// locate asks a peer how to fetch values; nil when it does not answer.
+func (r *Replica) locate(ctx context.Context, m *remote, hashes []tinycloud.Hash) []source {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	answer, err := r.ask(ctx, m, &message{Locate: &locateMessage{Hashes: hashes}}, maxRequest)
+	if err == nil && (answer.Located == nil || len(answer.Located.Values) != len(hashes)) {
+		err = fmt.Errorf("answer to locate: %w", tinycloud.ErrInvalid)
+	}
+	if err != nil {
+		r.judge(ctx, m, err)
+		return nil
+	}
+	out := make([]source, len(hashes))
+	for i, l := range answer.Located.Values {
+		out[i] = source{peer: m.host, manifest: l.Manifest, size: l.Size}
+	}
+	return out
+}
+
+// ask opens a stream for one request and its answer.
+func (r *Replica) ask(ctx context.Context, m *remote, request *message, limit int) (*message, error) {
+	s, err := r.net.Peer.NewStream(ctx, m.id, SyncProtocol)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	f := newFramer(s, limit, syncStall, r.o.Metrics.bytes("request"))
+	answer := (*message)(nil)
+	if err = f.put(request); err == nil {
+		answer, err = f.get()
+	}
+	if err != nil {
+		_ = s.Reset()
+		return nil, err
+	}
+	return answer, s.Close()
+}
+
+// assemble fetches a manifest and the chunks it lists. What came stays for the next attempt.
+func (r *Replica) assemble(ctx context.Context, value tinycloud.Hash, src source) error {
+	const held = 2 * chunkGroup * blockSize
+	if err := r.o.Memory.Acquire(ctx, held); err != nil {
+		return err
+	}
+	defer r.o.Memory.Release(held)
+	manifest, err := r.fetchBlock(ctx, src.manifest.CID(tinycloud.CBORCodec))
+	if err != nil {
+		return err
+	}
+	a, err := r.o.Values.Assemble(ctx, r.space, value, src.size, manifest)
+	if err != nil {
+		return err
+	}
+	if err := r.fetchChunks(ctx, a); err != nil {
+		if errors.Is(err, tinycloud.ErrForged) || errors.Is(err, tinycloud.ErrInvalid) {
+			return errors.Join(err, a.Discard())
+		}
+		return errors.Join(err, a.Close())
+	}
+	if err := a.Finish(ctx); err != nil {
+		return err
+	}
+	return r.o.Store.Arrived(ctx, r.space, value, src.size, nil)
+}
+
+func (r *Replica) fetchBlock(ctx context.Context, c cid.Cid) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	came, err := r.net.Blocks.Fetch(ctx, []cid.Cid{c})
+	if err != nil {
+		return nil, err
+	}
+	for b := range came {
+		if tinycloud.Sum(b.RawData()) == tinycloud.HashOf(c) {
+			return b.RawData(), nil
+		}
+	}
+	return nil, fmt.Errorf("block %s: no host gave it: %w", c, tinycloud.ErrUnavailable)
+}
+
+// fetchChunks fetches what an assembly lacks, the next group while the one before is written.
+func (r *Replica) fetchChunks(ctx context.Context, a Assembly) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type group struct {
+		hashes []tinycloud.Hash
+		came   <-chan blocks.Block
+	}
+	missing := a.Missing()
+	start := func() (g group, err error) {
+		g.hashes = missing[:min(chunkGroup, len(missing))]
+		missing = missing[len(g.hashes):]
+		if len(g.hashes) == 0 {
+			return g, nil
+		}
+		cids := make([]cid.Cid, len(g.hashes))
+		for i, h := range g.hashes {
+			cids[i] = h.CID(tinycloud.RawCodec)
+		}
+		ctx, cancel := context.WithTimeout(ctx, groupTimeout)
+		context.AfterFunc(ctx, cancel)
+		g.came, err = r.net.Blocks.Fetch(ctx, cids)
+		return g, err
+	}
+	current, err := start()
+	for err == nil && len(current.hashes) > 0 {
+		var next group
+		if next, err = start(); err != nil {
+			break
+		}
+		if err = putChunks(ctx, a, current.came, len(current.hashes)); err == nil {
+			current = next
+		}
+	}
+	return err
+}
+
+// putChunks writes n chunks as they come.
+func putChunks(ctx context.Context, a Assembly, came <-chan blocks.Block, n int) error {
+	stall := time.NewTimer(chunkStall)
+	defer stall.Stop()
+	for n > 0 {
+		select {
+		case b, ok := <-came:
+			if !ok {
+				return fmt.Errorf("%d chunks did not come: %w", n, tinycloud.ErrUnavailable)
+			}
+			if err := a.PutChunk(tinycloud.HashOf(b.Cid()), b.RawData()); err != nil {
+				return err
+			}
+			n--
+			stall.Reset(chunkStall)
+		case <-stall.C:
+			return fmt.Errorf("%d chunks did not come for %s: %w", n, chunkStall, tinycloud.ErrUnavailable)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

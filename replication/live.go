@@ -1,0 +1,375 @@
+package replication
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	maxOut        = 1024    // own bundles waiting to be published; the rest is only announced
+	maxIn         = 4096    // messages from peers waiting to be applied
+	maxInBytes    = 4 << 20 // and the bytes in them
+	applyAtOnce   = 256     // bundles of one transaction
+	applyAttempts = 4       // transactions for what was queued, when some of it does not fit
+	envelope      = 64      // bytes around the bundles of a message
+	entrySigned   = "tinycloud/hostlog/1"
+)
+
+// outbox is what this host has to tell the others.
+type outbox struct {
+	wake chan struct{}
+
+	mu       sync.Mutex
+	bundles  []capstore.Bundle                    // guarded by mu
+	announce map[capstore.HostKey]capstore.Bundle // guarded by mu; entry and signature only
+}
+
+func (o *outbox) add(bundles []capstore.Bundle) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, b := range bundles {
+		if len(o.bundles) < maxOut {
+			o.bundles = append(o.bundles, b)
+		} else {
+			o.mention(b)
+		}
+	}
+	signal(o.wake)
+}
+
+// mention puts a bundle's entry in place of an earlier one of its host. o.mu is held.
+func (o *outbox) mention(b capstore.Bundle) {
+	if o.announce == nil {
+		o.announce = map[capstore.HostKey]capstore.Bundle{}
+	}
+	if _, known := o.announce[b.Entry.Host]; known || len(o.announce) < maxAnnounced {
+		o.announce[b.Entry.Host] = capstore.Bundle{Entry: b.Entry, Sig: b.Sig}
+	}
+}
+
+func (o *outbox) take() (bundles []capstore.Bundle, announce map[capstore.HostKey]capstore.Bundle) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	bundles, announce = o.bundles, o.announce
+	o.bundles, o.announce = nil, nil
+	return bundles, announce
+}
+
+// learned tells the other peers, if there are any, about entries that came by a stream: gossip is how a
+// host that is connected to this one alone hears of them soon.
+func (r *Replica) learned(bundles []capstore.Bundle) {
+	r.dialer.now(true)
+	if len(r.partners()) < 2 {
+		return
+	}
+	r.live.mu.Lock()
+	defer r.live.mu.Unlock()
+	for _, b := range bundles {
+		r.live.mention(b)
+	}
+	signal(r.live.wake)
+}
+
+// publish sends what the outbox holds as soon as there is something.
+func (r *Replica) publish(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.live.wake:
+		}
+		bundles, announce := r.live.take()
+		messages, large := packLive(bundles)
+		for _, b := range large {
+			if announce == nil {
+				announce = map[capstore.HostKey]capstore.Bundle{}
+			}
+			announce[b.Entry.Host] = b
+		}
+		if len(announce) > 0 {
+			messages = append(messages, announcement(announce))
+		}
+		for _, m := range messages {
+			data, err := wire.encode(m)
+			if err == nil && len(data) > maxGossip {
+				err = fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrTooLarge)
+			}
+			if err == nil {
+				err = r.net.Topic.Publish(ctx, data)
+			}
+			if err != nil && ctx.Err() == nil { // the next round of sync repairs it
+				r.log.WarnContext(ctx, "cannot publish", "error", err)
+			}
+			r.o.Metrics.gossip.WithLabelValues("sent").Inc()
+		}
+	}
+}
+
+// packLive puts bundles into as few messages as they fit. Those that fit none, even without their values,
+// are returned as large.
+func packLive(bundles []capstore.Bundle) (messages []message, large []capstore.Bundle) {
+	var now []capstore.Bundle
+	size := envelope
+	flush := func() {
+		if len(now) == 0 {
+			return
+		}
+		if m, err := packBundles(now); err == nil {
+			messages = append(messages, message{Batch: m})
+		} else {
+			large = append(large, now...)
+		}
+		now, size = nil, envelope
+	}
+	for _, b := range bundles {
+		b = light(b)
+		const host = 34 // its key in the message's table
+		n := sizeOf(&b) + host
+		if n > maxGossip-envelope {
+			large = append(large, b)
+			continue
+		}
+		if size+n > maxGossip || len(now) == applyAtOnce {
+			flush()
+		}
+		now = append(now, b)
+		size += n
+	}
+	flush()
+	return messages, large
+}
+
+// light leaves out the values that do not travel by gossip and says how long they are.
+func light(b capstore.Bundle) capstore.Bundle {
+	var values []capstore.Value
+	hints, given := slices.Clone(b.Large), len(b.Large)
+	for _, v := range b.Values {
+		if len(v.Bytes) <= inlineLimit {
+			values = append(values, v)
+		} else {
+			hints = append(hints, capstore.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
+		}
+	}
+	all := b.Values
+	b.Values, b.Large = values, hints
+	if sizeOf(&b) > maxGossip-2*envelope {
+		b.Values, b.Large = nil, slices.Clone(b.Large[:given])
+		for _, v := range all {
+			b.Large = append(b.Large, capstore.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
+		}
+	}
+	return b
+}
+
+func announcement(entries map[capstore.HostKey]capstore.Bundle) message {
+	m := &announceMessage{}
+	for _, b := range entries {
+		if len(m.Entries) == maxAnnounced {
+			break
+		}
+		m.Entries = append(m.Entries, announcedEntry{Entry: b.Entry.Encode(), Sig: b.Sig[:]})
+	}
+	return message{Announce: m}
+}
+
+// inbox is what peers sent by gossip and is not applied yet.
+type inbox struct {
+	wake chan struct{}
+
+	mu    sync.Mutex
+	items []inItem // guarded by mu
+	bytes int      // guarded by mu
+}
+
+type inItem struct {
+	from    *remote
+	bundles []capstore.Bundle
+	tips    []capstore.Tip
+	size    int
+}
+
+func (q *inbox) add(it inItem) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) >= maxIn || q.bytes+it.size > maxInBytes {
+		return false
+	}
+	q.items = append(q.items, it)
+	q.bytes += it.size
+	signal(q.wake)
+	return true
+}
+
+// take returns items with at most applyAtOnce bundles together, or one with more.
+func (q *inbox) take() []inItem {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, bundles := 0, 0
+	for n < len(q.items) && (n == 0 || bundles+len(q.items[n].bundles) <= applyAtOnce) {
+		bundles += len(q.items[n].bundles)
+		q.bytes -= q.items[n].size
+		n++
+	}
+	items := q.items[:n:n]
+	q.items = q.items[n:]
+	if len(q.items) == 0 {
+		q.items = nil
+	}
+	return items
+}
+
+// Check judges a gossip message by its bytes and queues it; from is the peer that handed it over. Errors
+// of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] say that no honest host made it (reject it);
+// others that it should not be passed on for now (ignore it).
+func (r *Replica) Check(_ context.Context, from peer.ID, data []byte) error {
+	outcome := "accepted"
+	defer func() { r.o.Metrics.gossip.WithLabelValues(outcome).Inc() }()
+	m := r.authorised(from)
+	if m == nil {
+		outcome = "ignored"
+		return fmt.Errorf("gossip from a peer without authority: %w", tinycloud.ErrUnauthorized)
+	}
+	it, err := r.read(data)
+	if err != nil {
+		outcome = "rejected"
+		r.o.Metrics.refuse("gossip")
+		return err
+	}
+	it.from = m
+	if !m.rate.AllowN(now(), max(1, len(it.bundles))) {
+		outcome = "limited"
+		r.gap(m)
+		return fmt.Errorf("gossip of %s: %w", from, tinycloud.ErrBusy)
+	}
+	if !r.inbox.add(it) {
+		outcome = "overflow"
+		r.gap(m)
+	}
+	return nil
+}
+
+func (r *Replica) read(data []byte) (it inItem, err error) {
+	if len(data) > maxGossip {
+		return it, fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrInvalid)
+	}
+	it.size = len(data) + 512 // what it takes in memory
+	m, err := decodeMessage(data)
+	switch {
+	case err != nil:
+		return it, err
+	case m.Announce != nil:
+		it.tips, err = r.announced(m.Announce)
+		return it, err
+	case m.Batch == nil || len(m.Batch.Entries) == 0 || len(m.Batch.Entries) > applyAtOnce:
+		return it, fmt.Errorf("gossip message of no kind: %w", tinycloud.ErrInvalid)
+	}
+	if it.bundles, err = m.Batch.bundles(r.space); err != nil {
+		return it, err
+	}
+	for i := range it.bundles {
+		if err := r.o.Check(r.space, &it.bundles[i]); err != nil {
+			return it, err
+		}
+	}
+	return it, nil
+}
+
+func (r *Replica) announced(m *announceMessage) ([]capstore.Tip, error) {
+	tips := make([]capstore.Tip, 0, len(m.Entries))
+	for _, a := range m.Entries {
+		e, err := capstore.DecodeEntry(a.Entry)
+		if err != nil {
+			return nil, err
+		}
+		if e.Space != r.space {
+			return nil, fmt.Errorf("announced entry of another space: %w", tinycloud.ErrInvalid)
+		}
+		t := tipOf(e)
+		if !ed25519.Verify(e.Host[:], append([]byte(entrySigned), t.Digest[:]...), a.Sig) {
+			return nil, fmt.Errorf("announced entry %d of %s: signature: %w", e.N, e.Host, tinycloud.ErrForged)
+		}
+		tips = append(tips, t)
+	}
+	return tips, nil
+}
+
+// applyLive applies what gossip brings as soon as it comes, as much at once as waits.
+func (r *Replica) applyLive(ctx context.Context) error {
+	for {
+		items := r.inbox.take()
+		if len(items) == 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-r.inbox.wake:
+			}
+			continue
+		}
+		var bundles []capstore.Bundle
+		var from []*remote
+		for _, it := range items {
+			if len(it.tips) > 0 {
+				r.hear(ctx, it)
+			}
+			r.wants.hints(it.from.host, it.bundles)
+			for _, b := range it.bundles {
+				bundles, from = append(bundles, b), append(from, it.from)
+			}
+		}
+		r.applyAll(ctx, bundles, from)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// hear asks the peer that passed an announcement on for what is not here.
+func (r *Replica) hear(ctx context.Context, it inItem) {
+	have, err := r.o.Store.Have(ctx, r.space, it.tips)
+	if err != nil || lacks(it.tips, have) {
+		r.gap(it.from)
+	}
+}
+
+// applyAll applies bundles in order and skips those that do not fit; a stream brings what they lack.
+func (r *Replica) applyAll(ctx context.Context, bundles []capstore.Bundle, from []*remote) {
+	for range applyAttempts {
+		if len(bundles) == 0 {
+			return
+		}
+		a, err := r.o.Store.Apply(ctx, r.space, bundles)
+		r.o.Metrics.applied(a)
+		if a.Covered == len(bundles) && err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		i := min(a.Covered, len(bundles)-1)
+		switch {
+		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
+			// Bytes alone did not show it, so the peer that passed it on is not to blame, but its author.
+			r.log.WarnContext(ctx, "host signed what does not fit", "host", bundles[i].Entry.Host, "error", err)
+		case err != nil:
+			r.log.WarnContext(ctx, "cannot apply gossip", "error", err)
+			r.gap(from[i])
+			return
+		case a.Parked: // the next regular round brings it again
+		default:
+			r.gap(from[i])
+		}
+		bundles, from = bundles[i+1:], from[i+1:]
+	}
+	for _, m := range from {
+		r.gap(m)
+	}
+}

@@ -1,0 +1,56 @@
+package replication
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// Metrics counts what the replicas of a node do together. Register [Metrics.Collectors] once.
+type Metrics struct {
+	traffic *prometheus.CounterVec // bytes by kind and direction
+	entries *prometheus.CounterVec // log entries from peers by outcome
+	refusal *prometheus.CounterVec // refusals by layer
+	gossip  *prometheus.CounterVec // gossip messages by outcome
+	values  *prometheus.CounterVec // fetches of values by outcome
+}
+
+// NewMetrics returns counters at zero.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tinycloud", Name: name, Help: help}, labels)
+	}
+	return &Metrics{
+		traffic: counter("sync_bytes_total", "Bytes of handshakes and sync streams.", "kind", "direction"),
+		entries: counter("sync_entries_total", "Log entries that peers sent.", "outcome"),
+		refusal: counter("refused_total", "Peers and messages refused.", "layer"),
+		gossip:  counter("gossip_messages_total", "Gossip messages.", "outcome"),
+		values:  counter("fetched_values_total", "Values fetched from peers.", "outcome"),
+	}
+}
+
+// Collectors returns everything that is counted.
+func (m *Metrics) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.traffic, m.entries, m.refusal, m.gossip, m.values}
+}
+
+func (m *Metrics) bytes(kind string) func(in, out int) {
+	received, sent := m.traffic.WithLabelValues(kind, "in"), m.traffic.WithLabelValues(kind, "out")
+	return func(in, out int) {
+		received.Add(float64(in))
+		sent.Add(float64(out))
+	}
+}
+
+func (m *Metrics) applied(a capstore.Applied) {
+	m.entries.WithLabelValues("new").Add(float64(a.New))
+	m.entries.WithLabelValues("duplicate").Add(float64(a.Duplicate))
+	if a.Gap {
+		m.entries.WithLabelValues("gap").Inc()
+	}
+	if a.Parked {
+		m.entries.WithLabelValues("parked").Inc()
+	}
+}
+
+func (m *Metrics) refuse(layer string) { m.refusal.WithLabelValues(layer).Inc() }

@@ -1,0 +1,223 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	syncStall   = 30 * time.Second // without a byte or an answer, a stream is given up
+	syncWindow  = 4                // batches sent and not yet durable
+	inlineLimit = 4 << 10          // bytes of a value that travels with its operation
+	syncTurn    = 10 * time.Second // of one peer's stream while others wait for theirs
+)
+
+// errTurn ends a stream early because other peers wait for their turn; what came is durable.
+var errTurn = errors.New("turn is over")
+
+// errWait says that another stream is catching this Space up; its end wakes the peer again.
+var errWait = errors.New("another stream is catching up")
+
+// round compares tips with a peer and takes what this side lacks. complete means that everything the peer
+// had when it answered is durable here.
+func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err error) {
+	s, err := r.net.Peer.NewStream(ctx, m.id, SyncProtocol)
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if err != nil {
+			_ = s.Reset()
+			return
+		}
+		_ = s.Close()
+	}()
+	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
+	f := newFramer(s, maxFrame, syncStall, r.o.Metrics.bytes("pull"))
+	ours, err := r.o.Store.Tips(ctx, r.space)
+	if err != nil {
+		return false, own(err)
+	}
+	if err := f.put(&message{Open: &openMessage{Now: nowMillis(), Hash: hashTips(ours)}}); err != nil {
+		return false, err
+	}
+	first, err := f.get()
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case first.Same != nil:
+		r.clock(m, first.Same.Now)
+		r.equal(ctx, m, first.Same.Joining)
+		return true, nil
+	case first.Tips != nil:
+		r.clock(m, first.Tips.Now)
+		theirs, err := readTips(f, first)
+		if err != nil {
+			return false, err
+		}
+		return r.take(ctx, m, f, ours, theirs)
+	}
+	return false, fmt.Errorf("answer to open: %w", tinycloud.ErrInvalid)
+}
+
+func readTips(f *framer, m *message) ([]capstore.Tip, error) {
+	var tips []capstore.Tip
+	for {
+		var err error
+		if tips, err = unpackTips(tips, m.Tips.Tips); err != nil || !m.Tips.More {
+			return tips, err
+		}
+		if m, err = f.get(); err != nil {
+			return nil, err
+		}
+		if m.Tips == nil {
+			return nil, fmt.Errorf("page of tips: %w", tinycloud.ErrInvalid)
+		}
+	}
+}
+
+// take tells the peer what is here and applies what it sends.
+func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []capstore.Tip) (bool, error) {
+	turn, err := r.turn(m)
+	if err != nil {
+		return false, errors.Join(err, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
+	}
+	defer turn()
+	if err := r.o.Memory.Acquire(ctx, maxJoined); err != nil {
+		return false, err
+	}
+	defer r.o.Memory.Release(maxJoined)
+	have, err := r.o.Store.Have(ctx, r.space, theirs)
+	if err != nil {
+		return false, own(err)
+	}
+	if !lacks(theirs, have) {
+		r.equal(ctx, m, true)
+		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
+	}
+	err = pages(have, func(page []wireTip, more bool) error {
+		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead(ours, theirs)}})
+	})
+	if err != nil {
+		return false, err
+	}
+	return r.drain(ctx, m, f)
+}
+
+// drain applies batches until the peer is done. One goroutine reads and decodes while another applies and
+// acknowledges.
+func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	batches := make(chan []capstore.Bundle, syncWindow)
+	var end *stateMessage
+	g.Go(func() (err error) {
+		defer close(batches)
+		end, err = r.receive(ctx, f, batches)
+		return err
+	})
+	g.Go(func() error {
+		var durable uint64
+		began := time.Now()
+		for b := range batches {
+			if err := r.applyBatch(ctx, m, b); err != nil {
+				return err
+			}
+			durable++
+			if err := f.put(&message{Ack: &ackMessage{Durable: durable}}); err != nil {
+				return err
+			}
+			if time.Since(began) > syncTurn && r.othersWait() {
+				return errTurn
+			}
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return false, err
+	}
+	r.equal(ctx, m, end.Joining)
+	return true, nil
+}
+
+// receive decodes frames into batches until the peer is done or the context ends.
+func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capstore.Bundle) (*stateMessage, error) {
+	stop := context.AfterFunc(ctx, func() { _ = f.d.SetReadDeadline(past()) })
+	defer stop()
+	var parts joiner
+	for {
+		m, err := f.get()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.Part != nil {
+			if m, err = parts.add(m.Part); err != nil {
+				return nil, err
+			}
+			if m == nil {
+				continue
+			}
+		}
+		switch {
+		case m.Done != nil && parts.b == nil:
+			return m.Done, nil
+		case m.Batch == nil || parts.b != nil:
+			return nil, fmt.Errorf("frame in a stream of batches: %w", tinycloud.ErrInvalid)
+		}
+		bundles, err := m.Batch.bundles(r.space)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case batches <- bundles:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// applyBatch makes a batch durable, all of it or an error.
+func (r *Replica) applyBatch(ctx context.Context, m *remote, bundles []capstore.Bundle) error {
+	if len(bundles) == 0 {
+		return fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
+	}
+	r.wants.hints(m.host, bundles)
+	a, err := r.o.Store.Apply(ctx, r.space, bundles)
+	r.o.Metrics.applied(a)
+	if a.New > 0 {
+		r.learned(bundles[:a.Covered])
+	}
+	switch {
+	case err != nil:
+		return err
+	case a.Covered == len(bundles):
+		return nil
+	case a.Parked:
+		return fmt.Errorf("entry of the future, durable when due: %w", tinycloud.ErrUnavailable)
+	}
+	// It said that parents come first.
+	return fmt.Errorf("%d of %d bundles build on what was not sent: %w", len(bundles)-a.Covered, len(bundles), tinycloud.ErrUnavailable)
+}
+
+// own keeps an error of this node's own parts from looking like the peer's offence.
+func own(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("store: %v", err) //nolint:errorlint // the class must not pass
+}
+
+// past is a deadline that interrupts at once.
+func past() time.Time { return time.Unix(1, 0) }
+
+func nowMillis() int64 { return time.Now().UnixMilli() }

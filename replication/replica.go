@@ -1,0 +1,380 @@
+package replication
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// Peer is this Space's presence in the network; *p2p.Peer is one.
+type Peer interface {
+	Connect(ctx context.Context, ai peer.AddrInfo) error
+	NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error)
+	Authorise(id peer.ID)
+	IsAuthorised(id peer.ID) bool
+	Evict(id peer.ID)
+}
+
+// Blocks fetches blocks from the authorised peers, each checked against its CID; *p2p.Peer does. The
+// channel is closed when all came or ctx, which has a deadline, ends.
+type Blocks interface {
+	Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error)
+}
+
+// Publisher sends a gossip message to the authorised peers; *p2p.Topic does.
+type Publisher interface {
+	Publish(ctx context.Context, data []byte) error
+}
+
+// Net is the network of a running [Replica].
+type Net struct {
+	Peer   Peer
+	Blocks Blocks
+	Topic  Publisher
+}
+
+// Log is the history of Spaces.
+type Log interface {
+	// Tips returns every branch's last entry.
+	Tips(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Tip, error)
+	// Have returns what to tell a peer whose tips are theirs: each of them that is stored here and, for a
+	// log with one that is not, this node's own tips of that log and entries before them at growing
+	// distances, so that a fork costs no more than a part of what follows it.
+	Have(ctx context.Context, space tinycloud.SpaceID, theirs []capstore.Tip) ([]capstore.Tip, error)
+	// Missing yields the entries that have does not cover, parents first. Tips of have that are unknown
+	// here are ignored. Values up to maxInline bytes come with the entries that still need them.
+	Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error
+	// Apply verifies bundles and makes them durable.
+	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []capstore.Bundle) (capstore.Applied, error)
+}
+
+// Hosts is what is known of the hosts of a Space.
+type Hosts interface {
+	// HostChain returns this node's host delegation and its proofs.
+	HostChain(ctx context.Context, space tinycloud.SpaceID) ([][]byte, error)
+	// VerifyHost checks a chain offline and returns when it ends; a zero time means never.
+	VerifyHost(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, chain [][]byte) (time.Time, error)
+	Hosts(ctx context.Context, space tinycloud.SpaceID) ([]capstore.KnownHost, error)
+	// SaveAddrs keeps how to reach a host; a record with a lower seq than the stored one is ignored.
+	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, addrs []string, seq uint64) error
+	Seen(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey) error
+}
+
+// Wants are the values that are known but not here.
+type Wants interface {
+	// Wants returns those that are due.
+	Wants(ctx context.Context, space tinycloud.SpaceID, limit int) ([]capstore.Want, error)
+	// Arrived ends a want: the value is inline, or, when that is nil, in the block store.
+	Arrived(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error
+	WantFailed(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, retryAt time.Time) error
+	// Hurry makes all of them due.
+	Hurry(ctx context.Context, space tinycloud.SpaceID) error
+}
+
+// Membership is how this node came to a Space, and whether it has its history.
+type Membership interface {
+	Joins(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Join, error)
+	SetJoin(ctx context.Context, space tinycloud.SpaceID, join capstore.Join) error
+	Synced(ctx context.Context, space tinycloud.SpaceID) error
+	Joining(ctx context.Context, space tinycloud.SpaceID) (bool, error)
+}
+
+// Store is the authority; *capstore.Store is one.
+type Store interface {
+	Log
+	Hosts
+	Wants
+	Membership
+}
+
+// Values stores what was fetched; the node makes one of its block store.
+type Values interface {
+	// PutValue stores a value of one block.
+	PutValue(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, b []byte) error
+	// Assemble begins, or takes up, a value listed by a manifest block. The error is of class
+	// [tinycloud.ErrInvalid] when the block is no manifest, or one of another size.
+	Assemble(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64, manifest []byte) (Assembly, error)
+	// Locate returns the size and manifest of a value that is here, a zero manifest for a value of one
+	// block; the error is of class [tinycloud.ErrNotFound] when it is not.
+	Locate(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (int64, tinycloud.Hash, error)
+}
+
+// Assembly is a value on its way; *blockstore.Assembly is one.
+type Assembly interface {
+	// Missing returns the chunks still to come, in order.
+	Missing() []tinycloud.Hash
+	PutChunk(chunk tinycloud.Hash, b []byte) error
+	// Finish is of class [tinycloud.ErrForged] when the whole is another value; it is discarded then.
+	Finish(ctx context.Context) error
+	Close() error
+	Discard() error
+}
+
+// Options of a [Replica]. Space, Key, Store and Values are required.
+type Options struct {
+	Space  tinycloud.SpaceID
+	Key    ed25519.PrivateKey // this node's key of the Space
+	Store  Store
+	Values Values
+	// InlineLimit is the size in bytes up to which a value is kept by the store; 0 means 64 KiB.
+	InlineLimit int
+	// Addrs returns the Space's own addresses, each with the Space peer at its end. Nil or none: this host
+	// is not dialed.
+	Addrs func() []ma.Multiaddr
+	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
+	Check func(tinycloud.SpaceID, *capstore.Bundle) error
+	// Memory bounds, in bytes, what the streams and assemblies of all Spaces hold at once; nil: 64 MiB for
+	// this one.
+	Memory  *semaphore.Weighted
+	Metrics *Metrics // nil: not counted
+	Log     *slog.Logger
+}
+
+// MemoryLimit is the usual size of [Options].Memory, in bytes.
+const MemoryLimit = 64 << 20
+
+// Bounds of what waits.
+const (
+	maxRemotes     = 256
+	maxJobs        = 1024
+	streamsPerPeer = 16
+	streamsPerSec  = 50
+)
+
+// Replica is one Space on this node. Its methods may be called from several goroutines, before, while and
+// after Run runs; none but Run and Fetch blocks.
+type Replica struct {
+	o     Options
+	space tinycloud.SpaceID
+	self  peer.ID
+	host  capstore.HostKey
+	log   *slog.Logger
+
+	started chan struct{} // closed when net is set
+	stopped chan struct{} // closed when Run ends
+	net     Net
+
+	jobs     jobs
+	live     outbox
+	inbox    inbox
+	dialer   dialer
+	wants    wanted
+	offences offences
+	records  ownRecord
+
+	mu      sync.Mutex            // guards what follows
+	remotes map[peer.ID]*remote   // connected ones
+	proofs  map[peer.ID]time.Time // authorised ones, and when that ends
+	seen    map[capstore.HostKey]sighting
+	joining bool
+	turnOf  *remote              // whose stream is catching us up
+	waiting map[*remote]struct{} // whose turn has not come
+}
+
+type sighting struct {
+	at    time.Time // last time it was connected or answered
+	saved time.Time // last time that was stored
+	skew  time.Duration
+}
+
+// New returns a replica that does nothing until it runs.
+func New(o Options) (*Replica, error) {
+	if o.Space.IsZero() || len(o.Key) != ed25519.PrivateKeySize || o.Store == nil || o.Values == nil {
+		return nil, fmt.Errorf("replica without space, key, store or values: %w", tinycloud.ErrInvalid)
+	}
+	if o.InlineLimit == 0 {
+		o.InlineLimit = 64 << 10
+	}
+	if o.Check == nil {
+		o.Check = capstore.CheckBundle
+	}
+	if o.Memory == nil {
+		o.Memory = semaphore.NewWeighted(MemoryLimit)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	host := capstore.HostKey(o.Key.Public().(ed25519.PublicKey))
+	return &Replica{
+		o: o, space: o.Space, self: peerOf(host), host: host, log: o.Log.With("space", o.Space),
+		started: make(chan struct{}), stopped: make(chan struct{}),
+		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
+		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
+		offences: offences{m: map[capstore.HostKey]*offence{}},
+		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
+		seen: map[capstore.HostKey]sighting{}, waiting: map[*remote]struct{}{},
+	}, nil
+}
+
+// Run replicates until the context ends, and returns when every goroutine is gone. It may be called once.
+// The caller has joined [Topic] with [Replica.Check] and registered [Replica.ServeSync],
+// [Replica.ServeHello], [Replica.Connected] and [Replica.Disconnected].
+func (r *Replica) Run(ctx context.Context, n Net) error {
+	if n.Peer == nil || n.Blocks == nil || n.Topic == nil {
+		return fmt.Errorf("replica without a network: %w", tinycloud.ErrInvalid)
+	}
+	joining, err := r.o.Store.Joining(ctx, r.space)
+	if err != nil {
+		close(r.stopped)
+		return err
+	}
+	r.mu.Lock()
+	r.joining, r.net = joining, n
+	r.mu.Unlock()
+	close(r.started)
+	defer close(r.stopped)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.supervise(ctx, g) })
+	for _, loop := range []func(context.Context) error{r.publish, r.applyLive, r.dial, r.fetchWants} {
+		g.Go(func() error { return loop(ctx) })
+	}
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// supervise starts what callbacks asked for.
+func (r *Replica) supervise(ctx context.Context, g *errgroup.Group) error {
+	for {
+		for _, job := range r.jobs.take() {
+			g.Go(func() error {
+				job(ctx)
+				return nil
+			})
+		}
+		select {
+		case <-ctx.Done():
+			for _, job := range r.jobs.end() {
+				job(ctx) // which is over: it cleans up
+			}
+			return ctx.Err()
+		case <-r.jobs.wake:
+		}
+	}
+}
+
+// spawn has Run start a goroutine; it reports false when Run has ended or too many wait.
+func (r *Replica) spawn(job func(context.Context)) bool { return r.jobs.add(job) }
+
+// jobs are the goroutines to start.
+type jobs struct {
+	wake chan struct{}
+
+	mu    sync.Mutex
+	list  []func(context.Context) // guarded by mu
+	ended bool                    // guarded by mu
+}
+
+func (j *jobs) add(job func(context.Context)) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.ended || len(j.list) >= maxJobs {
+		return false
+	}
+	j.list = append(j.list, job)
+	signal(j.wake)
+	return true
+}
+
+func (j *jobs) take() []func(context.Context) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := j.list
+	j.list = nil
+	return list
+}
+
+func (j *jobs) end() []func(context.Context) {
+	j.mu.Lock()
+	j.ended = true
+	j.mu.Unlock()
+	return j.take()
+}
+
+// signal wakes whoever waits for c, now or next.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Committed tells what the store made durable. It never blocks.
+func (r *Replica) Committed(c capstore.Commit) {
+	if c.Space != r.space {
+		return
+	}
+	if len(c.Local) > 0 {
+		r.live.add(c.Local)
+		if !r.anyAuthorised() {
+			r.dialer.now(false)
+		}
+	}
+	if c.Wants > 0 {
+		signal(r.wants.wake)
+	}
+	for _, host := range c.Revoked {
+		r.revoke(host)
+	}
+}
+
+// Kick says that joins or addresses changed: they are read again and hosts that are not connected are
+// dialed at once.
+func (r *Replica) Kick() {
+	r.spawn(func(ctx context.Context) {
+		joining, err := r.o.Store.Joining(ctx, r.space)
+		if err != nil {
+			r.log.WarnContext(ctx, "cannot read the state of the space", "error", err)
+		} else {
+			r.mu.Lock()
+			r.joining = joining
+			r.mu.Unlock()
+		}
+	})
+	r.dialer.now(true)
+	signal(r.wants.wake)
+}
+
+func (r *Replica) isJoining() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.joining
+}
+
+// Status is what a [Replica] sees of the other hosts.
+type Status struct {
+	Joining bool
+	Peers   []PeerStatus // by host key
+}
+
+// PeerStatus is one other host.
+type PeerStatus struct {
+	Host      capstore.HostKey
+	Peer      peer.ID
+	Connected bool          // and authorised
+	Synced    bool          // the last comparison found that all it has is here
+	LastSeen  time.Time     // zero: not since this replica started
+	Expires   time.Time     // of the delegation it showed; zero: never, or not connected
+	Skew      time.Duration // its clock minus ours
+}

@@ -1,0 +1,224 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"golang.org/x/sync/errgroup"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// ServeSync takes a stream of the sync protocol over and returns at once. The peer has to be authorised.
+func (r *Replica) ServeSync(s network.Stream) {
+	m := r.enter(s.Conn().RemotePeer())
+	if m == nil || !r.spawn(func(ctx context.Context) {
+		defer r.leave(m)
+		r.serve(ctx, m, s)
+	}) {
+		r.leave(m)
+		_ = s.Reset()
+	}
+}
+
+func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
+	ctx, end := r.scoped(ctx, m)
+	defer end()
+	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
+	defer stop()
+	f := newFramer(s, maxRequest, syncStall, r.o.Metrics.bytes("serve"))
+	first, err := f.get()
+	if err == nil {
+		switch {
+		case first.Open != nil:
+			err = r.serveOpen(ctx, m, f, first.Open)
+		case first.Locate != nil:
+			err = r.serveLocate(ctx, f, first.Locate.Hashes)
+		case first.Hosts != nil:
+			err = r.serveHosts(ctx, m, f, first.Hosts)
+		default:
+			err = fmt.Errorf("request: %w", tinycloud.ErrInvalid)
+		}
+	}
+	if err != nil {
+		_ = s.Reset()
+		r.judge(ctx, m, err)
+		return
+	}
+	_ = s.Close()
+}
+
+// serveOpen answers one round: nothing if the tips are equal, else what the peer says it lacks.
+func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *openMessage) error {
+	r.clock(m, open.Now)
+	tips, err := r.o.Store.Tips(ctx, r.space)
+	if err != nil {
+		return own(err)
+	}
+	if hashTips(tips) == open.Hash {
+		r.quiet(m)
+		return f.put(&message{Same: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
+	}
+	err = pages(tips, func(page []wireTip, more bool) error {
+		return f.put(&message{Tips: &tipsMessage{Now: nowMillis(), Tips: page, More: more}})
+	})
+	if err != nil {
+		return err
+	}
+	var have []capstore.Tip
+	for {
+		msg, err := f.get()
+		if err != nil {
+			return err
+		}
+		if msg.Have == nil {
+			return fmt.Errorf("answer to tips: %w", tinycloud.ErrInvalid)
+		}
+		if msg.Have.Ahead {
+			r.gap(m)
+		}
+		if msg.Have.Stop {
+			return nil
+		}
+		if have, err = unpackTips(have, msg.Have.Tips); err != nil {
+			return err
+		}
+		if !msg.Have.More {
+			return r.stream(ctx, f, have)
+		}
+	}
+}
+
+// stream sends what have does not cover. Acknowledgements are read beside it, so that neither side ever
+// waits to be read before it reads.
+func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) error {
+	if err := r.o.Memory.Acquire(ctx, maxJoined); err != nil {
+		return err
+	}
+	defer r.o.Memory.Release(maxJoined)
+	g, ctx := errgroup.WithContext(ctx)
+	w := &window{free: make(chan struct{}, syncWindow), sent: make(chan struct{}, syncWindow)}
+	g.Go(func() error { return w.acks(f) })
+	g.Go(func() error {
+		err := r.sendMissing(ctx, f, w, have)
+		if err == nil {
+			w.done.Store(true)
+			return f.put(&message{Done: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
+		}
+		// The reader of acknowledgements waits for the peer, and the peer for us.
+		return errors.Join(err, f.d.SetReadDeadline(past()))
+	})
+	return g.Wait()
+}
+
+// errFull ends a reading of the store: what was read is to be sent first.
+var errFull = errors.New("enough read")
+
+// sendMissing sends batches. It reads ahead into memory and sends after the store was let go, because a
+// reading that waits for a peer would hold the database.
+func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []capstore.Tip) error {
+	frontier := newFrontier(have)
+	for {
+		var ready [][]capstore.Bundle
+		var c batcher
+		read := 0
+		err := r.o.Store.Missing(ctx, r.space, frontier.tips(), inlineLimit, func(b capstore.Bundle) error {
+			read += sizeOf(&b)
+			frontier.add(b.Entry)
+			if full := c.add(b); full != nil {
+				ready = append(ready, full)
+			}
+			if read >= readAhead {
+				return errFull
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errFull) {
+			return own(err)
+		}
+		if rest := c.take(); rest != nil {
+			ready = append(ready, rest)
+		}
+		for _, bundles := range ready {
+			if err := w.send(ctx, f, bundles); err != nil {
+				return err
+			}
+		}
+		if err == nil {
+			return nil
+		}
+	}
+}
+
+// window counts the batches that were sent and are not yet durable on the other side.
+type window struct {
+	free chan struct{} // one element per batch in flight
+	sent chan struct{} // the same, consumed by acks
+	done atomic.Bool   // nothing more will be sent
+}
+
+func (w *window) send(ctx context.Context, f *framer, bundles []capstore.Bundle) error {
+	out, err := frames(bundles)
+	if err != nil {
+		return err
+	}
+	select {
+	case w.free <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	w.sent <- struct{}{} // as much room as free
+	for _, b := range out {
+		if err := f.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// acks reads acknowledgements until the peer closes the stream.
+func (w *window) acks(f *framer) error {
+	var durable uint64
+	for {
+		m, err := f.get()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil && w.done.Load() && len(w.free) == 0 {
+			return nil // how the peer hangs up is its own affair
+		}
+		if err != nil {
+			return err
+		}
+		if m.Ack == nil || m.Ack.Durable != durable+1 {
+			return fmt.Errorf("acknowledgement: %w", tinycloud.ErrInvalid)
+		}
+		select {
+		case <-w.sent:
+			<-w.free
+		default:
+			return fmt.Errorf("acknowledgement of what was not sent: %w", tinycloud.ErrInvalid)
+		}
+		durable++
+	}
+}
+
+func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud.Hash) error {
+	answer := &locatedMessage{Values: make([]location, 0, len(hashes))}
+	for _, hash := range hashes {
+		size, manifest, err := r.o.Values.Locate(ctx, r.space, hash)
+		if errors.Is(err, tinycloud.ErrNotFound) {
+			size, manifest, err = -1, tinycloud.Hash{}, nil
+		}
+		if err != nil {
+			return own(err)
+		}
+		answer.Values = append(answer.Values, location{Size: size, Manifest: manifest})
+	}
+	return f.put(&message{Located: answer})
+}

@@ -1,0 +1,195 @@
+package replication
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// hashTips is what two hosts compare first: equal iff they hold the same entries.
+func hashTips(tips []capstore.Tip) tinycloud.Hash {
+	tips = slices.Clone(tips)
+	slices.SortFunc(tips, compareTips)
+	b := make([]byte, 0, 72*len(tips))
+	for _, t := range tips {
+		b = append(b, t.Host[:]...)
+		b = binary.BigEndian.AppendUint64(b, t.N)
+		b = append(b, t.Digest[:]...)
+	}
+	return tinycloud.Sum(b)
+}
+
+func compareTips(a, b capstore.Tip) int {
+	return cmp.Or(bytes.Compare(a.Host[:], b.Host[:]), cmp.Compare(a.N, b.N), bytes.Compare(a.Digest[:], b.Digest[:]))
+}
+
+// ahead reports whether one side's tips name something that the other side's don't seem to include. It may
+// err towards true: the other side then asks in vain.
+func ahead(ours, theirs []capstore.Tip) bool {
+	known := make(map[capstore.Tip]struct{}, len(theirs))
+	highest := make(map[capstore.HostKey]uint64, len(theirs))
+	tips := make(map[capstore.HostKey]int, len(theirs))
+	for _, t := range theirs {
+		known[t] = struct{}{}
+		highest[t.Host] = max(highest[t.Host], t.N)
+		tips[t.Host]++
+	}
+	for _, t := range ours {
+		tips[t.Host]++
+		if _, ok := known[t]; ok {
+			continue
+		}
+		// More than one tip on a side: the log is forked, and a greater number says nothing.
+		if n, ok := highest[t.Host]; !ok || n <= t.N || tips[t.Host] > 2 {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks reports whether a tip of theirs is not among what we have.
+func lacks(theirs, have []capstore.Tip) bool {
+	held := make(map[capstore.Tip]struct{}, len(have))
+	for _, t := range have {
+		held[t] = struct{}{}
+	}
+	return slices.ContainsFunc(theirs, func(t capstore.Tip) bool {
+		_, ok := held[t]
+		return !ok
+	})
+}
+
+// frontier is what a peer has when it has all that it said and all that was sent to it.
+type frontier struct {
+	said []capstore.Tip
+	sent map[tinycloud.Hash]capstore.Tip // last entries of what was sent, by digest
+}
+
+func newFrontier(said []capstore.Tip) *frontier {
+	return &frontier{said: said, sent: map[tinycloud.Hash]capstore.Tip{}}
+}
+
+// add notes that an entry is on its way. Parents come first, so it covers the one before it.
+func (f *frontier) add(e capstore.Entry) {
+	delete(f.sent, e.Prev)
+	t := tipOf(e)
+	f.sent[t.Digest] = t
+}
+
+func (f *frontier) tips() []capstore.Tip {
+	out := slices.Clone(f.said)
+	for _, t := range f.sent {
+		out = append(out, t)
+	}
+	return out
+}
+
+func packTips(tips []capstore.Tip) []wireTip {
+	out := make([]wireTip, len(tips))
+	for i, t := range tips {
+		out[i] = wireTip{Host: t.Host, N: t.N, Digest: t.Digest}
+	}
+	return out
+}
+
+func unpackTips(to []capstore.Tip, page []wireTip) ([]capstore.Tip, error) {
+	if len(to)+len(page) > maxTips {
+		return nil, fmt.Errorf("more than %d tips: %w", maxTips, tinycloud.ErrInvalid)
+	}
+	for _, t := range page {
+		to = append(to, capstore.Tip{Host: t.Host, N: t.N, Digest: t.Digest})
+	}
+	return to, nil
+}
+
+// pages calls f for every page of tips, at least once.
+func pages(tips []capstore.Tip, f func(page []wireTip, more bool) error) error {
+	for {
+		n := min(len(tips), tipsPerPage)
+		page := packTips(tips[:n])
+		tips = tips[n:]
+		if err := f(page, len(tips) > 0); err != nil || len(tips) == 0 {
+			return err
+		}
+	}
+}
+
+// batcher collects bundles until they fill a batch.
+type batcher struct {
+	bundles []capstore.Bundle
+	size    int
+}
+
+// add returns the batch that is full without b, nil while there is room.
+func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
+	n := sizeOf(&b)
+	var full []capstore.Bundle
+	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > maxBatch {
+		full = c.take()
+	}
+	c.bundles = append(c.bundles, b)
+	c.size += n
+	return full
+}
+
+func (c *batcher) take() []capstore.Bundle {
+	full := c.bundles
+	c.bundles, c.size = nil, 0
+	return full
+}
+
+// frames encodes a batch: one frame, or several parts when a single bundle is longer than that.
+func frames(bundles []capstore.Bundle) ([][]byte, error) {
+	m, err := packBundles(bundles)
+	if err != nil {
+		return nil, err
+	}
+	b, err := wire.encode(message{Batch: m})
+	if err != nil {
+		return nil, err
+	}
+	if len(b) <= maxFrame {
+		return [][]byte{b}, nil
+	}
+	if len(b) > maxJoined {
+		return nil, fmt.Errorf("batch of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
+	}
+	var out [][]byte
+	for piece := range slices.Chunk(b, maxPart) {
+		part, err := wire.encode(message{Part: &partMessage{Data: piece, Last: len(out) == (len(b)-1)/maxPart}})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part)
+	}
+	return out, nil
+}
+
+// joiner puts the parts of a batch together.
+type joiner struct{ b []byte }
+
+// add returns the batch's message with its last part, nil before.
+func (j *joiner) add(p *partMessage) (*message, error) {
+	if len(p.Data) == 0 || len(j.b)+len(p.Data) > maxJoined {
+		return nil, fmt.Errorf("part of %d bytes after %d: %w", len(p.Data), len(j.b), tinycloud.ErrInvalid)
+	}
+	j.b = append(j.b, p.Data...)
+	if !p.Last {
+		return nil, nil
+	}
+	b := j.b
+	j.b = nil
+	m, err := decodeMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	if m.Batch == nil {
+		return nil, fmt.Errorf("parts of something else than a batch: %w", tinycloud.ErrInvalid)
+	}
+	return m, nil
+}

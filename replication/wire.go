@@ -1,0 +1,373 @@
+package replication
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// Names on the wire.
+const (
+	HelloProtocol = "/tinycloud/hello/1"
+	SyncProtocol  = "/tinycloud/sync/1"
+	Topic         = "tinycloud/1"
+)
+
+// Bounds on the wire.
+const (
+	maxFrame      = 1280 << 10 // bytes of one frame of the sync protocol
+	maxRequest    = 384 << 10  // bytes of one frame from whoever opened the stream
+	maxHelloFrame = 60 << 10   // with what libp2p adds it stays below 64 KiB
+	maxGossip     = 64 << 10   // bytes of one gossip message
+	maxBatch      = 1 << 20    // bytes of bundles in one batch, unless one bundle alone is longer
+	maxBatchCount = 512        // bundles of one batch
+	readAhead     = 4 << 20    // bytes read from the store at once
+	maxPart       = 1 << 20    // bytes of one part of a batch that is longer than a frame
+	maxJoined     = capstore.MaxBundle + 64<<10
+	maxTips       = 65536 // tips of one Space
+	tipsPerPage   = 4096
+	maxRecords    = 256     // host records of one message
+	maxRecord     = 2 << 10 // bytes of one host record
+	maxAnnounced  = 64      // log entries of one announcement
+	maxChain      = 16      // tokens of a host delegation's chain
+	maxLocated    = 256     // values of one question
+)
+
+// message is one frame of the sync protocol or one gossip message. Exactly one field is set.
+type message struct {
+	Open     *openMessage     `cbor:"open,omitempty"`
+	Same     *stateMessage    `cbor:"same,omitempty"`
+	Tips     *tipsMessage     `cbor:"tips,omitempty"`
+	Have     *haveMessage     `cbor:"have,omitempty"`
+	Batch    *batchMessage    `cbor:"batch,omitempty"`
+	Part     *partMessage     `cbor:"part,omitempty"`
+	Ack      *ackMessage      `cbor:"ack,omitempty"`
+	Done     *stateMessage    `cbor:"done,omitempty"`
+	Locate   *locateMessage   `cbor:"locate,omitempty"`
+	Located  *locatedMessage  `cbor:"located,omitempty"`
+	Hosts    *hostsMessage    `cbor:"hosts,omitempty"`
+	Announce *announceMessage `cbor:"announce,omitempty"`
+}
+
+func (m *message) fields() (n int) {
+	for _, set := range []bool{
+		m.Open != nil, m.Same != nil, m.Tips != nil, m.Have != nil, m.Batch != nil, m.Part != nil, m.Ack != nil,
+		m.Done != nil, m.Locate != nil, m.Located != nil, m.Hosts != nil, m.Announce != nil,
+	} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+// openMessage begins a round: the puller's clock and the hash of its tips.
+type openMessage struct {
+	_    struct{} `cbor:",toarray"`
+	Now  int64    // unix milliseconds
+	Hash tinycloud.Hash
+}
+
+// stateMessage ends a round: the tips are equal, or everything was sent.
+type stateMessage struct {
+	_       struct{} `cbor:",toarray"`
+	Now     int64    // unix milliseconds
+	Joining bool     // the sender itself still waits for the Space's history
+}
+
+// tipsMessage is a page of the tips of whoever was asked.
+type tipsMessage struct {
+	_    struct{} `cbor:",toarray"`
+	Now  int64    // unix milliseconds
+	Tips []wireTip
+	More bool
+}
+
+// haveMessage is a page of what the puller has.
+type haveMessage struct {
+	_     struct{} `cbor:",toarray"`
+	Tips  []wireTip
+	More  bool
+	Ahead bool // the puller has entries that the other side lacks
+	Stop  bool // the puller wants nothing now
+}
+
+type wireTip struct {
+	_      struct{} `cbor:",toarray"`
+	Host   [32]byte
+	N      uint64
+	Digest tinycloud.Hash
+}
+
+// partMessage is a piece of an encoded batch.
+type partMessage struct {
+	_    struct{} `cbor:",toarray"`
+	Data []byte
+	Last bool
+}
+
+// ackMessage says how many batches of the stream are durable.
+type ackMessage struct {
+	_       struct{} `cbor:",toarray"`
+	Durable uint64
+}
+
+type locateMessage struct {
+	_      struct{} `cbor:",toarray"`
+	Hashes []tinycloud.Hash
+}
+
+// locatedMessage tells how to fetch the values asked for, in the same order.
+type locatedMessage struct {
+	_      struct{} `cbor:",toarray"`
+	Values []location
+}
+
+type location struct {
+	_        struct{}       `cbor:",toarray"`
+	Size     int64          // bytes; -1: not here
+	Manifest tinycloud.Hash // zero when the value is one block
+}
+
+type hostsMessage struct {
+	_       struct{} `cbor:",toarray"`
+	Records [][]byte // signed peer records
+}
+
+// announceMessage names log entries without what they bring.
+type announceMessage struct {
+	_       struct{} `cbor:",toarray"`
+	Entries []announcedEntry
+}
+
+type announcedEntry struct {
+	_     struct{} `cbor:",toarray"`
+	Entry []byte
+	Sig   []byte
+}
+
+// nonceMessage and proofMessage are the frames of the handshake.
+type nonceMessage struct {
+	_     struct{} `cbor:",toarray"`
+	Nonce [32]byte
+}
+
+type proofMessage struct {
+	_     struct{} `cbor:",toarray"`
+	Nonce [32]byte
+	Tag   [32]byte
+	Chain [][]byte // this host's delegation and its proofs
+}
+
+// codec is the one way messages are written and read.
+type codec struct {
+	enc cbor.EncMode
+	dec cbor.DecMode
+}
+
+func newCodec() codec {
+	enc, err := cbor.EncOptions{
+		Sort: cbor.SortLengthFirst, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		NilContainers: cbor.NilContainerAsEmpty,
+	}.EncMode()
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	dec, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxNestedLevels: 10, MaxArrayElements: maxTips, MaxMapPairs: 16,
+	}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return codec{enc, dec}
+}
+
+// wire never changes.
+var wire = newCodec()
+
+func (c codec) encode(v any) ([]byte, error) {
+	b, err := c.enc.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("message: %w: %w", err, tinycloud.ErrInvalid)
+	}
+	return b, nil
+}
+
+// decode reads one item and refuses any spelling of it but encode's.
+func (c codec) decode(b []byte, v any) error {
+	if err := c.dec.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("message: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	again, err := c.encode(v)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, b) {
+		return fmt.Errorf("message is not canonical: %w", tinycloud.ErrInvalid)
+	}
+	return nil
+}
+
+// decodeMessage reads a message; space gives its bundles their meaning, so that a batch is only accepted
+// in its one spelling.
+func decodeMessage(b []byte) (*message, error) {
+	m := &message{}
+	if err := wire.decode(b, m); err != nil {
+		return nil, err
+	}
+	if m.fields() != 1 {
+		return nil, fmt.Errorf("message with %d meanings: %w", m.fields(), tinycloud.ErrInvalid)
+	}
+	if err := m.bounds(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *message) bounds() error {
+	over := func(what string, n, limit int) error {
+		return fmt.Errorf("message with %d %s, at most %d: %w", n, what, limit, tinycloud.ErrInvalid)
+	}
+	switch {
+	case m.Tips != nil && len(m.Tips.Tips) > tipsPerPage:
+		return over("tips", len(m.Tips.Tips), tipsPerPage)
+	case m.Have != nil && len(m.Have.Tips) > tipsPerPage:
+		return over("tips", len(m.Have.Tips), tipsPerPage)
+	case m.Batch != nil && len(m.Batch.Entries) > maxBatchCount:
+		return over("entries", len(m.Batch.Entries), maxBatchCount)
+	case m.Locate != nil && len(m.Locate.Hashes) > maxLocated:
+		return over("values", len(m.Locate.Hashes), maxLocated)
+	case m.Located != nil && len(m.Located.Values) > maxLocated:
+		return over("values", len(m.Located.Values), maxLocated)
+	case m.Hosts != nil && len(m.Hosts.Records) > maxRecords:
+		return over("records", len(m.Hosts.Records), maxRecords)
+	case m.Announce != nil && len(m.Announce.Entries) > maxAnnounced:
+		return over("announced entries", len(m.Announce.Entries), maxAnnounced)
+	}
+	return nil
+}
+
+// deadliner is what a stream needs for a peer that stops halfway to be noticed.
+type deadliner interface {
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// framer reads and writes frames. One goroutine reads, one writes.
+type framer struct {
+	in    *bufio.Reader
+	out   *bufio.Writer
+	limit int // bytes of a frame that is read
+	d     deadliner
+	stall time.Duration
+	count func(in, out int)
+}
+
+func newFramer(s interface {
+	io.ReadWriter
+	deadliner
+}, limit int, stall time.Duration, count func(in, out int),
+) *framer {
+	return &framer{in: bufio.NewReader(s), out: bufio.NewWriter(s), limit: limit, d: s, stall: stall, count: count}
+}
+
+// read returns the bytes of the next frame. The error is io.EOF at the end of the stream, and of class
+// [tinycloud.ErrInvalid] for a length that no peer should send.
+func (f *framer) read() ([]byte, error) {
+	if err := f.d.SetReadDeadline(time.Now().Add(f.stall)); err != nil {
+		return nil, err
+	}
+	var head [3]byte // enough for any length within the limit
+	n, size := 0, uint64(0)
+	for {
+		c, err := f.in.ReadByte()
+		if err != nil {
+			if n > 0 && errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		head[n] = c
+		n++
+		if c < 0x80 {
+			break
+		}
+		if n == len(head) {
+			return nil, fmt.Errorf("frame length: %w", tinycloud.ErrInvalid)
+		}
+	}
+	size, _ = binary.Uvarint(head[:n])
+	if size == 0 || size > uint64(f.limit) || n > 1 && head[n-1] == 0 {
+		return nil, fmt.Errorf("frame of %d bytes: %w", size, tinycloud.ErrInvalid)
+	}
+	b, err := readBody(f.in, int(size))
+	f.count(n+len(b), 0)
+	return b, err
+}
+
+// readBody grows with what really arrives: a length alone takes no memory.
+func readBody(r io.Reader, size int) ([]byte, error) {
+	const step = 64 << 10
+	if size <= step {
+		b := make([]byte, size)
+		_, err := io.ReadFull(r, b)
+		return b, noEOF(err)
+	}
+	var buf bytes.Buffer
+	buf.Grow(step)
+	if _, err := io.CopyN(&buf, r, int64(size)); err != nil {
+		return nil, noEOF(err)
+	}
+	return buf.Bytes(), nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// write sends one frame.
+func (f *framer) write(b []byte) error {
+	if err := f.d.SetWriteDeadline(time.Now().Add(f.stall)); err != nil {
+		return err
+	}
+	head := binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(len(b)))
+	if _, err := f.out.Write(head); err != nil {
+		return err
+	}
+	if _, err := f.out.Write(b); err != nil {
+		return err
+	}
+	f.count(0, len(head)+len(b))
+	return f.out.Flush()
+}
+
+// get reads a message.
+func (f *framer) get() (*message, error) {
+	b, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	return decodeMessage(b)
+}
+
+// put writes a message.
+func (f *framer) put(m *message) error {
+	b, err := wire.encode(m)
+	if err != nil {
+		return err
+	}
+	return f.write(b)
+}
