@@ -108,7 +108,7 @@ func openRows(b *testing.B, path string) *rows {
 		b.Fatal(err)
 	}
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec("CREATE TABLE value (hash BLOB PRIMARY KEY, body BLOB) WITHOUT ROWID"); err != nil {
+	if _, err := db.Exec("CREATE TABLE value (hash BLOB PRIMARY KEY, body BLOB)"); err != nil {
 		b.Fatal(err)
 	}
 	r := &rows{db: db, queue: make(chan row, 64), done: make(chan struct{})}

@@ -114,9 +114,10 @@ type piece struct {
 
 // find calls fn with the places where a block may be, the cheapest to look at first, until it returns true.
 func (b *Blocks) find(ctx context.Context, c cid.Cid, hash tinycloud.Hash, fn func(piece) (bool, error)) error {
-	places := []func(context.Context, tinycloud.Hash, func(piece) (bool, error)) (bool, error){b.file, b.chunk, b.inline}
+	type place = func(context.Context, tinycloud.Hash, func(piece) (bool, error)) (bool, error)
+	places := []place{b.file, b.inline, b.chunk}
 	if c.Prefix().Codec == cid.DagCBOR {
-		places = []func(context.Context, tinycloud.Hash, func(piece) (bool, error)) (bool, error){b.manifest, b.inline}
+		places = []place{b.manifest, b.inline}
 	}
 	for _, look := range places {
 		if done, err := look(ctx, hash, fn); done || err != nil {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore/blockstoretest"
@@ -26,9 +28,13 @@ type failingFS struct {
 	what  string // the operation that failed
 	short bool   // writes write half and report success
 	free  int64  // reported when not 0
+	trace []string
 }
 
 func (f *failingFS) op(format string, args ...any) error {
+	if f.trace != nil {
+		f.trace = append(f.trace, fmt.Sprintf(format, args...))
+	}
 	if f.left.Add(-1) != 0 {
 		return nil
 	}
@@ -139,6 +145,41 @@ func leftovers(t *testing.T, dir string) (files []string) {
 		t.Fatal(err)
 	}
 	return files
+}
+
+// TestOrder checks what makes an acknowledged value durable: its bytes, then its name, then the names of
+// the directories above, each fsynced before the next step stands on it.
+func TestOrder(t *testing.T) {
+	space := blockstoretest.Space(t, "default")
+	dir, body := t.TempDir(), blockstoretest.Body(1, 100)
+	fsys := &failingFS{err: syscall.EIO}
+	s := open(t, blockstore.Options{Dir: dir, FS: fsys, Staging: blockstore.FileSystem})
+	steps := func() (list []string) {
+		fsys.trace = []string{}
+		if err := store(t.Context(), s, space, body); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range fsys.trace {
+			step, _, _ = strings.Cut(step, "/stage-") // the rest is random
+			list = append(list, strings.Replace(step, dir, "", 1))
+		}
+		return list
+	}
+	owner := "/pkh:eip155:1:0x7BD63AA37326a64d458559F44432103e3d6eEDE9"
+	file := owner + "/default/" + blockstore.FileName(tinycloud.Sum(body))
+	want := []string{"open /.staging", "write", "fsync", "sync ", "sync " + owner, "rename " + file, "sync " + owner + "/default"}
+	if d := cmp.Diff(want, steps()); d != "" {
+		t.Errorf("first value of a Space: %s", d)
+	}
+	if d := cmp.Diff([]string{"sync " + owner + "/default"}, steps()); d != "" {
+		t.Errorf("the same again: %s", d)
+	}
+	body = blockstoretest.Body(2, 100)
+	file = owner + "/default/" + blockstore.FileName(tinycloud.Sum(body))
+	want = []string{"open /.staging", "write", "fsync", "rename " + file, "sync " + owner + "/default"}
+	if d := cmp.Diff(want, steps()); d != "" {
+		t.Errorf("another value: %s", d)
+	}
 }
 
 // TestFaults lets each operation of storing a value fail once, in turn: the store says so, keeps nothing,
@@ -324,6 +365,14 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := blockstore.Open(blockstore.Options{Dir: dir, InlineLimit: 2 << 20}); !errors.Is(err, tinycloud.ErrInvalid) {
 		t.Errorf("inline limit: %v", err)
 	}
+	// On a file system that ignores case, the file it makes has a twin in upper case.
+	blind := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(blind, ".staging"), 0o700), os.WriteFile(filepath.Join(blind, ".staging", "STAGE-PROBE"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blockstore.Open(blockstore.Options{Dir: blind}); !errors.Is(err, tinycloud.ErrUnavailable) || !strings.Contains(err.Error(), "letter case") {
+		t.Errorf("file system without letter case: %v", err)
+	}
 	for n := int64(1); ; n++ { // and each thing that Open does
 		fsys := &failingFS{err: syscall.EROFS}
 		fsys.left.Store(n)
@@ -332,6 +381,7 @@ func TestOpenRefuses(t *testing.T) {
 			if err != nil || n < 6 {
 				t.Errorf("after %d operations: %v", n-1, err)
 			}
+			fsys.left.Store(0)
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}

@@ -17,8 +17,12 @@ func (s *Store) Manifest(ctx context.Context, space tinycloud.SpaceID, hash tiny
 	if err != nil || size <= ChunkSize {
 		return Manifest{Size: size}, err
 	}
-	defer s.lock(hash)()
-	m, err := s.ensure(ctx, space, hash, size)
+	m, err := s.index.value(ctx, space, hash)
+	if err != nil || m.Size != size {
+		unlock := s.lock(hash)
+		m, err = s.ensure(ctx, space, hash, size)
+		unlock()
+	}
 	if err == nil && m.Links == nil {
 		err = fmt.Errorf("value %s: its file holds other bytes: %w", hash, tinycloud.ErrNotFound)
 	}
@@ -44,7 +48,7 @@ func (s *Store) ensure(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 // Repair makes the chunk index agree with the files, when the last process was not closed or the index was
 // missing or broken; else it does nothing. It reads the values longer than 1 MiB that are not indexed. The
 // store may be used meanwhile: chunks not indexed yet are not found by peers, unless [Store.Manifest] is
-// asked for their value first.
+// asked for their value first. The error is ctx's or of class [tinycloud.ErrUnavailable]; call it again.
 func (s *Store) Repair(ctx context.Context) error {
 	if s.index.whole.Load() {
 		return nil
@@ -61,7 +65,7 @@ func (s *Store) Repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	added := 0
+	added, failed := 0, 0
 	err = s.Spaces(ctx, func(space tinycloud.SpaceID) error {
 		return s.Walk(ctx, space, func(hash tinycloud.Hash, size int64) error {
 			if size <= ChunkSize {
@@ -70,21 +74,37 @@ func (s *Store) Repair(ctx context.Context) error {
 			if m, err := s.index.value(ctx, space, hash); err == nil && m.Size == size {
 				return nil
 			}
-			added++
-			defer s.lock(hash)()
-			_, err := s.ensure(ctx, space, hash, size)
-			if errors.Is(err, tinycloud.ErrNotFound) {
-				return nil // deleted since
+			err := s.reindex(ctx, space, hash, size)
+			switch {
+			case err == nil:
+				added++
+			case ctx.Err() != nil:
+				return err
+			case !errors.Is(err, tinycloud.ErrNotFound): // deleted since
+				failed++
+				s.log.WarnContext(ctx, "value not indexed: peers don't get it", "space", space, "error", err)
 			}
-			return err
+			return nil
 		})
 	})
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d values could not be indexed: %w", failed, tinycloud.ErrUnavailable)
+	}
 	if err != nil {
 		return err
 	}
 	s.index.whole.Store(true)
 	s.log.InfoContext(ctx, "chunk index repaired", "added", added, "removed", gone)
 	return nil
+}
+
+func (s *Store) reindex(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64) error {
+	defer s.lock(hash)()
+	if err := s.index.room(indexReserve); err != nil {
+		return err // before reading the value for nothing
+	}
+	_, err := s.ensure(ctx, space, hash, size)
+	return err
 }
 
 // forget drops the entries of a value whose file is not there, unless it came meanwhile.

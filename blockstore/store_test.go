@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func TestPathsStayInside(t *testing.T) {
 
 // TestInlineNeverTouchesDisk stages on a disk where every operation fails.
 func TestInlineNeverTouchesDisk(t *testing.T) {
-	fsys := &failingFS{}
+	fsys := &failingFS{err: syscall.EIO}
 	s := open(t, blockstore.Options{Dir: t.TempDir(), FS: fsys, Staging: blockstore.FileSystem, InlineLimit: 1000})
 	fsys.left.Store(1)
 	body := blockstoretest.Body(1, 1000)
@@ -105,7 +106,7 @@ func TestInlineNeverTouchesDisk(t *testing.T) {
 		t.Errorf("Bytes = %d bytes, %v", len(got), ok)
 	}
 	st.Discard()
-	if fsys.left.Load() != 1 {
+	if fsys.left.Swap(0) != 1 {
 		t.Errorf("%s was done", fsys.what)
 	}
 }

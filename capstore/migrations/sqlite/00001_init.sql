@@ -121,7 +121,7 @@ CREATE TABLE vals (
   size   INTEGER NOT NULL,
   inline BLOB,                           -- null: in the block store
   PRIMARY KEY (sid, hash)
-) WITHOUT ROWID;
+);                                       -- with rowid: values stay out of the tree that is searched
 CREATE TABLE wants (
   sid      INTEGER NOT NULL,
   hash     BLOB    NOT NULL,

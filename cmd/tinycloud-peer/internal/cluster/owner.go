@@ -47,13 +47,22 @@ func NewOwner(name string) *Owner {
 // Close closes idle connections.
 func (o *Owner) Close() { o.http.CloseIdleConnections() }
 
+// HostHeader returns the delegation that makes a peer a host of the Space.
+func (o *Owner) HostHeader(ctx context.Context, p *Peer) (string, error) {
+	did, err := p.Admin.HostDID(ctx, o.Space)
+	if err != nil {
+		return "", err
+	}
+	return o.Wallet.SignHost(o.Space, did), nil
+}
+
 // Host makes a peer a host of the Space.
 func (o *Owner) Host(ctx context.Context, p *Peer) error {
-	did, err := p.Admin.HostDID(ctx, o.Space)
+	header, err := o.HostHeader(ctx, p)
 	if err != nil {
 		return err
 	}
-	done, err := p.Admin.Delegate(ctx, o.Wallet.SignHost(o.Space, did))
+	done, err := p.Admin.Delegate(ctx, header)
 	if err == nil && len(done.Activated) != 1 {
 		err = fmt.Errorf("%s does not host %s: %+v", p.Name, o.Space, done)
 	}
@@ -98,7 +107,7 @@ func (o *Owner) RevokeSession(ctx context.Context, p *Peer) error {
 	return err
 }
 
-// RevokeHost ends the part of a peer at another.
+// RevokeHost tells a peer that a delegation of [Owner.HostHeader] is over.
 func (o *Owner) RevokeHost(ctx context.Context, p *Peer, hostHeader string) error {
 	_, err := o.send(ctx, p, "/revoke", o.Wallet.SignRevocation(captest.ID(hostHeader)), nil)
 	return err

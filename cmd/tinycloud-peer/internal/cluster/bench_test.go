@@ -1,0 +1,175 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+)
+
+// program builds the command into a directory of the benchmark.
+func program(b *testing.B) string {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "tinycloud-peer")
+	build := exec.CommandContext(b.Context(), "go", "build", "-o", path, "github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer")
+	build.Env = append(build.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// hosts starts processes that all host a Space; joined ones replicate with the first.
+func hosts(b *testing.B, n int, join bool) (*cluster.Cluster, *cluster.Owner) {
+	b.Helper()
+	c, o := cluster.New(cluster.Options{Binary: program(b), Dir: b.TempDir()}), cluster.NewOwner("bench")
+	b.Cleanup(func() { o.Close(); _ = c.Close() })
+	for i := range n {
+		p, err := c.Add(b.Context())
+		if err == nil {
+			err = o.Host(b.Context(), p)
+		}
+		if err == nil && join && i > 0 {
+			err = o.Join(b.Context(), p, c.Peers()[0])
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := o.SignIn(b.Context(), c.Peers()[0]); err != nil {
+		b.Fatal(err)
+	}
+	if join {
+		if _, err := o.AwaitSame(b.Context(), c.Peers()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return c, o
+}
+
+func value(i int) []byte {
+	v := make([]byte, 1024)
+	copy(v, fmt.Sprint("value ", i))
+	return v
+}
+
+// drive runs n operations from a number of clients and returns their durations. None may fail.
+func drive(b *testing.B, clients, n int, op func(ctx context.Context, i int) error) []time.Duration {
+	b.Helper()
+	took := make([]time.Duration, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				begin := time.Now()
+				if err := op(b.Context(), i); err != nil {
+					b.Errorf("request %d: %v", i, err)
+				}
+				took[i] = time.Since(begin)
+			}
+		})
+	}
+	wg.Wait()
+	return took
+}
+
+func percentiles(b *testing.B, took []time.Duration) {
+	b.Helper()
+	slices.Sort(took)
+	b.ReportMetric(took[len(took)/2].Seconds()*1e3, "p50-ms")
+	b.ReportMetric(took[len(took)*99/100].Seconds()*1e3, "p99-ms")
+}
+
+// BenchmarkHTTP measures puts and gets of 1 KiB values over HTTP, against a process of its own on disk.
+// The clients, which sign their tokens, share the machine with it.
+func BenchmarkHTTP(b *testing.B) {
+	c, o := hosts(b, 1, false)
+	p := c.Peers()[0]
+	if err := o.Put(b.Context(), p, "read", value(0)); err != nil {
+		b.Fatal(err)
+	}
+	for _, clients := range []int{1, 16} {
+		for name, op := range map[string]func(ctx context.Context, i int) error{
+			"put": func(ctx context.Context, i int) error { return o.Put(ctx, p, fmt.Sprintf("k/%d/%d", clients, i), value(i)) },
+			"get": func(ctx context.Context, i int) error { _, err := o.Get(ctx, p, "read"); return err },
+		} {
+			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
+				took := drive(b, clients, b.N, op)
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+				percentiles(b, took)
+			})
+		}
+	}
+}
+
+// BenchmarkLive measures, at 100 writes a second, from the answer to a put on one process to the value
+// being read on another.
+func BenchmarkLive(b *testing.B) {
+	c, o := hosts(b, 2, true)
+	from, to := c.Peers()[0], c.Peers()[1]
+	took := make([]time.Duration, b.N)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	b.ResetTimer()
+	for i := range b.N {
+		<-tick.C
+		key := fmt.Sprint("live/", i)
+		if err := o.Put(b.Context(), from, key, value(i)); err != nil {
+			b.Fatal(err)
+		}
+		begin := time.Now()
+		for {
+			_, err := o.Get(b.Context(), to, key)
+			if err == nil {
+				break
+			}
+			if (!errors.Is(err, tinycloud.ErrNotFound) && !errors.Is(err, tinycloud.ErrUnavailable)) || time.Since(begin) > 10*time.Second {
+				b.Fatal(err)
+			}
+		}
+		took[i] = time.Since(begin)
+	}
+	percentiles(b, took)
+}
+
+// BenchmarkCatchUp measures how long a process that joins needs for a history of 10,000 epochs with
+// 1 KiB values, from the join to equal states.
+func BenchmarkCatchUp(b *testing.B) {
+	const epochs = 10_000
+	c, o := hosts(b, 1, false)
+	first := c.Peers()[0]
+	drive(b, 16, epochs, func(ctx context.Context, i int) error { return o.Put(ctx, first, fmt.Sprint("k/", i), value(i)) })
+	b.ResetTimer()
+	for b.Loop() {
+		b.StopTimer()
+		late, err := c.Add(b.Context())
+		if err == nil {
+			err = o.Host(b.Context(), late)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if err := o.Join(b.Context(), late, first); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := o.AwaitSame(b.Context(), []*cluster.Peer{first, late}); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := late.Kill(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
