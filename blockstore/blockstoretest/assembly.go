@@ -89,8 +89,12 @@ func testAssemblyOfLies(t *testing.T, b *bench) {
 	body := Body(1, 2*blockstore.ChunkSize+77)
 	hash, m, chunks := split(t, body)
 	for _, bad := range []blockstore.Manifest{
-		{}, {Size: blockstore.ChunkSize, Links: m.Links[:1]}, {Size: m.Size, Links: m.Links[:2]},
-		{Size: m.Size - 77, Links: m.Links}, {Size: -1}, {Size: blockstore.MaxSize + 1, Links: m.Links},
+		{},
+		{Size: blockstore.ChunkSize, Links: m.Links[:1]},
+		{Size: m.Size, Links: m.Links[:2]},
+		{Size: m.Size - 77, Links: m.Links},
+		{Size: -1},
+		{Size: blockstore.MaxSize + 1, Links: m.Links},
 	} {
 		_, err := b.Assemble(t.Context(), space, hash, bad)
 		b.wantClass(err, tinycloud.ErrInvalid)

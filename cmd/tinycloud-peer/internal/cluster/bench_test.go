@@ -100,7 +100,9 @@ func BenchmarkHTTP(b *testing.B) {
 	}
 	for _, clients := range []int{1, 16} {
 		for name, op := range map[string]func(ctx context.Context, i int) error{
-			"put": func(ctx context.Context, i int) error { return o.Put(ctx, p, fmt.Sprintf("k/%d/%d", clients, i), value(i)) },
+			"put": func(ctx context.Context, i int) error {
+				return o.Put(ctx, p, fmt.Sprintf("k/%d/%d", clients, i), value(i))
+			},
 			"get": func(ctx context.Context, i int) error { _, err := o.Get(ctx, p, "read"); return err },
 		} {
 			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
