@@ -38,24 +38,49 @@ func (s *Store) Write(ctx context.Context, tok *Token, ops []Op, pre *Preconditi
 	var out []tinycloud.Hash
 	err := s.do(ctx, func(t *tx) error {
 		out = nil
-		if err := s.unused(t.ctx, t.conn, tok, tok.Spaces()); err != nil {
-			return err
-		}
-		c := s.chain(t.ctx, t.conn)
-		c.extra = t.revoked
-		if err := c.authorise(tok, t.now); err != nil {
-			return err
-		}
-		for _, group := range bySpace(ops) {
-			hashes, err := t.writeSpace(tok, group, pre)
-			if err != nil {
-				return err
-			}
-			out = append(out, hashes...)
-		}
-		return nil
+		return t.operate(tok, ops, pre, func(sp *space, p plan) error {
+			out = append(out, p.hashes...)
+			return t.carryOut(sp, tok, p)
+		})
 	})
 	return out, err
+}
+
+// Check reports whether [Store.Write] would carry out the operations now. It is for values that go to
+// the block store first, so that nothing is left there of a write that is refused.
+func (s *Store) Check(ctx context.Context, tok *Token, ops []Op, pre *Precondition) error {
+	return s.do(ctx, func(t *tx) error {
+		return t.operate(tok, ops, pre, func(*space, plan) error { return nil })
+	})
+}
+
+// operate judges the operations of an invocation and calls then for each Space with what to do.
+func (t *tx) operate(tok *Token, ops []Op, pre *Precondition, then func(*space, plan) error) error {
+	if err := t.s.unused(t.ctx, t.conn, tok, tok.Spaces()); err != nil {
+		return err
+	}
+	c := t.s.chain(t.ctx, t.conn)
+	c.extra = t.revoked
+	if err := c.authorise(tok, t.now); err != nil {
+		return err
+	}
+	for _, group := range bySpace(ops) {
+		sp, err := t.space(group[0].Space)
+		if err != nil {
+			return err
+		}
+		if err := t.admitted(sp); err != nil {
+			return err
+		}
+		p, err := t.plan(sp, group, pre)
+		if err != nil {
+			return err
+		}
+		if err := then(sp, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bySpace splits operations into runs of one Space, keeping their order.
@@ -70,55 +95,56 @@ func bySpace(ops []Op) [][]Op {
 	return out
 }
 
-func (t *tx) writeSpace(tok *Token, ops []Op, pre *Precondition) ([]tinycloud.Hash, error) {
-	sp, err := t.space(ops[0].Space)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.admitted(sp); err != nil {
-		return nil, err
-	}
-	var placed []dag.Op
-	var values []Value
-	var hashes []tinycloud.Hash
+// plan is what an invocation does to one Space.
+type plan struct {
+	ops    []dag.Op
+	hashes []tinycloud.Hash // what Write returns
+	values []Value          // small ones
+	large  []Op             // writes whose value is in the block store
+}
+
+// plan judges preconditions and quota.
+func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 	var grown int64
 	for _, op := range ops {
 		k, err := t.keyRow(sp, op.Key)
 		if err != nil {
-			return nil, err
+			return p, err
 		}
 		if !pre.holds(k) {
-			return nil, tinycloud.Refuse(tinycloud.ErrPrecondition, "KV precondition failed")
+			return p, tinycloud.Refuse(tinycloud.ErrPrecondition, "KV precondition failed")
 		}
 		if op.Delete {
 			d, hash, err := removal(op, k)
 			if err != nil {
-				return nil, err
+				return p, err
 			}
-			placed, hashes = append(placed, d), append(hashes, hash)
+			p.ops, p.hashes = append(p.ops, d), append(p.hashes, hash)
 			continue
 		}
 		grown += op.Size
-		placed = append(placed, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
-		hashes = append(hashes, op.Value)
+		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
+		p.hashes = append(p.hashes, op.Value)
 		if op.Inline != nil {
-			values = append(values, Value{Hash: op.Value, Bytes: op.Inline})
+			p.values = append(p.values, Value{Hash: op.Value, Bytes: op.Inline})
+		} else {
+			p.large = append(p.large, op)
 		}
 	}
-	if err := t.fits(sp, grown); err != nil {
-		return nil, err
-	}
+	return p, t.fits(sp, grown)
+}
+
+// carryOut mints the epoch of a plan, after those of the delegations it rests on.
+func (t *tx) carryOut(sp *space, tok *Token, p plan) error {
 	if err := t.root(sp, tok, 0); err != nil {
-		return nil, err
+		return err
 	}
-	for _, op := range ops {
-		if !op.Delete && op.Inline == nil {
-			if err := t.saveValue(sp, op.Value, op.Size, nil); err != nil {
-				return nil, err
-			}
+	for _, op := range p.large {
+		if err := t.saveValue(sp, op.Value, op.Size, nil); err != nil {
+			return err
 		}
 	}
-	return hashes, t.mint(sp, tok, placed, values)
+	return t.mint(sp, tok, p.ops, p.values)
 }
 
 // removal returns the delete of a key: it names the newest write, also one that is deleted already.

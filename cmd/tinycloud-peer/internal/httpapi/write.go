@@ -24,7 +24,12 @@ func (a *API) put(c *call, o op) error {
 	}
 	if b, small := staged.Bytes(); small {
 		put.Inline = b
-	} else if err := staged.Commit(ctx, o.space); err != nil {
+		return a.write(c, put)
+	}
+	if err := a.o.Store.Check(ctx, c.token, []capstore.Op{put}, c.options.pre); err != nil {
+		return err
+	}
+	if err := staged.Commit(ctx, o.space); err != nil {
 		return err
 	}
 	return a.write(c, put)
