@@ -15,6 +15,7 @@ import (
 const (
 	MaxBundle = 4 << 20 // bytes of epoch, events, operations and values together
 	maxEvents = 1024
+	maxNumber = 1 << 53 // of an entry's number and time: exact in every language
 )
 
 // Bundle is a log entry with all it names: what travels between hosts.
@@ -84,6 +85,9 @@ func parseBundle(space tinycloud.SpaceID, b *Bundle) (*parsed, error) {
 	p := &parsed{Bundle: *b, digest: b.Entry.Digest(), values: map[tinycloud.Hash][]byte{}}
 	if b.Entry.Space != space {
 		return nil, fmt.Errorf("entry of another space: %w", tinycloud.ErrInvalid)
+	}
+	if b.Entry.N > maxNumber || b.Entry.At < 0 || b.Entry.At > maxNumber {
+		return nil, fmt.Errorf("entry %d at %d: out of range: %w", b.Entry.N, b.Entry.At, tinycloud.ErrInvalid)
 	}
 	if tinycloud.Sum(b.Epoch) != b.Entry.Epoch {
 		return nil, fmt.Errorf("epoch does not match its entry: %w", tinycloud.ErrForged)

@@ -84,7 +84,7 @@ func DecodeEntry(b []byte) (Entry, error) {
 	}
 	space, err := tinycloud.ParseSpaceID(w.Space)
 	link, _ := w.Epoch.Content.([]byte)
-	if err != nil || len(w.Host) != 32 || len(link) != 37 || w.At > 1<<62 {
+	if err != nil || len(w.Host) != 32 || len(link) != 37 || w.At > maxNumber || w.N > maxNumber {
 		return Entry{}, fmt.Errorf("log entry: fields: %w", tinycloud.ErrInvalid)
 	}
 	e := Entry{Space: space, Host: HostKey(w.Host), N: w.N, Epoch: tinycloud.Hash(link[5:]), At: int64(w.At)}

@@ -182,6 +182,11 @@ func TestRefusedBundles(t *testing.T) {
 			return b
 		}, tinycloud.ErrForged},
 		{"another space", func(b capstore.Bundle) capstore.Bundle { b.Entry.Space = o.wallet.Space("other"); return b }, tinycloud.ErrInvalid},
+		{"a number beyond all", func(capstore.Bundle) capstore.Bundle {
+			far := *l
+			far.n = 1 << 63
+			return far.bundle(o.clock.now(), heads, tok, write("k", "liar"))
+		}, tinycloud.ErrInvalid},
 		{"skips its own last epoch", func(capstore.Bundle) capstore.Bundle {
 			return l.bundle(o.clock.now(), nil, tok, write("k", "liar"))
 		}, tinycloud.ErrInvalid},
