@@ -213,7 +213,7 @@ func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) 
 		changed = true
 	}
 	if changed {
-		r.dialer.now(true)
+		r.dialer.refresh()
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package replication_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -188,8 +189,8 @@ func TestGap(t *testing.T) {
 			nodes[i%3].put(fmt.Sprint("key/", i%11), fmt.Sprint(i))
 		}
 		f.setLoss(nil)
-		for _, n := range nodes {
-			n.put("last/"+string(n.name), "x")
+		for i, n := range nodes {
+			n.put(fmt.Sprint("last/", i), "x")
 		}
 		if d := same(t, nodes...); d > 5*time.Second {
 			t.Errorf("gaps were filled after %s", d)
@@ -326,6 +327,141 @@ func TestExpiry(t *testing.T) {
 		synctest.Wait()
 		if first.end.IsAuthorised(short.id) {
 			t.Error("a host whose delegation expired is still connected")
+		}
+	})
+}
+
+// A host is restored from a backup and writes before it hears of what it wrote since: its log forks. All
+// keep both branches, say so, and agree.
+func TestRestoredBackup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("backup")
+		nodes := cluster(t, f, o, 3)
+		restored := nodes[2]
+		for i := range 40 {
+			restored.put(fmt.Sprint("old/", i), "1")
+		}
+		same(t, nodes...)
+		restored.stop()
+		backup := t.TempDir()
+		if err := os.CopyFS(backup, os.DirFS(restored.dir)); err != nil {
+			t.Fatal(err)
+		}
+		restored.start(t)
+		for i := range 30 {
+			restored.put(fmt.Sprint("new/", i), "1")
+		}
+		same(t, nodes...)
+		restored.stop()
+		restored.dir = backup
+		for _, other := range nodes[:2] {
+			f.part(restored.id, other.id, true)
+		}
+		restored.start(t)
+		for i := range 20 {
+			restored.put(fmt.Sprint("forked/", i), "1")
+		}
+		for _, other := range nodes[:2] {
+			f.part(restored.id, other.id, false)
+		}
+		same(t, nodes...)
+		tips, err := nodes[0].store.Tips(t.Context(), o.space)
+		if err != nil || len(tips) != 4 {
+			t.Errorf("%d tips, %v", len(tips), err)
+		}
+		hosts, err := nodes[0].store.Hosts(t.Context(), o.space)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forked := 0
+		for _, h := range hosts {
+			if h.Forked {
+				forked++
+			}
+		}
+		if forked != 1 {
+			t.Errorf("%d hosts are shown as forked", forked)
+		}
+		restored.put("goes/on", "1")
+		same(t, nodes...)
+	})
+}
+
+func TestClockDifferenceIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("clock")
+		n := newNode(t, f, o, "host")
+		x := newOutsider(t, f, o, "outsider")
+		x.admitted(t, n)
+		s, err := x.NewStream(t.Context(), n.id, replication.SyncProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = s.Write(replication.OpenFrameAt(time.Now().Add(-90*time.Second), tinycloud.Hash{})) }()
+		_, _ = s.Read(make([]byte, 1))
+		_ = s.Close()
+		if p := n.r.Status().Peers; len(p) != 1 || p[0].Skew != -90*time.Second {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// A chain of hosts that know only their neighbours: what the first writes reaches the last at once, also
+// what is too large for gossip.
+func TestThroughThirdHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("chain")
+		var nodes []*node
+		for i := range 3 {
+			nodes = append(nodes, newNode(t, f, o, fmt.Sprint("host ", i)))
+		}
+		f.part(nodes[0].id, nodes[2].id, true)
+		nodes[0].delegate(o.header)
+		nodes[1].join(nodes[0])
+		nodes[2].join(nodes[1])
+		same(t, nodes...)
+		nodes[0].put("near", "1")
+		if d := same(t, nodes...); d > time.Second {
+			t.Errorf("took %s", d)
+		}
+		// Gossip of the first is lost, so that its neighbour gets it by a stream and has to tell the last.
+		f.setLoss(func(from, _ peer.ID) bool { return from == nodes[0].id })
+		nodes[0].put("far", "1")
+		until(t, "neighbour", func() bool { return nodes[1].get("far") == "1" })
+		if d := same(t, nodes...); d > 5*time.Second {
+			t.Errorf("took %s more", d)
+		}
+	})
+}
+
+// A host's clock is fast: what it writes waits until it is due, and holds nothing else up.
+func TestFastClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("fast")
+		nodes := cluster(t, f, o, 2)
+		fast := newNode(t, f, o, "fast")
+		fast.join(nodes[0])
+		same(t, nodes[0], nodes[1], fast)
+		fast.ahead.Store(int64(5 * time.Minute))
+		fast.put("early", "1")
+		nodes[1].put("now", "1")
+		synctest.Wait()
+		if nodes[0].get("now") != "1" || nodes[0].get("early") != "(none)" {
+			t.Fatalf("now %q, early %q", nodes[0].get("now"), nodes[0].get("early"))
+		}
+		late := newNode(t, f, o, "late")
+		f.part(late.id, nodes[0].id, true)
+		f.part(late.id, nodes[1].id, true)
+		late.join(fast)
+		until(t, "what is due, from the host that is fast", func() bool { return late.get("now") == "1" })
+		if late.get("early") != "(none)" {
+			t.Error("what is not due is here")
+		}
+		<-time.After(5 * time.Minute)
+		fast.ahead.Store(0)
+		same(t, nodes[0], nodes[1], fast, late)
+		if late.get("early") != "1" {
+			t.Error("what was early never came")
 		}
 	})
 }

@@ -75,6 +75,14 @@ func (d *dialer) now(reload bool) {
 	signal(d.wake)
 }
 
+// refresh has what the store knows read again; hosts that are new, or have new addresses, are due then.
+func (d *dialer) refresh() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reload = true
+	signal(d.wake)
+}
+
 // lost makes a host due soon after its connection ended.
 func (d *dialer) lost(id peer.ID) {
 	d.mu.Lock()
@@ -134,7 +142,7 @@ func (r *Replica) dial(ctx context.Context) error {
 func (r *Replica) dialDue(ctx context.Context) time.Duration {
 	t, wait := now(), dialEvery
 	for _, id := range r.dialer.ids() {
-		if r.authorised(id) != nil {
+		if host, err := hostOf(id); err != nil || r.offences.banned(host) || r.authorised(id) != nil {
 			continue
 		}
 		ai, due := r.dialer.due(id, t)
@@ -306,7 +314,10 @@ func (d *dialer) set(found targets, self peer.ID) {
 		switch {
 		case id == self || len(x.addrs) == 0:
 		case old != nil:
-			old.addrs, old.joins = x.addrs, x.joins
+			if !slices.EqualFunc(old.addrs, x.addrs, ma.Multiaddr.Equal) {
+				old.addrs, old.next = x.addrs, time.Time{}
+			}
+			old.joins = x.joins
 		case len(d.targets) < maxTargets:
 			d.targets[id] = x
 		}

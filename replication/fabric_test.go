@@ -32,7 +32,7 @@ type fabric struct {
 	running sync.WaitGroup
 }
 
-func newFabric(t *testing.T) *fabric {
+func newFabric(t testing.TB) *fabric {
 	f := &fabric{ends: map[peer.ID]*endpoint{}, cut: map[[2]peer.ID]bool{}}
 	t.Cleanup(f.running.Wait)
 	return f
@@ -67,7 +67,7 @@ type link struct {
 	streams    map[*stream]struct{}
 }
 
-func (f *fabric) add(t *testing.T, id peer.ID, h hooks, fetch func(cid.Cid) ([]byte, bool)) *endpoint {
+func (f *fabric) add(t testing.TB, id peer.ID, h hooks, fetch func(cid.Cid) ([]byte, bool)) *endpoint {
 	e := &endpoint{f: f, id: id, hooks: h, fetch: fetch, links: map[peer.ID]*link{}, seen: map[tinycloud.Hash]bool{}}
 	f.mu.Lock()
 	f.ends[id] = e

@@ -67,7 +67,7 @@ func (o *outbox) take() (bundles []capstore.Bundle, announce map[capstore.HostKe
 // learned tells the other peers, if there are any, about entries that came by a stream: gossip is how a
 // host that is connected to this one alone hears of them soon.
 func (r *Replica) learned(bundles []capstore.Bundle) {
-	r.dialer.now(true)
+	r.dialer.refresh()
 	if len(r.partners()) < 2 {
 		return
 	}

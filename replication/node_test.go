@@ -82,14 +82,15 @@ type node struct {
 	values *memValues
 	r      *replication.Replica
 	end    *endpoint
-	tamper func(*hooks)
 	stop   func()
+	ahead  atomic.Int64          // nanoseconds that the store's clock is fast
+	commit func(capstore.Commit) // told what becomes durable; set before start
 }
 
 func (n *node) key() ed25519.PrivateKey { return n.name.SpaceKey(n.o.space) }
 
 // newNode makes a host of the owner's Space and starts it.
-func newNode(t *testing.T, f *fabric, o *owner, name string) *node {
+func newNode(t testing.TB, f *fabric, o *owner, name string) *node {
 	t.Helper()
 	n := &node{t: t, o: o, name: keys(name), f: f, dir: t.TempDir(), values: newMemValues()}
 	n.start(t)
@@ -97,13 +98,13 @@ func newNode(t *testing.T, f *fabric, o *owner, name string) *node {
 }
 
 // start opens the node's database and runs its replica.
-func (n *node) start(t *testing.T) {
+func (n *node) start(t testing.TB) {
 	t.Helper()
 	n.startWith(t, captest.DelegationOptions{IssuedAt: time.Now()})
 }
 
 // startWith gives the node its host delegation if it has none.
-func (n *node) startWith(t *testing.T, d captest.DelegationOptions) {
+func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 	t.Helper()
 	pub, err := crypto.UnmarshalEd25519PublicKey(n.key().Public().(ed25519.PublicKey))
 	if err != nil {
@@ -115,10 +116,14 @@ func (n *node) startWith(t *testing.T, d captest.DelegationOptions) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", string(n.name))
 	var committed atomic.Pointer[replication.Replica]
 	n.store, err = capstore.Open(t.Context(), capstore.Options{
-		Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Now: time.Now, Log: log,
+		Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: log,
+		Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 		Committed: func(c capstore.Commit) {
 			if r := committed.Load(); r != nil {
 				r.Committed(c)
+			}
+			if n.commit != nil {
+				n.commit(c)
 			}
 		},
 	})
@@ -143,9 +148,6 @@ func (n *node) startWith(t *testing.T, d captest.DelegationOptions) {
 	h := hooks{
 		hello: n.r.ServeHello, sync: n.r.ServeSync, check: n.r.Check,
 		connected: n.r.Connected, disconnected: n.r.Disconnected,
-	}
-	if n.tamper != nil {
-		n.tamper(&h)
 	}
 	n.end = n.f.add(t, n.id, h, n.block)
 	replicate, quit := context.WithCancel(context.Background())
@@ -232,7 +234,7 @@ func (n *node) tryPut(key, value string) error {
 	o := n.o
 	tok, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
 		Caps:   captest.Caps{o.space.String() + "/kv/" + key: {"tinycloud.kv/put"}},
-		Proofs: []tinycloud.Hash{captest.ID(o.header)}, Expires: time.Now().Add(time.Minute), Nonce: fmt.Sprint("nonce ", o.n.Add(1)),
+		Proofs: []tinycloud.Hash{captest.ID(o.header)}, Expires: time.Now().Add(time.Duration(n.ahead.Load()) + time.Minute), Nonce: fmt.Sprint("nonce ", o.n.Add(1)),
 	}))
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"time"
 
@@ -83,9 +82,9 @@ func (r *Replica) judge(ctx context.Context, m *remote, err error) {
 		return
 	}
 	if !errors.Is(err, tinycloud.ErrInvalid) && !errors.Is(err, tinycloud.ErrForged) {
-		level := r.log.WarnContext
-		if errors.Is(err, io.EOF) || errors.Is(err, tinycloud.ErrUnavailable) {
-			level = r.log.DebugContext
+		level := r.log.DebugContext
+		if _, ours := errors.AsType[ownError](err); ours {
+			level = r.log.WarnContext
 		}
 		level(ctx, "stream failed", "peer", m.id, "error", err)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -91,10 +92,10 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		return false, errors.Join(err, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
 	}
 	defer turn()
-	if err := r.o.Memory.Acquire(ctx, maxJoined); err != nil {
+	if err := r.o.Memory.take.Acquire(ctx, maxJoined); err != nil {
 		return false, err
 	}
-	defer r.o.Memory.Release(maxJoined)
+	defer r.o.Memory.take.Release(maxJoined)
 	have, err := r.o.Store.Have(ctx, r.space, theirs)
 	if err != nil {
 		return false, own(err)
@@ -118,6 +119,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 	g, ctx := errgroup.WithContext(ctx)
 	batches := make(chan []capstore.Bundle, syncWindow)
 	var end *stateMessage
+	parked := map[capstore.HostKey]bool{}
 	g.Go(func() (err error) {
 		defer close(batches)
 		end, err = r.receive(ctx, f, batches)
@@ -127,7 +129,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 		var durable uint64
 		began := time.Now()
 		for b := range batches {
-			if err := r.applyBatch(ctx, m, b); err != nil {
+			if err := r.applyBatch(ctx, m, b, parked); err != nil {
 				return err
 			}
 			durable++
@@ -142,6 +144,9 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 	})
 	if err := g.Wait(); err != nil {
 		return false, err
+	}
+	if len(parked) > 0 {
+		return false, nil
 	}
 	r.equal(ctx, m, end.Joining)
 	return true, nil
@@ -186,35 +191,50 @@ func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capst
 	}
 }
 
-// applyBatch makes a batch durable, all of it or an error.
-func (r *Replica) applyBatch(ctx context.Context, m *remote, bundles []capstore.Bundle) error {
+// applyBatch makes a batch durable, all of it or an error. An entry dated in the future is left for a later
+// round, with what follows it in its log: no honest host builds on it before it is due. parked collects
+// the hosts of such entries.
+func (r *Replica) applyBatch(ctx context.Context, m *remote, bundles []capstore.Bundle, parked map[capstore.HostKey]bool) error {
 	if len(bundles) == 0 {
 		return fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
 	}
 	r.wants.hints(m.host, bundles)
-	a, err := r.o.Store.Apply(ctx, r.space, bundles)
-	r.o.Metrics.applied(a)
-	if a.New > 0 {
-		r.learned(bundles[:a.Covered])
+	for {
+		bundles = slices.DeleteFunc(bundles, func(b capstore.Bundle) bool { return parked[b.Entry.Host] })
+		if len(bundles) == 0 {
+			return nil
+		}
+		a, err := r.o.Store.Apply(ctx, r.space, bundles)
+		r.o.Metrics.applied(a)
+		if a.New > 0 {
+			r.learned(bundles[:a.Covered])
+		}
+		switch {
+		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
+			return err
+		case err != nil:
+			return own(err)
+		case a.Covered == len(bundles):
+			return nil
+		case !a.Parked: // it said that parents come first
+			return fmt.Errorf("%d of %d bundles build on what was not sent: %w", len(bundles)-a.Covered, len(bundles), tinycloud.ErrUnavailable)
+		}
+		parked[bundles[a.Covered].Entry.Host] = true
+		bundles = bundles[a.Covered:]
 	}
-	switch {
-	case err != nil:
-		return err
-	case a.Covered == len(bundles):
-		return nil
-	case a.Parked:
-		return fmt.Errorf("entry of the future, durable when due: %w", tinycloud.ErrUnavailable)
-	}
-	// It said that parents come first.
-	return fmt.Errorf("%d of %d bundles build on what was not sent: %w", len(bundles)-a.Covered, len(bundles), tinycloud.ErrUnavailable)
 }
 
-// own keeps an error of this node's own parts from looking like the peer's offence.
+// ownError is an error of this node's own parts: its class says nothing about a peer.
+type ownError struct{ err error }
+
+func (e ownError) Error() string { return "store: " + e.err.Error() }
+
+// own keeps an error from looking like a peer's offence.
 func own(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("store: %v", err) //nolint:errorlint // the class must not pass
+	return ownError{err}
 }
 
 // past is a deadline that interrupts at once.

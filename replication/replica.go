@@ -138,16 +138,24 @@ type Options struct {
 	// is not dialed.
 	Addrs func() []ma.Multiaddr
 	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
-	Check func(tinycloud.SpaceID, *capstore.Bundle) error
-	// Memory bounds, in bytes, what the streams and assemblies of all Spaces hold at once; nil: 64 MiB for
-	// this one.
-	Memory  *semaphore.Weighted
+	Check   func(tinycloud.SpaceID, *capstore.Bundle) error
+	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
 	Metrics *Metrics // nil: not counted
 	Log     *slog.Logger
 }
 
-// MemoryLimit is the usual size of [Options].Memory, in bytes.
+// MemoryLimit is the usual size of a [Budget], in bytes.
 const MemoryLimit = 64 << 20
+
+// Budget bounds what streams and assemblies hold at once. Giving and taking have a half each: two nodes
+// that take from each other must not wait for each other.
+type Budget struct{ give, take *semaphore.Weighted }
+
+// NewBudget returns a budget of a number of bytes, at least 32 MiB.
+func NewBudget(bytes int64) *Budget {
+	half := max(bytes, 32<<20) / 2
+	return &Budget{give: semaphore.NewWeighted(half), take: semaphore.NewWeighted(half)}
+}
 
 // Bounds of what waits.
 const (
@@ -205,7 +213,7 @@ func New(o Options) (*Replica, error) {
 		o.Check = capstore.CheckBundle
 	}
 	if o.Memory == nil {
-		o.Memory = semaphore.NewWeighted(MemoryLimit)
+		o.Memory = NewBudget(MemoryLimit)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -97,10 +97,10 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 // stream sends what have does not cover. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads.
 func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) error {
-	if err := r.o.Memory.Acquire(ctx, maxJoined); err != nil {
+	if err := r.o.Memory.give.Acquire(ctx, maxJoined); err != nil {
 		return err
 	}
-	defer r.o.Memory.Release(maxJoined)
+	defer r.o.Memory.give.Release(maxJoined)
 	g, ctx := errgroup.WithContext(ctx)
 	w := &window{free: make(chan struct{}, syncWindow), sent: make(chan struct{}, syncWindow)}
 	g.Go(func() error { return w.acks(f) })

@@ -118,7 +118,9 @@ func (d *demo) once(ctx context.Context) error {
 	}
 	views, err := d.owner.AwaitSame(ctx, d.nodes.Peers())
 	if err != nil {
-		return errors.Join(err, d.draw(ctx, d.out))
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		return errors.Join(err, d.draw(late, d.out))
 	}
 	for n := range d.writes {
 		for _, peer := range d.nodes.Peers() {

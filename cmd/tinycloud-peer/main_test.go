@@ -22,6 +22,6 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TINYCLOUD_CONFIG_FILE", filepath.Join(e.WorkDir, "empty.toml"))
 			return os.WriteFile(filepath.Join(e.WorkDir, "empty.toml"), nil, 0o600)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "wallet": wallet, "sign": sign},
 	})
 }

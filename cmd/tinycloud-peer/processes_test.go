@@ -293,15 +293,20 @@ func TestDeletesAndRevocationsTakeEffectEverywhere(t *testing.T) {
 	}
 	g.reads("keep", "kept", a, b, c)
 	g.must(g.owner.RevokeSession(g.ctx, c))
-	g.same()
 	for _, p := range []*cluster.Peer{a, b, c} {
-		if _, err := g.owner.Get(g.ctx, p, "keep"); !errors.Is(err, tinycloud.ErrUnauthorized) {
-			t.Errorf("%s: read by a revoked session: %v", p.Name, err)
+		began := time.Now()
+		g.must(cluster.Poll(g.ctx, 5*time.Millisecond, func() (bool, error) {
+			_, err := g.owner.Get(g.ctx, p, "keep")
+			return errors.Is(err, tinycloud.ErrUnauthorized), nil
+		}))
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%s: a revoked session read for %s", p.Name, took)
 		}
 		if err := g.owner.Put(g.ctx, p, "more", []byte("x")); !errors.Is(err, tinycloud.ErrUnauthorized) {
 			t.Errorf("%s: write by a revoked session: %v", p.Name, err)
 		}
 	}
+	g.same()
 }
 
 // TestRevokedHostIsCutOff removes a host at another one.
@@ -328,8 +333,12 @@ func TestRevokedHostIsCutOff(t *testing.T) {
 				return false, err
 			}
 		}
-		return true, nil
+		v, err := outcast.Admin.Space(g.ctx, g.owner.Space)
+		return err == nil && !slices.ContainsFunc(v.Hosts, func(h node.HostView) bool { return h.Connected && !h.Self }), err
 	}))
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("cut off after %s", took)
+	}
 	t.Logf("cut off after %s", time.Since(began).Round(time.Millisecond))
 	g.put(b, "after", "hosts only")
 	g.same(a, b)

@@ -39,14 +39,25 @@ func New(o Options) *Cluster { return &Cluster{o: o} }
 // Peers returns the peers in the order they were added.
 func (c *Cluster) Peers() []*Peer { return c.peers }
 
-// Close ends all processes.
+// patience is how long a process may take to stop in order.
+const patience = 5 * time.Second
+
+// Close ends all processes: in order if they do so soon, else at once.
 func (c *Cluster) Close() error {
-	var errs []error
-	for _, p := range c.peers {
-		errs = append(errs, p.Kill())
-		p.Admin.Close()
-	}
-	return errors.Join(errs...)
+	return Each(c.peers, func(_ int, p *Peer) error {
+		defer p.Admin.Close()
+		if p.process == nil {
+			return nil
+		}
+		err := closed(p.process.lease)
+		soon := time.NewTimer(patience)
+		defer soon.Stop()
+		select {
+		case <-p.process.done:
+		case <-soon.C:
+		}
+		return errors.Join(err, p.Kill())
+	})
 }
 
 // Peer is one node, running or not. Its identity, data and addresses outlive its processes.

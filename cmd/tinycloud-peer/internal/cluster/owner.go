@@ -10,6 +10,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
@@ -170,11 +171,14 @@ func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView
 	return same, views, err
 }
 
-// AwaitSame waits until all peers hold the Space in one state.
+// AwaitSame waits until all peers hold the Space in one state and none waits for the others' history.
 func (o *Owner) AwaitSame(ctx context.Context, peers []*Peer) ([]node.SpaceView, error) {
 	var views []node.SpaceView
 	err := Poll(ctx, 20*time.Millisecond, func() (ok bool, err error) {
 		ok, views, err = o.Same(ctx, peers)
+		for _, v := range views {
+			ok = ok && v.State != capstore.StateJoining
+		}
 		return ok, err
 	})
 	return views, err

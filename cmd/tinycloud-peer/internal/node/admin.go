@@ -160,12 +160,27 @@ func (n *Node) adminJoin(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	// A client that hangs up gets what it asked for all the same.
-	if err := n.store.AddJoin(context.WithoutCancel(r.Context()), space, q.Addrs, q.Empty); err != nil {
+	if err := n.join(context.WithoutCancel(r.Context()), space, q); err != nil {
 		return 0, nil, err
 	}
-	n.spaces.joined(space)
 	v, err := n.view(r.Context(), space)
 	return http.StatusAccepted, v, err
+}
+
+func (n *Node) join(ctx context.Context, space tinycloud.SpaceID, q JoinRequest) error {
+	before, err := n.store.Joining(ctx, space)
+	if err != nil {
+		return err
+	}
+	if err := n.store.AddJoin(ctx, space, q.Addrs, q.Empty); err != nil {
+		return err
+	}
+	after, err := n.store.Joining(ctx, space)
+	if err != nil {
+		return err
+	}
+	n.spaces.joined(space, after && !before)
+	return nil
 }
 
 func (n *Node) checkAddrs(space tinycloud.SpaceID, q JoinRequest) error {

@@ -284,6 +284,9 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
+	if n.spaces != nil {
+		n.spaces.end() // the front waits for whoever asks
+	}
 	for _, l := range []net.Listener{n.public, n.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,7 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/net/netutil"
 )
 
 // Bounds of an HTTP connection. Bodies have deadlines of their own, moved on by each byte.
@@ -19,6 +18,7 @@ const (
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 128 << 10 // tokens come in headers, 64 KiB at most
 	drainTimeout   = 20 * time.Second
+	maxConns       = 2048 // at once on a listener; each may hold a small body in memory
 )
 
 // serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted.
@@ -27,18 +27,11 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Lo
 		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	var g errgroup.Group
-	g.Go(func() error {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-	stopped := make(chan error, 1) // Serve failed
-	go func() { stopped <- g.Wait() }()
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(netutil.LimitListener(l, maxConns)) }()
 	select {
-	case err := <-stopped:
-		return errors.Join(err, server.Close())
+	case err := <-failed:
+		return err
 	case <-ctx.Done():
 	}
 	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
@@ -47,7 +40,8 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Lo
 		log.Warn("requests cut off", "listener", l.Addr().String(), "error", err)
 		_ = server.Close() // what Shutdown left
 	}
-	return <-stopped
+	<-failed // it is http.ErrServerClosed
+	return nil
 }
 
 // publicHandler is the API and, behind the admin secret, /admin.

@@ -11,7 +11,6 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -30,8 +29,9 @@ type spaces struct {
 	n       *Node
 	log     *slog.Logger
 	asked   chan request
-	ended   chan struct{} // closed when run returns
-	memory  *semaphore.Weighted
+	ended   chan struct{} // closed when there are no more replicas to ask for
+	end     func()        // closes ended
+	memory  *replication.Budget
 	metrics *replication.Metrics
 
 	mu     sync.RWMutex
@@ -44,7 +44,8 @@ type active struct {
 	topic   *p2p.Topic
 	replica *replication.Replica
 	stop    context.CancelFunc
-	since   time.Time // it last had a peer, or began; used by run alone
+	done    chan struct{} // closed when the peer is closed
+	since   time.Time     // it last had a peer, or began; used by run alone
 }
 
 // request asks run for a Space's replica.
@@ -54,16 +55,18 @@ type request struct {
 }
 
 func newSpaces(n *Node) *spaces {
+	ended := make(chan struct{})
 	return &spaces{
-		n: n, log: n.log.With("part", "replication"), asked: make(chan request), ended: make(chan struct{}),
-		memory: semaphore.NewWeighted(replication.MemoryLimit), metrics: replication.NewMetrics(),
+		n: n, log: n.log.With("part", "replication"), asked: make(chan request),
+		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
+		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{},
 	}
 }
 
 // run starts replicas until the context ends, then waits for all of them.
 func (s *spaces) run(ctx context.Context) error {
-	defer close(s.ended)
+	defer s.end()
 	g, ctx := errgroup.WithContext(ctx)
 	if err := s.bootstrap(ctx); err != nil && ctx.Err() == nil {
 		return err
@@ -148,12 +151,13 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 	s.active[space] = a
 	s.mu.Unlock()
 	g.Go(func() error {
+		defer close(a.done)
 		defer stop()
 		err := a.replica.Run(own, replication.Net{Peer: a.peer, Blocks: a.peer, Topic: a.topic})
+		err = errors.Join(err, a.topic.Close(), a.peer.Close())
 		s.mu.Lock()
 		delete(s.active, space)
 		s.mu.Unlock()
-		err = errors.Join(err, a.topic.Close(), a.peer.Close())
 		if err != nil && own.Err() == nil {
 			s.log.Warn("replica ended, starting it again", "space", space, "error", err)
 		}
@@ -164,12 +168,11 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 
 // open makes a Space's replica and its presence in the network.
 func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
-	n, a := s.n, &active{}
-	log := s.log.With("space", space)
+	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
 		Addrs:  func() []ma.Multiaddr { return n.front.SpaceAddrs(n.spacePeer(space)) },
-		Memory: s.memory, Metrics: s.metrics, Log: log,
+		Memory: s.memory, Metrics: s.metrics, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -177,7 +180,7 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	a.peer, err = n.front.Open(p2p.PeerOptions{
 		Key: n.keys.SpaceKey(space), HelloProtocol: replication.HelloProtocol, Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
-		Blocks: n.blocks.Blocks(space), Log: log,
+		Blocks: n.blocks.Blocks(space), Log: s.log.With("space", space),
 	})
 	if err != nil {
 		return nil, err
@@ -229,8 +232,14 @@ func (s *spaces) wake(id peer.ID) bool {
 	return ok && s.ask(space)
 }
 
-// joined begins, or goes on, with the addresses a Space is to be joined through.
-func (s *spaces) joined(space tinycloud.SpaceID) {
+// joined begins, or goes on, with the addresses a Space is to be joined through. A replica that ran before
+// the Space began to wait for its history is replaced: it compared with its peers already, and would do so
+// again only after a minute.
+func (s *spaces) joined(space tinycloud.SpaceID, anew bool) {
+	if a := s.get(space); a != nil && anew {
+		a.stop()
+		<-a.done
+	}
 	if s.ask(space) {
 		if a := s.get(space); a != nil {
 			a.replica.Kick()

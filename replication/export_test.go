@@ -1,0 +1,166 @@
+package replication
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// Bounds that tests go to.
+const (
+	MaxFrame      = maxFrame
+	MaxRequest    = maxRequest
+	MaxHelloFrame = maxHelloFrame
+	MaxGossip     = maxGossip
+	OffenceLimit  = offenceLimit
+	BanTime       = banTime
+)
+
+// Nonces are those of one handshake.
+type Nonces struct{ Dialer, Responder [32]byte }
+
+// Frame puts a length before a message.
+func Frame(b []byte) []byte { return append(binary.AppendUvarint(nil, uint64(len(b))), b...) }
+
+// HelloNonce is the frame with which a responder begins.
+func HelloNonce(n [32]byte) []byte { return Frame(encoded(nonceMessage{Nonce: n})) }
+
+// HelloProof is the frame with which a side proves itself.
+func HelloProof(nonce, tag [32]byte, chain [][]byte) []byte {
+	return Frame(encoded(proofMessage{Nonce: nonce, Tag: tag, Chain: chain}))
+}
+
+// NonceOf reads the nonce of a responder's first frame.
+func NonceOf(frame []byte) (n [32]byte, err error) {
+	_, k := binary.Uvarint(frame)
+	var m nonceMessage
+	err = wire.decode(frame[k:], &m)
+	return m.Nonce, err
+}
+
+// HelloTag is the tag of the dialer, or of the responder.
+func HelloTag(space tinycloud.SpaceID, dialer, responder peer.ID, n Nonces, ofDialer bool) [32]byte {
+	role := roleAnswerer
+	if ofDialer {
+		role = roleDialer
+	}
+	return helloTag(space, dialer, responder, &handshake{n.Dialer, n.Responder}, role)
+}
+
+func encoded(v any) []byte {
+	b, err := wire.encode(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// OpenFrame begins a round, SameFrame ends one.
+func OpenFrame(hash tinycloud.Hash) []byte {
+	return Frame(encoded(message{Open: &openMessage{Now: nowMillis(), Hash: hash}}))
+}
+
+// OpenFrameAt begins a round at another time.
+func OpenFrameAt(at time.Time, hash tinycloud.Hash) []byte {
+	return Frame(encoded(message{Open: &openMessage{Now: at.UnixMilli(), Hash: hash}}))
+}
+
+// HaveFrame asks for what a host without entries lacks.
+func HaveFrame() []byte { return Frame(encoded(message{Have: &haveMessage{}})) }
+
+// DoneFrame ends a stream of batches.
+func DoneFrame() []byte { return Frame(encoded(message{Done: &stateMessage{Now: nowMillis()}})) }
+
+// TipsFrame answers open.
+func TipsFrame(tips []capstore.Tip) []byte {
+	return Frame(encoded(message{Tips: &tipsMessage{Now: nowMillis(), Tips: packTips(tips)}}))
+}
+
+// BatchMessage is a gossip message.
+func BatchMessage(bundles ...capstore.Bundle) []byte {
+	m, err := packBundles(bundles)
+	if err != nil {
+		panic(err)
+	}
+	return encoded(message{Batch: m})
+}
+
+// AnnounceMessage is a gossip message that names an entry.
+func AnnounceMessage(b capstore.Bundle) []byte {
+	return encoded(announcement(map[capstore.HostKey]capstore.Bundle{b.Entry.Host: b}))
+}
+
+// Spell decodes a message and encodes what it means again: batches bundle by bundle.
+func Spell(space tinycloud.SpaceID, b []byte) (kind string, again []byte, err error) {
+	m, err := decodeMessage(b)
+	if err != nil {
+		return "", nil, err
+	}
+	if m.Batch != nil {
+		bundles, err := m.Batch.bundles(space)
+		if err != nil {
+			return "", nil, err
+		}
+		if m.Batch, err = packBundles(bundles); err != nil {
+			return "", nil, err
+		}
+		kind = "batch"
+	}
+	again, err = wire.encode(m)
+	return kind, again, err
+}
+
+// ReadFrames reads frames until an error.
+func ReadFrames(s interface {
+	deadliner
+	Read([]byte) (int, error)
+	Write([]byte) (int, error)
+}, limit int,
+) (frames [][]byte, err error) {
+	f := newFramer(s, limit, syncStall, func(int, int) {})
+	for {
+		b, err := f.read()
+		if err != nil {
+			return frames, err
+		}
+		frames = append(frames, b)
+	}
+}
+
+// Bundles reads a batch.
+func Bundles(space tinycloud.SpaceID, b []byte) ([]capstore.Bundle, error) {
+	m, err := decodeMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	return m.Batch.bundles(space)
+}
+
+// SampleMessages has one message of each kind.
+func SampleMessages() map[string][]byte {
+	h := tinycloud.Sum([]byte("x"))
+	tips := packTips([]capstore.Tip{{Host: capstore.HostKey(h), N: 300, Digest: h}, {N: 1}})
+	return map[string][]byte{
+		"open":     encoded(message{Open: &openMessage{Now: 1, Hash: h}}),
+		"same":     encoded(message{Same: &stateMessage{Now: 1, Joining: true}}),
+		"tips":     encoded(message{Tips: &tipsMessage{Now: 1, Tips: tips, More: true}}),
+		"have":     encoded(message{Have: &haveMessage{Tips: tips, Ahead: true}}),
+		"part":     encoded(message{Part: &partMessage{Data: []byte("abc"), Last: true}}),
+		"ack":      encoded(message{Ack: &ackMessage{Durable: 7}}),
+		"done":     encoded(message{Done: &stateMessage{Now: 1}}),
+		"locate":   encoded(message{Locate: &locateMessage{Hashes: []tinycloud.Hash{h}}}),
+		"located":  encoded(message{Located: &locatedMessage{Values: []location{{Size: -1}, {Size: 9, Manifest: h}}}}),
+		"hosts":    encoded(message{Hosts: &hostsMessage{Records: [][]byte{[]byte("r")}}}),
+		"announce": encoded(message{Announce: &announceMessage{Entries: []announcedEntry{{Entry: []byte("e"), Sig: []byte("s")}}}}),
+	}
+}
+
+// TryRecord parses a peer record.
+func TryRecord(b []byte) error {
+	_, _, err := parseRecord(b)
+	return err
+}

@@ -1,0 +1,204 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	roundEvery   = 60 * time.Second      // between comparisons, ± 50 %
+	roundSpacing = 50 * time.Millisecond // between rounds that gaps ask for
+	maxSkew      = 60 * time.Second      // of a peer's clock, before it is worth a warning
+)
+
+// session compares and catches up with a peer for as long as it is connected.
+func (r *Replica) session(ctx context.Context, m *remote) {
+	ctx, end := r.scoped(ctx, m)
+	defer end()
+	r.log.InfoContext(ctx, "host connected", "peer", m.id)
+	r.met(ctx, m.id, nil)
+	if err := r.o.Store.Hurry(ctx, r.space); err != nil && ctx.Err() == nil {
+		r.log.WarnContext(ctx, "cannot hurry what is wanted", "error", err)
+	}
+	signal(r.wants.wake)
+	expiry := time.NewTimer(r.untilExpiry(m))
+	defer expiry.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	failures := 0
+	for {
+		pull := m.pull
+		if failures > 0 {
+			pull = nil // what failed is tried again later, whoever asks
+		}
+		select {
+		case <-ctx.Done():
+			r.log.InfoContext(ctx, "host disconnected", "peer", m.id)
+			return
+		case <-expiry.C:
+			if left := r.untilExpiry(m); left > 0 {
+				expiry.Reset(left) // renewed
+				continue
+			}
+			r.log.InfoContext(ctx, "host delegation expired", "peer", m.id)
+			r.net.Peer.Evict(m.id)
+			return
+		case <-m.calm:
+			timer.Reset(untilRound())
+			continue
+		case <-pull:
+		case <-timer.C:
+		}
+		began := time.Now()
+		if r.visit(ctx, m) {
+			failures = 0
+			timer.Reset(untilRound())
+		} else {
+			failures++
+			timer.Reset(backoff(failures, roundEvery))
+		}
+		if !pause(ctx, roundSpacing-time.Since(began)) {
+			return
+		}
+	}
+}
+
+// visit runs a round and, when something changed, exchanges addresses.
+func (r *Replica) visit(ctx context.Context, m *remote) bool {
+	_, err := r.round(ctx, m)
+	switch {
+	case err == nil:
+		r.saw(ctx, m)
+	case ctx.Err() != nil:
+		return false
+	case errors.Is(err, errWait):
+		return true // woken when it is its turn
+	case errors.Is(err, errTurn):
+		r.gap(m)
+		return true
+	default:
+		r.judge(ctx, m, err)
+		return false
+	}
+	if err := r.exchange(ctx, m); err != nil && ctx.Err() == nil {
+		r.judge(ctx, m, err)
+	}
+	return true
+}
+
+func untilRound() time.Duration {
+	return time.Duration(float64(roundEvery) * (0.5 + rand.Float64()))
+}
+
+// backoff doubles from a second to most, less up to a half of it by chance.
+func backoff(failures int, most time.Duration) time.Duration {
+	d := min(most, time.Second<<min(failures-1, 16))
+	return d - time.Duration(rand.Int64N(int64(d/2)))
+}
+
+// pause waits; it reports false when the context ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (r *Replica) untilExpiry(m *remote) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.expires.IsZero() {
+		return 1 << 62
+	}
+	return time.Until(m.expires)
+}
+
+// gap asks for a round with a peer: it has something that is not here.
+func (r *Replica) gap(m *remote) {
+	r.mu.Lock()
+	m.synced = false
+	r.mu.Unlock()
+	signal(m.pull)
+}
+
+// quiet puts the next round with a peer off, whose own round found no difference.
+func (r *Replica) quiet(m *remote) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.synced = true
+	if !r.joining { // a joining host has to hear the state of its peers itself
+		signal(m.calm)
+	}
+}
+
+// equal notes that everything a peer had is here, and that the Space is, if the peer has all of it.
+func (r *Replica) equal(ctx context.Context, m *remote, joining bool) {
+	r.mu.Lock()
+	m.synced = true
+	was := r.joining
+	r.mu.Unlock()
+	if joining || !was {
+		return
+	}
+	if err := r.o.Store.Synced(ctx, r.space); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.WarnContext(ctx, "cannot record that the space is here", "error", err)
+		return
+	}
+	r.mu.Lock()
+	r.joining = false
+	r.mu.Unlock()
+	r.log.InfoContext(ctx, "space is here")
+}
+
+// turn lets one stream at a time catch the Space up, so that nothing is sent twice.
+func (r *Replica) turn(m *remote) (end func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.turnOf != nil {
+		r.waiting[m] = struct{}{}
+		return nil, errWait
+	}
+	r.turnOf = m
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.turnOf = nil
+		for m := range r.waiting {
+			signal(m.pull)
+		}
+		clear(r.waiting)
+	}), nil
+}
+
+func (r *Replica) othersWait() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.waiting) > 0
+}
+
+// clock notes a peer's time.
+func (r *Replica) clock(m *remote, now int64) {
+	skew := time.Until(time.UnixMilli(now)).Round(time.Millisecond)
+	r.mu.Lock()
+	s := r.seen[m.host]
+	warn := skew.Abs() > maxSkew && s.skew.Abs() <= maxSkew
+	s.skew = skew
+	r.seen[m.host] = s
+	r.mu.Unlock()
+	if warn {
+		r.log.Warn("clocks differ", "peer", m.id, "difference", skew)
+	}
+}

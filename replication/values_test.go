@@ -1,0 +1,147 @@
+package replication_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+func random(seed uint64, n int) string {
+	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	b := make([]byte, n)
+	_, _ = rng.Read(b)
+	return string(b)
+}
+
+func TestValuesOfAllSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("sizes")
+		nodes := cluster(t, f, o, 2)
+		sizes := []int{0, 1, 4096, 4097, 40_000, 64 << 10, 64<<10 + 1, 300_000, 1 << 20, 1<<20 + 1, 5 << 20}
+		for i, n := range sizes {
+			nodes[i%2].put(fmt.Sprint("size/", n), random(uint64(i), n))
+		}
+		if d := same(t, nodes...); d > time.Second {
+			t.Errorf("live: took %s", d)
+		}
+		late := newNode(t, f, o, "late")
+		late.join(nodes[0])
+		same(t, nodes[0], nodes[1], late)
+		for i, size := range sizes {
+			for _, n := range []*node{nodes[0], nodes[1], late} {
+				if n.get(fmt.Sprint("size/", size)) != random(uint64(i), size) {
+					t.Errorf("%s: value of %d bytes is another", n.name, size)
+				}
+			}
+		}
+	})
+}
+
+// A chunk is withheld, a second host names a manifest with a swapped chunk, the reader restarts: the value
+// comes whole once an honest holder gives all of it, and never another one.
+func TestLargeValueDespiteLies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("large")
+		nodes := cluster(t, f, o, 2)
+		honest, liar := nodes[0], nodes[1]
+		value := random(1, 5<<20)
+		hash := tinycloud.Sum([]byte(value))
+		honest.put("big", value)
+		same(t, nodes...)
+		_, manifest, err := blockstore.BuildManifest(bytes.NewReader([]byte(value)))
+		if err != nil || len(manifest.Links) != 5 {
+			t.Fatal(manifest, err)
+		}
+		hide := func(h func(tinycloud.Hash) bool) {
+			for _, n := range nodes {
+				n.values.mu.Lock()
+				n.values.withhold = h
+				n.values.mu.Unlock()
+			}
+		}
+		hide(func(h tinycloud.Hash) bool { return h == manifest.Links[3] })
+		other := random(2, 1<<20)
+		liar.values.put([]byte(other))
+		lie := blockstore.Manifest{Size: manifest.Size, Links: append([]tinycloud.Hash{}, manifest.Links...)}
+		lie.Links[3] = tinycloud.Sum([]byte(other))
+		liar.values.lie[hash] = lie
+
+		late := newNode(t, f, o, "late")
+		late.join(nodes...)
+		until(t, "history", func() bool {
+			return late.status().Epochs == honest.status().Epochs && late.get("big") == "(on its way)"
+		})
+		<-time.After(10 * time.Minute)
+		synctest.Wait()
+		if got := late.get("big"); got != "(on its way)" {
+			t.Fatalf("with a chunk withheld there is a value of %d bytes", len(got))
+		}
+		if st := late.status(); st.Wants != 1 {
+			t.Fatalf("%d wants", st.Wants)
+		}
+		late.stop()
+		late.start(t)
+		hide(nil)
+		until(t, "the value comes", func() bool { return late.get("big") == value })
+		until(t, "nothing is wanted", func() bool { return late.status().Wants == 0 })
+	})
+}
+
+// A reader who cannot wait for the next attempt asks for one now.
+func TestFetchNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("now")
+		nodes := cluster(t, f, o, 2)
+		hidden := func(yes bool) {
+			nodes[0].values.mu.Lock()
+			nodes[0].values.withhold = func(tinycloud.Hash) bool { return yes }
+			nodes[0].values.mu.Unlock()
+		}
+		for i, size := range []int{200_000, 3 << 20} {
+			hidden(true)
+			key, value := fmt.Sprint("v/", i), random(uint64(i+10), size)
+			nodes[0].put(key, value)
+			until(t, "the operation", func() bool { return nodes[1].get(key) == "(on its way)" })
+			<-time.After(5 * time.Minute) // waits between attempts are long now
+			synctest.Wait()
+			want := capstore.Want{Hash: tinycloud.Sum([]byte(value))}
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			if err := nodes[1].r.Fetch(ctx, want); err == nil {
+				t.Error("a withheld value came")
+			}
+			cancel()
+			hidden(false)
+			until(t, "no attempt is under way", func() bool { return true })
+			began := time.Now()
+			for {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				err := nodes[1].r.Fetch(ctx, want)
+				cancel()
+				if err == nil {
+					break
+				}
+				if time.Since(began) > 30*time.Second {
+					t.Fatal(err)
+				}
+			}
+			if nodes[1].get(key) != value {
+				t.Error("the value is another")
+			}
+		}
+		nodes[0].stop()
+		synctest.Wait()
+		err := nodes[1].r.Fetch(t.Context(), capstore.Want{Hash: tinycloud.Hash{1}})
+		if !errors.Is(err, tinycloud.ErrUnavailable) {
+			t.Errorf("without a peer: %v", err)
+		}
+	})
+}

@@ -1,0 +1,237 @@
+package replication_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+// sampleBundles makes bundles of two hosts, with a fork, that only look like the real thing.
+func sampleBundles(space tinycloud.SpaceID) []capstore.Bundle {
+	var out []capstore.Bundle
+	prev := map[int]capstore.Tip{}
+	for i, step := range []struct {
+		host int
+		fork bool
+	}{{0, false}, {0, false}, {1, false}, {0, false}, {0, true}, {1, false}} {
+		epoch := fmt.Appendf(nil, "epoch %d", i)
+		e := capstore.Entry{Space: space, Host: capstore.HostKey{byte(step.host + 1)}, Epoch: tinycloud.Sum(epoch), At: int64(1000 * i)}
+		if p, ok := prev[step.host]; ok {
+			e.N, e.Prev = p.N+1, p.Digest
+		}
+		if step.fork {
+			e.N, e.Prev = 1, out[0].Entry.Digest()
+		}
+		prev[step.host] = capstore.Tip{N: e.N, Digest: e.Digest()}
+		b := capstore.Bundle{Entry: e, Epoch: epoch, Events: [][]byte{fmt.Appendf(nil, "event %d", i)}, Ops: [][]byte{{1}, {2}}}
+		b.Sig[0] = byte(i)
+		if i == 2 {
+			v := []byte("a small value")
+			b.Values = []capstore.Value{{Hash: tinycloud.Sum(v), Bytes: v}}
+			b.Large = []capstore.Large{{Hash: tinycloud.Sum([]byte("l")), Size: 5 << 20, Manifest: tinycloud.Sum([]byte("m"))}}
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+func TestBatchRoundTrip(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	want := sampleBundles(space)
+	b := replication.BatchMessage(want...)
+	got, err := replication.Bundles(space, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(tinycloud.SpaceID{}), cmp.Comparer(func(a, b tinycloud.SpaceID) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+	payload := 0
+	for _, x := range want {
+		payload += len(x.Epoch) + len(x.Sig) + 3 // operations
+		for _, e := range x.Events {
+			payload += len(e)
+		}
+	}
+	if over := (len(b) - payload - 2*34) / len(want); over > 70 {
+		t.Errorf("%d bytes around each bundle", over)
+	}
+}
+
+func TestBatchHasOneSpelling(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	good := replication.BatchMessage(sampleBundles(space)...)
+	accepted := 0
+	for i := range good {
+		for _, bit := range []byte{1, 0x20, 0x80} {
+			b := bytes.Clone(good)
+			b[i] ^= bit
+			_, again, err := replication.Spell(space, b)
+			if err == nil && !bytes.Equal(again, b) {
+				t.Fatalf("byte %d: accepted in two spellings", i)
+			}
+			if err != nil && !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Fatalf("byte %d: %v", i, err)
+			}
+			if err == nil {
+				accepted++
+			}
+		}
+	}
+	if accepted == 0 {
+		t.Error("no change of content was accepted: the test changes nothing")
+	}
+	for _, tail := range [][]byte{{0}, good} {
+		if _, _, err := replication.Spell(space, append(bytes.Clone(good), tail...)); !errors.Is(err, tinycloud.ErrInvalid) {
+			t.Errorf("bytes after the message: %v", err)
+		}
+	}
+}
+
+func FuzzMessage(f *testing.F) {
+	space := captest.NewWallet("wire").Space("default")
+	seeds := replication.SampleMessages()
+	seeds["batch"] = replication.BatchMessage(sampleBundles(space)...)
+	if len(seeds) != 12 {
+		f.Fatal("a kind of message has no seed")
+	}
+	for name, b := range seeds {
+		if _, again, err := replication.Spell(space, b); err != nil || !bytes.Equal(again, b) {
+			f.Fatalf("seed %s: %v", name, err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, again, err := replication.Spell(space, b)
+		if err != nil {
+			if !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(again, b) {
+			t.Fatalf("%x\nencodes again as\n%x", b, again)
+		}
+	})
+}
+
+// fixed is a stream that gives the same bytes to whoever reads.
+type fixed struct{ *bytes.Reader }
+
+func (fixed) Write(p []byte) (int, error)      { return len(p), nil }
+func (fixed) SetReadDeadline(time.Time) error  { return nil }
+func (fixed) SetWriteDeadline(time.Time) error { return nil }
+
+func FuzzFrames(f *testing.F) {
+	f.Add(replication.Frame([]byte("abc")))
+	f.Add(append(replication.Frame(bytes.Repeat([]byte{1}, 300)), 0x80, 0x00))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x0f, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frames, err := replication.ReadFrames(fixed{bytes.NewReader(b)}, 1<<16)
+		var again []byte
+		for _, x := range frames {
+			if len(x) == 0 || len(x) > 1<<16 {
+				t.Fatalf("frame of %d bytes", len(x))
+			}
+			again = append(again, replication.Frame(x)...)
+		}
+		if !bytes.HasPrefix(b, again) {
+			t.Fatal("the frames are not what was sent")
+		}
+		if errors.Is(err, io.EOF) && !bytes.Equal(again, b) {
+			t.Fatal("bytes were lost")
+		}
+	})
+}
+
+func FuzzRecord(f *testing.F) {
+	seed := signedRecord(f)
+	if err := replication.TryRecord(seed); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		err := replication.TryRecord(b)
+		if err != nil && !errors.Is(err, tinycloud.ErrInvalid) && !errors.Is(err, tinycloud.ErrForged) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCheckRejects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("check")
+		nodes := cluster(t, f, o, 2)
+		f.setLoss(func(_, _ peerID) bool { return true })
+		nodes[1].put("a", "1")
+		var bundles []capstore.Bundle
+		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b capstore.Bundle) error {
+			bundles = append(bundles, b)
+			return nil
+		})
+		if err != nil || len(bundles) == 0 {
+			t.Fatal(bundles, err)
+		}
+		last := bundles[len(bundles)-1]
+		forged := last
+		forged.Sig[3] ^= 1
+		swapped := last
+		swapped.Values = []capstore.Value{{Bytes: []byte("other")}}
+		other := last
+		other.Events = [][]byte{[]byte("other")}
+		foreign := last
+		foreign.Entry.Space = captest.NewWallet("else").Space("default")
+		foreign.Sig = capstore.Signature(ed25519.Sign(nodes[1].key(), digestToSign(foreign.Entry)))
+		for _, tt := range []struct {
+			name string
+			from *node
+			data []byte
+			want error
+		}{
+			{"good", nodes[1], replication.BatchMessage(last), nil},
+			{"announcement", nodes[1], replication.AnnounceMessage(last), nil},
+			{"garbage", nodes[1], []byte("garbage"), tinycloud.ErrInvalid},
+			{"nothing", nodes[1], nil, tinycloud.ErrInvalid},
+			{"other message", nodes[1], replication.SampleMessages()["open"], tinycloud.ErrInvalid},
+			{"too long", nodes[1], make([]byte, replication.MaxGossip+1), tinycloud.ErrInvalid},
+			{"forged entry", nodes[1], replication.BatchMessage(forged), tinycloud.ErrForged},
+			{"forged announcement", nodes[1], replication.AnnounceMessage(forged), tinycloud.ErrForged},
+			{"other event", nodes[1], replication.BatchMessage(other), tinycloud.ErrForged},
+			{"entry of another space", nodes[1], replication.AnnounceMessage(foreign), tinycloud.ErrInvalid},
+			{"unknown sender", &node{id: "someone"}, replication.BatchMessage(last), tinycloud.ErrUnauthorized},
+		} {
+			err := nodes[0].r.Check(context.Background(), tt.from.id, tt.data)
+			if !errors.Is(err, tt.want) || (tt.want == nil) != (err == nil) {
+				t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+			}
+		}
+		synctest.Wait()
+		if got := nodes[0].get("a"); got != "1" {
+			t.Errorf("after the good message a = %q", got)
+		}
+		limited := 0
+		for range 6000 {
+			if err := nodes[0].r.Check(context.Background(), nodes[1].id, replication.BatchMessage(last)); errors.Is(err, tinycloud.ErrBusy) {
+				limited++
+			}
+		}
+		if limited < 900 || limited > 1100 {
+			t.Errorf("%d of 6,000 messages at once were over the limit", limited)
+		}
+		f.setLoss(nil)
+		same(t, nodes...)
+	})
+}
