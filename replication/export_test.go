@@ -164,3 +164,12 @@ func TryRecord(b []byte) error {
 	_, _, err := parseRecord(b)
 	return err
 }
+
+// PackLive returns the gossip messages for bundles, and how many fit none.
+func PackLive(bundles []capstore.Bundle) (messages [][]byte, large int) {
+	packed, left := packLive(bundles)
+	for _, m := range packed {
+		messages = append(messages, encoded(m))
+	}
+	return messages, len(left)
+}

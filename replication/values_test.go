@@ -68,12 +68,18 @@ func TestLargeValueDespiteLies(t *testing.T) {
 				n.values.mu.Unlock()
 			}
 		}
-		hide(func(h tinycloud.Hash) bool { return h == manifest.Links[3] })
 		other := random(2, 1<<20)
 		liar.values.put([]byte(other))
 		lie := blockstore.Manifest{Size: manifest.Size, Links: append([]tinycloud.Hash{}, manifest.Links...)}
 		lie.Links[3] = tinycloud.Sum([]byte(other))
 		liar.values.lie[hash] = lie
+		asked := 0 // for the manifest that lies, by any host
+		hide(func(h tinycloud.Hash) bool {
+			if h == tinycloud.Sum(lie.Encode()) {
+				asked++
+			}
+			return h == manifest.Links[3]
+		})
 
 		late := newNode(t, f, o, "late")
 		late.join(nodes...)
@@ -87,6 +93,9 @@ func TestLargeValueDespiteLies(t *testing.T) {
 		}
 		if st := late.status(); st.Wants != 1 {
 			t.Fatalf("%d wants", st.Wants)
+		}
+		if asked == 0 || asked > len(nodes) {
+			t.Errorf("%d looks for a manifest that gives another value", asked)
 		}
 		late.stop()
 		late.start(t)

@@ -235,3 +235,44 @@ func TestCheckRejects(t *testing.T) {
 		same(t, nodes...)
 	})
 }
+
+func TestGossipMessagesFit(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	var bundles []capstore.Bundle
+	add := func(event int, values ...int) {
+		epoch := fmt.Appendf(nil, "epoch %d", len(bundles))
+		b := capstore.Bundle{Epoch: epoch, Events: [][]byte{make([]byte, event)}, Entry: capstore.Entry{
+			Space: space, Host: capstore.HostKey{byte(len(bundles) % 5)}, N: 1 << 40, Epoch: tinycloud.Sum(epoch), At: 1 << 41,
+		}}
+		for _, n := range values {
+			v := make([]byte, n)
+			b.Values = append(b.Values, capstore.Value{Hash: tinycloud.Sum(v), Bytes: v})
+		}
+		bundles = append(bundles, b)
+	}
+	for i := range 600 {
+		add(i*7%2000, i%4096)
+	}
+	add(10, 4097)                    // its value does not travel
+	add(63_000, 4096)                // nor does this one's, for lack of room
+	add(replication.MaxGossip - 100) // only announced
+	add(replication.MaxGossip + 100) // only announced
+	messages, large := replication.PackLive(bundles)
+	got, values := 0, 0
+	for _, m := range messages {
+		if len(m) > replication.MaxGossip {
+			t.Errorf("message of %d bytes", len(m))
+		}
+		back, err := replication.Bundles(space, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range back {
+			values += len(b.Values) + len(b.Large)
+		}
+		got += len(back)
+	}
+	if got != 602 || large != 2 || values != 602 || len(messages) < 10 || len(messages) > 60 {
+		t.Errorf("%d bundles with %d values or hints in %d messages, %d large", got, values, len(messages), large)
+	}
+}

@@ -38,7 +38,7 @@ func startGroup(t *testing.T, peers int) *group {
 	if err := os.Symlink(self, binary); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 90*time.Second, errors.New("not in time"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("not in time"))
 	g := &group{T: t, ctx: ctx, nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}), owner: cluster.NewOwner("default")}
 	t.Cleanup(func() {
 		if t.Failed() {
