@@ -29,16 +29,25 @@ type Status struct {
 
 // Status returns the state of a Space.
 func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error) {
-	sp, err := s.loaded(ctx, id)
+	if _, err := s.sid(id); err != nil {
+		return Status{}, err
+	}
+	var sp *space
+	var st Status
+	// What the writer sees between transactions is durable and known to all.
+	err := s.do(ctx, func(t *tx) (err error) {
+		if sp, err = t.space(id); err != nil {
+			return err
+		}
+		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events}
+		for _, h := range sp.heads {
+			st.Heads = append(st.Heads, h.id)
+		}
+		return nil
+	})
 	if err != nil {
 		return Status{}, err
 	}
-	sp.mu.RLock()
-	st := Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events}
-	for _, h := range sp.heads {
-		st.Heads = append(st.Heads, h.id)
-	}
-	sp.mu.RUnlock()
 	err = s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM epochs WHERE sid = ?1 AND valid = 0), (SELECT count(*) FROM wants WHERE sid = ?1),
 		(SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?1)`, sp.sid).Scan(&st.Void, &st.Wants, &st.Bytes)
 	if err != nil {

@@ -64,7 +64,7 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 		if err != nil {
 			return false, err
 		}
-		return r.take(ctx, m, f, ours, theirs)
+		return r.take(ctx, m, f, ours, theirs, first.Tips.Joining)
 	}
 	return false, fmt.Errorf("answer to open: %w", tinycloud.ErrInvalid)
 }
@@ -85,8 +85,9 @@ func readTips(f *framer, m *message) ([]capstore.Tip, error) {
 	}
 }
 
-// take tells the peer what is here and applies what it sends.
-func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []capstore.Tip) (bool, error) {
+// take tells the peer what is here and applies what it sends. joining says that the peer itself waits for
+// the Space's history.
+func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []capstore.Tip, joining bool) (bool, error) {
 	turn, err := r.turn(m)
 	if err != nil {
 		return false, errors.Join(err, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
@@ -101,7 +102,7 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		return false, own(err)
 	}
 	if !lacks(theirs, have) {
-		r.equal(ctx, m, true)
+		r.equal(ctx, m, joining)
 		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
 	err = pages(have, func(page []wireTip, more bool) error {
@@ -116,20 +117,20 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 // drain applies batches until the peer is done. One goroutine reads and decodes while another applies and
 // acknowledges.
 func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error) {
-	g, ctx := errgroup.WithContext(ctx)
+	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []capstore.Bundle, syncWindow)
 	var end *stateMessage
 	parked := map[capstore.HostKey]bool{}
 	g.Go(func() (err error) {
 		defer close(batches)
-		end, err = r.receive(ctx, f, batches)
+		end, err = r.receive(running, f, batches)
 		return err
 	})
 	g.Go(func() error {
 		var durable uint64
 		began := time.Now()
 		for b := range batches {
-			if err := r.applyBatch(ctx, m, b, parked); err != nil {
+			if err := r.applyBatch(running, m, b, parked); err != nil {
 				return err
 			}
 			durable++

@@ -357,6 +357,9 @@ func (r *Replica) Kick() {
 		} else {
 			r.mu.Lock()
 			r.joining = joining
+			for _, m := range r.remotes {
+				signal(m.pull) // those already here can tell that the history is, too
+			}
 			r.mu.Unlock()
 		}
 	})

@@ -65,7 +65,7 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 		return f.put(&message{Same: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
 	}
 	err = pages(tips, func(page []wireTip, more bool) error {
-		return f.put(&message{Tips: &tipsMessage{Now: nowMillis(), Tips: page, More: more}})
+		return f.put(&message{Tips: &tipsMessage{Now: nowMillis(), Tips: page, More: more, Joining: r.isJoining()}})
 	})
 	if err != nil {
 		return err

@@ -86,10 +86,11 @@ type stateMessage struct {
 
 // tipsMessage is a page of the tips of whoever was asked.
 type tipsMessage struct {
-	_    struct{} `cbor:",toarray"`
-	Now  int64    // unix milliseconds
-	Tips []wireTip
-	More bool
+	_       struct{} `cbor:",toarray"`
+	Now     int64    // unix milliseconds
+	Tips    []wireTip
+	More    bool
+	Joining bool // the sender itself still waits for the Space's history
 }
 
 // haveMessage is a page of what the puller has.

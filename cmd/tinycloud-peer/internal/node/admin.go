@@ -168,18 +168,10 @@ func (n *Node) adminJoin(r *http.Request) (int, any, error) {
 }
 
 func (n *Node) join(ctx context.Context, space tinycloud.SpaceID, q JoinRequest) error {
-	before, err := n.store.Joining(ctx, space)
-	if err != nil {
-		return err
-	}
 	if err := n.store.AddJoin(ctx, space, q.Addrs, q.Empty); err != nil {
 		return err
 	}
-	after, err := n.store.Joining(ctx, space)
-	if err != nil {
-		return err
-	}
-	n.spaces.joined(space, after && !before)
+	n.spaces.joined(space)
 	return nil
 }
 

@@ -232,14 +232,8 @@ func (s *spaces) wake(id peer.ID) bool {
 	return ok && s.ask(space)
 }
 
-// joined begins, or goes on, with the addresses a Space is to be joined through. A replica that ran before
-// the Space began to wait for its history is replaced: it compared with its peers already, and would do so
-// again only after a minute.
-func (s *spaces) joined(space tinycloud.SpaceID, anew bool) {
-	if a := s.get(space); a != nil && anew {
-		a.stop()
-		<-a.done
-	}
+// joined begins, or goes on, with the addresses a Space is to be joined through.
+func (s *spaces) joined(space tinycloud.SpaceID) {
 	if s.ask(space) {
 		if a := s.get(space); a != nil {
 			a.replica.Kick()
