@@ -100,7 +100,7 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	conns, err := connmgr.NewConnManager(256, 512, connmgr.WithGracePeriod(time.Minute))
+	conns, err := connmgr.NewConnManager(maxNodes/2, maxNodes, connmgr.WithGracePeriod(time.Minute))
 	if err != nil {
 		return nil, errors.Join(err, limits.Close())
 	}

@@ -38,6 +38,8 @@ const (
 	topicsPerPeer    = 8                // announced topics remembered, per remote
 	connsPerIP       = 64               // physical connections with one IPv4 address or IPv6 /56
 
+	maxNodes = 512 // other nodes connected at once, above which idle ones are dropped
+
 	wakeBurst      = 64   // CONNECTs to sleeping Spaces one remote may make at once
 	wakePerSecond  = 16   // and then per second
 	wakeGlobal     = 256  // per second, all remotes together
@@ -51,7 +53,10 @@ func frontLimits() (network.ResourceManager, error) {
 	const perPeer, all = 8192, 40000
 	hop := rcmgr.ResourceLimits{Streams: all, StreamsInbound: all, StreamsOutbound: all, Memory: 4 << 30}
 	cfg := rcmgr.PartialLimitConfig{
-		System:       rcmgr.ResourceLimits{Streams: all, StreamsInbound: all, StreamsOutbound: all, Memory: 4 << 30},
+		System: rcmgr.ResourceLimits{
+			Conns: 2 * maxNodes, ConnsInbound: maxNodes + maxNodes/2, ConnsOutbound: 2 * maxNodes,
+			Streams: all, StreamsInbound: all, StreamsOutbound: all, Memory: 4 << 30,
+		},
 		Transient:    rcmgr.ResourceLimits{Streams: 2048, StreamsInbound: 2048, StreamsOutbound: 2048, Memory: 512 << 20},
 		PeerDefault:  rcmgr.ResourceLimits{Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer, Memory: 2 << 30},
 		Protocol:     map[protocol.ID]rcmgr.ResourceLimits{hopProtocol: hop},

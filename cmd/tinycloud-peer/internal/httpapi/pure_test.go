@@ -68,7 +68,7 @@ func FuzzRange(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, header string, size int64) {
 		if size < 0 {
-			t.Skip("no value has this size")
+			return // no value has this size
 		}
 		start, length, partial, err := httpapi.PartOf(http.Header{"Range": {header}}, tag, size)
 		if err == nil && (start < 0 || length < 0 || start > size-length || !partial && length != size) {
