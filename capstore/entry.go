@@ -4,11 +4,16 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"fmt"
+
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
-	"github.com/fxamacker/cbor/v2"
 )
 
 // EntryVersion is the only version of entries this node judges.
@@ -62,37 +67,74 @@ func appendUint(b []byte, major byte, v uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, major|27), v)
 }
 
-type wireEntry struct {
-	N     uint64   `cbor:"n"`
-	V     uint64   `cbor:"v"`
-	At    uint64   `cbor:"at"`
-	Host  []byte   `cbor:"host"`
-	Prev  []byte   `cbor:"prev"`
-	Epoch cbor.Tag `cbor:"epoch"`
-	Space string   `cbor:"space"`
-}
-
 // DecodeEntry reads the bytes of an entry. Only what [Entry.Encode] gives is accepted. The error is of
 // class [tinycloud.ErrInvalid], or [tinycloud.ErrUnsupported] for a version this node cannot judge.
 func DecodeEntry(b []byte) (Entry, error) {
-	var w wireEntry
-	if err := cbor.Unmarshal(b, &w); err != nil {
+	if len(b) > maxEntry {
+		return Entry{}, fmt.Errorf("log entry of %d bytes: %w", len(b), tinycloud.ErrInvalid)
+	}
+	node, err := ipld.Decode(b, dagcbor.Decode)
+	if err != nil {
 		return Entry{}, fmt.Errorf("log entry: %v: %w", err, tinycloud.ErrInvalid)
 	}
-	if w.V != EntryVersion {
-		return Entry{}, fmt.Errorf("log entry of version %d, upgrade this node: %w", w.V, tinycloud.ErrUnsupported)
+	f := fields{node: node}
+	if v := f.number("v"); f.err == nil && v != EntryVersion {
+		return Entry{}, fmt.Errorf("log entry of version %d, upgrade this node: %w", v, tinycloud.ErrUnsupported)
 	}
-	space, err := tinycloud.ParseSpaceID(w.Space)
-	link, _ := w.Epoch.Content.([]byte)
-	if err != nil || len(w.Host) != 32 || len(link) != 37 || w.At > maxNumber || w.N > maxNumber {
-		return Entry{}, fmt.Errorf("log entry: fields: %w", tinycloud.ErrInvalid)
+	e := Entry{N: uint64(f.number("n")), At: f.number("at"), Host: HostKey(f.bytes("host")), Epoch: f.link("epoch")}
+	if e.N > 0 {
+		e.Prev = f.bytes("prev")
 	}
-	e := Entry{Space: space, Host: HostKey(w.Host), N: w.N, Epoch: tinycloud.Hash(link[5:]), At: int64(w.At)}
-	copy(e.Prev[:], w.Prev)
-	if !bytes.Equal(e.Encode(), b) {
-		return Entry{}, fmt.Errorf("log entry: not canonical: %w", tinycloud.ErrInvalid)
+	space := f.text("space")
+	if f.err == nil {
+		e.Space, f.err = tinycloud.ParseSpaceID(space)
+	}
+	if f.err != nil || e.N > maxNumber || e.At < 0 || e.At > maxNumber || !bytes.Equal(e.Encode(), b) {
+		return Entry{}, fmt.Errorf("log entry: not canonical: %v: %w", f.err, tinycloud.ErrInvalid)
 	}
 	return e, nil
+}
+
+const maxEntry = 1024
+
+// fields reads the fields of a map and keeps the first error.
+type fields struct {
+	node datamodel.Node
+	err  error
+}
+
+func field[T any](f *fields, name string, as func(datamodel.Node) (T, error)) (v T) {
+	if f.err != nil {
+		return v
+	}
+	n, err := f.node.LookupByString(name)
+	if err == nil {
+		v, err = as(n)
+	}
+	f.err = err
+	return v
+}
+
+func (f *fields) number(name string) int64 { return field(f, name, datamodel.Node.AsInt) }
+
+func (f *fields) text(name string) string { return field(f, name, datamodel.Node.AsString) }
+
+func (f *fields) bytes(name string) (h tinycloud.Hash) {
+	b := field(f, name, datamodel.Node.AsBytes)
+	if f.err == nil && len(b) != len(h) {
+		f.err = fmt.Errorf("%s of %d bytes", name, len(b))
+	}
+	copy(h[:], b)
+	return h
+}
+
+func (f *fields) link(name string) tinycloud.Hash {
+	l, ok := field(f, name, datamodel.Node.AsLink).(cidlink.Link)
+	if !ok {
+		f.err = errors.Join(f.err, fmt.Errorf("%s is no link", name))
+		return tinycloud.Hash{}
+	}
+	return tinycloud.HashOf(l.Cid)
 }
 
 // Digest returns the hash that the next entry names and the host signs.
