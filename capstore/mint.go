@@ -68,6 +68,9 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 	ref := dag.EventRef{Event: tok.ID}
 	for _, op := range ops {
 		b := op.Encode()
+		if len(b) > dag.MaxOpSize {
+			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Key and headers exceed %d bytes", dag.MaxOpSize)
+		}
 		e.raw, ref.Ops = append(e.raw, b), append(ref.Ops, tinycloud.Sum(b))
 	}
 	p.epoch = dag.Epoch{Parents: x.parents, Events: []dag.EventRef{ref}}

@@ -14,8 +14,10 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultMaxBody = 1 << 30          // bytes
-	DefaultIdle    = 60 * time.Second // without a byte in either direction
+	DefaultMaxBody       = 1 << 30          // bytes
+	DefaultIdle          = 60 * time.Second // without a byte in either direction
+	DefaultRatePerMinute = 60
+	DefaultBurst         = 10
 )
 
 // Staged is a hashed body that belongs to no Space yet.
@@ -44,11 +46,14 @@ type Options struct {
 	Version  string   // of this program
 	Features []string // nil: kv, delegation, sharing
 
-	CORS        bool          // answer every request with the five CORS headers
-	TraceHeader string        // name of the header with a request's random id; "" for none
-	MaxBody     int64         // bytes of a request body; 0 is DefaultMaxBody
-	Idle        time.Duration // deadline of each read and write of a body; 0 is DefaultIdle
-	CursorKey   [32]byte      // signs list cursors; zero: random, so that cursors end with the process
+	CORS          bool   // answer every request with the five CORS headers
+	TraceHeader   string // name of the header with a request's random id; "" for none
+	RatePerMinute uint32 // reads of public Spaces that a client regains; 0 is DefaultRatePerMinute
+	Burst         uint32 // of them at once; 0 is DefaultBurst
+
+	MaxBody   int64         // bytes of a request body; 0 is DefaultMaxBody
+	Idle      time.Duration // deadline of each read and write of a body; 0 is DefaultIdle
+	CursorKey [32]byte      // signs list cursors; zero: random, so that cursors end with the process
 
 	Log *slog.Logger // nil: none
 }
@@ -58,6 +63,7 @@ type API struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
+	clients *clients
 	info    []byte
 	routes  map[string]endpoint
 }
@@ -83,13 +89,19 @@ func New(o Options) *API {
 	if o.Idle == 0 {
 		o.Idle = DefaultIdle
 	}
+	if o.RatePerMinute == 0 {
+		o.RatePerMinute = DefaultRatePerMinute
+	}
+	if o.Burst == 0 {
+		o.Burst = DefaultBurst
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{o: o, log: o.Log, metrics: newMetrics()}
+	a := &API{o: o, log: o.Log, metrics: newMetrics(), clients: newClients(o.RatePerMinute, o.Burst)}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}

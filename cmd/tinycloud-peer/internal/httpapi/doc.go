@@ -12,6 +12,7 @@
 //     guessed.
 //   - No response is a redirect, whatever the path looks like.
 //   - No answer to a missing key matches "space not found", by which clients know an unknown Space.
+//   - Without a token only Spaces named public are read, by each client as often as its bucket allows.
 //
 // Source: TinyCloud host protocol §2.7, §3, §4, §6, §7.1, §8 and appendix B.
 package httpapi

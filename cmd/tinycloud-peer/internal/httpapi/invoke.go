@@ -73,7 +73,7 @@ func planOf(t *capstore.Token, multipart bool) (plan, error) {
 			p.ops = append(p.ops, o)
 		}
 	}
-	return p, p.check()
+	return p, p.check(len(t.Caps))
 }
 
 // serviceOf returns the service that a capability belongs to. Encryption networks are no resources of a
@@ -101,14 +101,16 @@ func keyAction(ability string) action {
 	return 0
 }
 
-// check refuses what no handler carries out.
-func (p plan) check() error {
+// check refuses what no handler carries out. An invocation has caps capabilities.
+func (p plan) check(caps int) error {
 	switch puts := p.count(actionPut); {
 	case p.multipart && puts > 0:
-		return tinycloud.Refuse(tinycloud.ErrInvalid, "multipart/form-data is not supported; put one value per invocation")
+		return p.checkBatchPut(caps)
 	case puts > 1:
 		return tinycloud.Refuse(tinycloud.ErrInvalid, "KV batch put requires multipart/form-data")
-	case len(p.ops) > 1:
+	case p.readsBatch() && len(p.ops) > maxBatchRead:
+		return tinycloud.Refuse(tinycloud.ErrInvalid, "KV batch reads accept at most %d keys", maxBatchRead)
+	case len(p.ops) > 1 && !p.readsBatch():
 		return tinycloud.Refuse(tinycloud.ErrUnsupported, mixedText)
 	}
 	return nil
@@ -152,15 +154,18 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	if len(p.ops) == 0 {
 		return a.o.Store.Burn(r.Context(), token)
 	}
-	return a.perform(c, p.ops[0])
+	return a.perform(c, p)
 }
 
-func (a *API) perform(c *call, o op) error {
-	switch o.action {
-	case actionPut:
+func (a *API) perform(c *call, p plan) error {
+	o := p.ops[0]
+	switch {
+	case o.action == actionPut && p.multipart:
+		return a.putBatch(c, p.ops)
+	case o.action == actionPut:
 		defer observe(a.metrics.put, time.Now())
 		return a.put(c, o)
-	case actionDelete:
+	case o.action == actionDelete:
 		return a.delete(c, o)
 	}
 	if o.action == actionList {
@@ -171,13 +176,15 @@ func (a *API) perform(c *call, o op) error {
 	if err := a.o.Store.Burn(c.r.Context(), c.token); err != nil {
 		return err
 	}
-	switch o.action {
-	case actionGet:
+	switch {
+	case p.readsBatch():
+		return a.readBatch(c, p.ops)
+	case o.action == actionGet:
 		defer observe(a.metrics.get, time.Now())
 		return a.get(c, o)
-	case actionMetadata:
+	case o.action == actionMetadata:
 		return a.metadata(c, o)
-	case actionList:
+	case o.action == actionList:
 		return a.list(c, o)
 	default:
 		return a.capabilities(c, o)

@@ -234,3 +234,12 @@ func TestBodyOfUnknownLength(t *testing.T) {
 	n.do(n.request("POST", "/invoke", o.token("kv/k", "tinycloud.kv/put"), nil, io.MultiReader(strings.NewReader(value)))).want(t, "put", 200, "")
 	o.get("k", nil).want(t, "get", 200, value)
 }
+
+func TestLongHeader(t *testing.T) {
+	n := newNode(t)
+	o := n.owner("header")
+	const name = "x-tinycloud-meta-a"
+	longest := strings.Repeat("x", 48<<10-len(name)-len("k"))
+	o.put("k", "v", map[string]string{name: longest}).want(t, "longest", 200, "")
+	o.put("k", "v", map[string]string{name: longest + "x"}).want(t, "longer", 413, "The key and its headers exceed the limit of 49152 bytes")
+}

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"unicode/utf8"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
 const metaPrefix = "x-tinycloud-meta-"
@@ -30,6 +32,24 @@ func metadataOf(h http.Header) map[string]string {
 		}
 	}
 	return out
+}
+
+// Bounds of what is stored beside a value: hosts take operations of up to 64 KiB, encoded, from each other.
+const (
+	maxStored        = 48 << 10 // bytes of a key and of its headers' names and values
+	maxStoredHeaders = 1024
+)
+
+// checkStored refuses what could be stored here but not replicated.
+func checkStored(key string, metadata map[string]string) error {
+	n := len(key)
+	for name, value := range metadata {
+		n += len(name) + len(value)
+	}
+	if n > maxStored || len(metadata) > maxStoredHeaders {
+		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The key and its headers exceed the limit of %d bytes", maxStored)
+	}
+	return nil
 }
 
 // setMetadata puts a value's metadata into an answer. It comes from other hosts too, so it is filtered again. A

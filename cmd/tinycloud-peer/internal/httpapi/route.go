@@ -26,7 +26,13 @@ func (a *API) route(r *http.Request) endpoint {
 			return a.serveHostKey(w, space)
 		}}, true
 	}
+	public, isPublic := a.routePublic(path)
+	if isPublic {
+		e, ok = public, true
+	}
 	switch {
+	case isPublic && r.Method == http.MethodOptions:
+		return endpoint{name: "options", serve: a.preflightPublic}
 	case r.Method == http.MethodOptions:
 		return endpoint{name: "options", serve: serveNothing}
 	case ok && (r.Method == e.method || r.Method == http.MethodHead && e.method == http.MethodGet):

@@ -14,13 +14,17 @@ import (
 // put stores the request's body. Bytes too long for the database are durable before the row that names them.
 func (a *API) put(c *call, o op) error {
 	ctx := c.r.Context()
+	metadata := metadataOf(c.r.Header)
+	if err := checkStored(o.key, metadata); err != nil {
+		return err
+	}
 	staged, err := a.stage(c)
 	if err != nil {
 		return err
 	}
 	defer staged.Discard()
 	put := capstore.Op{
-		Space: o.space, Key: o.key, Value: staged.Hash(), Size: staged.Size(), Metadata: metadataOf(c.r.Header),
+		Space: o.space, Key: o.key, Value: staged.Hash(), Size: staged.Size(), Metadata: metadata,
 	}
 	if b, small := staged.Bytes(); small {
 		put.Inline = b
@@ -54,9 +58,8 @@ func (a *API) write(c *call, o capstore.Op) error {
 
 // stage reads the body.
 func (a *API) stage(c *call) (Staged, error) {
-	tooLarge := tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", a.o.MaxBody)
 	if c.r.ContentLength > a.o.MaxBody {
-		return nil, tooLarge
+		return nil, a.tooLarge()
 	}
 	body := &bodyReader{r: c.r.Body, w: c.w}
 	staged, err := a.o.Stage(c.r.Context(), body, a.o.MaxBody)
@@ -64,12 +67,21 @@ func (a *API) stage(c *call) (Staged, error) {
 	case err == nil:
 		return staged, nil
 	case errors.Is(err, tinycloud.ErrTooLarge):
-		return nil, tooLarge
+		return nil, a.tooLarge()
 	case body.err != nil:
-		c.w.Header().Set("Connection", "close") // there is no finding the end of this request
-		return nil, fmt.Errorf("%w: %w", body.err, tinycloud.Refuse(tinycloud.ErrInvalid, "%s", bodyText(body.err)))
+		return nil, a.endedEarly(c, body.err)
 	}
 	return nil, err
+}
+
+func (a *API) tooLarge() error {
+	return tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", a.o.MaxBody)
+}
+
+// endedEarly is the refusal of a body that could not be read to its end.
+func (a *API) endedEarly(c *call, err error) error {
+	c.w.Header().Set("Connection", "close") // there is no finding the end of this request
+	return fmt.Errorf("%w: %w", err, tinycloud.Refuse(tinycloud.ErrInvalid, "%s", bodyText(err)))
 }
 
 func bodyText(err error) string {

@@ -78,6 +78,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		Store: n.store, Stage: n.stage, HostDID: n.hostDID,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
+		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
 		Log: n.log.With("part", "http"),
 	})
 	n.register()

@@ -1,0 +1,184 @@
+package httpapi
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const maxBatchRead = 100 // keys
+
+// readsBatch reports whether the operations are several gets, or several of metadata.
+func (p plan) readsBatch() bool {
+	n := len(p.ops)
+	return n > 1 && (p.count(actionGet) == n || p.count(actionMetadata) == n)
+}
+
+type batchError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+type batchResult struct {
+	Key     string            `json:"key"`
+	OK      bool              `json:"ok"`
+	Data    *string           `json:"dataBase64,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Error   *batchError       `json:"error,omitempty"`
+}
+
+// batchItem is one result: JSON with a gap for the value, which is only read while it is sent.
+type batchItem struct {
+	before, after []byte
+	op            op
+	rec           capstore.Record
+	hasValue      bool
+}
+
+func (i batchItem) size() int64 {
+	n := int64(len(i.before) + len(i.after))
+	if i.hasValue {
+		n += (i.rec.Size + 2) / 3 * 4
+	}
+	return n
+}
+
+// readBatch answers for every key in the order signed. What would break the answer off is found out before it
+// begins; values are sent one after the other, so that a batch is never whole in memory.
+func (a *API) readBatch(c *call, ops []op) error {
+	const open, end = `{"results":[`, `]}`
+	items := make([]batchItem, len(ops))
+	length, values := int64(len(open)+len(end)+len(ops)-1), int64(0)
+	for i, o := range ops {
+		var err error
+		if items[i], err = a.batchItem(c, o); err != nil {
+			return err
+		}
+		length += items[i].size()
+		if items[i].hasValue {
+			values += items[i].rec.Size
+		}
+	}
+	if limit := c.options.maxBytes; limit > 0 && values > limit {
+		return tinycloud.Refuse(tinycloud.ErrTooLarge,
+			"KV response is %d bytes, exceeding the requested limit of %d bytes", values, limit)
+	}
+	for _, item := range items {
+		if err := a.openable(c, item); err != nil {
+			return err
+		}
+	}
+	h := c.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.FormatInt(length, 10))
+	c.w.WriteHeader(http.StatusOK)
+	separator := open
+	for _, item := range items {
+		if err := a.sendItem(c, separator, item); err != nil {
+			return fmt.Errorf("batch: %w", err)
+		}
+		separator = ","
+	}
+	if _, err := io.WriteString(c.w, end); err != nil {
+		return fmt.Errorf("batch: %w", err)
+	}
+	return nil
+}
+
+// batchItem looks a key up. A key without a value is a result, a value that is elsewhere is none.
+func (a *API) batchItem(c *call, o op) (batchItem, error) {
+	item := batchItem{op: o, hasValue: o.action == actionGet}
+	result := batchResult{Key: o.key, OK: true}
+	rec, err := a.o.Store.Get(c.r.Context(), o.space, o.key)
+	var refusal *tinycloud.Refusal
+	switch {
+	case errors.Is(err, tinycloud.ErrNotFound) && !errors.As(err, &refusal):
+		item.hasValue = false
+		result.OK, result.Error = false, &batchError{"KV_NOT_FOUND", "Key not found: " + o.key}
+	case err != nil:
+		return item, err
+	case item.hasValue && rec.Size < 0:
+		return item, notHere()
+	default:
+		item.rec = rec
+		result.Headers = batchHeaders(rec, item.hasValue)
+	}
+	if item.hasValue {
+		result.Data = new(string)
+	}
+	b, err := encodeJSON(result)
+	if err != nil {
+		return item, err
+	}
+	item.before = b
+	if item.hasValue {
+		// A quote within the key is escaped, so that this is the member.
+		const gap = `,"dataBase64":"`
+		at := strings.Index(string(b), gap) + len(gap)
+		item.before, item.after = b[:at], b[at:]
+	}
+	return item, nil
+}
+
+func batchHeaders(rec capstore.Record, sized bool) map[string]string {
+	out := map[string]string{"etag": etag(rec.Value)}
+	for name, value := range rec.Metadata {
+		if lower := strings.ToLower(name); isMetadata(lower) && isText(value) {
+			out[lower] = value
+		}
+	}
+	if sized {
+		out["content-length"] = strconv.FormatInt(rec.Size, 10)
+	}
+	return out
+}
+
+func (a *API) openItem(c *call, item batchItem) (io.ReadSeekCloser, error) {
+	value, err := a.o.Store.Value(c.r.Context(), item.op.space, item.rec.Value)
+	if errors.Is(err, tinycloud.ErrNotFound) {
+		return nil, notHere()
+	}
+	return value, err
+}
+
+// openable opens a value and closes it, for files that are open at once have to be few.
+func (a *API) openable(c *call, item batchItem) error {
+	if !item.hasValue {
+		return nil
+	}
+	value, err := a.openItem(c, item)
+	if err != nil {
+		return err
+	}
+	return value.Close()
+}
+
+func (a *API) sendItem(c *call, separator string, item batchItem) error {
+	if _, err := fmt.Fprintf(c.w, "%s%s", separator, item.before); err != nil {
+		return err
+	}
+	if !item.hasValue {
+		return nil
+	}
+	value, err := a.openItem(c, item)
+	if err != nil {
+		return err
+	}
+	defer value.Close() //nolint:errcheck // only read
+	encoder := base64.NewEncoder(base64.StdEncoding, c.w)
+	if _, err := io.CopyN(encoder, value, item.rec.Size); err != nil {
+		return fmt.Errorf("send value %s: %w", item.rec.Value, err)
+	}
+	if err := encoder.Close(); err != nil {
+		return err
+	}
+	_, err = c.w.Write(item.after)
+	return err
+}

@@ -1,0 +1,196 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	publicPrefix = "/public/"
+	publicName   = "public" // of a Space that anyone may read
+	publicCache  = "public, max-age=60"
+	maxClients   = 1 << 14 // whose requests are counted; beyond that the longest absent is forgotten
+)
+
+// clients limits how often each client reads public Spaces.
+type clients struct {
+	every rate.Limit
+	burst int
+	seen  *lru.Cache[netip.Addr, *rate.Limiter]
+}
+
+func newClients(perMinute, burst uint32) *clients {
+	seen, err := lru.New[netip.Addr, *rate.Limiter](maxClients)
+	if err != nil {
+		panic("httpapi: " + err.Error()) // the size is positive
+	}
+	return &clients{rate.Limit(float64(perMinute) / 60), int(burst), seen}
+}
+
+// allow reports whether the client at an address may read once more. Addresses of IPv6 count by their /64, which
+// is what one client has.
+func (c *clients) allow(remote string) bool {
+	var addr netip.Addr // whoever has none shares one
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		if parsed, err := netip.ParseAddr(host); err == nil {
+			addr = parsed.Unmap().WithZone("")
+		}
+	}
+	if addr.Is6() {
+		prefix, _ := addr.Prefix(64) // shorter than the address
+		addr = prefix.Addr()
+	}
+	limiter, ok := c.seen.Get(addr)
+	if !ok {
+		fresh := rate.NewLimiter(c.every, c.burst)
+		if limiter, ok, _ = c.seen.PeekOrAdd(addr, fresh); !ok {
+			limiter = fresh
+		}
+	}
+	return limiter.Allow()
+}
+
+// routePublic finds who answers below /public/, whose paths are <space>/kv and <space>/kv/<key>.
+func (a *API) routePublic(path string) (endpoint, bool) {
+	rest, ok := strings.CutPrefix(path, publicPrefix)
+	space, rest, found := strings.Cut(rest, "/")
+	if !ok || !found {
+		return endpoint{}, false
+	}
+	e := endpoint{name: "public", method: http.MethodGet}
+	if rest == "kv" {
+		e.serve = func(w http.ResponseWriter, r *http.Request) error { return a.listPublic(w, r, space) }
+		return e, true
+	}
+	key, found := strings.CutPrefix(rest, "kv/")
+	e.serve = func(w http.ResponseWriter, r *http.Request) error { return a.getPublic(w, r, space, key) }
+	return e, found
+}
+
+func (a *API) setPublicCORS(h http.Header) {
+	if a.o.CORS {
+		return
+	}
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "If-None-Match")
+	h.Set("Access-Control-Expose-Headers", "ETag, Content-Type, Content-Length")
+}
+
+func (a *API) preflightPublic(w http.ResponseWriter, _ *http.Request) error {
+	a.setPublicCORS(w.Header())
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// admitPublic lets a client at a public Space.
+func (a *API) admitPublic(w http.ResponseWriter, r *http.Request, segment string) (space tinycloud.SpaceID, err error) {
+	a.setPublicCORS(w.Header())
+	if !a.clients.allow(r.RemoteAddr) {
+		return space, tinycloud.Refuse(tinycloud.ErrBusy, "Rate limit exceeded")
+	}
+	text, err := url.PathUnescape(segment)
+	if err == nil {
+		space, err = tinycloud.ParseSpaceID(text)
+	}
+	switch {
+	case err != nil:
+		return space, fmt.Errorf("%v: %w", err, badOption("Invalid space ID"))
+	case space.Name() != publicName:
+		return space, tinycloud.Refuse(tinycloud.ErrForbidden, "Not a public space")
+	}
+	return space, nil
+}
+
+// getPublic answers with a value. Of a Space that is not hosted here it says no more than of a missing key.
+func (a *API) getPublic(w http.ResponseWriter, r *http.Request, segment, path string) error {
+	space, err := a.admitPublic(w, r, segment)
+	if err != nil {
+		return err
+	}
+	key, err := url.PathUnescape(path)
+	if err != nil || !utf8.ValidString(key) {
+		return badOption("Invalid key")
+	}
+	rec, err := a.o.Store.Get(r.Context(), space, key)
+	if errors.Is(err, tinycloud.ErrNotFound) {
+		return tinycloud.Refuse(tinycloud.ErrNotFound, "Key not found")
+	}
+	if err != nil {
+		return err
+	}
+	if r.Header.Get("If-None-Match") == etag(rec.Value) {
+		setPublicRecord(w.Header(), rec)
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if rec.Size < 0 {
+		return notHere()
+	}
+	value, err := a.o.Store.Value(r.Context(), space, rec.Value)
+	if errors.Is(err, tinycloud.ErrNotFound) {
+		return notHere()
+	}
+	if err != nil {
+		return err
+	}
+	defer value.Close() //nolint:errcheck // only read
+	setPublicRecord(w.Header(), rec)
+	w.Header().Set("Content-Length", strconv.FormatInt(rec.Size, 10))
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	if _, err := io.CopyN(w, value, rec.Size); err != nil {
+		return fmt.Errorf("send value %s: %w", rec.Value, err)
+	}
+	return nil
+}
+
+// setPublicRecord sets what everyone may know of a value besides its bytes.
+func setPublicRecord(h http.Header, rec capstore.Record) {
+	setMetadata(h, rec.Metadata)
+	for name := range h {
+		if strings.HasPrefix(strings.ToLower(name), metaPrefix) {
+			h.Del(name)
+		}
+	}
+	h.Del("Content-Disposition")
+	h.Set("ETag", etag(rec.Value))
+	h.Set("Cache-Control", publicCache)
+}
+
+func (a *API) listPublic(w http.ResponseWriter, r *http.Request, segment string) error {
+	space, err := a.admitPublic(w, r, segment)
+	if err != nil {
+		return err
+	}
+	prefix := r.URL.Query().Get("prefix")
+	if !utf8.ValidString(prefix) {
+		return badOption("Invalid prefix")
+	}
+	l := &lister{store: a.o.Store, op: op{space: space, key: prefix}, all: true}
+	keys, more, err := l.next(r.Context(), listPage)
+	if err != nil && !errors.Is(err, tinycloud.ErrNotFound) {
+		return err
+	}
+	w.Header().Set("Cache-Control", publicCache)
+	if !more {
+		return sendJSON(w, append([]string{}, keys...))
+	}
+	return stream(r.Context(), w, l, keys)
+}
