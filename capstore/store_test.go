@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -374,5 +375,50 @@ func TestRevocation(t *testing.T) {
 	}
 	if x, y := a.status(o.space), b.status(o.space); x.StateHash != y.StateHash || fmt.Sprint(x.Heads) != fmt.Sprint(y.Heads) {
 		t.Errorf("diverged:\n%+v\n%+v", x, y)
+	}
+}
+
+// A job that fails after it has written takes none of those down that share its transaction.
+func TestGroupSurvivesAFailedJob(t *testing.T) {
+	c := newClock()
+	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
+	o.hostOn(s)
+	tok, err := capstore.ParseDelegation(o.header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Delegate(t.Context(), tok); err != nil {
+		t.Fatal(err)
+	}
+	const writers = 32
+	results := make(chan error, writers+1)
+	for i := range writers {
+		tok := o.invoke(t, fmt.Sprint("k", i), "tinycloud.kv/put")
+		go func() {
+			_, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, fmt.Sprint("k", i), "v")}, nil)
+			results <- err
+		}()
+	}
+	large := o.invoke(t, "large", "tinycloud.kv/put")
+	go func() {
+		op := putOp(o.space, "large", "v")
+		op.Inline = nil // so that a row of its value is written before its headers are found too large
+		op.Metadata["x-tinycloud-meta-large"] = strings.Repeat("x", 70_000)
+		_, err := s.Write(t.Context(), large, []capstore.Op{op}, nil)
+		if !errors.Is(err, tinycloud.ErrTooLarge) {
+			err = fmt.Errorf("large write: %w", err)
+		} else {
+			err = nil
+		}
+		results <- err
+	}()
+	for range writers + 1 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	st := s.status(o.space)
+	if st.Keys != writers || st.Void != 0 || len(st.Heads) != 1 {
+		t.Errorf("%d keys, %d void, %d heads; want %d, 0, 1", st.Keys, st.Void, len(st.Heads), writers)
 	}
 }
