@@ -34,7 +34,6 @@ func ParseResource(text string) (Resource, error) {
 	}
 	r := Resource{text: text}
 	if rest, ok := strings.CutPrefix(text, networkPrefix); ok {
-		r.network, r.space = "", SpaceID{}
 		if owner, name, ok := networkParts(rest); ok {
 			r.network = networkPrefix + string(owner) + ":" + name
 		}

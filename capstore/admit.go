@@ -2,7 +2,6 @@ package capstore
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -152,23 +151,20 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 		}
 	}
 	for _, p := range parents {
-		if c.revoked(p.ID) {
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-revoked: %s", p.ID.EventID())
-		}
-		dead, inWindow, err := c.ancestors(p, now)
+		inWindow, err := c.lives(p, now, "delegation-revoked", "invoked")
 		if err != nil {
 			return err
-		}
-		if !dead.IsZero() {
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s invoked=%s", dead.EventID(), p.ID.EventID())
 		}
 		if !inWindow || !p.ValidAt(now, 0) {
 			return errAction(wanted[0])
 		}
 	}
 	for _, w := range wanted {
-		if err := granted(w, parents); err != nil {
-			return err
+		switch ok, caveats := granted(w, parents); {
+		case caveats:
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
+		case !ok:
+			return errAction(w)
 		}
 	}
 	return nil
@@ -189,23 +185,20 @@ func errAction(c Capability) error {
 	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Action: %s / %s", c.Resource, c.Ability)
 }
 
-// granted reports whether one of the delegations holds a capability.
-func granted(w Capability, parents []*Token) error {
-	caveats := false
+// granted reports whether one of the delegations holds a capability, and if not, whether only its
+// caveats stand in the way.
+func granted(w Capability, parents []*Token) (ok, caveats bool) {
 	for _, p := range parents {
 		for _, held := range p.Caps {
 			if judge.Grants(held, w) {
-				return nil
+				return true, false
 			}
 			if judge.Covers(held.Ability, w.Ability) && w.Resource.Extends(held.Resource) {
 				caveats = true
 			}
 		}
 	}
-	if caveats {
-		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
-	}
-	return errAction(w)
+	return false, caveats
 }
 
 // ancestors walks what a delegation rests on. It returns a revoked ancestor, if any, and whether all
@@ -263,7 +256,7 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 		}
 	}
 	for _, p := range parents {
-		if err := c.parentLives(p, now); err != nil {
+		if _, err := c.lives(p, now, "delegation-parent-revoked", "parent"); err != nil {
 			return err
 		}
 	}
@@ -272,33 +265,27 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 		return err
 	}
 	for _, w := range wanted {
-		if err := granted(w, kept); err != nil {
-			return capabilityError(err, w)
+		switch ok, caveats := granted(w, kept); {
+		case caveats:
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
+		case !ok:
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Capability: %s, %s", w.Resource, w.Ability)
 		}
 	}
 	return nil
 }
 
-func capabilityError(err error, w Capability) error {
-	var r *tinycloud.Refusal
-	if errors.As(err, &r) && len(r.Text) > 10 && r.Text[:10] == "invocation" {
-		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
-	}
-	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Capability: %s, %s", w.Resource, w.Ability)
-}
-
-func (c *chain) parentLives(p *Token, now time.Time) error {
+// lives refuses a cited delegation that is revoked, or rests on one that is; text and role are the
+// words of the refusal. It reports whether all it rests on is in its window.
+func (c *chain) lives(p *Token, now time.Time, text, role string) (inWindow bool, err error) {
 	if c.revoked(p.ID) {
-		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-parent-revoked: %s", p.ID.EventID())
+		return false, tinycloud.Refuse(tinycloud.ErrUnauthorized, "%s: %s", text, p.ID.EventID())
 	}
-	dead, _, err := c.ancestors(p, now)
-	if err != nil {
-		return err
+	dead, inWindow, err := c.ancestors(p, now)
+	if err == nil && !dead.IsZero() {
+		err = tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s %s=%s", dead.EventID(), role, p.ID.EventID())
 	}
-	if !dead.IsZero() {
-		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s parent=%s", dead.EventID(), p.ID.EventID())
-	}
-	return nil
+	return inWindow, err
 }
 
 func withinWindow(parents []*Token, t *Token) ([]*Token, error) {

@@ -3,7 +3,6 @@ package capstore
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -13,6 +12,7 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
 )
 
@@ -37,9 +37,9 @@ func (e Entry) Encode() []byte {
 	space := e.Space.String()
 	b := make([]byte, 0, 170+len(space))
 	b = append(b, 0xa7)
-	b = appendUint(append(b, 0x61, 'n'), 0, e.N)
+	b = dag.AppendHead(append(b, 0x61, 'n'), 0, e.N)
 	b = append(b, 0x61, 'v', EntryVersion)
-	b = appendUint(append(b, "\x62at"...), 0, uint64(e.At))
+	b = dag.AppendHead(append(b, "\x62at"...), 0, uint64(e.At))
 	b = append(append(b, "\x64host\x58\x20"...), e.Host[:]...)
 	b = append(b, "\x64prev"...)
 	if e.N == 0 {
@@ -48,23 +48,8 @@ func (e Entry) Encode() []byte {
 		b = append(append(b, 0x58, 0x20), e.Prev[:]...)
 	}
 	b = append(append(b, "\x65epoch\xd8\x2a\x58\x25\x00\x01\x71\x1e\x20"...), e.Epoch[:]...)
-	b = appendUint(append(b, "\x65space"...), 3, uint64(len(space)))
+	b = dag.AppendHead(append(b, "\x65space"...), 3<<5, uint64(len(space)))
 	return append(b, space...)
-}
-
-func appendUint(b []byte, major byte, v uint64) []byte {
-	major <<= 5
-	switch {
-	case v < 24:
-		return append(b, major|byte(v))
-	case v < 1<<8:
-		return append(b, major|24, byte(v))
-	case v < 1<<16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(v))
-	case v < 1<<32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(v))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), v)
 }
 
 // DecodeEntry reads the bytes of an entry. Only what [Entry.Encode] gives is accepted. The error is of

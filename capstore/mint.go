@@ -111,8 +111,7 @@ func (t *tx) date(sp *space, p *parsed, x *next) error {
 	return nil
 }
 
-// admitted reports whether this node's own host delegation lets it extend a Space now. first is a host
-// delegation that the next epoch itself will carry.
+// admitted reports whether this node's own host delegation lets it extend a Space now.
 func (t *tx) admitted(sp *space) error {
 	x, err := t.upcoming(sp)
 	if err != nil {

@@ -37,18 +37,6 @@ func (t *tx) rejudge(sp *space) error {
 			return err
 		}
 	}
-	return t.relink(sp)
-}
-
-// relink makes the tips point to the epochs' new objects.
-func (t *tx) relink(sp *space) error {
-	for _, b := range sp.branches {
-		n, err := t.nodeBy(sp, "eid = ?", b.tip.eid)
-		if err != nil {
-			return err
-		}
-		b.tip.t, b.tip.valid = n.t, n.valid
-	}
 	sp.next = nil
 	return t.enforce(sp)
 }

@@ -123,7 +123,3 @@ func (s *Store) loadReplays(ctx context.Context) error {
 		return err
 	}, "SELECT id, expires FROM replays WHERE expires >= ?", now)
 }
-
-// RetryAfter is how many seconds a client should wait after a refusal of class
-// [tinycloud.ErrUnavailable].
-const RetryAfter = 1

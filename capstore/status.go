@@ -10,6 +10,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
 // Status is what a node knows of a Space.
@@ -76,7 +77,7 @@ func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash stri
 		return 0, "", dbErr(err)
 	}
 	h := blake3.New()
-	_, _ = h.Write(appendUint(nil, 4, uint64(keys)))
+	_, _ = h.Write(dag.AppendHead(nil, 4<<5, uint64(keys)))
 	err = eachRow(ctx, tx, func(scan func(...any) error) error {
 		var key string
 		var value, meta []byte

@@ -50,11 +50,6 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 	})
 }
 
-// Hint records what a peer says of a wanted value; what it says is checked when the value arrives.
-func (s *Store) Hint(ctx context.Context, id tinycloud.SpaceID, l Large) error {
-	return s.updateWant(ctx, id, "UPDATE wants SET size = ?, manifest = ? WHERE sid = ? AND hash = ?", l.Size, l.Manifest[:], l.Hash)
-}
-
 // WantFailed puts off a wanted value that could not be fetched.
 func (s *Store) WantFailed(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, due time.Time) error {
 	return s.updateWant(ctx, id, "UPDATE wants SET tries = tries + 1, due = ? WHERE sid = ? AND hash = ?", due.UnixMilli(), hash)

@@ -25,7 +25,9 @@ const (
 	linkSize = len(rawLink) + 32
 )
 
-func appendHead(b []byte, major byte, n uint64) []byte {
+// AppendHead appends the head of a CBOR item in its shortest form. major is the major type in its place,
+// the upper three bits.
+func AppendHead(b []byte, major byte, n uint64) []byte {
 	switch {
 	case n < 24:
 		return append(b, major|byte(n))
@@ -40,7 +42,7 @@ func appendHead(b []byte, major byte, n uint64) []byte {
 }
 
 func appendText(b []byte, s string) []byte {
-	return append(appendHead(b, majorText, uint64(len(s))), s...)
+	return append(AppendHead(b, majorText, uint64(len(s))), s...)
 }
 
 func appendLink(b []byte, prefix string, h tinycloud.Hash) []byte {

@@ -33,16 +33,16 @@ func (e Epoch) Encode() []byte {
 		size += 3 + linkSize*len(ev.Ops)
 	}
 	b := make([]byte, 0, size)
-	b = appendText(appendHead(b, majorMap, 2), "parents")
-	b = appendHead(b, majorArray, uint64(len(e.Parents)))
+	b = appendText(AppendHead(b, majorMap, 2), "parents")
+	b = AppendHead(b, majorArray, uint64(len(e.Parents)))
 	for _, p := range e.Parents {
 		b = appendLink(b, cborLink, p)
 	}
 	b = appendText(b, "events")
-	b = appendHead(b, majorArray, uint64(len(e.Events)))
+	b = AppendHead(b, majorArray, uint64(len(e.Events)))
 	for _, ev := range e.Events {
 		if len(ev.Ops) > 0 {
-			b = appendHead(b, majorArray, uint64(1+len(ev.Ops)))
+			b = AppendHead(b, majorArray, uint64(1+len(ev.Ops)))
 		}
 		b = appendLink(b, rawLink, ev.Event)
 		for _, op := range ev.Ops {

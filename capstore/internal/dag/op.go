@@ -39,18 +39,18 @@ func (o Op) Encode() []byte {
 	}
 	b := make([]byte, 0, size)
 	if o.Delete {
-		b = appendText(appendHead(b, majorMap, 2), "key")
+		b = appendText(AppendHead(b, majorMap, 2), "key")
 		b = appendText(appendText(b, o.Key), "version")
 		if o.Version == nil {
 			return append(b, null)
 		}
-		b = appendHead(appendHead(b, majorArray, 3), majorUint, o.Version.Seq)
-		return appendHead(appendLink(b, cborLink, o.Version.Epoch), majorUint, o.Version.Index)
+		b = AppendHead(AppendHead(b, majorArray, 3), majorUint, o.Version.Seq)
+		return AppendHead(appendLink(b, cborLink, o.Version.Epoch), majorUint, o.Version.Index)
 	}
-	b = appendText(appendHead(b, majorMap, 3), "key")
+	b = appendText(AppendHead(b, majorMap, 3), "key")
 	b = appendText(appendText(b, o.Key), "value")
 	b = appendLink(b, cborLink, o.Value)
-	b = appendHead(appendText(b, "metadata"), majorMap, uint64(len(o.Metadata)))
+	b = AppendHead(appendText(b, "metadata"), majorMap, uint64(len(o.Metadata)))
 	for _, name := range slices.SortedFunc(maps.Keys(o.Metadata), byLength) {
 		b = appendText(appendText(b, name), o.Metadata[name])
 	}
