@@ -27,7 +27,8 @@ var allowed = map[string][]string{
 	"capstore/internal/cacao":             {"", "capstore/internal/siwe", "capstore/internal/recap", "capstore/internal/did"},
 	"capstore/internal/ucan":              {"", "capstore/internal/did", "capstore/internal/recap"},
 	"capstore/internal/judge":             {"", "capstore/internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
-	"capstore":                            {"", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
+	"capstore/internal/db":                {""},
+	"capstore":                            {"", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
 	"replication":                         {"", "capstore"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore"},
 }

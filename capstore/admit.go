@@ -19,6 +19,9 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 // authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD). It changes
 // nothing. Refusals carry the protocol's texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
 	now := s.o.Now()
 	if !t.ValidAt(now, 0) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation expired or not yet valid")
@@ -33,10 +36,10 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 		return errReplayed()
 	}
 	spaces := t.Spaces()
-	if err := s.unused(ctx, s.read, t, spaces); err != nil {
+	if err := s.unused(ctx, s.db.Read, t, spaces); err != nil {
 		return err
 	}
-	if err := s.Authorise(ctx, t); err != nil {
+	if err := s.chain(ctx, s.db.Read).authorise(t, now); err != nil {
 		return err
 	}
 	for _, id := range spaces {
@@ -48,18 +51,18 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 }
 
 // unused refuses a token that stands in the history of one of its Spaces.
-func (s *Store) unused(ctx context.Context, q rowQuerier, t *Token, spaces []tinycloud.SpaceID) error {
+func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycloud.SpaceID) error {
 	if !mutates(t) {
 		return nil
 	}
 	for _, id := range spaces {
-		sid, err := s.sid(id)
-		if err != nil {
+		sid := s.number(id)
+		if sid == 0 {
 			continue // not hosted: nothing can stand in its history
 		}
 		var n int
-		if err := q.QueryRowContext(ctx, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]).Scan(&n); err != nil {
-			return dbErr(err)
+		if _, err := q.One(ctx, []any{&n}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]); err != nil {
+			return err
 		}
 		if n > 0 {
 			return errReplayed()
@@ -81,7 +84,10 @@ func mutates(t *Token) bool {
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
 // the caller's to check.
 func (s *Store) Authorise(ctx context.Context, t *Token) error {
-	return s.chain(ctx, s.read).authorise(t, s.o.Now())
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	return s.chain(ctx, s.db.Read).authorise(t, s.o.Now())
 }
 
 // chain reads delegations for strict checks, as the reference makes them: every cited proof has to
@@ -89,11 +95,11 @@ func (s *Store) Authorise(ctx context.Context, t *Token) error {
 type chain struct {
 	s     *Store
 	ctx   context.Context
-	q     rowQuerier
+	q     querier
 	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
 }
 
-func (s *Store) chain(ctx context.Context, q rowQuerier) *chain {
+func (s *Store) chain(ctx context.Context, q querier) *chain {
 	return &chain{s: s, ctx: ctx, q: q}
 }
 
