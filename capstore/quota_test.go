@@ -260,7 +260,11 @@ func TestAllow(t *testing.T) {
 	host := o.wallet.SignHost(o.space, s.host(o.space).String())
 	stranger := captest.NewWallet("mallory").SignHost(o.space, s.host(o.space).String())
 	other := o.wallet.SignHost(o.space, capstore.HostKey{1}.String())
-	forged := host[:len(host)-12] + "AAAAAAAAAAA="
+	at, digit := len(host)-20, "A" // inside the signature
+	if host[at] == 'A' {
+		digit = "B"
+	}
+	forged := host[:at] + digit + host[at+1:]
 	if tok, err := capstore.ParseDelegation(forged); err != nil {
 		t.Error(err)
 	} else if _, err := s.Delegate(t.Context(), tok); !errors.Is(err, tinycloud.ErrForged) && !errors.Is(err, tinycloud.ErrUnauthorized) || len(asked) != 0 {

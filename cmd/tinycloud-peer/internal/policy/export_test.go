@@ -1,0 +1,12 @@
+package policy
+
+// For tests of the package.
+var (
+	ListCID       = listCID
+	Names         = names
+	ParseQuota    = parseQuota
+	PercentEncode = percentEncode
+)
+
+// Settle waits for the questions that are under way.
+func (a *asker[A]) Settle() { a.wg.Wait() }
