@@ -2,10 +2,9 @@ package policy
 
 // For tests of the package.
 var (
-	ListCID       = listCID
-	Names         = names
-	ParseQuota    = parseQuota
-	PercentEncode = percentEncode
+	ListCID    = listCID
+	Names      = names
+	ParseQuota = parseQuota
 )
 
 // Settle waits for the questions that are under way.

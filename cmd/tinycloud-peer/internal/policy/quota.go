@@ -98,6 +98,5 @@ func parseQuota(body []byte) (int64, error) {
 	return *answer.Limit, nil
 }
 
-// percentEncode encodes like encodeURIComponent does, of which SDKs make these paths: PathEscape would leave
-// the colons of an id.
+// percentEncode encodes the colons of an id too, as SDKs do and url.PathEscape doesn't.
 func percentEncode(id string) string { return strings.ReplaceAll(url.QueryEscape(id), "+", "%20") }
