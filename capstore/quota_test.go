@@ -2,7 +2,6 @@ package capstore_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -324,65 +323,4 @@ func TestUsageOfAnOlderDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantUsage(t, open(t, "one", c, s.path), o.space, 8)
-}
-
-// BenchmarkLimitedWrite shows that a limit costs the same whatever a Space holds.
-func BenchmarkLimitedWrite(b *testing.B) {
-	for _, values := range []int{100, 20_000} {
-		b.Run(fmt.Sprint(values, " values"), func(b *testing.B) {
-			c := newClock()
-			s, err := capstore.Open(b.Context(), capstore.Options{
-				Database: capstore.InMemory, Keys: keys("one"), Now: c.now,
-				Limit: func(tinycloud.SpaceID) (int64, bool) { return 1 << 40, true },
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- s.Run(ctx) }()
-			defer func() {
-				cancel()
-				if err := errors.Join(<-done, s.Close()); err != nil {
-					b.Error(err)
-				}
-			}()
-			w := captest.NewWallet("alice")
-			space := w.Space("default")
-			host := capstore.HostKey(keys("one").SpaceKey(space).Public().(ed25519.PublicKey))
-			tok, err := capstore.ParseDelegation(w.SignHost(space, host.String()))
-			if err == nil {
-				_, err = s.Delegate(b.Context(), tok)
-			}
-			for i := 0; i < values && err == nil; i++ {
-				err = s.Arrived(b.Context(), space, tinycloud.Sum([]byte(fmt.Sprint(i))), 1000, nil)
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
-			session := captest.NewSession("alice")
-			header := w.SignDelegation(captest.DelegationOptions{
-				Audience: session.URI(), Expires: c.now().Add(time.Hour), IssuedAt: c.now(), Nonce: "nonce0000001",
-				Caps: captest.Caps{space.String() + "/kv": {"tinycloud.kv/put"}},
-			})
-			if tok, err = capstore.ParseDelegation(header); err == nil {
-				_, err = s.Delegate(b.Context(), tok)
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
-			for n := 0; b.Loop(); n++ {
-				inv, err := capstore.ParseInvocation(session.Invoke(captest.TokenOptions{
-					Caps:   captest.Caps{space.String() + "/kv/k": {"tinycloud.kv/put"}},
-					Proofs: []tinycloud.Hash{captest.ID(header)}, Expires: c.now().Add(time.Minute), Nonce: fmt.Sprint(n),
-				}))
-				if err == nil {
-					_, err = s.Write(b.Context(), inv, []capstore.Op{putOp(space, "k", fmt.Sprint("value ", n))}, nil)
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

@@ -176,8 +176,7 @@ func quotaJSON(space tinycloud.SpaceID, override, effective, used string) string
 }
 
 func TestAdminQuota(t *testing.T) {
-	cfg := fromFile(t, "")
-	n, _ := run(t, cfg)
+	n, _ := run(t, fromFile(t, ""))
 	owner := newWallet("default").signIn(t, n)
 	owner.put(t, n, "a", 3, 200, "")
 	away := newWallet("default").space
@@ -223,6 +222,15 @@ func TestAdminQuota(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAdminQuotaOnTheSocket(t *testing.T) {
+	cfg := fromFile(t, "")
+	n, _ := run(t, cfg)
+	away := newWallet("default").space
+	if status, answer := call(t, http.MethodPut, quotaPath(n, away), bearer, `{"limit_bytes":7}`); status != 200 {
+		t.Fatal(status, answer)
+	}
 	// Whoever may open the socket needs no secret.
 	local := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -238,7 +246,10 @@ func TestAdminQuota(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&q); err != nil || q.Overrides[away] != 7 || len(q.Overrides) != 1 {
 		t.Errorf("%+v, %v", q, err)
 	}
-	cfg = fromFile(t, "")
+}
+
+func TestAdminQuotaWithoutASecret(t *testing.T) {
+	cfg, away := fromFile(t, ""), newWallet("default").space
 	cfg.AdminSecret = config.Secret{}
 	closed, _ := run(t, cfg)
 	for _, token := range []string{"", "Bearer ", bearer} {
