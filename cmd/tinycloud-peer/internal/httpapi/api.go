@@ -46,6 +46,11 @@ type Options struct {
 	Version  string   // of this program
 	Features []string // nil: kv, delegation, sharing
 
+	// Quota is told of a Space before a body is read for it, so that the store's limits are known when it is to
+	// be written. It waits as little as it can. Nil: there is nothing to find out.
+	Quota    func(context.Context, tinycloud.SpaceID)
+	QuotaURL string // of the service that clients may ask, as /info tells it; "" for none
+
 	CORS          bool   // answer every request with the five CORS headers
 	TraceHeader   string // name of the header with a request's random id; "" for none
 	RatePerMinute uint32 // reads of public Spaces that a client regains; 0 is DefaultRatePerMinute

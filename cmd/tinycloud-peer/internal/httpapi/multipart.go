@@ -65,6 +65,7 @@ func (a *API) putBatch(c *call, ops []op) error {
 		b.ops[i], b.index[o.key] = capstore.Op{Space: o.space, Key: o.key}, i
 	}
 	defer b.discard()
+	a.learnQuota(c.r.Context(), ops[0].space)
 	if err := b.read(); err != nil {
 		return err
 	}

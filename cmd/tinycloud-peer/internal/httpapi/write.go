@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ func (a *API) put(c *call, o op) error {
 	if err := checkStored(o.key, metadata); err != nil {
 		return err
 	}
+	a.learnQuota(ctx, o.space)
 	staged, err := a.stage(c)
 	if err != nil {
 		return err
@@ -37,6 +39,13 @@ func (a *API) put(c *call, o op) error {
 		return err
 	}
 	return a.write(c, put)
+}
+
+// learnQuota lets the node find out how much a Space may hold: the transaction that judges it can't wait for it.
+func (a *API) learnQuota(ctx context.Context, space tinycloud.SpaceID) {
+	if a.o.Quota != nil {
+		a.o.Quota(ctx, space)
+	}
 }
 
 func (a *API) delete(c *call, o op) error {
