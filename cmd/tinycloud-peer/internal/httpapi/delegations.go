@@ -304,12 +304,18 @@ func recordOf(r capstore.DelegationRecord) recordJSON {
 	return out
 }
 
-// said returns nil for a time that was not given.
+// said returns nil for a time that was not given. What an offset carried beyond the years that can be written is
+// brought back to them.
 func said(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC()
+	switch t = t.UTC(); {
+	case t.Year() > 9999:
+		t = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+	case t.Year() < 0:
+		t = time.Date(0, time.January, 1, 0, 0, 0, 0, time.UTC)
+	}
 	return &t
 }
 
