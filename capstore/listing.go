@@ -13,7 +13,7 @@ type listing struct {
 	want          DelegationQuery
 	owner, signer tinycloud.Principal
 	now           time.Time
-	issued        int64 // with cid: the last delegation looked at
+	age           int64 // with cid: the last delegation looked at
 	cid           string
 }
 
@@ -32,7 +32,7 @@ func (l *listing) start() error {
 			return err
 		}
 		if seen {
-			l.issued, l.cid = issuedKey(t), t.ID.EventID()
+			l.age, l.cid = ageOf(t), t.ID.EventID()
 			return nil
 		}
 	}
@@ -40,7 +40,7 @@ func (l *listing) start() error {
 }
 
 type listedRow struct {
-	issued  int64
+	age     int64
 	cid     string
 	granted bool
 }
@@ -53,7 +53,7 @@ func (l *listing) page() (p DelegationPage, err error) {
 			return p, err
 		}
 		for _, row := range rows {
-			l.issued, l.cid = row.issued, row.cid
+			l.age, l.cid = row.age, row.cid
 			r, ok, err := l.record(row)
 			if err != nil {
 				return p, err
@@ -84,7 +84,7 @@ func (l *listing) rows(n int) ([]listedRow, error) {
 	var out []listedRow
 	err := eachRow(l.ctx, l.s.read, func(scan func(...any) error) error {
 		var r listedRow
-		err := scan(&r.issued, &r.cid, &r.granted)
+		err := scan(&r.age, &r.cid, &r.granted)
 		out = append(out, r)
 		return err
 	}, `WITH RECURSIVE account(did) AS (
@@ -92,11 +92,10 @@ func (l *listing) rows(n int) ([]listedRow, error) {
 		UNION
 		SELECT l.delegatee FROM account a JOIN listers l ON l.owner = ?1 AND l.delegator = a.did
 		LIMIT ?3)
-	SELECT p.issued, p.cid, max(p.role = ?4) FROM account a JOIN parties p ON p.n IN (
-		SELECT n FROM parties WHERE did = a.did AND (issued < ?5 OR issued = ?5 AND cid > ?6)
-		ORDER BY issued DESC, cid LIMIT ?7 * 2)
-	GROUP BY p.issued, p.cid ORDER BY p.issued DESC, p.cid LIMIT ?7`,
-		string(l.owner), string(l.signer), maxAccount, roleDelegator, l.issued, l.cid, n)
+	SELECT p.age, p.cid, max(p.role = ?4) FROM account a JOIN parties p ON p.n IN (
+		SELECT n FROM parties WHERE did = a.did AND (age, cid) > (?5, ?6) ORDER BY age, cid LIMIT ?7 * 2)
+	GROUP BY p.age, p.cid ORDER BY p.age, p.cid LIMIT ?7`,
+		string(l.owner), string(l.signer), maxAccount, roleDelegator, l.age, l.cid, n)
 	return out, err
 }
 

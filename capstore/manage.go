@@ -209,7 +209,7 @@ func (s *Store) QueryDelegations(ctx context.Context, inv *Token, q DelegationQu
 	}
 	l := &listing{
 		chain: s.chain(ctx, s.read), want: q, owner: inv.Caps[0].Resource.Space().Owner(), signer: inv.Signer, now: s.o.Now(),
-		issued: math.MaxInt64,
+		age: math.MinInt64,
 	}
 	l.want.Limit = min(max(q.Limit, 1), MaxQueryLimit)
 	if id, err := tinycloud.ParseSpaceID(q.Space); err == nil {

@@ -252,3 +252,53 @@ func TestSparseQuery(t *testing.T) {
 		t.Errorf("%d found in %d pages", found, pages)
 	}
 }
+
+// TestQueryOfUndated pages through delegations that don't say when they were issued.
+func TestQueryOfUndated(t *testing.T) {
+	c := newClock()
+	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
+	o.hostOn(s)
+	s.delegate(o.header)
+	inv := o.lister(t, s)()
+	for i := range 9 {
+		s.delegate(o.session.Delegate("did:key:zFar", captest.TokenOptions{
+			Caps:   captest.Caps{o.space.String() + "/kv/x": {"tinycloud.kv/get"}},
+			Proofs: []tinycloud.Hash{o.proof}, Expires: o.clock.now().Add(time.Minute), Nonce: fmt.Sprint(i),
+		}))
+	}
+	// The session's key is none of the account's: what it passes on is seen by the session itself alone.
+	if got := states(t, s, inv); len(got) != 3 {
+		t.Errorf("%v", got)
+	}
+	key := o.wallet.SignDelegation(captest.DelegationOptions{
+		Audience: o.session.URI(), Expires: c.now().Add(time.Hour), IssuedAt: c.now(), Nonce: "nonce0000009",
+		Caps: captest.Caps{o.space.String() + "/delegation": {"tinycloud.delegation/list"}},
+	})
+	s.delegate(key)
+	whole, err := s.QueryDelegations(t.Context(), inv, capstore.DelegationQuery{Limit: 100})
+	if err != nil || len(whole.Records) != 13 || !whole.Next.IsZero() {
+		t.Fatalf("%d delegations: %v", len(whole.Records), err)
+	}
+	var want, got []string
+	for i, r := range whole.Records {
+		want = append(want, r.ID.EventID())
+		if undated := r.IssuedAt.IsZero(); undated != (i >= 4) || i > 4 && want[i-1] >= want[i] {
+			t.Errorf("delegation %d is out of order", i)
+		}
+	}
+	for q := (capstore.DelegationQuery{Limit: 2}); ; {
+		p, err := s.QueryDelegations(t.Context(), inv, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range p.Records {
+			got = append(got, r.ID.EventID())
+		}
+		if q.After = p.Next; p.Next.IsZero() {
+			break
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -21,12 +21,13 @@ const (
 	abilityStatus = "tinycloud.delegation/status"
 )
 
-// issuedKey is the instant by which a delegation is listed, in microseconds. A UCAN says none.
-func issuedKey(t *Token) int64 {
+// ageOf is what a delegation is listed by: how long before 1970 it was issued, in microseconds, so that the latest
+// comes first. A UCAN does not say.
+func ageOf(t *Token) int64 {
 	if t.IssuedAt.IsZero() {
-		return math.MinInt64
+		return math.MaxInt64
 	}
-	return t.IssuedAt.UnixMicro()
+	return -t.IssuedAt.UnixMicro()
 }
 
 // manages reports whether a capability is an ability on the delegations of a whole Space:
@@ -41,7 +42,7 @@ func manages(c Capability, ability string) bool {
 // saveParties enters a delegation in the indexes of its delegator and its delegatee.
 func saveParties(t *Token, exec func(query string, args ...any) error) error {
 	for role, did := range map[int]tinycloud.Principal{roleDelegator: t.Signer, roleDelegatee: t.Audience} {
-		err := exec("INSERT OR IGNORE INTO parties (did, issued, cid, role) VALUES (?,?,?,?)", string(did), issuedKey(t), t.ID.EventID(), role)
+		err := exec("INSERT OR IGNORE INTO parties (did, age, cid, role) VALUES (?,?,?,?)", string(did), ageOf(t), t.ID.EventID(), role)
 		if err != nil {
 			return err
 		}
