@@ -247,11 +247,11 @@ func (t *tx) mayRevoke(tok, target *Token) error {
 			continue
 		}
 		c := t.s.chain(t.ctx, t.conn)
-		dead, inWindow, err := c.ancestors(p, t.now)
+		a, err := c.ancestors(p, t.now)
 		if err != nil {
 			return err
 		}
-		ok = dead.IsZero() && inWindow && p.ValidAt(t.now, 0) && !t.isRevoked(id)
+		ok = a.revoked.IsZero() && a.inWindow() && p.ValidAt(t.now, 0) && !t.isRevoked(id)
 	}
 	if failed != nil {
 		return failed
@@ -295,19 +295,19 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	if err != nil {
 		return nil, err
 	}
-	now := s.o.Now()
+	now, c := s.o.Now(), s.chain(ctx, s.read)
 	var out []Listed
 	for _, id := range ids {
 		t, err := s.token(ctx, s.read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) {
+		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) || !c.stands(t) {
 			continue
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
 	}
-	return out, nil
+	return out, c.failed
 }
 
 func (f Filter) matches(t *Token, wallet tinycloud.Principal) bool {
@@ -353,13 +353,13 @@ func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, er
 // and names the Space.
 func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud.Hash) ([]Listed, error) {
 	var out []Listed
-	now := s.o.Now()
+	now, c := s.o.Now(), s.chain(ctx, s.read)
 	for range judge.MaxChain {
 		t, err := s.token(ctx, s.read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) {
+		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(t) {
 			break
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
@@ -368,5 +368,5 @@ func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud
 		}
 		id = t.Proofs[0]
 	}
-	return out, nil
+	return out, c.failed
 }

@@ -297,7 +297,7 @@ func (t *tx) saveToken(tok *Token) error {
 			return err
 		}
 	}
-	return nil
+	return saveParties(tok, t.exec)
 }
 
 // enforce records the revocations of a Space's facts that have an effect.

@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
 // Op is a write or a delete that an invocation asks for.
@@ -292,8 +292,8 @@ func prefixEnd(prefix string) (string, bool) {
 	return "", false
 }
 
-// Covers reports whether an invocation's signer holds an ability on a key: as owner of the Space, or by
-// one of the proofs the invocation cites.
+// Covers reports whether an admitted invocation's signer holds an ability on a key, under the caveats
+// that the invocation itself repeats: as owner of the Space, or by one of the proofs it cites.
 func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, ability, key string) bool {
 	if space.Owner() == t.Signer {
 		return true
@@ -302,15 +302,19 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 	if !ok {
 		return false
 	}
-	for _, id := range t.Proofs {
-		p, err := s.token(ctx, s.read, id)
-		if err != nil || p == nil {
+	c := s.chain(ctx, s.read)
+	parents, err := c.parents(t)
+	if err != nil {
+		return false
+	}
+	for _, asked := range t.Caps {
+		path, _ := asked.Resource.Path()
+		if asked.Ability != ability || asked.Resource.Space() != space || !strings.HasPrefix(key, path) {
 			continue
 		}
-		for _, held := range p.Caps {
-			if judge.Covers(held.Ability, ability) && resource.Extends(held.Resource) {
-				return true
-			}
+		wanted := Capability{Resource: resource, Ability: ability, Caveats: asked.Caveats}
+		if ok, _ := c.granted(wanted, parents); ok && c.failed == nil {
+			return true
 		}
 	}
 	return false

@@ -118,6 +118,9 @@ func New(o Options) *API {
 		"/delegate": {"delegate", http.MethodPost, a.serveDelegate},
 		"/invoke":   {"invoke", http.MethodPost, a.serveInvoke},
 		"/revoke":   {"revoke", http.MethodPost, a.serveRevoke},
+
+		"/delegation/status": {"delegation_status", http.MethodPost, a.serveDelegationStatus},
+		"/delegation/query":  {"delegation_query", http.MethodPost, a.serveDelegationQuery},
 	}
 	return a
 }
