@@ -19,6 +19,28 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 // authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD). It changes
 // nothing. Refusals carry the protocol's texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
+	if err := s.genuine(t); err != nil {
+		return err
+	}
+	if s.seen.used(t.ID, s.o.Now().Unix()) {
+		return errReplayed()
+	}
+	if err := s.unused(ctx, s.read, t, t.Spaces()); err != nil {
+		return err
+	}
+	return s.entitled(ctx, t)
+}
+
+// Verify decides as [Store.Admit] does, but for an invocation that may be used more than once.
+func (s *Store) Verify(ctx context.Context, t *Token) error {
+	if err := s.genuine(t); err != nil {
+		return err
+	}
+	return s.entitled(ctx, t)
+}
+
+// genuine checks what the token alone tells: window, signature and lifetime.
+func (s *Store) genuine(t *Token) error {
 	now := s.o.Now()
 	if !t.ValidAt(now, 0) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation expired or not yet valid")
@@ -29,17 +51,15 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 	if t.Expires.After(now.Truncate(time.Second).Add(s.o.MaxLifetime)) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation lifetime exceeds server maximum")
 	}
-	if s.seen.used(t.ID, now.Unix()) {
-		return errReplayed()
-	}
-	spaces := t.Spaces()
-	if err := s.unused(ctx, s.read, t, spaces); err != nil {
-		return err
-	}
+	return nil
+}
+
+// entitled checks the authority of an invocation and that every Space it names is hosted.
+func (s *Store) entitled(ctx context.Context, t *Token) error {
 	if err := s.Authorise(ctx, t); err != nil {
 		return err
 	}
-	for _, id := range spaces {
+	for _, id := range t.Spaces() {
 		if !s.Hosted(id) {
 			return errNoSpace()
 		}
