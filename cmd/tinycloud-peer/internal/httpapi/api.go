@@ -44,7 +44,7 @@ type Options struct {
 
 	NodeID   string   // did:key of the node, stable across restarts
 	Version  string   // of this program
-	Features []string // nil: kv, delegation, sharing
+	Features []string // nil: kv, delegation, sharing, signed-urls
 
 	CORS          bool   // answer every request with the five CORS headers
 	TraceHeader   string // name of the header with a request's random id; "" for none
@@ -81,7 +81,7 @@ type endpoint struct {
 // New returns the API of a node.
 func New(o Options) *API {
 	if o.Features == nil {
-		o.Features = []string{"kv", "delegation", "sharing"}
+		o.Features = []string{"kv", "delegation", "sharing", "signed-urls"}
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
@@ -106,13 +106,14 @@ func New(o Options) *API {
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}
 	a.routes = map[string]endpoint{
-		"/info":     info,
-		"/version":  info,
-		"/healthz":  health,
-		"/health":   health,
-		"/delegate": {"delegate", http.MethodPost, a.serveDelegate},
-		"/invoke":   {"invoke", http.MethodPost, a.serveInvoke},
-		"/revoke":   {"revoke", http.MethodPost, a.serveRevoke},
+		"/info":      info,
+		"/version":   info,
+		"/healthz":   health,
+		"/health":    health,
+		"/delegate":  {"delegate", http.MethodPost, a.serveDelegate},
+		"/invoke":    {"invoke", http.MethodPost, a.serveInvoke},
+		"/revoke":    {"revoke", http.MethodPost, a.serveRevoke},
+		"/signed/kv": {"signed_issue", http.MethodPost, a.issueSigned},
 	}
 	return a
 }

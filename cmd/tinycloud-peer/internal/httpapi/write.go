@@ -69,7 +69,7 @@ func (a *API) stage(c *call) (Staged, error) {
 	case errors.Is(err, tinycloud.ErrTooLarge):
 		return nil, a.tooLarge()
 	case body.err != nil:
-		return nil, a.endedEarly(c, body.err)
+		return nil, endedEarly(c.w, body.err)
 	}
 	return nil, err
 }
@@ -79,8 +79,8 @@ func (a *API) tooLarge() error {
 }
 
 // endedEarly is the refusal of a body that could not be read to its end.
-func (a *API) endedEarly(c *call, err error) error {
-	c.w.Header().Set("Connection", "close") // there is no finding the end of this request
+func endedEarly(w http.ResponseWriter, err error) error {
+	w.Header().Set("Connection", "close") // there is no finding the end of this request
 	return fmt.Errorf("%w: %w", err, tinycloud.Refuse(tinycloud.ErrInvalid, "%s", bodyText(err)))
 }
 
