@@ -16,10 +16,10 @@ import (
 // MaxTicketLife is the longest that a ticket lives.
 const MaxTicketLife = 300 * time.Second
 
-// maxTickets bounds the tickets of a Space. Expired ones make room; until then they are kept for
-// ticketGrace, so that who comes late learns that.
+// The tickets of a Space are bounded: so many are issued within the life of the oldest. Expired ones make room;
+// until then they are kept for ticketGrace, so that who comes late learns why.
 const (
-	maxTickets  = 10_000
+	maxTickets  = 10_000 // unless Options.MaxTickets says otherwise
 	ticketGrace = 10 * time.Minute
 	ticketPurge = 64 // expired tickets that a new one removes at most
 )
@@ -165,24 +165,28 @@ func (t *tx) bind(sid int64, r TicketRequest) (tinycloud.Hash, error) {
 	return tinycloud.Hash(value), nil
 }
 
+// saveTicket numbers the ticket. What lies between the first number and the last bounds the tickets of the Space,
+// without counting them.
 func (t *tx) saveTicket(sid int64, id TicketID, k *Ticket) error {
 	now := t.now.UnixMilli()
-	var n, first int64
-	// What is refused must not have written, or its whole group is tried again.
-	if _, err := t.one([]any{&n, &first}, "SELECT count(*), coalesce(min(expires), 0) FROM tickets WHERE sid = ?", sid); err != nil {
+	var first, expires, last int64
+	some, err := t.one([]any{&first, &expires}, "SELECT n, expires FROM tickets WHERE sid = ? ORDER BY n LIMIT 1", sid)
+	if err != nil {
 		return err
 	}
-	if n >= maxTickets {
-		if first > now {
+	if _, err := t.one([]any{&last}, "SELECT n FROM tickets WHERE sid = ? ORDER BY n DESC LIMIT 1", sid); err != nil {
+		return err
+	}
+	if full := some && last+1-first >= int64(t.s.o.MaxTickets); full {
+		// What is refused must not have written, or its whole group is tried again.
+		if expires > now {
 			return tinycloud.Refuse(tinycloud.ErrBusy, "Too many signed URLs; retry the request")
 		}
-		err := t.exec("DELETE FROM tickets WHERE rowid IN (SELECT rowid FROM tickets WHERE sid = ? AND expires <= ? ORDER BY expires LIMIT ?)",
-			sid, now, ticketPurge)
-		if err != nil {
+		if err := t.exec("DELETE FROM tickets WHERE sid = ? AND n < ? AND expires <= ?", sid, first+ticketPurge, now); err != nil {
 			return err
 		}
 	}
-	err := t.exec("DELETE FROM tickets WHERE rowid IN (SELECT rowid FROM tickets WHERE expires < ? ORDER BY expires LIMIT ?)",
+	err = t.exec("DELETE FROM tickets WHERE rowid IN (SELECT rowid FROM tickets WHERE expires < ? ORDER BY expires LIMIT ?)",
 		now-ticketGrace.Milliseconds(), ticketPurge)
 	if err != nil {
 		return err
@@ -192,8 +196,8 @@ func (t *tx) saveTicket(sid int64, id TicketID, k *Ticket) error {
 		proofs = append(proofs, p[:]...)
 	}
 	hash := tinycloud.Sum(id[:])
-	return t.exec("INSERT INTO tickets (id, sid, key, value, signer, proofs, expires) VALUES (?,?,?,?,?,?,?)",
-		hash[:], sid, k.Key, k.Value[:], string(k.signer), proofs, k.Expires.UnixMilli())
+	return t.exec("INSERT INTO tickets (id, sid, n, key, value, signer, proofs, expires) VALUES (?,?,?,?,?,?,?,?)",
+		hash[:], sid, last+1, k.Key, k.Value[:], string(k.signer), proofs, k.Expires.UnixMilli())
 }
 
 // Ticket returns the ticket of an id while it gives the right to read. Refusals are of class

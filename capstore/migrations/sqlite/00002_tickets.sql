@@ -5,13 +5,14 @@
 CREATE TABLE tickets (
   id      BLOB    PRIMARY KEY,
   sid     INTEGER NOT NULL,
+  n       INTEGER NOT NULL,              -- number in the Space; first and last bound how many there are
   key     TEXT    NOT NULL,
   value   BLOB    NOT NULL,
   signer  TEXT    NOT NULL,
   proofs  BLOB    NOT NULL,              -- 32 bytes each
   expires INTEGER NOT NULL
 );
-CREATE INDEX tickets_space ON tickets (sid, expires);
+CREATE UNIQUE INDEX tickets_space ON tickets (sid, n);
 CREATE INDEX tickets_expires ON tickets (expires);
 
 -- +goose Down

@@ -30,3 +30,6 @@ func NoneMatches(list, tag string) bool { return noneMatches(list, tag) }
 
 // Verdict exports verdict to tests.
 func Verdict(err error) (status int, text string) { return verdict(err) }
+
+// ParseSigned exports parseSigned to tests.
+func ParseSigned(body []byte) (capstore.TicketRequest, error) { return parseSigned(body) }
