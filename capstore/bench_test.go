@@ -3,6 +3,7 @@ package capstore_test
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -137,5 +138,35 @@ func BenchmarkLimitedPut(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkIssueTicket issues one after the other; beyond the bound of a Space they are refused.
+func BenchmarkIssueTicket(b *testing.B) {
+	s, o, toks := benchStore(b, "tickets", 1)
+	if _, err := s.Write(b.Context(), toks[0], []capstore.Op{benchValue(o.space, 0)}, nil); err != nil {
+		b.Fatal(err)
+	}
+	w := captest.NewWallet("bench")
+	get := captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/get"}}
+	header := w.SignDelegation(captest.DelegationOptions{Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: get})
+	tok, err := capstore.ParseDelegation(header)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.Delegate(b.Context(), tok); err != nil {
+		b.Fatal(err)
+	}
+	inv, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
+		Caps: get, Proofs: []tinycloud.Hash{captest.ID(header)}, Expires: time.Now().Add(290 * time.Second),
+	}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		_, _, err := s.IssueTicket(b.Context(), inv, capstore.TicketRequest{Space: o.space, Key: "key/0", Life: 280 * time.Second})
+		if err != nil && !errors.Is(err, tinycloud.ErrBusy) {
+			b.Fatal(err)
+		}
 	}
 }

@@ -44,6 +44,7 @@ type Options struct {
 	Keys        Keys          // required
 	Blocks      Blocks        // nil: every value is inline
 	MaxLifetime time.Duration // of an invocation from now; 0 means 300 s
+	MaxTickets  int           // of a Space within the life of the oldest; 0 means 10,000
 	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
 	// writer's goroutine: it must not block.
 	Limit func(tinycloud.SpaceID) (int64, bool)
@@ -108,6 +109,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.MaxLifetime == 0 {
 		s.o.MaxLifetime = 300 * time.Second
+	}
+	if s.o.MaxTickets == 0 {
+		s.o.MaxTickets = maxTickets
 	}
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
 	if err := s.open(ctx); err != nil {
