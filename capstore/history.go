@@ -301,6 +301,11 @@ func (t *tx) saveToken(tok *Token) error {
 			return err
 		}
 	}
+	for _, p := range parties(tok) {
+		if err := t.add(p.into, p.args...); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -409,17 +414,6 @@ func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
 		return nil
 	}
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
-}
-
-func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
-	if inline == nil && size == 0 {
-		inline = []byte{}
-	}
-	var held any // null: in the block store
-	if inline != nil {
-		held = inline
-	}
-	return t.add(db.Insert{Into: "vals", Columns: "sid hash size inline", Key: "sid hash"}, sp.sid, hash[:], size, held)
 }
 
 func encodeMeta(m map[string]string) []byte {

@@ -173,7 +173,7 @@ func (s *Store) queryKeys(ctx context.Context, q querier, sid int64, r keyRange,
 	}
 	query, order := "SELECT "+columns+" FROM kv k WHERE k.sid = ? AND k.live = 1", "k.key"
 	limited := func(by, op, bound string) {
-		query, args = query+" AND "+by+op+"?", append(args, s.db.Bound(bound))
+		query, args = query+" AND "+by+op+"?", append(args, s.db.Bytes(bound))
 	}
 	if long {
 		head := r.from[:db.KeyHead]

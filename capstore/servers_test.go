@@ -276,3 +276,23 @@ func containsAll(text string, parts ...string) bool {
 	}
 	return true
 }
+
+// inspect opens the store's database behind its back.
+func (s *testStore) inspect() *sql.DB {
+	s.t.Helper()
+	var db *sql.DB
+	var err error
+	switch scheme, rest, _ := strings.Cut(s.path, "://"); scheme {
+	case "postgres":
+		db, err = sql.Open("pgx", s.path)
+	case "mysql":
+		host, name, _ := strings.Cut(strings.TrimPrefix(rest, "root@"), "/")
+		db, err = sql.Open("mysql", "root@tcp("+host+")/"+name)
+	default:
+		db, err = sql.Open("sqlite", "file:"+s.path+"?_pragma=query_only(1)")
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return db
+}

@@ -80,6 +80,7 @@ var errNoNode = errors.New("the row of table node is gone")
 const (
 	flagCreated = 1 << iota
 	flagJoins
+	flagQuotas
 )
 
 // commit is a row of the table commits.
@@ -118,12 +119,17 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	if len(rows) == 0 || len(rows) == maxBehind || rows[0].generation > known+1 {
 		return s.reload(ctx, q, g)
 	}
-	created := false
+	var flags int64
 	for _, c := range rows {
-		created = created || c.flags&flagCreated != 0
+		flags |= c.flags
 	}
-	if created {
+	if flags&flagCreated != 0 {
 		if err := s.learnSpaces(ctx, q); err != nil {
+			return err
+		}
+	}
+	if flags&flagQuotas != 0 {
+		if err := s.learnQuotas(ctx, q); err != nil {
 			return err
 		}
 	}
@@ -154,6 +160,9 @@ func (s *Store) reload(ctx context.Context, q querier, g int64) error {
 	if err := s.learnRevoked(ctx, q); err != nil {
 		return err
 	}
+	if err := s.learnQuotas(ctx, q); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.spaces)
@@ -171,10 +180,10 @@ func (o *others) signal() {
 
 // tell records for the other processes what the transaction does.
 func (t *tx) tell() error {
-	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 {
+	g := t.next()
+	if g == 0 {
 		return nil
 	}
-	g := t.generation + 1
 	if err := t.exec("UPDATE node SET generation = ? WHERE id = 1", g); err != nil {
 		return err
 	}
@@ -182,10 +191,15 @@ func (t *tx) tell() error {
 	for target, r := range t.revoked {
 		revoked = append(append(revoked, target[:]...), r[:]...)
 	}
-	if len(t.order) == 0 {
-		if err := t.record(commit{generation: g, hosts: []byte{}, revoked: revoked}); err != nil {
+	if len(t.order) == 0 || len(t.quotas) > 0 {
+		c := commit{generation: g, hosts: []byte{}, revoked: revoked}
+		if len(t.quotas) > 0 {
+			c.flags = flagQuotas
+		}
+		if err := t.record(c); err != nil {
 			return err
 		}
+		revoked = []byte{}
 	}
 	for _, sp := range t.order {
 		if err := t.record(t.row(g, sp, revoked)); err != nil {
@@ -228,7 +242,7 @@ func (t *tx) record(c commit) error {
 
 // next is the generation that the transaction makes, 0 when it makes none.
 func (t *tx) next() int64 {
-	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 {
+	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 {
 		return 0
 	}
 	return t.generation + 1

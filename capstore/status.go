@@ -51,7 +51,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		return Status{}, err
 	}
 	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM wants WHERE sid = ?), (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?)`, sp.sid, sp.sid, sp.sid)
+		(SELECT count(*) FROM wants WHERE sid = ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, sp.sid)
 	if err != nil {
 		return Status{}, err
 	}

@@ -46,8 +46,13 @@ type Options struct {
 	Keys        Keys          // required
 	Blocks      Blocks        // nil: every value is inline
 	MaxLifetime time.Duration // of an invocation from now; 0 means 300 s
-	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits.
+	MaxTickets  int           // of a Space within the life of the oldest; 0 means 10,000
+	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
+	// writer's goroutine: it must not block.
 	Limit func(tinycloud.SpaceID) (int64, bool)
+	// Allow is asked, outside of any transaction, before an authorised delegation creates a Space here; an
+	// error refuses the delegation. Nil: all are allowed.
+	Allow func(context.Context, tinycloud.SpaceID) error
 	Now   func() time.Time // nil means time.Now
 	// Committed is told what became durable, here or through another process, by one goroutine at a time. It
 	// may hold up the writer: it must not block or call back.
@@ -87,6 +92,7 @@ type Store struct {
 	byHost  map[HostKey]tinycloud.SpaceID
 	spaces  map[tinycloud.SpaceID]*space // loaded ones
 	revoked map[tinycloud.Hash]tinycloud.Hash
+	quotas  map[tinycloud.SpaceID]int64
 }
 
 //go:embed migrations
@@ -99,7 +105,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
 		ids: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
-		others: newOthers(),
+		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -109,6 +115,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.MaxLifetime == 0 {
 		s.o.MaxLifetime = 300 * time.Second
+	}
+	if s.o.MaxTickets == 0 {
+		s.o.MaxTickets = maxTickets
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
@@ -150,7 +159,7 @@ func (s *Store) openFile(ctx context.Context, schemas fs.FS) (err error) {
 	if err := s.acquire(path + ".lock"); err != nil {
 		return err
 	}
-	s.db, err = db.OpenSQLite(ctx, path, sync, schemas, s.log)
+	s.db, err = db.OpenSQLite(ctx, path, sync, schemas, s.log, fillParties())
 	return err
 }
 
@@ -182,6 +191,9 @@ func (s *Store) preload(ctx context.Context) error {
 		return err
 	}
 	if err := s.learnRevoked(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnQuotas(ctx, s.db.Read); err != nil {
 		return err
 	}
 	if s.db.Shared {

@@ -34,6 +34,7 @@ type tx struct {
 	order   []*space
 	created []*space
 	revoked map[tinycloud.Hash]tinycloud.Hash
+	quotas  map[tinycloud.SpaceID]*int64 // nil: cleared
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -150,7 +151,10 @@ func (w *writer) group(first *job) {
 // begin opens a transaction. A server may have ended a connection that was idle; a new one is tried.
 func (w *writer) begin() (*tx, error) {
 	s := w.s
-	t := &tx{ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, revoked: map[tinycloud.Hash]tinycloud.Hash{}}
+	t := &tx{
+		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{},
+		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
+	}
 	for {
 		fresh := w.conn == nil
 		if fresh {
@@ -274,6 +278,13 @@ func (t *tx) publish() {
 	s.mu.Lock()
 	for target, r := range t.revoked {
 		s.revoked[target] = r
+	}
+	for id, bytes := range t.quotas {
+		if bytes == nil {
+			delete(s.quotas, id)
+		} else {
+			s.quotas[id] = *bytes
+		}
 	}
 	for id := range s.spaces {
 		if len(s.spaces) <= maxLoad {

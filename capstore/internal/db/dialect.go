@@ -146,9 +146,9 @@ func (d Dialect) Key(key string) (indexed, whole any) {
 	return append(out, 0), []byte(key)
 }
 
-// Bound returns a key as the limit of a range of the indexed column. It is exact for keys of up to
-// [KeyHead] bytes.
-func (d Dialect) Bound(key string) any {
+// Bytes returns a key as it is: for a column that is not searched, or as the limit of a range of the indexed
+// one, where it is exact for keys of up to [KeyHead] bytes.
+func (d Dialect) Bytes(key string) any {
 	if !d.Shared {
 		return key
 	}

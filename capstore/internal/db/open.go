@@ -110,7 +110,8 @@ func OpenServer(ctx context.Context, dsn string, migrations fs.FS, log *slog.Log
 }
 
 // OpenSQLite opens or creates a file. Sync is SQLite's synchronous: FULL is durable at each commit.
-func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *slog.Logger) (*DB, error) {
+// Older are migrations that files of earlier versions need besides.
+func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *slog.Logger, older ...*goose.Migration) (*DB, error) {
 	dsn := "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync +
 		")&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)"
 	x := &DB{Dialect: SQLite(), log: log}
@@ -125,7 +126,7 @@ func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *s
 	x.read.SetMaxOpenConns(8)
 	x.read.SetMaxIdleConns(8)
 	x.pools()
-	if err := x.prepare(ctx, migrations); err != nil {
+	if err := x.prepare(ctx, migrations, older...); err != nil {
 		return nil, errors.Join(err, x.Close())
 	}
 	return x, nil
@@ -174,11 +175,11 @@ func (x *DB) Close() error {
 	return errors.Join(x.read.Close(), x.write.Close())
 }
 
-func (x *DB) prepare(ctx context.Context, migrations fs.FS) error {
+func (x *DB) prepare(ctx context.Context, migrations fs.FS, older ...*goose.Migration) error {
 	if err := x.write.PingContext(ctx); err != nil {
 		return plain(ctx, err)
 	}
-	if err := x.migrate(ctx, migrations); err != nil {
+	if err := x.migrate(ctx, migrations, older); err != nil {
 		return plain(ctx, err)
 	}
 	return x.checkDurability(ctx)
@@ -192,7 +193,7 @@ func plain(ctx context.Context, err error) error {
 	return err
 }
 
-func (x *DB) migrate(ctx context.Context, migrations fs.FS) error {
+func (x *DB) migrate(ctx context.Context, migrations fs.FS, older []*goose.Migration) error {
 	foreign := "SELECT count(*) FROM information_schema.tables WHERE table_name = 'seaql_migrations' AND table_schema = "
 	switch x.Name {
 	case "postgres":
@@ -218,7 +219,7 @@ func (x *DB) migrate(ctx context.Context, migrations fs.FS) error {
 		return err
 	}
 	defer unlock()
-	p, err := goose.NewProvider(x.goose, x.write, dir)
+	p, err := goose.NewProvider(x.goose, x.write, dir, goose.WithGoMigrations(older...), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return err
 	}

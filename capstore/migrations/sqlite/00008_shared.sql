@@ -8,14 +8,14 @@ CREATE TABLE node (                       -- one row, locked by whoever writes
 INSERT INTO node (id, generation) VALUES (1, 0);
 CREATE TABLE commits (                    -- what they did, for the other processes; the last of them
   generation INTEGER NOT NULL,
-  sid        INTEGER NOT NULL,            -- 0: revocations only
+  sid        INTEGER NOT NULL,            -- 0: of no Space
   holder     BLOB    NOT NULL,            -- the process
   branch     INTEGER NOT NULL,            -- of this node's log
   first      INTEGER NOT NULL,            -- number of the first new entry of this node
   entries    INTEGER NOT NULL,
   remote     INTEGER NOT NULL,
   wants      INTEGER NOT NULL,
-  flags      INTEGER NOT NULL,            -- 1: the Space is new, 2: its hosts or joins are
+  flags      INTEGER NOT NULL,            -- 1: the Space is new, 2: its joins are, 4: quotas are
   hosts      BLOB    NOT NULL,            -- keys of revoked hosts, 32 bytes each
   revoked    BLOB    NOT NULL,            -- target and revocation, 64 bytes each
   PRIMARY KEY (generation, sid)
