@@ -135,7 +135,7 @@ func TestConvergence(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		seeds := uint64(12)
 		if !strings.HasSuffix(t.Name(), "/sqlite") {
-			seeds = 2 // servers are slower, and the rules are the same
+			seeds = 1 // servers are slower, and the rules are the same
 		}
 		testConvergence(t, seeds)
 	})

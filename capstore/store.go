@@ -73,14 +73,14 @@ type Commit struct {
 
 // Store is a node's capability database. It is safe for concurrent use.
 type Store struct {
-	o     Options
-	log   *slog.Logger
-	lock  *flock.Flock
-	temp  string // directory of an in-memory database
-	db    *db.DB
-	me    [16]byte // names this process to the others
-	jobs  chan *job
-	gone  chan struct{} // closed when Run has returned
+	o    Options
+	log  *slog.Logger
+	lock *flock.Flock
+	temp string // directory of an in-memory database
+	db   *db.DB
+	me   [16]byte // names this process to the others
+	jobs chan *job
+	gone chan struct{} // closed when Run has returned
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays

@@ -259,7 +259,7 @@ func finish(jobs []*job, errs []error, all error) {
 // rollback undoes the transaction and forgets what the memory knows of the Spaces it touched.
 func (t *tx) rollback() {
 	_ = t.conn.Rollback(t.ctx) // a connection that cannot is dropped
-	t.s.tokens.Purge() // it may hold what was read inside the transaction
+	t.s.tokens.Purge()         // it may hold what was read inside the transaction
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	for sp := range t.dirty {

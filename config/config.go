@@ -181,9 +181,6 @@ func (c Config) Unsupported() error {
 	if t := c.Storage.Blocks.Type; t != BlocksLocal {
 		errs = append(errs, fmt.Errorf("storage.blocks.type: %s is not served by this build, only %s", t, BlocksLocal))
 	}
-	if s := c.Storage.Database.Scheme(); s != SQLite {
-		errs = append(errs, fmt.Errorf("storage.database: %s is not served by this build, only %s", s, SQLite))
-	}
 	return errors.Join(errs...)
 }
 

@@ -17,7 +17,9 @@ func openPostgres(dsn string) (*sql.DB, error) {
 		return nil, fmt.Errorf("postgres URL: %w", err) // it shows no password
 	}
 	d := dialer()
-	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) { return d.DialContext(ctx, network, addr) }
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return d.DialContext(ctx, network, addr)
+	}
 	if cfg.ConnectTimeout == 0 || cfg.ConnectTimeout > startTimeout {
 		cfg.ConnectTimeout = dialTimeout
 	}

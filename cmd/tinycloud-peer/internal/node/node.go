@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -41,7 +42,7 @@ type Node struct {
 	keys   *hostkeys.Static
 	store  *capstore.Store
 	blocks *blockstore.Store
-	front  *p2p.Front
+	front  atomic.Pointer[p2p.Front] // nil while another process leads
 	spaces *spaces
 	api    *httpapi.API
 	quota  *policy.Quota     // nil without quota_url
@@ -75,7 +76,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil {
+	if err := n.openFront(); err != nil && !n.shared() {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -120,8 +121,11 @@ func (n *Node) loadKeys() error {
 // openStores opens the database first: its lock keeps a second process from the blocks too.
 func (n *Node) openStores(ctx context.Context) (err error) {
 	database := n.cfg.Storage.Database.Path()
-	if n.cfg.Storage.Database.InMemory() {
+	switch {
+	case n.cfg.Storage.Database.InMemory():
 		database = capstore.InMemory
+	case n.shared():
+		database = n.cfg.Storage.Database.DSN()
 	}
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
@@ -146,9 +150,11 @@ func (n *Node) openFront() (err error) {
 	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
 		return err
 	}
-	if n.front, err = p2p.New(o); err != nil {
+	f, err := p2p.New(o)
+	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
+	n.front.Store(f)
 	return nil
 }
 
@@ -219,16 +225,12 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
-	replicas := begin(ctx, n.spaces.run, fail)
-	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.front.ID(), "listen", texts(n.front.Addrs()))
+	replicas := begin(ctx, n.replicate, fail)
+	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
 	err := n.serve(ctx)
 	fail(err)
 	n.log.Info("stopping")
 	err = errors.Join(err, replicas.end())
-	if n.front != nil {
-		err = errors.Join(err, n.front.Close())
-		n.front = nil
-	}
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, n.store.SaveReplays(saving), writer.end(), n.close())
@@ -246,12 +248,30 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error {
-		if err := n.blocks.Repair(ctx); err != nil && ctx.Err() == nil {
-			return err
+		for {
+			err := n.blocks.Repair(ctx)
+			if ctx.Err() != nil || !errors.Is(err, tinycloud.ErrUnavailable) || !n.shared() {
+				return errUnless(ctx, err)
+			}
+			n.log.Warn("values not checked, trying again", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(repairRetry):
+			}
 		}
-		return nil
 	})
 	return g.Wait()
+}
+
+// repairRetry is between tries to check the values while the database is out of reach.
+const repairRetry = 10 * time.Second
+
+// errUnless returns an error that is not the end of the context.
+func errUnless(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // saveReplays writes the tokens of reads to the database now and then.
@@ -274,9 +294,6 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
-	if n.spaces != nil {
-		n.spaces.end() // the front waits for whoever asks
-	}
 	for _, l := range []net.Listener{n.public, n.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
@@ -287,9 +304,7 @@ func (n *Node) close() error {
 	if n.admin != nil {
 		errs = append(errs, n.admin.remove())
 	}
-	if n.front != nil {
-		errs = append(errs, n.front.Close())
-	}
+	errs = append(errs, n.closeFront())
 	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
