@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/testservers"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
