@@ -97,8 +97,8 @@ func (f *files) confirm(space tinycloud.SpaceID, hash tinycloud.Hash) error {
 	return nil
 }
 
-// fileContent is a file whose length was taken when it was opened.
-type fileContent struct {
+// sectionContent is bytes whose length was taken when they were opened.
+type sectionContent struct {
 	*io.SectionReader
 	io.Closer
 }
@@ -119,7 +119,7 @@ func (f *files) open(_ context.Context, space tinycloud.SpaceID, hash tinycloud.
 	if err != nil {
 		return nil, 0, errors.Join(f.fault(err), file.Close())
 	}
-	return fileContent{io.NewSectionReader(file, 0, info.Size()), file}, info.Size(), nil
+	return sectionContent{io.NewSectionReader(file, 0, info.Size()), file}, info.Size(), nil
 }
 
 func (f *files) readAt(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, p []byte, at int64) error {

@@ -1,6 +1,7 @@
 package blockstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,16 @@ func (b *bucket) open(ctx context.Context, space tinycloud.SpaceID, hash tinyclo
 		cancel()
 		return nil, 0, b.missing(hash, err)
 	}
-	return o, o.size, nil
+	if o.size > copyBuffer {
+		return o, o.size, nil
+	}
+	// A short one is here already: seeking in it shall cost nothing.
+	defer cancel()
+	data := make([]byte, o.size)
+	if _, err := io.ReadFull(o, data); err != nil {
+		return nil, 0, errors.Join(b.missing(hash, err), o.Close())
+	}
+	return sectionContent{io.NewSectionReader(bytes.NewReader(data), 0, o.size), io.NopCloser(nil)}, o.size, o.Close()
 }
 
 func (b *bucket) readAt(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, p []byte, at int64) error {

@@ -175,9 +175,9 @@ func (st *Stage) Open() (*Value, error) {
 	case st.ended:
 		return nil, errEnded
 	case st.file == nil:
-		return &Value{fileContent{io.NewSectionReader(bytes.NewReader(st.mem), 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
+		return &Value{sectionContent{io.NewSectionReader(bytes.NewReader(st.mem), 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
 	}
-	return &Value{fileContent{io.NewSectionReader(st.file, 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
+	return &Value{sectionContent{io.NewSectionReader(st.file, 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
 }
 
 var errEnded = fmt.Errorf("stage was committed or discarded: %w", tinycloud.ErrInvalid)
