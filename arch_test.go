@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"p2p":                                 {},
 	"hostkeys":                            {""},
 	"blockstore":                          {""},
+	"internal/testservers":                {},
 	"capstore/internal/did":               {""},
 	"capstore/internal/siwe":              {""},
 	"capstore/internal/recap":             {""},

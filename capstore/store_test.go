@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,10 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"), goleak.Cleanup(func(code int) {
-		stopServers()
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(servers.Main(m), goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
 }
 
 // keys derives Space keys from a node's name.

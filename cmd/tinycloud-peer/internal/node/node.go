@@ -66,7 +66,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if err := errors.Join(cfg.Unsupported(), unserved(cfg)); err != nil {
+	if err := unserved(cfg); err != nil {
 		return nil, err
 	}
 	if err := n.loadKeys(); err != nil {
@@ -80,7 +80,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, HostDID: n.hostDID,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
@@ -135,10 +135,14 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.blocks, err = blockstore.Open(blockstore.Options{
-		Dir: n.cfg.Storage.Blocks.Path, Staging: blockstore.Staging(n.cfg.Storage.Staging),
+	o := blockstore.Options{
+		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
 		Inline: n.inline, Log: n.log.With("part", "blocks"),
-	})
+	}
+	if b := n.cfg.Storage.Blocks; b.Type == config.BlocksS3 {
+		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
+	}
+	n.blocks, err = blockstore.Open(o)
 	return err
 }
 
@@ -248,31 +252,32 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error {
-		for {
-			err := n.blocks.Repair(ctx)
-			if ctx.Err() != nil || !errors.Is(err, tinycloud.ErrUnavailable) || !n.shared() {
-				return errUnless(ctx, err)
-			}
-			n.log.Warn("values not checked, trying again", "error", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(repairRetry):
-			}
-		}
+		n.repair(ctx)
+		return nil
 	})
 	return g.Wait()
 }
 
-// repairRetry is between tries to check the values while the database is out of reach.
-const repairRetry = 10 * time.Second
-
-// errUnless returns an error that is not the end of the context.
-func errUnless(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+// repair brings the chunk index up to date. The place of the values may be out of reach for a while; meanwhile peers
+// just don't get all chunks.
+func (n *Node) repair(ctx context.Context) {
+	const again = 30 * time.Second
+	for {
+		err := n.blocks.Repair(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		n.log.Warn("chunk index not repaired, trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(again):
+		}
 	}
-	return err
 }
+
+// health reports whether values can be read and written; the API asks the database itself.
+func (n *Node) health(ctx context.Context) error { return n.blocks.Ping(ctx) }
 
 // saveReplays writes the tokens of reads to the database now and then.
 func (n *Node) saveReplays(ctx context.Context) error {
