@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	_ "github.com/go-sql-driver/mysql"
@@ -71,10 +72,20 @@ func newDatabase(t testing.TB) string {
 func newServerDatabase(t testing.TB) *testservers.Database {
 	t.Helper()
 	if kind(t) == onPostgres {
-		return servers.Postgres(t)
+		db := servers.Postgres(t)
+		hurryPostgres.Do(func() {
+			db.Exec("ALTER SYSTEM SET fsync = off")
+			db.Exec("SELECT pg_reload_conf()")
+		})
+		return db
 	}
-	return servers.MariaDB(t)
+	db := servers.MariaDB(t)
+	hurryMariaDB.Do(func() { db.Exec("SET GLOBAL innodb_flush_log_at_trx_commit = 0") })
+	return db
 }
+
+// The shared servers outlive no crash of the machine, and need not.
+var hurryPostgres, hurryMariaDB sync.Once
 
 // ownServer starts a server that the test may kill.
 func ownServer(t *testing.T) *testservers.Database {
