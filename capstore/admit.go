@@ -22,20 +22,31 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 	if err := s.Verify(ctx, t); err != nil {
 		return err
 	}
-	if err := s.Authorise(ctx, t); err != nil {
-		return err
-	}
-	for _, id := range t.Spaces() {
-		if !s.Hosted(id) {
-			return errNoSpace()
-		}
-	}
-	return nil
+	return s.entitled(ctx, t)
 }
 
 // Verify is the part of [Store.Admit] that does not look at authority: window, signature, lifetime and
 // replay. It changes nothing.
 func (s *Store) Verify(ctx context.Context, t *Token) error {
+	if err := s.genuine(t); err != nil {
+		return err
+	}
+	if s.seen.used(t.ID, s.o.Now().Unix()) {
+		return errReplayed()
+	}
+	return s.unused(ctx, s.read, t, t.Spaces())
+}
+
+// AdmitReusable decides as [Store.Admit] does, but for an invocation that may be used more than once.
+func (s *Store) AdmitReusable(ctx context.Context, t *Token) error {
+	if err := s.genuine(t); err != nil {
+		return err
+	}
+	return s.entitled(ctx, t)
+}
+
+// genuine checks what the token alone tells: window, signature and lifetime.
+func (s *Store) genuine(t *Token) error {
 	now := s.o.Now()
 	if !t.ValidAt(now, 0) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation expired or not yet valid")
@@ -46,10 +57,20 @@ func (s *Store) Verify(ctx context.Context, t *Token) error {
 	if t.Expires.After(now.Truncate(time.Second).Add(s.o.MaxLifetime)) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation lifetime exceeds server maximum")
 	}
-	if s.seen.used(t.ID, now.Unix()) {
-		return errReplayed()
+	return nil
+}
+
+// entitled checks the authority of an invocation and that every Space it names is hosted.
+func (s *Store) entitled(ctx context.Context, t *Token) error {
+	if err := s.Authorise(ctx, t); err != nil {
+		return err
 	}
-	return s.unused(ctx, s.read, t, t.Spaces())
+	for _, id := range t.Spaces() {
+		if !s.Hosted(id) {
+			return errNoSpace()
+		}
+	}
+	return nil
 }
 
 // unused refuses a token that stands in the history of one of its Spaces.

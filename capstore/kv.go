@@ -105,7 +105,6 @@ type plan struct {
 
 // plan judges preconditions and quota.
 func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
-	var grown int64
 	for _, op := range ops {
 		k, err := t.keyRow(sp, op.Key)
 		if err != nil {
@@ -122,7 +121,6 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			p.ops, p.hashes = append(p.ops, d), append(p.hashes, hash)
 			continue
 		}
-		grown += op.Size
 		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
 		p.hashes = append(p.hashes, op.Value)
 		if op.Inline != nil {
@@ -131,7 +129,7 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			p.large = append(p.large, op)
 		}
 	}
-	return p, t.fits(sp, grown)
+	return p, t.fits(sp, ops)
 }
 
 // carryOut mints the epoch of a plan, after those of the delegations it rests on.
@@ -169,28 +167,6 @@ func (p *Precondition) holds(k keyState) bool {
 		return k.live && k.value == *p.Match
 	}
 	return true
-}
-
-// fits refuses a write beyond the Space's quota, with the texts that clients parse.
-func (t *tx) fits(sp *space, grown int64) error {
-	if t.s.o.Limit == nil || grown == 0 {
-		return nil
-	}
-	limit, limited := t.s.o.Limit(sp.id)
-	if !limited {
-		return nil
-	}
-	var used int64
-	if _, err := t.one([]any{&used}, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
-	switch {
-	case used >= limit:
-		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, limit)
-	case grown > limit-used:
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, limit)
-	}
-	return nil
 }
 
 // Record is the current value of a key.
@@ -342,14 +318,4 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 		}
 	}
 	return false
-}
-
-// Usage returns the bytes of the values a Space holds here.
-func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
-	sid, err := s.sid(space)
-	if err != nil {
-		return 0, err
-	}
-	err = s.read.QueryRowContext(ctx, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sid).Scan(&n)
-	return n, dbErr(err)
 }

@@ -18,6 +18,7 @@ import (
 const (
 	AbilityHost   = "tinycloud.space/host"
 	AbilityRevoke = "tinycloud.delegation/revoke"
+	AbilityGet    = "tinycloud.kv/get"
 	AbilityPut    = "tinycloud.kv/put"
 	AbilityDel    = "tinycloud.kv/del"
 	AbilityDelete = "tinycloud.kv/delete"

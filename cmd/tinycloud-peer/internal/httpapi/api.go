@@ -44,7 +44,12 @@ type Options struct {
 
 	NodeID   string   // did:key of the node, stable across restarts
 	Version  string   // of this program
-	Features []string // nil: kv, delegation, sharing
+	Features []string // nil: kv, delegation, sharing, signed-urls
+
+	// Quota is told of a Space before a body is read for it, so that the store's limits are known when it is to
+	// be written. It waits as little as it can. Nil: there is nothing to find out.
+	Quota    func(context.Context, tinycloud.SpaceID)
+	QuotaURL string // of the service that clients may ask, as /info tells it; "" for none
 
 	CORS          bool   // answer every request with the five CORS headers
 	TraceHeader   string // name of the header with a request's random id; "" for none
@@ -81,7 +86,7 @@ type endpoint struct {
 // New returns the API of a node.
 func New(o Options) *API {
 	if o.Features == nil {
-		o.Features = []string{"kv", "delegation", "sharing"}
+		o.Features = []string{"kv", "delegation", "sharing", "signed-urls"}
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
@@ -116,6 +121,8 @@ func New(o Options) *API {
 
 		"/delegation/status": {"delegation_status", http.MethodPost, a.serveDelegationStatus},
 		"/delegation/query":  {"delegation_query", http.MethodPost, a.serveDelegationQuery},
+
+		"/signed/kv": {"signed_issue", http.MethodPost, a.issueSigned},
 	}
 	return a
 }

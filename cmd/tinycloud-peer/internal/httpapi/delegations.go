@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -21,19 +20,6 @@ const (
 	maxManageBody     = 16 << 10 // bytes
 	defaultQueryLimit = 50
 )
-
-// manageBody reads the whole body of a request about delegations.
-func (a *API) manageBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body := &bodyReader{r: r.Body, w: w}
-	b, err := io.ReadAll(io.LimitReader(body, maxManageBody+1))
-	switch {
-	case err != nil:
-		return nil, a.endedEarly(&call{w: w, r: r}, err)
-	case len(b) > maxManageBody:
-		return nil, tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", maxManageBody)
-	}
-	return b, nil
-}
 
 // decodeStrict reads one JSON object that has only members known to out, spelled exactly, and none of them twice.
 func decodeStrict(b []byte, names []string, out any) error {
@@ -94,7 +80,7 @@ func (a *API) serveDelegationStatus(w http.ResponseWriter, r *http.Request) erro
 	} else if err != nil {
 		return err
 	}
-	b, err := a.manageBody(w, r)
+	b, err := readBody(w, r, maxManageBody)
 	if err != nil {
 		return err
 	}
@@ -227,7 +213,7 @@ func (a *API) serveDelegationQuery(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	b, err := a.manageBody(w, r)
+	b, err := readBody(w, r, maxManageBody)
 	if err != nil {
 		return err
 	}

@@ -41,3 +41,6 @@ func ParseQuery(b []byte) (capstore.DelegationQuery, error) { return parseQuery(
 
 // Said exports said to tests.
 func Said(t time.Time) *time.Time { return said(t) }
+
+// ParseSigned exports parseSigned to tests.
+func ParseSigned(body []byte) (capstore.TicketRequest, error) { return parseSigned(body) }
