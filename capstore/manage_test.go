@@ -196,7 +196,7 @@ func TestFillParties(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, q := range []string{"DROP TABLE parties", "DROP TABLE listers", "DELETE FROM goose_db_version WHERE version_id IN (4, 6)"} {
+	for _, q := range []string{"DROP TABLE parties", "DROP TABLE listers", "DELETE FROM goose_db_version WHERE version_id IN (6, 7)"} {
 		if _, err := db.Exec(q); err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ func saveParties(t *Token, exec func(query string, args ...any) error) error {
 
 // fillParties indexes the delegations of a database that is older than the indexes.
 func fillParties() *goose.Migration {
-	return goose.NewGoMigration(6, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+	return goose.NewGoMigration(7, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
 		const chunk = 256
 		for last, more := []byte{}, true; more; {
 			more = false

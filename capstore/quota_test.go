@@ -313,7 +313,7 @@ func TestUsageOfAnOlderDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, change := range []string{
-		"ALTER TABLE spaces DROP COLUMN bytes", "DROP TABLE quotas", "DELETE FROM goose_db_version WHERE version_id >= 5",
+		"ALTER TABLE spaces DROP COLUMN bytes", "DROP TABLE quotas", "DELETE FROM goose_db_version WHERE version_id = 5",
 	} {
 		if _, err := db.ExecContext(t.Context(), change); err != nil {
 			t.Fatal(change, err)
