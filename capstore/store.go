@@ -60,6 +60,11 @@ type Commit struct {
 	Revoked []HostKey // hosts whose delegation was revoked
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
+
+	Writes     []Change // what became valid, in order
+	MoreWrites bool     // there are others, which [Store.ChangesSince] gives
+	Ended      int      // delegations that the transaction revoked, in whatever Space
+	More       bool     // commits of other Spaces in the same transaction follow
 }
 
 // Store is a node's capability database. It is safe for concurrent use.
