@@ -55,11 +55,9 @@ const (
 // announce adds a change to the transaction's commit.
 func (t *tx) announce(sp *space, c Change) {
 	commit := t.touch(sp)
-	if len(commit.Writes) < maxWrites {
+	if commit.LastWrite = c.Cursor; len(commit.Writes) < maxWrites {
 		commit.Writes = append(commit.Writes, c)
-		return
 	}
-	commit.MoreWrites = true
 }
 
 func (t *tx) change(sp *space, n *node, e *event, op dag.Op, index int, ms int64) Change {

@@ -61,10 +61,10 @@ type Commit struct {
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
 
-	Writes     []Change // what became valid, in order
-	MoreWrites bool     // there are others, which [Store.ChangesSince] gives
-	Ended      int      // delegations that the transaction revoked, in whatever Space
-	More       bool     // commits of other Spaces in the same transaction follow
+	Writes    []Change // what became valid, in order; of very many the first
+	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
+	Ended     int      // delegations that the transaction revoked, in whatever Space
+	More      bool     // commits of other Spaces in the same transaction follow
 }
 
 // Store is a node's capability database. It is safe for concurrent use.

@@ -10,7 +10,7 @@ CREATE TABLE late (
   n     INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX late_op ON late (eid, idx, n);
-CREATE INDEX late_place ON late (sid, after, ord);
+CREATE INDEX late_place ON late (after, ord);
 
 -- +goose Down
 DROP TABLE late;

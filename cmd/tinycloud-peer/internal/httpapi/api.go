@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
 // Defaults of [Options].
@@ -41,10 +42,11 @@ type Options struct {
 	Store   *capstore.Store
 	Stage   StageFunc
 	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
+	Hooks   *hooks.Hooks                   // nil: none are served
 
 	NodeID   string   // did:key of the node, stable across restarts
 	Version  string   // of this program
-	Features []string // nil: kv, delegation, sharing
+	Features []string // nil: those that are served
 
 	CORS          bool   // answer every request with the five CORS headers
 	TraceHeader   string // name of the header with a request's random id; "" for none
@@ -82,6 +84,9 @@ type endpoint struct {
 func New(o Options) *API {
 	if o.Features == nil {
 		o.Features = []string{"kv", "delegation", "sharing"}
+		if o.Hooks != nil {
+			o.Features = append(o.Features, "hooks")
+		}
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
