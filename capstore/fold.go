@@ -71,9 +71,7 @@ func (t *tx) saveKey(sp *space, key string, k keyState) error {
 
 // want notes a current value that is not here.
 func (t *tx) want(sp *space, hash tinycloud.Hash) error {
-	var one int
-	ok, err := t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
-	if err != nil || ok {
+	if held, err := t.holds(sp, hash); held || err != nil {
 		return err
 	}
 	t.touch(sp).Wants++

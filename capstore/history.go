@@ -297,7 +297,7 @@ func (t *tx) saveToken(tok *Token) error {
 			return err
 		}
 	}
-	return nil
+	return saveParties(tok, t.exec)
 }
 
 // enforce records the revocations of a Space's facts that have an effect.
@@ -417,13 +417,6 @@ func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
 		return nil
 	}
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
-}
-
-func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
-	if inline == nil && size == 0 {
-		inline = []byte{}
-	}
-	return t.exec("INSERT OR IGNORE INTO vals (sid, hash, size, inline) VALUES (?,?,?,?)", sp.sid, hash[:], size, inline)
 }
 
 func encodeMeta(m map[string]string) []byte {

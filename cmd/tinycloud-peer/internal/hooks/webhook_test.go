@@ -206,7 +206,7 @@ func TestRestart(t *testing.T) {
 
 	up := newCallback(t, ok)
 	later := func() time.Time { return time.Now().Add(31 * time.Second) } // k0 is due again
-	h = start(t, "host", h.path, hooks.Options{Transport: up, Lookup: publicName, Now: later})
+	start(t, "host", h.path, hooks.Options{Transport: up, Lookup: publicName, Now: later})
 	got := map[string]bool{}
 	for range 300 {
 		q := <-up.got
@@ -314,12 +314,16 @@ func TestWebhookLimits(t *testing.T) {
 			t.Errorf("%+v: %d records, %v", tt, len(records), err)
 		}
 	}
-	for path, class := range map[string]error{"hooks/kv/docs/1": tinycloud.ErrForbidden, "hooks/kv/docs/0": nil} {
-		if err := h.hooks.Unregister(t.Context(), o.token(path, hooks.AbilityUnregister), first.ID); !errors.Is(err, class) {
-			t.Errorf("unregister by %s: %v", path, err)
+	for _, tt := range []struct {
+		who   *owner
+		path  string
+		class error
+	}{
+		{other, "hooks", tinycloud.ErrNotFound}, {o, "hooks/kv/docs/1", tinycloud.ErrForbidden},
+		{o, "hooks/webhooks/other", tinycloud.ErrForbidden}, {o, "hooks/kv/docs/0", nil}, {o, "hooks/kv/docs/0", tinycloud.ErrNotFound},
+	} {
+		if err := h.hooks.Unregister(t.Context(), tt.who.token(tt.path, hooks.AbilityUnregister), first.ID); !errors.Is(err, tt.class) {
+			t.Errorf("unregister by %s: %v, want %v", tt.path, err, tt.class)
 		}
-	}
-	if err := h.hooks.Unregister(t.Context(), other.token("hooks", hooks.AbilityUnregister), first.ID); !errors.Is(err, tinycloud.ErrNotFound) {
-		t.Errorf("by a stranger: %v", err)
 	}
 }

@@ -48,6 +48,11 @@ type Options struct {
 	Version  string   // of this program
 	Features []string // nil: those that are served
 
+	// Quota is told of a Space before a body is read for it, so that the store's limits are known when it is to
+	// be written. It waits as little as it can. Nil: there is nothing to find out.
+	Quota    func(context.Context, tinycloud.SpaceID)
+	QuotaURL string // of the service that clients may ask, as /info tells it; "" for none
+
 	CORS          bool   // answer every request with the five CORS headers
 	TraceHeader   string // name of the header with a request's random id; "" for none
 	RatePerMinute uint32 // reads of public Spaces that a client regains; 0 is DefaultRatePerMinute
@@ -87,6 +92,7 @@ func New(o Options) *API {
 		if o.Hooks != nil {
 			o.Features = append(o.Features, "hooks")
 		}
+		o.Features = append(o.Features, "signed-urls")
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
@@ -118,6 +124,11 @@ func New(o Options) *API {
 		"/delegate": {"delegate", http.MethodPost, a.serveDelegate},
 		"/invoke":   {"invoke", http.MethodPost, a.serveInvoke},
 		"/revoke":   {"revoke", http.MethodPost, a.serveRevoke},
+
+		"/delegation/status": {"delegation_status", http.MethodPost, a.serveDelegationStatus},
+		"/delegation/query":  {"delegation_query", http.MethodPost, a.serveDelegationQuery},
+
+		"/signed/kv": {"signed_issue", http.MethodPost, a.issueSigned},
 	}
 	return a
 }

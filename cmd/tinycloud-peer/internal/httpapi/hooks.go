@@ -3,7 +3,6 @@ package httpapi
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -56,27 +55,13 @@ func (a *API) admitHook(r *http.Request) (*capstore.Token, error) {
 	return token, a.o.Store.Admit(r.Context(), token)
 }
 
-// readHook reads a small body.
-func (a *API) readHook(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body := &bodyReader{r: http.MaxBytesReader(w, r.Body, hooks.MaxBody), w: w}
-	b, err := io.ReadAll(body)
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return nil, tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", int64(hooks.MaxBody))
-	case err != nil:
-		return nil, a.endedEarly(&call{w: w, r: r}, err)
-	}
-	return b, nil
-}
-
 // serveHookTicket answers with a ticket for a stream of events.
 func (a *API) serveHookTicket(w http.ResponseWriter, r *http.Request) error {
 	token, err := a.admitHook(r)
 	if err != nil {
 		return err
 	}
-	body, err := a.readHook(w, r)
+	body, err := readBody(w, r, hooks.MaxBody)
 	if err != nil {
 		return err
 	}
@@ -141,7 +126,7 @@ func (a *API) serveRegister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err := a.readHook(w, r)
+	body, err := readBody(w, r, hooks.MaxBody)
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func TestHookRoutesAreOptional(t *testing.T) {
 		t.Error(got.body)
 	}
 	bare := httpapi.New(httpapi.Options{Store: n.store}).Handler()
-	for path, want := range map[string]string{"/info": `"sharing"],`, "/hooks/events": "could not be found"} {
+	for path, want := range map[string]string{"/info": `"sharing","signed-urls"],`, "/hooks/events": "could not be found"} {
 		w := httptest.NewRecorder()
 		bare.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		if !strings.Contains(w.Body.String(), want) {

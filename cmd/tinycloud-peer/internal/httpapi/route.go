@@ -26,6 +26,9 @@ func (a *API) route(r *http.Request) endpoint {
 			return a.serveHostKey(w, space)
 		}}, true
 	}
+	if id, found := strings.CutPrefix(path, signedPrefix); found && !strings.Contains(id, "/") {
+		e, ok = a.signedEndpoint(id), true
+	}
 	public, isPublic := a.routePublic(path)
 	if isPublic {
 		e, ok = public, true

@@ -22,6 +22,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
@@ -45,6 +46,8 @@ type Node struct {
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
+	quota  *policy.Quota     // nil without quota_url
+	allow  *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
 	public   net.Listener
@@ -70,6 +73,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.loadKeys(); err != nil {
 		return nil, err
 	}
+	n.openPolicies()
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -80,6 +84,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		Store: n.store, Stage: n.stage, HostDID: n.hostDID, Hooks: n.hooks,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
+		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
 		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
 		Log: n.log.With("part", "http"),
 	})
@@ -90,12 +95,6 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 // unserved names settings that promise a restriction this build would not keep.
 func unserved(cfg config.Config) error {
 	var errs []error
-	if cfg.Spaces.Allowlist != "" {
-		errs = append(errs, errors.New("spaces.allowlist: not served by this build, and without it anyone may host here"))
-	}
-	if cfg.QuotaURL != "" {
-		errs = append(errs, errors.New("quota_url: not served by this build, set storage.limit"))
-	}
 	if cfg.P2P.Isolated {
 		errs = append(errs, errors.New("p2p.isolated: not served by this build: Spaces would share a connection"))
 	}
@@ -129,7 +128,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Limit: n.limit, Committed: n.committed, Log: n.log.With("part", "database"),
+		Limit: n.limit, Allow: n.allowed, Committed: n.committed, Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
@@ -149,16 +148,6 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 func (n *Node) committed(c capstore.Commit) {
 	n.spaces.committed(c)
 	n.hooks.Committed(c)
-}
-
-// limit is how many bytes a Space may hold; a Space named public is readable by anyone and has a limit of
-// its own.
-func (n *Node) limit(space tinycloud.SpaceID) (int64, bool) {
-	limit := n.cfg.Storage.Limit
-	if space.Name() == "public" {
-		limit = n.cfg.PublicSpaces.Limit
-	}
-	return limit.Int64(), limit > 0
 }
 
 func (n *Node) openFront() (err error) {
@@ -315,6 +304,7 @@ func (n *Node) close() error {
 	if n.front != nil {
 		errs = append(errs, n.front.Close())
 	}
+	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
 	}
