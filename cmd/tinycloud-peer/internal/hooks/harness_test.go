@@ -134,13 +134,8 @@ func (o *owner) token(path, ability string) *capstore.Token {
 
 func (o *owner) put(h *host, key string) {
 	o.t.Helper()
-	o.putWith(h, o.token("kv/"+key, "tinycloud.kv/put"), key)
-}
-
-func (o *owner) putWith(h *host, tok *capstore.Token, key string) {
-	o.t.Helper()
 	value := []byte("value of " + key)
-	_, err := h.store.Write(context.Background(), tok, []capstore.Op{{
+	_, err := h.store.Write(context.Background(), o.token("kv/"+key, "tinycloud.kv/put"), []capstore.Op{{
 		Space: o.space, Key: key, Value: tinycloud.Sum(value), Size: int64(len(value)), Inline: value,
 	}}, nil)
 	must(o.t, err)

@@ -319,8 +319,11 @@ func TestWebhookLimits(t *testing.T) {
 		path  string
 		class error
 	}{
-		{other, "hooks", tinycloud.ErrNotFound}, {o, "hooks/kv/docs/1", tinycloud.ErrForbidden},
-		{o, "hooks/webhooks/other", tinycloud.ErrForbidden}, {o, "hooks/kv/docs/0", nil}, {o, "hooks/kv/docs/0", tinycloud.ErrNotFound},
+		{other, "hooks", tinycloud.ErrNotFound},
+		{o, "hooks/kv/docs/1", tinycloud.ErrForbidden},
+		{o, "hooks/webhooks/other", tinycloud.ErrForbidden},
+		{o, "hooks/kv/docs/0", nil},
+		{o, "hooks/kv/docs/0", tinycloud.ErrNotFound},
 	} {
 		if err := h.hooks.Unregister(t.Context(), tt.who.token(tt.path, hooks.AbilityUnregister), first.ID); !errors.Is(err, tt.class) {
 			t.Errorf("unregister by %s: %v, want %v", tt.path, err, tt.class)
