@@ -65,6 +65,11 @@ type Commit struct {
 	Revoked []HostKey // hosts whose delegation was revoked
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
+
+	Writes    []Change // what became valid, in order; of very many the first
+	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
+	Ended     int      // delegations that the transaction revoked, in whatever Space
+	More      bool     // commits of other Spaces in the same transaction follow
 }
 
 // Store is a node's capability database. It is safe for concurrent use.

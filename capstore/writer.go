@@ -186,8 +186,10 @@ func (t *tx) publish() {
 	if s.o.Committed == nil {
 		return
 	}
-	for _, sp := range t.order {
-		s.o.Committed(*t.dirty[sp])
+	for i, sp := range t.order {
+		c := t.dirty[sp]
+		c.Ended, c.More = len(t.revoked), i < len(t.order)-1
+		s.o.Committed(*c)
 	}
 }
 
