@@ -44,6 +44,9 @@ type Options struct {
 	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
 	Hooks   *hooks.Hooks                   // nil: none are served
 
+	// Fetch brings a value here from another host of the Space. Nil: values that are not here stay so.
+	Fetch func(context.Context, tinycloud.SpaceID, tinycloud.Hash) error
+
 	NodeID   string   // did:key of the node, stable across restarts
 	Version  string   // of this program
 	Features []string // nil: those that are served
