@@ -343,6 +343,7 @@ func (t *tx) isRevoked(id tinycloud.Hash) bool {
 // judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
 func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 	times := []time.Time{at(p.Entry.At)}
+	before := 0 // operations
 	for i := range p.events {
 		e := &p.events[i]
 		reason := t.verdict(sp, n, i, e, times)
@@ -353,9 +354,10 @@ func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 			return err
 		}
 		sp.events++
-		if err := t.fold(sp, n, i, e, valid, p); err != nil {
+		if err := t.fold(sp, n, i, e, valid, before, p); err != nil {
 			return err
 		}
+		before += len(e.ops)
 	}
 	return nil
 }
@@ -378,8 +380,9 @@ func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) str
 	return ""
 }
 
-// fold stores the operations of an event and applies the valid ones.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) error {
+// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
+// before.
+func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
 	many := false
 	if len(e.ops) > 0 && !p.local {
 		var others int
@@ -388,6 +391,7 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 		}
 		many = others > 0
 	}
+	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
 	for k, op := range e.ops {
 		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
 			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
@@ -400,7 +404,15 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 		if !valid {
 			continue
 		}
-		if err := t.apply(sp, n, placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}, many); err != nil {
+		o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+		counts, err := t.apply(sp, n, o, many)
+		if err != nil {
+			return err
+		}
+		if !counts {
+			continue
+		}
+		if err := t.announceNew(sp, n, e, o, t.change(sp, n, e, op, before+k, p.Entry.At), many || twice); err != nil {
 			return err
 		}
 	}

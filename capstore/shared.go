@@ -24,6 +24,7 @@ const (
 	pruneEvery  = 256                    // generations
 	maxBehind   = 1024                   // rows that are read one by one; beyond, the memory is dropped
 	maxTold     = 256                    // own entries of one commit that are told whole
+	maxUntold   = 4096                   // own generations kept until they are told; others are read again
 	toldValue   = 64 << 10               // bytes of a value that comes with its entry
 )
 
@@ -31,17 +32,17 @@ const (
 type others struct {
 	generation atomic.Int64 // that the memory is up to; rises only
 	wake       chan struct{}
-	telling    sync.Mutex // held while Committed is called
 
-	mu      sync.Mutex     // held while the memory is brought up to date
-	pending int64          // guarded by mu: the generation whose COMMIT is on its way, 0 for none
-	doubt   map[int64]bool // guarded by mu: own generations of which nobody knows whether they are durable
+	mu      sync.Mutex // held while the memory is brought up to date
+	pending int64      // guarded by mu: the generation whose COMMIT is on its way, 0 for none
 
-	told int64 // generation up to which Committed was told; used by the follower alone
+	told   int64              // generation up to which Committed was told; used by the follower alone
+	cursor Cursor             // of the last change that was told of; likewise
+	own    map[int64][]Commit // guarded by mu: own commits that are to be told in their turn
 }
 
 func newOthers() others {
-	return others{wake: make(chan struct{}, 1), doubt: map[int64]bool{}}
+	return others{wake: make(chan struct{}, 1), own: map[int64][]Commit{}}
 }
 
 // fresh makes sure that the memory holds what any process made durable before the call.
@@ -81,6 +82,7 @@ const (
 	flagCreated = 1 << iota
 	flagJoins
 	flagQuotas
+	flagWebhooks
 )
 
 // commit is a row of the table commits.
@@ -89,16 +91,18 @@ type commit struct {
 	holder                 []byte
 	branch, first, entries int64
 	remote, wants, flags   int64
+	last                   Cursor
 	hosts, revoked         []byte
 }
 
 func (s *Store) commits(ctx context.Context, q querier, after int64, limit int) (rows []commit, err error) {
 	err = q.Each(ctx, func(scan db.Scan) error {
 		var c commit
-		err := scan(&c.generation, &c.sid, &c.holder, &c.branch, &c.first, &c.entries, &c.remote, &c.wants, &c.flags, &c.hosts, &c.revoked)
+		err := scan(&c.generation, &c.sid, &c.holder, &c.branch, &c.first, &c.entries, &c.remote, &c.wants, &c.flags,
+			&c.last.Epoch, &c.last.Late, &c.last.Index, &c.hosts, &c.revoked)
 		rows = append(rows, c)
 		return err
-	}, `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, hosts, revoked FROM commits
+	}, `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, c_epoch, c_late, c_index, hosts, revoked FROM commits
 		WHERE generation > ? ORDER BY generation, sid LIMIT ?`, after, limit)
 	return rows, err
 }
@@ -191,10 +195,13 @@ func (t *tx) tell() error {
 	for target, r := range t.revoked {
 		revoked = append(append(revoked, target[:]...), r[:]...)
 	}
-	if len(t.order) == 0 || len(t.quotas) > 0 {
+	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks {
 		c := commit{generation: g, hosts: []byte{}, revoked: revoked}
 		if len(t.quotas) > 0 {
-			c.flags = flagQuotas
+			c.flags |= flagQuotas
+		}
+		if t.hooks {
+			c.flags |= flagWebhooks
 		}
 		if err := t.record(c); err != nil {
 			return err
@@ -217,7 +224,7 @@ func (t *tx) row(g int64, sp *space, revoked []byte) commit {
 	c := t.dirty[sp]
 	row := commit{
 		generation: g, sid: sp.sid, entries: int64(len(c.Local)), remote: int64(c.Remote), wants: int64(c.Wants),
-		hosts: []byte{}, revoked: revoked,
+		last: c.LastWrite, hosts: []byte{}, revoked: revoked,
 	}
 	if row.entries > 0 {
 		own := sp.own()
@@ -236,46 +243,53 @@ func (t *tx) row(g int64, sp *space, revoked []byte) commit {
 }
 
 func (t *tx) record(c commit) error {
-	return t.add(db.Insert{Into: "commits", Columns: "generation sid holder branch first entries remote wants flags hosts revoked"},
-		c.generation, c.sid, t.s.me[:], c.branch, c.first, c.entries, c.remote, c.wants, c.flags, c.hosts, c.revoked)
+	return t.add(db.Insert{Into: "commits", Columns: "generation sid holder branch first entries remote wants flags c_epoch c_late c_index hosts revoked"},
+		c.generation, c.sid, t.s.me[:], c.branch, c.first, c.entries, c.remote, c.wants, c.flags,
+		c.last.Epoch, c.last.Late, int64(c.last.Index), c.hosts, c.revoked)
 }
 
 // next is the generation that the transaction makes, 0 when it makes none.
 func (t *tx) next() int64 {
-	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 {
+	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks {
 		return 0
 	}
 	return t.generation + 1
 }
 
-// announce says that the transaction is about to commit.
-func (t *tx) announce() {
-	if g := t.next(); g > 0 {
-		t.s.others.mu.Lock()
-		t.s.others.pending = g
-		t.s.others.mu.Unlock()
-	}
-}
+// pend says that the transaction is about to commit.
+func (t *tx) pend() { t.pending(t.next()) }
 
 // doubt says that nobody knows whether the transaction is durable. If it is, it is met as one of another
 // process.
-func (t *tx) doubt() {
-	if g := t.next(); g > 0 {
-		t.s.others.mu.Lock()
-		t.s.others.pending, t.s.others.doubt[g] = 0, true
-		t.s.others.mu.Unlock()
-	}
+func (t *tx) doubt() { t.pending(0) }
+
+func (t *tx) pending(g int64) {
+	t.s.others.mu.Lock()
+	defer t.s.others.mu.Unlock()
+	t.s.others.pending = g
 }
 
-// settled says that the memory holds what the transaction did.
-func (t *tx) settled() {
-	if g := t.next(); g > 0 {
-		o := &t.s.others
-		o.mu.Lock()
-		o.pending = 0
-		o.generation.Store(max(o.generation.Load(), g))
-		o.mu.Unlock()
+// settle says that the memory holds what the transaction did, and tells of it: at once, or when its turn comes
+// among the transactions of others, so that all processes tell in one order.
+func (t *tx) settle(commits []Commit) {
+	s, g := t.s, t.next()
+	if g == 0 {
+		if s.o.Committed != nil {
+			for _, c := range commits {
+				s.o.Committed(c)
+			}
+		}
+		return
 	}
+	o := &s.others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending = 0
+	o.generation.Store(max(o.generation.Load(), g))
+	if len(o.own) < maxUntold {
+		o.own[g] = commits
+	}
+	o.signal()
 }
 
 // follow tells Committed what other processes write, until the context ends.
@@ -311,66 +325,106 @@ func (s *Store) followOnce(ctx context.Context) error {
 		if rows[0].generation > o.told+1 {
 			s.log.Warn("missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
 		}
-		for _, c := range rows {
-			o.mu.Lock()
-			pending, doubtful := o.pending, o.doubt[c.generation]
-			o.mu.Unlock()
-			if pending != 0 && c.generation >= pending {
-				return nil // its outcome is not known yet
-			}
-			if doubtful || [16]byte(c.holder) != s.me {
-				if err := s.relay(ctx, c); err != nil {
-					return err
-				}
-			}
-		}
-		// Rows of one generation are told together: those that the limit cut off begin the next.
 		last := rows[len(rows)-1].generation
 		if len(rows) == maxBehind && rows[0].generation < last {
-			last--
+			last-- // the limit may have cut it off
 		}
-		o.told = last
-		o.mu.Lock()
-		for g := range o.doubt {
-			if g <= last {
-				delete(o.doubt, g)
+		for len(rows) > 0 && rows[0].generation <= last {
+			g, n := rows[0].generation, 1
+			for n < len(rows) && rows[n].generation == g {
+				n++
 			}
+			if settled, err := s.tellGeneration(ctx, rows[:n]); err != nil || !settled {
+				return err
+			}
+			o.told, rows = g, rows[n:]
 		}
-		o.mu.Unlock()
 	}
 }
 
-// relay tells what a transaction of another process did in one Space.
-func (s *Store) relay(ctx context.Context, row commit) error {
-	if s.o.Committed == nil || row.sid == 0 {
-		return nil
+// tellGeneration tells what one transaction did. It reports false when its outcome is not known yet.
+func (s *Store) tellGeneration(ctx context.Context, rows []commit) (bool, error) {
+	o, g := &s.others, rows[0].generation
+	o.mu.Lock()
+	pending := o.pending
+	own, mine := o.own[g]
+	o.mu.Unlock()
+	if pending != 0 && g >= pending {
+		return false, nil
+	}
+	commits := own
+	if !mine {
+		var err error
+		if commits, err = s.relayed(ctx, rows); err != nil {
+			return false, err
+		}
+	}
+	if s.o.Committed != nil {
+		for _, c := range commits {
+			s.o.Committed(c)
+		}
+	}
+	for _, r := range rows {
+		if r.last.Compare(o.cursor) > 0 {
+			o.cursor = r.last
+		}
+	}
+	o.mu.Lock()
+	delete(o.own, g)
+	o.mu.Unlock()
+	return true, nil
+}
+
+// relayed makes commits of the rows of one transaction.
+func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err error) {
+	ended := 0
+	for _, r := range rows {
+		ended += len(r.revoked) / 64
+		c, err := s.relay(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	for i := range out {
+		out[i].Ended, out[i].More = ended, i < len(out)-1
+	}
+	return out, nil
+}
+
+// relay makes a commit of what a transaction did in one Space.
+func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
+	c = Commit{
+		Remote: int(row.remote), Wants: int(row.wants), LastWrite: row.last,
+		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0, Webhooks: row.flags&flagWebhooks != 0,
 	}
 	var text string
+	if row.sid == 0 {
+		return c, nil
+	}
 	if ok, err := s.db.Read.One(ctx, []any{&text}, "SELECT space FROM spaces WHERE sid = ?", row.sid); err != nil || !ok {
-		return err
+		return c, err
 	}
-	id, err := tinycloud.ParseSpaceID(text)
-	if err != nil {
-		return err
-	}
-	c := Commit{
-		Space: id, Remote: int(row.remote), Wants: int(row.wants),
-		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0,
+	if c.Space, err = tinycloud.ParseSpaceID(text); err != nil {
+		return c, err
 	}
 	for h := range slices.Chunk(row.hosts, 32) {
 		c.Revoked = append(c.Revoked, HostKey(h))
 	}
-	r := &reader{s: s, ctx: ctx, space: id, sid: row.sid, hosts: make([]HostKey, row.branch+1), maxValue: toldValue}
-	r.hosts[row.branch] = newSpace(s, row.sid, id, "").host
+	if row.last != (Cursor{}) {
+		if c.Writes, _, _, err = s.ChangesSince(ctx, []tinycloud.SpaceID{c.Space}, s.others.cursor, maxWrites); err != nil {
+			return c, err
+		}
+		c.Writes = slices.DeleteFunc(c.Writes, func(w Change) bool { return w.Cursor.Compare(row.last) > 0 })
+	}
+	r := &reader{s: s, ctx: ctx, space: c.Space, sid: row.sid, hosts: make([]HostKey, row.branch+1), maxValue: toldValue}
+	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
 	for n := row.first; n < row.first+min(row.entries, maxTold); n++ {
 		b, err := r.bundle(int(row.branch), uint64(n))
 		if err != nil {
-			return err
+			return c, err
 		}
 		c.Local = append(c.Local, b)
 	}
-	s.others.telling.Lock()
-	defer s.others.telling.Unlock()
-	s.o.Committed(c)
-	return nil
+	return c, nil
 }

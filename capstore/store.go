@@ -69,6 +69,13 @@ type Commit struct {
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
 	Joins   bool      // addresses to join it through were added
+	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
+	Webhooks bool
+
+	Writes    []Change // what became valid, in order; of very many the first
+	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
+	Ended     int      // delegations that the transaction revoked, in whatever Space
+	More      bool     // commits of other Spaces in the same transaction follow
 }
 
 // Store is a node's capability database. It is safe for concurrent use.
@@ -179,13 +186,16 @@ func (s *Store) acquire(path string) error {
 }
 
 // preload reads what is kept in memory for all Spaces.
-func (s *Store) preload(ctx context.Context) error {
+func (s *Store) preload(ctx context.Context) (err error) {
 	if s.db.Shared {
 		// First, so that nothing is missed: what comes meanwhile is read twice.
-		if _, err := s.db.Read.One(ctx, []any{&s.others.told}, "SELECT generation FROM node WHERE id = 1"); err != nil {
+		if _, err = s.db.Read.One(ctx, []any{&s.others.told}, "SELECT generation FROM node WHERE id = 1"); err != nil {
 			return err
 		}
 		s.others.generation.Store(s.others.told)
+		if s.others.cursor, err = s.LatestChange(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.learnSpaces(ctx, s.db.Read); err != nil {
 		return err

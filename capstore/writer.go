@@ -35,6 +35,7 @@ type tx struct {
 	created []*space
 	revoked map[tinycloud.Hash]tinycloud.Hash
 	quotas  map[tinycloud.SpaceID]*int64 // nil: cleared
+	hooks   bool                         // webhooks came or went
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -198,7 +199,7 @@ func (w *writer) transact(jobs []*job, last bool) outcome {
 	if err := t.flush(); err != nil {
 		return w.undo(t, jobs, err, last || len(jobs) == 1)
 	}
-	t.announce()
+	t.pend()
 	if err := t.conn.Commit(t.ctx); err != nil {
 		t.doubt()
 		t.rollback()
@@ -293,15 +294,13 @@ func (t *tx) publish() {
 		delete(s.spaces, id) // readers that hold it keep a consistent, if ageing, view
 	}
 	s.mu.Unlock()
-	t.settled()
-	if s.o.Committed == nil || len(t.order) == 0 {
-		return
+	var commits []Commit
+	for i, sp := range t.order {
+		c := t.dirty[sp]
+		c.Ended, c.More = len(t.revoked), i < len(t.order)-1
+		commits = append(commits, *c)
 	}
-	s.others.telling.Lock()
-	defer s.others.telling.Unlock()
-	for _, sp := range t.order {
-		s.o.Committed(*t.dirty[sp])
-	}
+	t.settle(commits)
 }
 
 // touch marks a Space as changed by the transaction.

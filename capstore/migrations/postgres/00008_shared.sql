@@ -15,7 +15,10 @@ CREATE TABLE commits (                    -- what they did, for the other proces
   entries    BIGINT NOT NULL,
   remote     BIGINT NOT NULL,
   wants      BIGINT NOT NULL,
-  flags      BIGINT NOT NULL,            -- 1: the Space is new, 2: its joins are, 4: quotas are
+  flags      BIGINT NOT NULL,            -- 1: the Space is new, 2: its joins are, 4: quotas, 8: webhooks
+  c_epoch    BIGINT NOT NULL,            -- cursor of the last change of the Space; 0: none
+  c_late     BIGINT NOT NULL,
+  c_index    BIGINT NOT NULL,
   hosts      BYTEA NOT NULL,            -- keys of revoked hosts, 32 bytes each
   revoked    BYTEA NOT NULL,            -- target and revocation, 64 bytes each
  PRIMARY KEY (generation, sid)

@@ -15,7 +15,10 @@ CREATE TABLE commits (                    -- what they did, for the other proces
   entries    INTEGER NOT NULL,
   remote     INTEGER NOT NULL,
   wants      INTEGER NOT NULL,
-  flags      INTEGER NOT NULL,            -- 1: the Space is new, 2: its joins are, 4: quotas are
+  flags      INTEGER NOT NULL,            -- 1: the Space is new, 2: its joins are, 4: quotas, 8: webhooks
+  c_epoch    INTEGER NOT NULL,            -- cursor of the last change of the Space; 0: none
+  c_late     INTEGER NOT NULL,
+  c_index    INTEGER NOT NULL,
   hosts      BLOB    NOT NULL,            -- keys of revoked hosts, 32 bytes each
   revoked    BLOB    NOT NULL,            -- target and revocation, 64 bytes each
   PRIMARY KEY (generation, sid)

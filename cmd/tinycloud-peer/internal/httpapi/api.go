@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
 // Defaults of [Options].
@@ -42,10 +43,14 @@ type Options struct {
 	Stage   StageFunc
 	Health  func(context.Context) error    // of what else is needed to serve; nil: nothing is
 	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
+	Hooks   *hooks.Hooks                   // nil: none are served
+
+	// Fetch brings a value here from another host of the Space. Nil: values that are not here stay so.
+	Fetch func(context.Context, tinycloud.SpaceID, tinycloud.Hash) error
 
 	NodeID   string   // did:key of the node, stable across restarts
 	Version  string   // of this program
-	Features []string // nil: kv, delegation, sharing, signed-urls
+	Features []string // nil: those that are served
 
 	// Quota is told of a Space before a body is read for it, so that the store's limits are known when it is to
 	// be written. It waits as little as it can. Nil: there is nothing to find out.
@@ -87,7 +92,11 @@ type endpoint struct {
 // New returns the API of a node.
 func New(o Options) *API {
 	if o.Features == nil {
-		o.Features = []string{"kv", "delegation", "sharing", "signed-urls"}
+		o.Features = []string{"kv", "delegation", "sharing"}
+		if o.Hooks != nil {
+			o.Features = append(o.Features, "hooks")
+		}
+		o.Features = append(o.Features, "signed-urls")
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody

@@ -136,6 +136,9 @@ func (a *API) getPublic(w http.ResponseWriter, r *http.Request, segment, path st
 		d.notModified(w)
 		return nil
 	}
+	if d.rec, err = a.present(r.Context(), space, key, rec); err != nil {
+		return err
+	}
 	return a.deliver(w, r, d)
 }
 

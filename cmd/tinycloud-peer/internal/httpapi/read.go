@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -20,9 +22,34 @@ func (a *API) record(c *call, o op) (capstore.Record, error) {
 	return rec, err
 }
 
+// fetchWait is how long a reader waits for a value of another host; a reader of many for all of them.
+const fetchWait = 10 * time.Second
+
 // notHere is the refusal while a value is still to be fetched from another host.
 func notHere() error {
 	return tinycloud.Refuse(tinycloud.ErrUnavailable, "The value has not arrived at this host yet; retry the request")
+}
+
+// present returns the record of a value that is here. One that is not is asked of the other hosts, for which the
+// reader waits a while.
+func (a *API) present(ctx context.Context, space tinycloud.SpaceID, key string, rec capstore.Record) (capstore.Record, error) {
+	if rec.Size >= 0 {
+		return rec, nil
+	}
+	if a.o.Fetch == nil {
+		return rec, notHere()
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	if err := a.o.Fetch(ctx, space, rec.Value); err != nil {
+		a.log.DebugContext(ctx, "value not fetched", "value", rec.Value, "error", err)
+		return rec, notHere()
+	}
+	again, err := a.o.Store.Get(ctx, space, key)
+	if err != nil || again.Value != rec.Value || again.Size < 0 {
+		return rec, notHere() // written anew meanwhile
+	}
+	return again, nil
 }
 
 func setRecord(h http.Header, rec capstore.Record) {
@@ -53,6 +80,9 @@ func (a *API) get(c *call, o op) error {
 		frameNotModified(h)
 		c.w.WriteHeader(http.StatusNotModified)
 		return nil
+	}
+	if d.rec, err = a.present(c.r.Context(), o.space, o.key, rec); err != nil {
+		return err
 	}
 	return a.deliver(c.w, c.r, d)
 }
@@ -90,9 +120,6 @@ func (d delivery) notModified(w http.ResponseWriter) {
 // deliver answers with a value or the part of it that is asked for. A HEAD gets
 // no body, and its range is ignored (RFC 9110 §14.2).
 func (a *API) deliver(w http.ResponseWriter, r *http.Request, d delivery) error {
-	if d.rec.Size < 0 {
-		return notHere()
-	}
 	h, p := w.Header(), part{length: d.rec.Size}
 	if r.Method != http.MethodHead {
 		var err error

@@ -33,6 +33,9 @@ func (a *API) route(r *http.Request) endpoint {
 	if isPublic {
 		e, ok = public, true
 	}
+	if hook, found := a.routeHooks(r.Method, path); found {
+		e, ok = hook, true
+	}
 	switch {
 	case isPublic && r.Method == http.MethodOptions:
 		return endpoint{name: "options", serve: a.preflightPublic}

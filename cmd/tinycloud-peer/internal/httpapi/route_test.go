@@ -71,12 +71,12 @@ func TestMethods(t *testing.T) {
 		{"OPTIONS", "/.well-known/x", 200, ""},
 		{"OPTIONS", "/any//where/", 200, ""},
 		{"GET", "/nope", 404, unknown},
-		{"GET", "/info", 200, `{"protocol":1,"version":"test","features":["kv","delegation","sharing","signed-urls"],"nodeId":"did:key:zNode","inTEE":false}`},
+		{"GET", "/info", 200, `{"protocol":1,"version":"test","features":["kv","delegation","sharing","hooks","signed-urls"],"nodeId":"did:key:zNode","inTEE":false}`},
 		{"POST", "/invoke", 401, "The request requires user authentication."},
 	} {
 		got := n.do(n.request(tt.method, tt.path, "", nil, nil))
 		got.want(t, tt.method+" "+tt.path, tt.status, tt.body)
-		if tt.method == "HEAD" && tt.path == "/info" && got.header.Get("Content-Length") != "125" {
+		if tt.method == "HEAD" && tt.path == "/info" && got.header.Get("Content-Length") != "133" {
 			t.Errorf("HEAD /info: length %s", got.header.Get("Content-Length"))
 		}
 		corsHeaders(t, got.header, true)

@@ -222,5 +222,8 @@ func (a *API) getSigned(w http.ResponseWriter, r *http.Request, text string) err
 		d.notModified(w)
 		return nil
 	}
+	if d.rec, err = a.present(r.Context(), ticket.Space, ticket.Key, rec); err != nil {
+		return err
+	}
 	return a.deliver(w, r, d)
 }

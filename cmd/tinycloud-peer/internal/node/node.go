@@ -21,6 +21,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
@@ -44,6 +45,7 @@ type Node struct {
 	blocks *blockstore.Store
 	front  atomic.Pointer[p2p.Front] // nil while another process leads
 	spaces *spaces
+	hooks  *hooks.Hooks
 	api    *httpapi.API
 	quota  *policy.Quota     // nil without quota_url
 	allow  *policy.Allowlist // nil without spaces.allowlist
@@ -80,7 +82,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
@@ -130,11 +132,15 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Limit: n.limit, Allow: n.allowed, Committed: n.spaces.committed, Log: n.log.With("part", "database"),
+		Limit: n.limit, Allow: n.allowed, Committed: n.committed, Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
 	}
+	n.hooks = hooks.New(hooks.Options{
+		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
+	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
 		Inline: n.inline, Log: n.log.With("part", "blocks"),
@@ -144,6 +150,12 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	n.blocks, err = blockstore.Open(o)
 	return err
+}
+
+// committed tells of a commit. It runs on the database's writer and does not block.
+func (n *Node) committed(c capstore.Commit) {
+	n.spaces.committed(c)
+	n.hooks.Committed(c)
 }
 
 func (n *Node) openFront() (err error) {
@@ -201,6 +213,7 @@ func (n *Node) register() {
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
+	n.registry.MustRegister(n.hooks.Collectors()...)
 }
 
 // URL is where the HTTP API is, with the port that was bound.
@@ -250,6 +263,7 @@ func (n *Node) serve(ctx context.Context) error {
 	if n.admin != nil {
 		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.log) })
 	}
+	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error {
 		n.repair(ctx)
