@@ -224,7 +224,7 @@ func (l *leaders) lead(t *testing.T, s *testStore) (leads <-chan struct{}, end f
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- s.Lead(ctx, func(ctx context.Context) error {
+		done <- s.Lead(ctx, capstore.Replication, func(ctx context.Context) error {
 			l.most.Store(max(l.most.Load(), l.now.Add(1)))
 			led <- struct{}{}
 			<-ctx.Done()

@@ -139,7 +139,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
-		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Log: n.log.With("part", "hooks"),
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
