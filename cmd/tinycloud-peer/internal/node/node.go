@@ -78,7 +78,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil && !n.shared() {
+	if err := n.checkFront(); err != nil {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -158,12 +158,18 @@ func (n *Node) committed(c capstore.Commit) {
 	n.hooks.Committed(c)
 }
 
-func (n *Node) openFront() (err error) {
-	o := p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
-	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+// checkFront opens the front, or checks its settings when it is for the process that leads.
+func (n *Node) checkFront() error {
+	if n.shared() {
+		_, err := n.frontOptions()
 		return err
 	}
-	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
+	return n.openFront()
+}
+
+func (n *Node) openFront() error {
+	o, err := n.frontOptions()
+	if err != nil {
 		return err
 	}
 	f, err := p2p.New(o)
@@ -172,6 +178,15 @@ func (n *Node) openFront() (err error) {
 	}
 	n.front.Store(f)
 	return nil
+}
+
+func (n *Node) frontOptions() (o p2p.Options, err error) {
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+		return o, err
+	}
+	o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce)
+	return o, err
 }
 
 func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) {
