@@ -55,14 +55,6 @@ func (f *failingFS) OpenFile(path string, create bool) (blockstore.File, error) 
 	return &failingFile{file, f}, nil
 }
 
-func (f *failingFS) Open(path string) (blockstore.Readable, error) {
-	file, err := f.OS.Open(path)
-	if err != nil || f.read == nil {
-		return file, err
-	}
-	return &failingRead{file, f}, nil
-}
-
 func (f *failingFS) Rename(from, to string) error {
 	if err := f.op("rename %s", to); err != nil {
 		return err

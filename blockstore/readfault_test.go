@@ -14,6 +14,14 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore/blockstoretest"
 )
 
+func (f *failingFS) Open(path string) (blockstore.Readable, error) {
+	file, err := f.OS.Open(path)
+	if err != nil || f.read == nil {
+		return file, err
+	}
+	return &failingRead{file, f}, nil
+}
+
 // failingRead is a file whose reads the test spoils.
 type failingRead struct {
 	blockstore.Readable

@@ -101,6 +101,7 @@ func TestS3Key(t *testing.T) {
 }
 
 func TestS3OpenRefuses(t *testing.T) {
+	t.Parallel()
 	b := servers.S3(t)
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

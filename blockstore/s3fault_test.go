@@ -77,6 +77,7 @@ func wantNothing(t *testing.T, s *blockstore.Store, b *testservers.Bucket, space
 // TestS3Killed kills the service in the middle of a put and of a get. What was acknowledged stays, what was not is not
 // there, and all goes on without a restart of ours.
 func TestS3Killed(t *testing.T) {
+	t.Parallel()
 	b := testservers.S3(t)
 	space := blockstoretest.Space(t, "default")
 	kept, body := blockstoretest.Body(1, 20<<20), blockstoretest.Body(2, 40<<20)
@@ -173,6 +174,7 @@ func getWhileKilled(t *testing.T, b *testservers.Bucket, s *blockstore.Store, sp
 
 // TestS3Stalls lets the service hang: requests end with an error after the stall time.
 func TestS3Stalls(t *testing.T) {
+	t.Parallel()
 	b := testservers.S3(t)
 	space := blockstoretest.Space(t, "default")
 	s3 := settings(b)
@@ -197,6 +199,7 @@ func TestS3Stalls(t *testing.T) {
 
 // TestS3Restart finds the note of an upload that a killed process began, and ends that upload.
 func TestS3Restart(t *testing.T) {
+	t.Parallel()
 	b, dir := servers.S3(t), t.TempDir()
 	space := blockstoretest.Space(t, "default")
 	var gone atomic.Bool // we are: nothing reaches the service
