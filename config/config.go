@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -174,15 +172,6 @@ func (c *Config) derive() []Warning {
 
 // below keeps the spelling of dir, so that ./data stays what the operator wrote.
 func below(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
-
-// Unsupported names the settings that are well formed but that this build cannot serve, nil when there are none.
-func (c Config) Unsupported() error {
-	var errs []error
-	if s := c.Storage.Database.Scheme(); s != SQLite {
-		errs = append(errs, fmt.Errorf("storage.database: %s is not served by this build, only %s", s, SQLite))
-	}
-	return errors.Join(errs...)
-}
 
 // BlocksDir returns the directory that the store of values has for itself: the values of a Local store; with S3,
 // uploads under way and an index that can be made anew from the bucket.

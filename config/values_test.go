@@ -201,27 +201,6 @@ func TestBlocksDir(t *testing.T) {
 	}
 }
 
-func TestUnsupported(t *testing.T) {
-	for _, tt := range []struct{ file, want string }{
-		{"", ""},
-		{"[global.storage.blocks]\ntype = 'S3'\nbucket = 'abc'\n", ""},
-		{"[global.storage]\ndatabase = 'postgres://u:hunter2@h/db'\n", "storage.database: postgres is not served"},
-		{"[global.storage]\ndatabase = 'mysql://u:hunter2@h/db'\n", "storage.database: mysql is not served"},
-	} {
-		c, _, err := load(t, tt.file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := ""
-		if err := c.Unsupported(); err != nil {
-			got = err.Error()
-		}
-		if !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") || strings.Contains(got, "hunter2") {
-			t.Errorf("%q: Unsupported() = %q, want %q…", tt.file, got, tt.want)
-		}
-	}
-}
-
 func FuzzLoad(f *testing.F) {
 	for _, path := range []string{"../tinycloud.toml", "testdata/reference-1.0.0-tinycloud.toml", "testdata/reference-1.16.0-tinycloud.toml"} {
 		text := readSeed(f, path)

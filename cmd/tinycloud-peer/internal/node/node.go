@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -42,7 +43,7 @@ type Node struct {
 	keys   *hostkeys.Static
 	store  *capstore.Store
 	blocks *blockstore.Store
-	front  *p2p.Front
+	front  atomic.Pointer[p2p.Front] // nil while another process leads
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
@@ -67,7 +68,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if err := errors.Join(cfg.Unsupported(), unserved(cfg)); err != nil {
+	if err := unserved(cfg); err != nil {
 		return nil, err
 	}
 	if err := n.loadKeys(); err != nil {
@@ -77,7 +78,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil {
+	if err := n.openFront(); err != nil && !n.shared() {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -122,8 +123,11 @@ func (n *Node) loadKeys() error {
 // openStores opens the database first: its lock keeps a second process from the blocks too.
 func (n *Node) openStores(ctx context.Context) (err error) {
 	database := n.cfg.Storage.Database.Path()
-	if n.cfg.Storage.Database.InMemory() {
+	switch {
+	case n.cfg.Storage.Database.InMemory():
 		database = capstore.InMemory
+	case n.shared():
+		database = n.cfg.Storage.Database.DSN()
 	}
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
@@ -162,9 +166,11 @@ func (n *Node) openFront() (err error) {
 	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
 		return err
 	}
-	if n.front, err = p2p.New(o); err != nil {
+	f, err := p2p.New(o)
+	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
+	n.front.Store(f)
 	return nil
 }
 
@@ -236,16 +242,12 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
-	replicas := begin(ctx, n.spaces.run, fail)
-	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.front.ID(), "listen", texts(n.front.Addrs()))
+	replicas := begin(ctx, n.replicate, fail)
+	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
 	err := n.serve(ctx)
 	fail(err)
 	n.log.Info("stopping")
 	err = errors.Join(err, replicas.end())
-	if n.front != nil {
-		err = errors.Join(err, n.front.Close())
-		n.front = nil
-	}
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, n.store.SaveReplays(saving), writer.end(), n.close())
@@ -290,9 +292,6 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
-	if n.spaces != nil {
-		n.spaces.end() // the front waits for whoever asks
-	}
 	for _, l := range []net.Listener{n.public, n.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
@@ -303,9 +302,7 @@ func (n *Node) close() error {
 	if n.admin != nil {
 		errs = append(errs, n.admin.remove())
 	}
-	if n.front != nil {
-		errs = append(errs, n.front.Close())
-	}
+	errs = append(errs, n.closeFront())
 	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
