@@ -192,4 +192,3 @@ func (g *group) health(p *cluster.Peer, status int) {
 		g.Errorf("health without Retry-After: %v", a.Header)
 	}
 }
-
