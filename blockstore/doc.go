@@ -1,9 +1,10 @@
 // Package blockstore keeps the values of Spaces in files or in an S3 bucket, by Space and BLAKE3 digest.
 //
 // A body is staged while it is hashed ([Store.Stage]) and then committed to a Space: written, fsynced,
-// renamed into place, directory fsynced; or uploaded, in parts when it is longer than 16 MiB. A value is read whole ([Store.Open]) or, by peers, as blocks of at
-// most 1 MiB ([Store.Blocks]). A value of more than 1 MiB that comes from peers is put together from its
-// chunks ([Store.Assemble]), with progress that survives a restart.
+// renamed into place, directory fsynced; or uploaded, in parts when it is longer than 16 MiB. A value is read
+// whole ([Store.Open]) or, by peers, as blocks of at most 1 MiB ([Store.Blocks]). A value of more than 1 MiB
+// that comes from peers is put together from its chunks ([Store.Assemble]), with progress that survives a
+// restart.
 //
 // It is not the key-value state: it knows no key, no capability, no quota and no network. Bodies up to
 // [Options.InlineLimit] need not come here at all: a [Stage] offers their bytes, and the caller keeps them

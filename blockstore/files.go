@@ -108,7 +108,7 @@ func (f *files) open(_ context.Context, space tinycloud.SpaceID, hash tinycloud.
 	if err != nil {
 		return nil, 0, err
 	}
-	file, err := os.Open(path)
+	file, err := f.fs.Open(path)
 	if err != nil {
 		return nil, 0, f.missing(hash, err)
 	}
@@ -119,7 +119,21 @@ func (f *files) open(_ context.Context, space tinycloud.SpaceID, hash tinycloud.
 	if err != nil {
 		return nil, 0, errors.Join(f.fault(err), file.Close())
 	}
-	return sectionContent{io.NewSectionReader(file, 0, info.Size()), file}, info.Size(), nil
+	return sectionContent{io.NewSectionReader(uncut{file, info.Size()}, 0, info.Size()), file}, info.Size(), nil
+}
+
+// uncut doesn't let a file end before its size: who copies it would take that for the end of the value.
+type uncut struct {
+	r    io.ReaderAt
+	size int64
+}
+
+func (u uncut) ReadAt(p []byte, at int64) (int, error) {
+	n, err := u.r.ReadAt(p, at)
+	if at+int64(n) < u.size && (err == io.EOF || err == nil && n < len(p)) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 func (f *files) readAt(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, p []byte, at int64) error {

@@ -119,17 +119,19 @@ func (s *Store) forget(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 
 const (
 	catchUpEvery = 5 * time.Second  // and Space, at most
+	catchUpShare = 20               // and at most a twentieth of the time, when a Space has many values
 	catchUpTime  = 30 * time.Second // of one time; what it did stays done
 )
 
 // catchUp indexes values of a Space that other processes put into the bucket, and reports whether there were any.
 // Peers ask for chunks by digest alone, so it can't know whose they are without looking.
 func (s *Store) catchUp(ctx context.Context, space tinycloud.SpaceID) (found bool) {
+	begin := time.Now()
 	s.mu.Lock()
-	last, _ := s.caughtUp.Get(space)
-	due := time.Since(last) >= catchUpEvery
+	next, _ := s.catchUpDue.Get(space)
+	due := !begin.Before(next)
 	if due {
-		s.caughtUp.Add(space, time.Now())
+		s.catchUpDue.Add(space, begin.Add(catchUpTime)) // one at a time
 	}
 	s.mu.Unlock()
 	if !due {
@@ -151,7 +153,7 @@ func (s *Store) catchUp(ctx context.Context, space tinycloud.SpaceID) (found boo
 		found = found || err == nil
 		return err
 	})
-	s.caughtUp.Add(space, time.Now())
+	s.catchUpDue.Add(space, time.Now().Add(max(catchUpEvery, catchUpShare*time.Since(begin))))
 	if err != nil {
 		s.log.WarnContext(ctx, "not all values of other processes are indexed: asked again, on", "space", space, "error", err)
 	}

@@ -32,16 +32,13 @@ func (b *bucket) get(ctx context.Context, space tinycloud.SpaceID, hash tinyclou
 func (b *bucket) open(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (content, int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &object{cancel: cancel, missing: func(err error) error { return b.missing(hash, err) }}
-	o.get = func(at, length int64) (body io.ReadCloser, size int64, err error) {
-		err = b.retry(ctx, 0, func(ctx context.Context) error {
-			body, size, err = b.get(ctx, space, hash, at, length)
-			return err
-		})
-		return body, size, err
-	}
+	o.get = func(at, length int64) (io.ReadCloser, int64, error) { return b.get(ctx, space, hash, at, length) }
 	o.pause = func(wait time.Duration) bool { return pause(ctx, wait) }
-	var err error
-	if o.body, o.size, err = o.get(0, -1); err != nil {
+	err := b.retry(ctx, 0, func(context.Context) (err error) {
+		o.body, o.size, err = o.get(0, -1)
+		return err
+	})
+	if err != nil {
 		cancel()
 		return nil, 0, b.missing(hash, err)
 	}

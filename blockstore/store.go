@@ -26,7 +26,7 @@ const (
 	durableDirs        = 4096               // remembered; a forgotten one costs an fsync
 	partLife           = 7 * 24 * time.Hour // of an assembly nobody went on with
 	dirBatch           = 1024
-	caughtUpSpaces     = 4096 // remembered; a forgotten one costs a listing
+	dueSpaces          = 4096 // remembered; a forgotten one costs a listing
 )
 
 // Staging says where a body is while it arrives.
@@ -74,7 +74,7 @@ type Store struct {
 
 	mu         sync.Mutex // guards assembling
 	assembling map[partKey]struct{}
-	caughtUp   *lru.Cache[tinycloud.SpaceID, time.Time] // when a Space's listing was last compared with the index
+	catchUpDue *lru.Cache[tinycloud.SpaceID, time.Time] // when a Space's listing may be compared with the index again
 }
 
 // Open makes the directories, removes what crashed stagings left, and opens the chunk index. With S3 it tries the
@@ -84,11 +84,11 @@ func Open(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	caughtUp, err := lru.New[tinycloud.SpaceID, time.Time](caughtUpSpaces)
+	due, err := lru.New[tinycloud.SpaceID, time.Time](dueSpaces)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, log: o.Log, assembling: map[partKey]struct{}{}, caughtUp: caughtUp}
+	s := &Store{o: o, log: o.Log, assembling: map[partKey]struct{}{}, catchUpDue: due}
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if err := s.prepare(); err != nil {
 		return nil, s.fault(err)

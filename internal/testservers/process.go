@@ -157,6 +157,24 @@ func signalAll(pid int, sig syscall.Signal) error {
 	return err
 }
 
+// gone waits until killed processes have left the memory and the ports they shared.
+func gone(pids []int) error {
+	deadline := time.NewTimer(startTime)
+	defer deadline.Stop()
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	for _, pid := range pids {
+		for !exited(pid) {
+			select {
+			case <-deadline.C:
+				return fmt.Errorf("process %d does not end", pid)
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
+}
+
 // kill ends the server as a crash does, and returns when it is gone.
 func (p *process) kill() error {
 	p.mu.Lock()
@@ -164,10 +182,13 @@ func (p *process) kill() error {
 	if p.cmd == nil {
 		return errors.New(p.engine.name() + " is not running")
 	}
-	err := signalAll(p.cmd.Process.Pid, syscall.SIGKILL)
+	pid := p.cmd.Process.Pid
+	err := syscall.Kill(pid, syscall.SIGSTOP) // it begets no more children
+	below := children(pid)
+	err = errors.Join(err, signalAll(pid, syscall.SIGKILL))
 	_ = p.cmd.Wait() // says that it was killed
 	p.cmd = nil
-	return err
+	return errors.Join(err, gone(below))
 }
 
 // remove ends the server, if it runs, and removes its data.

@@ -287,27 +287,6 @@ func (n *Node) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-// repair brings the chunk index up to date. The place of the values may be out of reach for a while; meanwhile peers
-// just don't get all chunks.
-func (n *Node) repair(ctx context.Context) {
-	const again = 30 * time.Second
-	for {
-		err := n.blocks.Repair(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		n.log.Warn("chunk index not repaired, trying again", "error", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(again):
-		}
-	}
-}
-
-// health reports whether values can be read and written; the API asks the database itself.
-func (n *Node) health(ctx context.Context) error { return n.blocks.Ping(ctx) }
-
 // saveReplays writes the tokens of reads to the database now and then.
 func (n *Node) saveReplays(ctx context.Context) error {
 	const every = 5 * time.Second
