@@ -33,19 +33,15 @@ func (s *Store) followOnce(ctx context.Context) error {
 		return err
 	}
 	o := &s.others
-	for {
-		rows, err := s.commits(ctx, s.db.Read, o.told, maxBehind)
+	for o.told < o.generation.Load() {
+		rows, err := s.untold(ctx)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
 		if rows[0].generation > o.told+1 {
 			s.log.Warn("missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
 		}
-		last := rows[len(rows)-1].generation
-		if len(rows) == maxBehind && rows[0].generation < last {
-			last-- // the limit may have cut it off
-		}
-		for len(rows) > 0 && rows[0].generation <= last {
+		for len(rows) > 0 {
 			g, n := rows[0].generation, 1
 			for n < len(rows) && rows[n].generation == g {
 				n++
@@ -54,6 +50,22 @@ func (s *Store) followOnce(ctx context.Context) error {
 				return err
 			}
 			o.told, rows = g, rows[n:]
+		}
+	}
+	return nil
+}
+
+// untold reads whole generations that come next.
+func (s *Store) untold(ctx context.Context) ([]commit, error) {
+	for limit := maxBehind; ; limit *= 8 {
+		rows, err := s.commits(ctx, s.db.Read, s.others.told, limit)
+		if err != nil || len(rows) < limit {
+			return rows, err
+		}
+		last := rows[len(rows)-1].generation // the limit may have cut it off
+		rows = slices.DeleteFunc(rows, func(c commit) bool { return c.generation == last })
+		if len(rows) > 0 {
+			return rows, nil
 		}
 	}
 }
