@@ -200,7 +200,7 @@ func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 	}
 	epochs := map[tinycloud.Hash]*epoch{}
 	var order []*epoch
-	for _, b := range bundles { // parents come first
+	for _, b := range expand(bundles) { // parents come first
 		e := epochs[b.Entry.Epoch]
 		if e == nil {
 			d, err := dag.DecodeEpoch(b.Epoch)
@@ -249,6 +249,14 @@ func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 			}
 		}
 	}
+	// anywhere calls f for all events.
+	anywhere := func(_ *epoch, _ int, f func(*capstore.Token)) {
+		for _, x := range order {
+			for _, tok := range x.events {
+				f(tok)
+			}
+		}
+	}
 	const slack = 120_000
 	for _, e := range order {
 		var floor int64
@@ -259,7 +267,11 @@ func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 		for _, l := range e.entries {
 			least = min(least, l.At)
 			hosted := false
-			inPast(e, len(e.events), func(tok *capstore.Token) {
+			seen := inPast
+			if !l.Import.IsZero() {
+				seen = anywhere
+			}
+			seen(e, len(e.events), func(tok *capstore.Token) {
 				h, ok := capstore.HostOf(tok.Audience)
 				hosted = hosted || (ok && h == l.Host && tok.HostsSpace(l.Space) && tok.Signer == l.Space.Owner())
 			})

@@ -68,7 +68,7 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token) (bool, error) {
 		if !ok || !tok.HostsSpace(id) || host != newSpace(t.s, 0, id, "").host {
 			return false, nil
 		}
-		if err := t.create(id); err != nil {
+		if err := t.begin(id); err != nil {
 			return false, err
 		}
 		fresh = true
@@ -87,10 +87,26 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token) (bool, error) {
 	return true, nil
 }
 
-// create makes a Space hosted here.
-func (t *tx) create(id tinycloud.SpaceID) error {
-	sp := newSpace(t.s, 0, id, StateHosted)
-	sid, err := t.insert("INSERT INTO spaces (space, host, state, created) VALUES (?,?,?,?)", id.String(), sp.host[:], StateHosted, t.now.UnixMilli())
+// begin makes a Space hosted here: a new one, or one that was imported.
+func (t *tx) begin(id tinycloud.SpaceID) error {
+	if t.s.importedID(id) == 0 {
+		return t.create(id, StateHosted)
+	}
+	sp, err := t.importedSpace(id)
+	if err != nil {
+		return err
+	}
+	if sp.state == StateImporting {
+		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is being imported")
+	}
+	t.promote(sp)
+	return nil
+}
+
+// create makes a Space known here.
+func (t *tx) create(id tinycloud.SpaceID, state string) error {
+	sp := newSpace(t.s, 0, id, state)
+	sid, err := t.insert("INSERT INTO spaces (space, host, state, created) VALUES (?,?,?,?)", id.String(), sp.host[:], state, t.now.UnixMilli())
 	if err != nil {
 		return err
 	}
@@ -98,7 +114,12 @@ func (t *tx) create(id tinycloud.SpaceID) error {
 	t.created = append(t.created, sp)
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	t.s.ids[id], t.s.byHost[sp.host], t.s.spaces[id] = sid, id, sp
+	t.s.spaces[id] = sp
+	if state == StateImporting {
+		t.s.imported[id] = sid
+	} else {
+		t.s.ids[id], t.s.byHost[sp.host] = sid, id
+	}
 	return nil
 }
 

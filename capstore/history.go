@@ -31,6 +31,9 @@ func (t *tx) place(sp *space, p *parsed) error {
 	if !p.local && p.Entry.At > t.now.Add(judge.Slack).UnixMilli() {
 		return errParked
 	}
+	if len(p.parts) > 0 {
+		return t.placeImport(sp, p, br)
+	}
 	n, err := t.node(sp, p.Entry.Epoch)
 	if err != nil {
 		return err
@@ -46,7 +49,8 @@ type slot struct {
 	index int
 	b     *branch // nil: a new branch
 	base  int
-	prev  *node // epoch of the entry before
+	prev  *node    // epoch of the entry before; nil also when that is an import entry
+	chain *chainOf // of an imported epoch: what it extends, nil for a new chain
 }
 
 func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
@@ -112,6 +116,18 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 
 // extend puts the entry at its place in the log.
 func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
+	if p.importedAt != 0 {
+		return t.extendChain(sp, p, n, s, valid)
+	}
+	sp.advance(p, s, n)
+	ord := len(n.spots)
+	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
+	return t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,?,?,?,?)",
+		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
+}
+
+// advance makes an entry the tip of its branch.
+func (sp *space) advance(p *parsed, s slot, n *node) {
 	b := s.b
 	if b == nil {
 		b = &branch{host: p.Entry.Host, base: s.base}
@@ -121,10 +137,6 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
 		sp.branches = append(sp.branches, b)
 	}
 	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
-	ord := len(n.spots)
-	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
-	return t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,?,?,?,?)",
-		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
 }
 
 // second adds a further entry of a known epoch.
@@ -134,7 +146,7 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 	}
 	t.touch(sp)
 	sp.next = nil
-	valid, err := t.entryValid(sp, p.Entry.Host, p.Entry.At, n)
+	valid, err := t.entryValid(sp, p, n)
 	if err != nil {
 		return err
 	}
@@ -163,13 +175,12 @@ func (t *tx) improves(sp *space, n *node, valid bool) (bool, error) {
 }
 
 // entryValid reports whether a host could make an entry for an epoch at a time.
-func (t *tx) entryValid(sp *space, host HostKey, ms int64, n *node) (bool, error) {
+func (t *tx) entryValid(sp *space, p *parsed, n *node) (bool, error) {
 	floor, err := t.parentTime(sp, n)
-	if err != nil || ms < floor-judge.Slack.Milliseconds() {
+	if err != nil || p.Entry.At < floor-judge.Slack.Milliseconds() {
 		return false, err
 	}
-	_, err = sp.facts.Host(host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
-	return err == nil, nil
+	return sp.vouches(p.Entry.Host, p.Entry.At, p.importedAt, n) == nil, nil
 }
 
 // parentTime returns the greatest t of an epoch's parents, 0 without any.
@@ -222,13 +233,13 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	n := &node{id: p.Entry.Epoch, seq: seq, t: max(floor, p.Entry.At), past: past}
-	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: p.Entry.N}); err != nil {
+	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: s.number(p)}); err != nil {
 		return err
 	}
 	reason := ""
 	if p.Entry.At < floor-judge.Slack.Milliseconds() {
 		reason = "its entry is older than what it builds on"
-	} else if _, err := sp.facts.Host(p.Entry.Host, at(p.Entry.At), judge.Here{Epoch: n.id, Past: past}); err != nil {
+	} else if err := sp.vouches(p.Entry.Host, p.Entry.At, p.importedAt, n); err != nil {
 		reason = err.Error()
 	}
 	n.valid = reason == ""

@@ -79,14 +79,15 @@ func (t *tx) rejudgeEntries(sp *space, n *node, floor int64) (times []time.Time,
 		branch uint32
 		n      uint64
 		at     int64
+		digest []byte
 	}
 	var rows []row
 	err = t.each(func(scan func(...any) error) error {
 		var r row
-		err := scan(&r.branch, &r.n, &r.at)
+		err := scan(&r.branch, &r.n, &r.at, &r.digest)
 		rows = append(rows, r)
 		return err
-	}, "SELECT branch, n, at FROM entries WHERE eid = ? ORDER BY at", n.eid)
+	}, "SELECT branch, n, at, digest FROM entries WHERE eid = ? ORDER BY at", n.eid)
 	if err != nil {
 		return nil, 0, "", err
 	}
@@ -94,7 +95,8 @@ func (t *tx) rejudgeEntries(sp *space, n *node, floor int64) (times []time.Time,
 		if i == 0 {
 			least = r.at
 		}
-		_, bad := sp.facts.Host(sp.branches[r.branch].host, at(r.at), judge.Here{Epoch: n.id, Past: n.past})
+		host, importedAt := sp.witness(r.branch, tinycloud.Hash(r.digest))
+		bad := sp.vouches(host, r.at, importedAt, n)
 		if bad == nil && r.at < floor-judge.Slack.Milliseconds() {
 			bad = fmt.Errorf("its entry is older than what it builds on: %w", tinycloud.ErrUnauthorized)
 		}

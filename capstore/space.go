@@ -65,7 +65,7 @@ type branch struct {
 	n      uint64 // of the tip
 	digest tinycloud.Hash
 	at     int64
-	tip    *node
+	tip    *node // nil: an import entry
 	dirty  bool
 }
 
@@ -81,6 +81,8 @@ type space struct {
 	facts    *judge.Facts
 	branches []*branch
 	heads    []*node
+	chains   []*chainOf
+	imports  map[tinycloud.Hash]int64 // times of the import entries, by digest
 	nodes    *lru.Cache[tinycloud.Hash, *node]
 	epochs   int64
 	events   int64
@@ -99,7 +101,7 @@ const (
 const rememberedNodes = 4096
 
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
-	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}}
+	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, imports: map[tinycloud.Hash]int64{}}
 	sp.host = HostKey(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
@@ -110,15 +112,19 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 	t.s.mu.RLock()
 	sp, sid := t.s.spaces[id], t.s.ids[id]
 	t.s.mu.RUnlock()
-	if sp != nil {
-		return sp, nil
-	}
 	if sid == 0 {
 		return nil, errNoSpace()
 	}
+	if sp != nil {
+		return sp, nil
+	}
+	return t.loadSpace(id, sid)
+}
+
+func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var state string
 	var heads []byte
-	sp = newSpace(t.s, sid, id, "")
+	sp := newSpace(t.s, sid, id, "")
 	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events}, "SELECT state, heads, epochs, events FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
@@ -131,6 +137,12 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 	t.s.spaces[id] = sp
 	t.s.mu.Unlock()
 	return sp, nil
+}
+
+func (s *Store) importedID(id tinycloud.SpaceID) int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.imported[id]
 }
 
 // load reads the logs, heads and facts of a Space.
@@ -155,6 +167,9 @@ func (t *tx) load(sp *space, heads []byte) error {
 		return err
 	}
 	for i, eid := range tips {
+		if eid == 0 {
+			continue // an import entry
+		}
 		if sp.branches[i].tip, err = t.nodeBy(sp, "eid = ?", eid); err != nil {
 			return err
 		}
@@ -165,6 +180,9 @@ func (t *tx) load(sp *space, heads []byte) error {
 			return err
 		}
 		sp.heads = append(sp.heads, n)
+	}
+	if err := t.loadImports(sp); err != nil {
+		return err
 	}
 	return t.loadFacts(sp)
 }
@@ -220,6 +238,11 @@ func (sp *space) held(id tinycloud.Hash) *node {
 	for _, b := range sp.branches {
 		if b.tip != nil && b.tip.id == id {
 			return b.tip
+		}
+	}
+	for _, c := range sp.chains {
+		if c.tip != nil && c.tip.id == id {
+			return c.tip
 		}
 	}
 	n, _ := sp.nodes.Get(id)
@@ -282,7 +305,7 @@ func (t *tx) flush() error {
 				return err
 			}
 		}
-		var heads []byte
+		heads := []byte{}
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
@@ -299,11 +322,14 @@ func (t *tx) flush() error {
 				base, baseN = b.base, b.baseN
 			}
 			err := t.exec("INSERT OR REPLACE INTO logs (sid, branch, host, base, base_n, n, digest, at, eid) VALUES (?,?,?,?,?,?,?,?,?)",
-				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tip.eid)
+				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tipID())
 			if err != nil {
 				return err
 			}
 			b.dirty = false
+		}
+		if err := t.flushChains(sp); err != nil {
+			return err
 		}
 	}
 	return nil

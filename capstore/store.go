@@ -76,11 +76,13 @@ type Store struct {
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
 
-	mu      sync.RWMutex // guards what follows; written by the writer only
-	ids     map[tinycloud.SpaceID]int64
-	byHost  map[HostKey]tinycloud.SpaceID
-	spaces  map[tinycloud.SpaceID]*space // loaded ones
-	revoked map[tinycloud.Hash]tinycloud.Hash
+	mu  sync.RWMutex // guards what follows; written by the writer only
+	ids map[tinycloud.SpaceID]int64
+	// imported are Spaces taken over from elsewhere and not hosted yet.
+	imported map[tinycloud.SpaceID]int64
+	byHost   map[HostKey]tinycloud.SpaceID
+	spaces   map[tinycloud.SpaceID]*space // loaded ones
+	revoked  map[tinycloud.Hash]tinycloud.Hash
 }
 
 //go:embed migrations/sqlite/*.sql
@@ -91,7 +93,7 @@ var migrations embed.FS
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
-		ids: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
+		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 	}
 	if s.log == nil {
@@ -189,18 +191,22 @@ func (s *Store) acquire(path string) error {
 func (s *Store) preload(ctx context.Context) error {
 	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
 		var sid int64
-		var text string
+		var text, state string
 		var host []byte
-		if err := scan(&sid, &text, &host); err != nil {
+		if err := scan(&sid, &text, &host, &state); err != nil {
 			return err
 		}
 		id, err := tinycloud.ParseSpaceID(text)
 		if err != nil || len(host) != 32 {
 			return fmt.Errorf("space %d: damaged row", sid)
 		}
+		if state == StateImporting || state == StateImported {
+			s.imported[id] = sid
+			return nil
+		}
 		s.ids[id], s.byHost[HostKey(host)] = sid, id
 		return nil
-	}, "SELECT sid, space, host FROM spaces")
+	}, "SELECT sid, space, host, state FROM spaces")
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,9 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 		return nil
 	}
 	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: hosts, maxValue: maxValue}
+	if err := r.imports(yield, from); err != nil {
+		return err
+	}
 	return r.each(yield, `SELECT e.branch, e.n, e.at, e.sig, p.eid, p.id, p.bytes, e.digest FROM entries e JOIN epochs p ON p.eid = e.eid
 		WHERE e.sid = ? AND (`+cond+`) ORDER BY p.seq, p.id, e.branch`, args...)
 }

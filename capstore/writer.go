@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -33,7 +34,9 @@ type tx struct {
 	dirty   map[*space]*Commit
 	order   []*space
 	created []*space
-	revoked map[tinycloud.Hash]tinycloud.Hash
+	// promoted are Spaces that were only imported before.
+	promoted []*space
+	revoked  map[tinycloud.Hash]tinycloud.Hash
 }
 
 // Run writes until the context ends, then finishes the jobs it accepted.
@@ -153,8 +156,17 @@ func (t *tx) rollback() {
 	}
 	for _, sp := range t.created {
 		delete(t.s.ids, sp.id)
+		delete(t.s.imported, sp.id)
 		delete(t.s.byHost, sp.host)
 		delete(t.s.spaces, sp.id)
+	}
+	for _, sp := range t.promoted {
+		if slices.Contains(t.created, sp) {
+			continue
+		}
+		delete(t.s.ids, sp.id)
+		delete(t.s.byHost, sp.host)
+		t.s.imported[sp.id] = sp.sid
 	}
 }
 
