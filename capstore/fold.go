@@ -48,7 +48,8 @@ func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
 	return k, nil
 }
 
-func (t *tx) saveKey(sp *space, key string, k keyState) error {
+// saveKey stores the fold of a key and frees the value it held before.
+func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
 	seq, fSeq, meta := int64(-1), int64(-1), k.meta
 	if k.written {
 		seq = int64(k.at.Seq)
@@ -63,10 +64,13 @@ func (t *tx) saveKey(sp *space, key string, k keyState) error {
 		ON CONFLICT (sid, key) DO UPDATE SET live = excluded.live, seq = excluded.seq, epoch = excluded.epoch, idx = excluded.idx,
 		value = excluded.value, meta = excluded.meta, f_seq = excluded.f_seq, f_epoch = excluded.f_epoch, f_idx = excluded.f_idx`,
 		sp.sid, key, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index))
-	if err != nil || !k.live {
+	if err == nil && k.live {
+		err = t.want(sp, k.value)
+	}
+	if err != nil || !old.live || k.live && k.value == old.value {
 		return err
 	}
-	return t.want(sp, k.value)
+	return t.release(sp, old.value)
 }
 
 // want notes a current value that is not here.
@@ -91,9 +95,10 @@ func (t *tx) apply(sp *space, n *node, p placedOp, many bool) error {
 		if err != nil || (k.written && k.at.Compare(p.at) >= 0) {
 			return err
 		}
+		old := k
 		k.written, k.at, k.value, k.meta = true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
 		k.settle()
-		return t.saveKey(sp, p.op.Key, k)
+		return t.saveKey(sp, p.op.Key, old, k)
 	}
 	floor, named, err := t.deleted(sp, n, p)
 	if err != nil {
@@ -113,9 +118,10 @@ func (t *tx) apply(sp *space, n *node, p placedOp, many bool) error {
 	if err != nil || (k.floored && k.floor.Compare(*floor) >= 0) {
 		return err
 	}
+	old := k
 	k.floored, k.floor = true, *floor
 	k.settle()
-	return t.saveKey(sp, p.op.Key, k)
+	return t.saveKey(sp, p.op.Key, old, k)
 }
 
 // deleted returns the place and the event of the write that a delete removes; nil when it names none
@@ -195,6 +201,10 @@ func (t *tx) refold(sp *space, key string) error {
 	if err != nil {
 		return err
 	}
+	old, err := t.keyRow(sp, key)
+	if err != nil {
+		return err
+	}
 	var k keyState
 	counted, dead := map[tinycloud.Hash]bool{}, map[tinycloud.Hash]bool{}
 	for _, p := range ops {
@@ -228,5 +238,5 @@ func (t *tx) refold(sp *space, key string) error {
 	}
 	k.settle()
 	k.live = k.live && !killed
-	return t.saveKey(sp, key, k)
+	return t.saveKey(sp, key, old, k)
 }

@@ -288,7 +288,30 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 	if !news {
 		return nil
 	}
+	if err := t.doubt(sp); err != nil {
+		return err
+	}
 	return t.enforce(sp)
+}
+
+// doubt has a Space with void events judged anew at its first news since it was loaded: what those events
+// waited for was known in memory only.
+func (t *tx) doubt(sp *space) error {
+	if !sp.unsure || sp.again {
+		return nil
+	}
+	sp.unsure = false
+	for _, query := range []string{
+		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
+	} {
+		var one int
+		found, err := t.one([]any{&one}, query, sp.sid)
+		if err != nil {
+			return err
+		}
+		sp.again = sp.again || found
+	}
+	return nil
 }
 
 // saveToken keeps a delegation or revocation for admission in any Space.
@@ -399,10 +422,13 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 		if err := t.keep(sp, op, p); err != nil {
 			return err
 		}
-		if !valid {
-			continue
+		if valid {
+			err = t.apply(sp, n, placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}, many)
 		}
-		if err := t.apply(sp, n, placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}, many); err != nil {
+		if err == nil && !op.Delete && !p.local && p.values[op.Value] != nil {
+			err = t.release(sp, op.Value) // it came along and may be past
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -426,10 +452,7 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 }
 
 func encodeMeta(m map[string]string) []byte {
-	if m == nil {
-		m = map[string]string{}
-	}
-	b, err := json.Marshal(m)
+	b, err := json.Marshal(shown(m))
 	if err != nil {
 		panic(err) // strings always encode
 	}

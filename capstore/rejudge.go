@@ -15,7 +15,8 @@ import (
 func (t *tx) rejudge(sp *space) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.again = false
+	sp.again, sp.unsure, sp.folding = false, false, true
+	defer func() { sp.folding = false }()
 	sp.facts.Forget()
 	sp.heads = nil
 	var eids []int64
@@ -38,6 +39,9 @@ func (t *tx) rejudge(sp *space) error {
 		}
 	}
 	sp.next = nil
+	if err := t.sweep(sp); err != nil {
+		return err
+	}
 	return t.enforce(sp)
 }
 

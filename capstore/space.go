@@ -88,6 +88,8 @@ type space struct {
 	events   int64
 	placed   map[tinycloud.Hash]bool // delegations in the past of this node's own next epoch
 	again    bool                    // verdicts have to be made again before the transaction ends
+	folding  bool                    // anew: a value that nothing holds now may be held again in a moment
+	unsure   bool                    // it was loaded, and what its void events wait for is not known
 	next     *next
 }
 
@@ -129,7 +131,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	if err != nil {
 		return nil, err
 	}
-	sp.state = state
+	sp.state, sp.unsure = state, true
 	if err := t.load(sp, heads); err != nil {
 		return nil, err
 	}

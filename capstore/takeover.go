@@ -160,40 +160,113 @@ func (t *tx) sign(sp *space, p *parsed) error {
 	return nil
 }
 
-// Token keeps a delegation or revocation that stands in no epoch. The error is of class
-// [tinycloud.ErrForged] or [tinycloud.ErrUndecodable] for one that proves nothing.
-func (o Takeover) Token(ctx context.Context, b []byte) error {
-	tok, err := judge.Decode(b, false)
-	if err != nil {
-		return err
-	}
-	if tok.Kind == judge.Invocation {
-		return fmt.Errorf("an invocation stands alone: %w", tinycloud.ErrUndecodable)
-	}
-	if err := tok.VerifySignature(); err != nil {
-		return err
-	}
-	return o.s.do(ctx, func(t *tx) error {
-		if err := t.saveToken(tok); err != nil || tok.Kind != judge.Revocation {
-			return err
+// Tokens keeps delegations and revocations that may stand in no epoch, in one transaction. It returns why
+// some were left out, by index: they prove nothing.
+func (o Takeover) Tokens(ctx context.Context, tokens [][]byte) (map[int]error, error) {
+	toks, bad := make([]*Token, len(tokens)), make([]error, len(tokens))
+	parallel(len(tokens), func(i int) {
+		toks[i], bad[i] = judge.Decode(tokens[i], false)
+		if bad[i] == nil && toks[i].Kind == judge.Invocation {
+			bad[i] = fmt.Errorf("an invocation stands in no list of delegations: %w", tinycloud.ErrUndecodable)
 		}
-		target, err := t.s.token(t.ctx, t.conn, tok.Target)
-		if err != nil || target == nil {
-			return err
+		if bad[i] == nil {
+			bad[i] = toks[i].VerifySignature()
 		}
-		find := func(id tinycloud.Hash) *Token {
-			p, err2 := t.s.token(t.ctx, t.conn, id)
-			if err2 != nil {
-				err = err2
-			}
-			return p
-		}
-		if !judge.MayRevoke(tok, target, find) || err != nil {
-			return err
-		}
-		t.revoked[target.ID] = tok.ID
-		return t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", target.ID[:], tok.ID[:], t.now.UnixMilli())
 	})
+	left := map[int]error{}
+	for i, err := range bad {
+		if err != nil {
+			left[i] = err
+		}
+	}
+	return left, o.s.do(ctx, func(t *tx) error {
+		for i, tok := range toks {
+			if bad[i] != nil {
+				continue
+			}
+			if err := t.keepToken(tok); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// keepToken saves a delegation, or a revocation whose signer had the right.
+func (t *tx) keepToken(tok *Token) error {
+	if err := t.saveToken(tok); err != nil || tok.Kind != judge.Revocation {
+		return err
+	}
+	var failed error
+	find := func(id tinycloud.Hash) *Token {
+		p, err := t.s.token(t.ctx, t.conn, id)
+		if err != nil {
+			failed = err
+		}
+		return p
+	}
+	target := find(tok.Target)
+	if failed != nil || target == nil || !judge.MayRevoke(tok, target, find) || failed != nil {
+		return failed
+	}
+	t.revoked[target.ID] = tok.ID
+	return t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", target.ID[:], tok.ID[:], t.now.UnixMilli())
+}
+
+// TakenValue is a value that was taken over: small and in Inline, or, when that is nil, in the block store.
+type TakenValue struct {
+	Hash   tinycloud.Hash
+	Size   int64
+	Inline []byte
+	// Foreign says that the bytes have another hash: no peer can have them, here they are served.
+	Foreign bool
+}
+
+// Values records values that are here now, in one transaction.
+func (o Takeover) Values(ctx context.Context, id tinycloud.SpaceID, values []TakenValue) error {
+	return o.s.do(ctx, func(t *tx) error {
+		sp, err := t.importing(id)
+		if err != nil {
+			return err
+		}
+		for _, v := range values {
+			if err := t.saveValue(sp, v.Hash, v.Size, v.Inline); err != nil {
+				return err
+			}
+			if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, v.Hash[:]); err != nil {
+				return err
+			}
+			if !v.Foreign {
+				continue
+			}
+			err := t.exec("INSERT INTO wants (sid, hash, due) VALUES (?,?,?)", sp.sid, v.Hash[:], int64(neverDue))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Holds returns those of some values that a Space has.
+func (o Takeover) Holds(ctx context.Context, id tinycloud.SpaceID, hashes []tinycloud.Hash) (held map[tinycloud.Hash]bool, err error) {
+	held = map[tinycloud.Hash]bool{}
+	err = o.s.do(ctx, func(t *tx) error {
+		sp, err := t.importing(id)
+		if err != nil {
+			return err
+		}
+		for _, h := range hashes {
+			var one int
+			ok, err := t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, h[:])
+			if err != nil {
+				return err
+			}
+			held[h] = ok
+		}
+		return nil
+	})
+	return held, err
 }
 
 // Taken is the outcome for one Space.
@@ -239,7 +312,7 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 		return out, err
 	}
 	err = o.s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM epochs WHERE sid = ?1 AND valid = 0), (SELECT count(*) FROM kv WHERE sid = ?1 AND live = 1),
-		(SELECT count(*) FROM wants WHERE sid = ?1)`, sid).Scan(&out.Void, &out.Keys, &out.Wants)
+		(SELECT count(*) FROM wants WHERE sid = ?1 AND due < 4611686018427387904)`, sid).Scan(&out.Void, &out.Keys, &out.Wants)
 	return out, dbErr(err)
 }
 

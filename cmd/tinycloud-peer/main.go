@@ -28,15 +28,18 @@ const (
 type cli struct {
 	Config string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
 
-	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the node. This is the default."`
-	Init    initCmd    `cmd:"" help:"Write a configuration and a secret for a new node."`
-	Demo    demoCmd    `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
-	ID      idCmd      `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
-	Host    hostCmd    `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
-	Join    joinCmd    `cmd:"" help:"Replicate a Space with other hosts."`
-	Spaces  spacesCmd  `cmd:"" help:"List the Spaces this node hosts."`
-	Peers   peersCmd   `cmd:"" help:"List the hosts of a Space."`
-	Status  statusCmd  `cmd:"" help:"Show what the node is doing."`
+	Serve  serveCmd  `cmd:"" default:"withargs" help:"Run the node. This is the default."`
+	Init   initCmd   `cmd:"" help:"Write a configuration and a secret for a new node."`
+	Demo   demoCmd   `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
+	ID     idCmd     `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
+	Host   hostCmd   `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
+	Join   joinCmd   `cmd:"" help:"Replicate a Space with other hosts."`
+	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
+	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
+	Status statusCmd `cmd:"" help:"Show what the node is doing."`
+
+	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
+
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

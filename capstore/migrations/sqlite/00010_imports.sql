@@ -21,5 +21,8 @@ CREATE TABLE chains (
   PRIMARY KEY (sid, chain)
 ) WITHOUT ROWID;
 
+-- Which keys hold a value: it is freed with the last of them.
+CREATE INDEX kv_value ON kv (sid, value);
+
 -- +goose Down
 SELECT 1;
