@@ -293,7 +293,13 @@ func decodeClock(b []byte) judge.Clock {
 	c := judge.Clock{}
 	for len(b) > 0 {
 		br, n := binary.Uvarint(b)
+		if n <= 0 {
+			return c
+		}
 		v, m := binary.Uvarint(b[n:])
+		if m <= 0 { // only damage brings it here; Verify tells
+			return c
+		}
 		c[uint32(br)], b = v, b[n+m:]
 	}
 	return c

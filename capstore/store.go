@@ -215,6 +215,9 @@ func (s *Store) preload(ctx context.Context) error {
 		if err := scan(&target, &revocation); err != nil {
 			return err
 		}
+		if len(target) != 32 || len(revocation) != 32 {
+			return errors.New("revoked: damaged row")
+		}
 		s.revoked[tinycloud.Hash(target)] = tinycloud.Hash(revocation)
 		return nil
 	}, "SELECT target, revocation FROM revoked")

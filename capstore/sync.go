@@ -56,6 +56,11 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 	if err != nil {
 		return err
 	}
+	return s.missing(ctx, id, sid, hosts, from, maxValue, yield)
+}
+
+// missing calls yield with the entries of branches from the given numbers on.
+func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, hosts []HostKey, from map[int]uint64, maxValue int, yield func(Bundle) error) error {
 	cond, args := "", []any{sid}
 	for br, n := range from {
 		if cond != "" {

@@ -39,6 +39,7 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Show what the node is doing."`
 
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
+	Verify          verifyCmd          `cmd:"" help:"Hash and judge everything stored again. The node must be stopped."`
 
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

@@ -326,3 +326,10 @@ func newFileOld(t testing.TB) (*old, config.Database) {
 func publicKey(d *node.Data, space tinycloud.SpaceID) ed25519.PublicKey {
 	return d.Keys.SpaceKey(space).Public().(ed25519.PublicKey)
 }
+
+func repeat(s string, n int) string { return strings.Repeat(s, n) }
+
+// largeFile is where a value of the block store is.
+func largeFile(cfg config.Config, space tinycloud.SpaceID, hash tinycloud.Hash) string {
+	return filepath.Join(cfg.Storage.Blocks.Path, strings.TrimPrefix(string(space.Owner()), "did:"), space.Name(), base64.URLEncoding.EncodeToString(hash[:]))
+}
