@@ -147,6 +147,9 @@ func TestConvergence(t *testing.T) {
 			if got := naive(t, bundles); !maps.Equal(got, state(t, stores[0], o.space)) {
 				t.Errorf("the store's state\n%v\nnaive\n%v", state(t, stores[0], o.space), got)
 			}
+			for _, s := range stores {
+				s.whole()
+			}
 			for _, s := range stores[1:] {
 				if got := s.status(o.space); got.StateHash != want.StateHash || fmt.Sprint(got.Heads) != fmt.Sprint(want.Heads) || got.Void != want.Void {
 					t.Errorf("%s:\n%+v\nwant\n%+v", s.name, got, want)

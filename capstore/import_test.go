@@ -119,6 +119,9 @@ func agree(t *testing.T, rng *rand.Rand, o *owner, stores []*testStore) {
 	if got := naive(t, bundles); !maps.Equal(got, state(t, stores[0], o.space)) {
 		t.Errorf("the store's state\n%v\nnaive\n%v", state(t, stores[0], o.space), got)
 	}
+	for _, s := range stores {
+		s.whole()
+	}
 	same := func(what string, got capstore.Status) {
 		t.Helper()
 		if got.StateHash != want.StateHash || got.Void != want.Void {
@@ -253,5 +256,14 @@ func TestImportRefuses(t *testing.T) {
 	// No owner ever named the liar: what it vouches for counts for nothing, and harms no one.
 	if st := s.status(o.space); st.Void != 3 || st.Keys != 0 {
 		t.Errorf("after an import by nobody: %+v", st)
+	}
+}
+
+// whole verifies a store.
+func (s *testStore) whole() {
+	s.t.Helper()
+	err := s.Verify(s.t.Context(), capstore.VerifyOptions{}, func(d capstore.Damage) { s.t.Errorf("%s: %+v", s.name, d) })
+	if err != nil {
+		s.t.Error(err)
 	}
 }

@@ -162,43 +162,53 @@ func (v *verifier) epochs() error {
 			v.tell("epoch whose bytes are others", "%s", id)
 			return nil
 		}
-		past, seq, err := v.past(e.Parents)
+		clock := decodeClock(r.clock)
+		seq, sound, err := v.past(clock, e.Parents)
 		if err != nil {
 			return err
 		}
-		if seq != r.seq || !bytes.Equal(encodeClock(past), r.clock) {
-			v.tell("epoch whose place in the history is another", "%s: seq %d, should be %d", id, r.seq, seq)
+		if seq != r.seq || !sound || !bytes.Equal(encodeClock(clock), r.clock) {
+			v.tell("epoch whose place in the history is another", "%s", id)
 		}
 		return v.events(r.eid, id, e)
 	}, "SELECT eid, id, seq, clock, bytes FROM epochs WHERE sid = ?", v.sid)
 }
 
-// past computes what follows on epochs.
-func (v *verifier) past(parents []tinycloud.Hash) (judge.Clock, uint64, error) {
-	past, seq := judge.Clock{}, uint64(0)
+// past returns the seq that follows on epochs, and whether a clock covers them, with all before them, and
+// nothing else. It need not name entries that came when it was made already.
+func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64, sound bool, err error) {
+	most := judge.Clock{}
+	sound = true
 	for _, p := range parents {
 		var eid int64
 		var s uint64
-		var clock []byte
-		if err := v.s.read.QueryRowContext(v.ctx, "SELECT eid, seq, clock FROM epochs WHERE sid = ? AND id = ?", v.sid, p[:]).Scan(&eid, &s, &clock); err != nil {
+		var theirs []byte
+		if err := v.s.read.QueryRowContext(v.ctx, "SELECT eid, seq, clock FROM epochs WHERE sid = ? AND id = ?", v.sid, p[:]).Scan(&eid, &s, &theirs); err != nil {
 			v.tell("epoch that is lost", "%s: %v", p, err)
 			continue
 		}
 		seq = max(seq, s+1)
-		for b, n := range decodeClock(clock) {
-			past.Add(judge.Spot{Branch: b, N: n})
+		for b, n := range decodeClock(theirs) {
+			sound = sound && clock.Has(judge.Spot{Branch: b, N: n})
+			most.Add(judge.Spot{Branch: b, N: n})
 		}
+		covered := false
 		err := v.each(func(scan func(...any) error) error {
 			var s judge.Spot
 			err := scan(&s.Branch, &s.N)
-			past.Add(s)
+			covered = covered || clock.Has(s)
+			most.Add(s)
 			return err
 		}, "SELECT branch, n FROM entries WHERE eid = ?", eid)
 		if err != nil {
-			return nil, 0, err
+			return 0, false, err
 		}
+		sound = sound && covered
 	}
-	return past, seq, nil
+	for b, n := range clock {
+		sound = sound && most.Has(judge.Spot{Branch: b, N: n})
+	}
+	return seq, sound, nil
 }
 
 func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
