@@ -237,6 +237,12 @@ func (o Takeover) Values(ctx context.Context, id tinycloud.SpaceID, values []Tak
 				return err
 			}
 			if !v.Foreign {
+				if sp.state != StateImporting && sp.state != StateImported {
+					err = t.release(sp, v.Hash) // unless a key holds it
+				}
+				if err != nil {
+					return err
+				}
 				continue
 			}
 			err := t.exec("INSERT INTO wants (sid, hash, due) VALUES (?,?,?)", sp.sid, v.Hash[:], int64(neverDue))
@@ -297,11 +303,15 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 			}
 		}
 		out = Taken{Host: sp.host, Hosted: sp.facts.Importer(sp.host, t.now) == nil, Epochs: sp.epochs}
-		sp.state = StateImported
 		if !out.Hosted {
+			if !t.s.Hosted(id) {
+				sp.state = StateImported
+			}
 			return nil
 		}
-		t.promote(sp)
+		if sp.state == StateImporting || sp.state == StateImported {
+			t.promote(sp)
+		}
 		if err := t.adopt(sp); err != nil {
 			return err
 		}
@@ -324,4 +334,42 @@ func (t *tx) promote(sp *space) {
 	defer t.s.mu.Unlock()
 	delete(t.s.imported, sp.id)
 	t.s.ids[sp.id], t.s.byHost[sp.host] = sp.sid, sp.id
+}
+
+// Open makes a Space known, so that [Takeover.Apply] can add to it. It changes nothing in one that is hosted.
+func (o Takeover) Open(ctx context.Context, id tinycloud.SpaceID) error {
+	return o.s.do(ctx, func(t *tx) error {
+		if t.s.Hosted(id) {
+			return nil
+		}
+		sp, err := t.importing(id)
+		if err != nil {
+			return err
+		}
+		t.touch(sp)
+		sp.state = StateImporting
+		return nil
+	})
+}
+
+// Apply is [Store.Apply] for a Space that need not be hosted.
+func (o Takeover) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle) (Applied, error) {
+	return o.s.apply(ctx, id, bundles, (*tx).importing)
+}
+
+// CurrentValues calls yield with the values of a hosted Space that are here whole, by hash and size.
+func (s *Store) CurrentValues(ctx context.Context, id tinycloud.SpaceID, yield func(tinycloud.Hash, int64) error) error {
+	sid, err := s.sid(id)
+	if err != nil {
+		return err
+	}
+	return eachRow(ctx, s.read, func(scan func(...any) error) error {
+		var hash []byte
+		var size int64
+		if err := scan(&hash, &size); err != nil {
+			return err
+		}
+		return yield(tinycloud.Hash(hash), size)
+	}, `SELECT v.hash, v.size FROM vals v LEFT JOIN wants w ON w.sid = v.sid AND w.hash = v.hash
+		WHERE v.sid = ? AND w.hash IS NULL ORDER BY v.hash`, sid)
 }

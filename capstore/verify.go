@@ -84,9 +84,22 @@ func (v *verifier) lengths() error {
 		table, column string
 		n             int
 	}{
-		{"spaces", "host", 32}, {"tokens", "id", 32}, {"mentions", "id", 32}, {"revoked", "target", 32}, {"revoked", "revocation", 32},
-		{"logs", "host", 32}, {"logs", "digest", 32}, {"entries", "digest", 32}, {"epochs", "id", 32}, {"events", "id", 32},
-		{"kv", "epoch", 32}, {"kv", "value", 32}, {"kv", "f_epoch", 32}, {"vals", "hash", 32}, {"wants", "hash", 32}, {"chains", "host", 32},
+		{"spaces", "host", 32},
+		{"tokens", "id", 32},
+		{"mentions", "id", 32},
+		{"revoked", "target", 32},
+		{"revoked", "revocation", 32},
+		{"logs", "host", 32},
+		{"logs", "digest", 32},
+		{"entries", "digest", 32},
+		{"epochs", "id", 32},
+		{"events", "id", 32},
+		{"kv", "epoch", 32},
+		{"kv", "value", 32},
+		{"kv", "f_epoch", 32},
+		{"vals", "hash", 32},
+		{"wants", "hash", 32},
+		{"chains", "host", 32},
 	} {
 		var n int
 		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE length(%s) <> %d", c.table, c.column, c.n)

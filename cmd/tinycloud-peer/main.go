@@ -39,6 +39,8 @@ type cli struct {
 	Status statusCmd `cmd:"" help:"Show what the node is doing."`
 
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
+	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file. The node must be stopped."`
+	Import          importCmd          `cmd:"" help:"Read a Space from a file of export. The node must be stopped."`
 	Verify          verifyCmd          `cmd:"" help:"Hash and judge everything stored again. The node must be stopped."`
 
 	Version versionCmd `cmd:"" help:"Print the version."`
