@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 	"capstore/internal/judge":             {"", "capstore/internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore":                            {"", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
 	"replication":                         {"", "capstore"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore"},
+	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"context"
+	"crypto/ed25519"
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -24,8 +25,12 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if !tok.ValidAt(s.o.Now(), 0) {
 		return Delegated{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Delegation expired or not yet valid")
 	}
+	allowed, err := s.allowed(ctx, tok)
+	if err != nil {
+		return Delegated{}, err
+	}
 	out := Delegated{CID: tok.ID.EventID()}
-	err := s.do(ctx, func(t *tx) error {
+	err = s.do(ctx, func(t *tx) error {
 		out.Activated, out.Skipped = nil, nil
 		c := s.chain(t.ctx, t.conn)
 		c.extra = t.revoked
@@ -40,7 +45,7 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 			return err
 		}
 		for _, id := range tok.Spaces() {
-			hosted, err := t.activate(id, tok)
+			hosted, err := t.activate(id, tok, allowed)
 			if err != nil {
 				return err
 			}
@@ -59,13 +64,44 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	return out, err
 }
 
+// allowed returns the Spaces that a delegation is to create here, all of which this node agrees to host. Only
+// an authorised delegation has others asked about them.
+func (s *Store) allowed(ctx context.Context, tok *Token) ([]tinycloud.SpaceID, error) {
+	host, ok := judge.HostOf(tok.Audience)
+	if !ok {
+		return nil, nil
+	}
+	var out []tinycloud.SpaceID
+	for _, id := range tok.Spaces() {
+		if tok.HostsSpace(id) && !s.Hosted(id) && host == s.hostKey(id) {
+			out = append(out, id)
+		}
+	}
+	if len(out) == 0 || s.o.Allow == nil {
+		return out, nil
+	}
+	if err := s.chain(ctx, s.read).delegated(tok, s.o.Now()); err != nil {
+		return nil, err
+	}
+	for _, id := range out {
+		if err := s.o.Allow(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// hostKey is this node's key of a Space.
+func (s *Store) hostKey(id tinycloud.SpaceID) HostKey {
+	return HostKey(s.o.Keys.SpaceKey(id).Public().(ed25519.PublicKey))
+}
+
 // activate gives a delegation its epoch in a Space, creating the Space when the delegation makes this
-// node a host of it. It reports whether the Space is hosted.
-func (t *tx) activate(id tinycloud.SpaceID, tok *Token) (bool, error) {
+// node a host of it and the Space is one of those allowed. It reports whether the Space is hosted.
+func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.SpaceID) (bool, error) {
 	fresh := false
 	if !t.s.Hosted(id) {
-		host, ok := judge.HostOf(tok.Audience)
-		if !ok || !tok.HostsSpace(id) || host != newSpace(t.s, 0, id, "").host {
+		if !slices.Contains(allowed, id) {
 			return false, nil
 		}
 		if err := t.begin(id); err != nil {
@@ -232,11 +268,11 @@ func (t *tx) mayRevoke(tok, target *Token) error {
 			continue
 		}
 		c := t.s.chain(t.ctx, t.conn)
-		dead, inWindow, err := c.ancestors(p, t.now)
+		a, err := c.ancestors(p, t.now)
 		if err != nil {
 			return err
 		}
-		ok = dead.IsZero() && inWindow && p.ValidAt(t.now, 0) && !t.isRevoked(id)
+		ok = a.revoked.IsZero() && a.inWindow() && p.ValidAt(t.now, 0) && !t.isRevoked(id)
 	}
 	if failed != nil {
 		return failed
@@ -280,19 +316,19 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	if err != nil {
 		return nil, err
 	}
-	now := s.o.Now()
+	now, c := s.o.Now(), s.chain(ctx, s.read)
 	var out []Listed
 	for _, id := range ids {
 		t, err := s.token(ctx, s.read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) {
+		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) || !c.stands(t) {
 			continue
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
 	}
-	return out, nil
+	return out, c.failed
 }
 
 func (f Filter) matches(t *Token, wallet tinycloud.Principal) bool {
@@ -338,13 +374,13 @@ func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, er
 // and names the Space.
 func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud.Hash) ([]Listed, error) {
 	var out []Listed
-	now := s.o.Now()
+	now, c := s.o.Now(), s.chain(ctx, s.read)
 	for range judge.MaxChain {
 		t, err := s.token(ctx, s.read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) {
+		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(t) {
 			break
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
@@ -353,5 +389,5 @@ func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud
 		}
 		id = t.Proofs[0]
 	}
-	return out, nil
+	return out, c.failed
 }

@@ -75,9 +75,7 @@ func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
 
 // want notes a current value that is not here.
 func (t *tx) want(sp *space, hash tinycloud.Hash) error {
-	var one int
-	ok, err := t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
-	if err != nil || ok {
+	if held, err := t.holds(sp, hash); held || err != nil {
 		return err
 	}
 	t.touch(sp).Wants++
@@ -85,43 +83,43 @@ func (t *tx) want(sp *space, hash tinycloud.Hash) error {
 }
 
 // apply folds one valid operation. many says that its event stands in other epochs too, so that it may
-// count at another place.
-func (t *tx) apply(sp *space, n *node, p placedOp, many bool) error {
+// count at another place. It reports whether the operation counts: a delete of nothing is void.
+func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err error) {
 	if !p.op.Delete {
 		if many {
-			return t.refold(sp, p.op.Key)
+			return true, t.refold(sp, p.op.Key)
 		}
 		k, err := t.keyRow(sp, p.op.Key)
 		if err != nil || (k.written && k.at.Compare(p.at) >= 0) {
-			return err
+			return true, err
 		}
 		old := k
 		k.written, k.at, k.value, k.meta = true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
 		k.settle()
-		return t.saveKey(sp, p.op.Key, old, k)
+		return true, t.saveKey(sp, p.op.Key, old, k)
 	}
 	floor, named, err := t.deleted(sp, n, p)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if floor == nil {
-		return t.exec("UPDATE ops SET valid = 0 WHERE eid = ? AND idx = ? AND n = ?", n.eid, int64(p.at.Index), p.n)
+		return false, t.exec("UPDATE ops SET valid = 0 WHERE eid = ? AND idx = ? AND n = ?", n.eid, int64(p.at.Index), p.n)
 	}
 	var places int
 	if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, named[:]); err != nil {
-		return err
+		return false, err
 	}
 	if many || places > 1 {
-		return t.refold(sp, p.op.Key)
+		return true, t.refold(sp, p.op.Key)
 	}
 	k, err := t.keyRow(sp, p.op.Key)
 	if err != nil || (k.floored && k.floor.Compare(*floor) >= 0) {
-		return err
+		return true, err
 	}
 	old := k
 	k.floored, k.floor = true, *floor
 	k.settle()
-	return t.saveKey(sp, p.op.Key, old, k)
+	return true, t.saveKey(sp, p.op.Key, old, k)
 }
 
 // deleted returns the place and the event of the write that a delete removes; nil when it names none

@@ -19,7 +19,14 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
 		return err
 	}
-	return t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	var size int64
+	if here, err := t.one([]any{&size}, "SELECT size FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil || !here {
+		return err
+	}
+	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		return err
+	}
+	return t.grow(sp, -size)
 }
 
 // sweep frees all values that no key of a Space holds. Those of a Space that is imported and not hosted
@@ -32,5 +39,8 @@ func (t *tx) sweep(sp *space) error {
 	if err := t.exec("DELETE FROM wants"+unheld, sp.sid, sp.sid); err != nil {
 		return err
 	}
-	return t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid)
+	if err := t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid); err != nil {
+		return err
+	}
+	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
 }

@@ -331,7 +331,7 @@ func (t *tx) saveToken(tok *Token) error {
 			return err
 		}
 	}
-	return nil
+	return saveParties(tok, t.exec)
 }
 
 // enforce records the revocations of a Space's facts that have an effect.
@@ -368,6 +368,7 @@ func (t *tx) isRevoked(id tinycloud.Hash) bool {
 // judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
 func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 	times := []time.Time{at(p.Entry.At)}
+	before := 0 // operations
 	for i := range p.events {
 		e := &p.events[i]
 		reason := t.verdict(sp, n, i, e, times)
@@ -378,9 +379,10 @@ func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 			return err
 		}
 		sp.events++
-		if err := t.fold(sp, n, i, e, valid, p); err != nil {
+		if err := t.fold(sp, n, i, e, valid, before, p); err != nil {
 			return err
 		}
+		before += len(e.ops)
 	}
 	return nil
 }
@@ -403,8 +405,9 @@ func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) str
 	return ""
 }
 
-// fold stores the operations of an event and applies the valid ones.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) error {
+// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
+// before.
+func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
 	many := false
 	if len(e.ops) > 0 && !p.local {
 		var others int
@@ -413,6 +416,7 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 		}
 		many = others > 0
 	}
+	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
 	for k, op := range e.ops {
 		err := t.exec("INSERT INTO ops (eid, idx, n, sid, key, removes, bytes, valid) VALUES (?,?,?,?,?,?,?,?)",
 			n.eid, i, k, sp.sid, op.Key, op.Delete, e.raw[k], valid)
@@ -423,16 +427,27 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 			return err
 		}
 		if valid {
-			err = t.apply(sp, n, placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}, many)
+			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+			if err := t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
+				return err
+			}
 		}
-		if err == nil && !op.Delete && !p.local && p.values[op.Value] != nil {
-			err = t.release(sp, op.Value) // it came along and may be past
-		}
-		if err != nil {
-			return err
+		if !op.Delete && !p.local && p.values[op.Value] != nil {
+			if err := t.release(sp, op.Value); err != nil { // it came along and may be past
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// foldOp applies a valid operation and announces it.
+func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, twice bool, p *parsed) error {
+	counts, err := t.apply(sp, n, o, many)
+	if err != nil || !counts {
+		return err
+	}
+	return t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
 }
 
 // keep stores a small value that came with its operation.
@@ -442,13 +457,6 @@ func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
 		return nil
 	}
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
-}
-
-func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
-	if inline == nil && size == 0 {
-		inline = []byte{}
-	}
-	return t.exec("INSERT OR IGNORE INTO vals (sid, hash, size, inline) VALUES (?,?,?,?)", sp.sid, hash[:], size, inline)
 }
 
 func encodeMeta(m map[string]string) []byte {

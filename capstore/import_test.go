@@ -262,7 +262,7 @@ func TestImportRefuses(t *testing.T) {
 // whole verifies a store.
 func (s *testStore) whole() {
 	s.t.Helper()
-	err := s.Verify(s.t.Context(), capstore.VerifyOptions{}, func(d capstore.Damage) { s.t.Errorf("%s: %+v", s.name, d) })
+	err := s.VerifyStored(s.t.Context(), capstore.VerifyOptions{}, func(d capstore.Damage) { s.t.Errorf("%s: %+v", s.name, d) })
 	if err != nil {
 		s.t.Error(err)
 	}

@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
 // Op is a write or a delete that an invocation asks for.
@@ -105,7 +105,6 @@ type plan struct {
 
 // plan judges preconditions and quota.
 func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
-	var grown int64
 	for _, op := range ops {
 		k, err := t.keyRow(sp, op.Key)
 		if err != nil {
@@ -122,7 +121,6 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			p.ops, p.hashes = append(p.ops, d), append(p.hashes, hash)
 			continue
 		}
-		grown += op.Size
 		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
 		p.hashes = append(p.hashes, op.Value)
 		if op.Inline != nil {
@@ -131,7 +129,7 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			p.large = append(p.large, op)
 		}
 	}
-	return p, t.fits(sp, grown)
+	return p, t.fits(sp, ops)
 }
 
 // carryOut mints the epoch of a plan, after those of the delegations it rests on.
@@ -169,28 +167,6 @@ func (p *Precondition) holds(k keyState) bool {
 		return k.live && k.value == *p.Match
 	}
 	return true
-}
-
-// fits refuses a write beyond the Space's quota, with the texts that clients parse.
-func (t *tx) fits(sp *space, grown int64) error {
-	if t.s.o.Limit == nil || grown == 0 {
-		return nil
-	}
-	limit, limited := t.s.o.Limit(sp.id)
-	if !limited {
-		return nil
-	}
-	var used int64
-	if _, err := t.one([]any{&used}, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
-	switch {
-	case used >= limit:
-		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, limit)
-	case grown > limit-used:
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, limit)
-	}
-	return nil
 }
 
 // Record is the current value of a key.
@@ -316,8 +292,8 @@ func prefixEnd(prefix string) (string, bool) {
 	return "", false
 }
 
-// Covers reports whether an invocation's signer holds an ability on a key: as owner of the Space, or by
-// one of the proofs the invocation cites.
+// Covers reports whether an admitted invocation's signer holds an ability on a key, under the caveats
+// that the invocation itself repeats: as owner of the Space, or by one of the proofs it cites.
 func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, ability, key string) bool {
 	if space.Owner() == t.Signer {
 		return true
@@ -326,26 +302,20 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 	if !ok {
 		return false
 	}
-	for _, id := range t.Proofs {
-		p, err := s.token(ctx, s.read, id)
-		if err != nil || p == nil {
+	c := s.chain(ctx, s.read)
+	parents, err := c.parents(t)
+	if err != nil {
+		return false
+	}
+	for _, asked := range t.Caps {
+		path, _ := asked.Resource.Path()
+		if asked.Ability != ability || asked.Resource.Space() != space || !strings.HasPrefix(key, path) {
 			continue
 		}
-		for _, held := range p.Caps {
-			if judge.Covers(held.Ability, ability) && resource.Extends(held.Resource) {
-				return true
-			}
+		wanted := Capability{Resource: resource, Ability: ability, Caveats: asked.Caveats}
+		if ok, _ := c.granted(wanted, parents); ok && c.failed == nil {
+			return true
 		}
 	}
 	return false
-}
-
-// Usage returns the bytes of the values a Space holds here.
-func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
-	sid, err := s.sid(space)
-	if err != nil {
-		return 0, err
-	}
-	err = s.read.QueryRowContext(ctx, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sid).Scan(&n)
-	return n, dbErr(err)
 }

@@ -50,7 +50,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		return Status{}, err
 	}
 	err = s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM epochs WHERE sid = ?1 AND valid = 0), (SELECT count(*) FROM wants WHERE sid = ?1 AND due < 4611686018427387904),
-		(SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?1)`, sp.sid).Scan(&st.Void, &st.Wants, &st.Bytes)
+		(SELECT bytes FROM spaces WHERE sid = ?1)`, sp.sid).Scan(&st.Void, &st.Wants, &st.Bytes)
 	if err != nil {
 		return Status{}, dbErr(err)
 	}

@@ -44,8 +44,13 @@ type Options struct {
 	Keys        Keys          // required
 	Blocks      Blocks        // nil: every value is inline
 	MaxLifetime time.Duration // of an invocation from now; 0 means 300 s
-	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits.
+	MaxTickets  int           // of a Space within the life of the oldest; 0 means 10,000
+	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
+	// writer's goroutine: it must not block.
 	Limit func(tinycloud.SpaceID) (int64, bool)
+	// Allow is asked, outside of any transaction, before an authorised delegation creates a Space here; an
+	// error refuses the delegation. Nil: all are allowed.
+	Allow func(context.Context, tinycloud.SpaceID) error
 	Now   func() time.Time // nil means time.Now
 	// Committed is told what became durable, on the writer's goroutine: it must not block or call back.
 	Committed func(Commit)
@@ -60,6 +65,11 @@ type Commit struct {
 	Revoked []HostKey // hosts whose delegation was revoked
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
+
+	Writes    []Change // what became valid, in order; of very many the first
+	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
+	Ended     int      // delegations that the transaction revoked, in whatever Space
+	More      bool     // commits of other Spaces in the same transaction follow
 }
 
 // Store is a node's capability database. It is safe for concurrent use.
@@ -83,6 +93,7 @@ type Store struct {
 	byHost   map[HostKey]tinycloud.SpaceID
 	spaces   map[tinycloud.SpaceID]*space // loaded ones
 	revoked  map[tinycloud.Hash]tinycloud.Hash
+	quotas   map[tinycloud.SpaceID]int64
 }
 
 //go:embed migrations/sqlite/*.sql
@@ -95,6 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
 		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
+		quotas: map[tinycloud.SpaceID]int64{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -104,6 +116,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.MaxLifetime == 0 {
 		s.o.MaxLifetime = 300 * time.Second
+	}
+	if s.o.MaxTickets == 0 {
+		s.o.MaxTickets = maxTickets
 	}
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
 	if err := s.open(ctx); err != nil {
@@ -161,7 +176,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithGoMigrations(fillParties()), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return err
 	}
@@ -222,6 +237,9 @@ func (s *Store) preload(ctx context.Context) error {
 		return nil
 	}, "SELECT target, revocation FROM revoked")
 	if err != nil {
+		return err
+	}
+	if err := s.loadQuotas(ctx); err != nil {
 		return err
 	}
 	return s.loadReplays(ctx)

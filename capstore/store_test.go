@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,18 +50,36 @@ type testStore struct {
 	clock *clock
 	path  string
 	stop  func()
+
+	mu      sync.Mutex
+	commits []capstore.Commit // guarded by mu
+}
+
+// written returns what the store told of changes, in order.
+func (s *testStore) written() (out []capstore.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.commits {
+		out = append(out, c.Writes...)
+	}
+	return out
 }
 
 func open(t *testing.T, name string, c *clock, path string) *testStore {
 	t.Helper()
-	s, err := capstore.Open(t.Context(), capstore.Options{Database: path, Keys: keys(name), Now: c.now})
+	ts := &testStore{t: t, name: keys(name), clock: c, path: path}
+	s, err := capstore.Open(t.Context(), capstore.Options{Database: path, Keys: keys(name), Now: c.now, Committed: func(c capstore.Commit) {
+		ts.mu.Lock()
+		defer ts.mu.Unlock()
+		ts.commits = append(ts.commits, c)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	ts := &testStore{Store: s, t: t, name: keys(name), clock: c, path: path}
+	ts.Store = s
 	stopped := false
 	ts.stop = func() {
 		if stopped {

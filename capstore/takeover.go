@@ -328,6 +328,7 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 
 // promote makes an imported Space a hosted one.
 func (t *tx) promote(sp *space) {
+	t.touch(sp)
 	sp.state = StateHosted
 	t.promoted = append(t.promoted, sp)
 	t.s.mu.Lock()

@@ -20,7 +20,7 @@ type Damage struct {
 	Which string
 }
 
-// VerifyOptions say how to verify.
+// VerifyOptions say how [Store.VerifyStored] verifies.
 type VerifyOptions struct {
 	// Large verifies a value of the block store: its bytes have the hash, and it has the size. nil: they
 	// are not looked at.
@@ -29,9 +29,9 @@ type VerifyOptions struct {
 	Checked func(bytes int64)
 }
 
-// Verify hashes and judges everything stored again and calls damaged for each thing that is wrong. It
+// VerifyStored hashes and judges everything stored again and calls damaged for each thing that is wrong. It
 // reports an error only when it cannot go on. The node must not be serving.
-func (s *Store) Verify(ctx context.Context, o VerifyOptions, damaged func(Damage)) error {
+func (s *Store) VerifyStored(ctx context.Context, o VerifyOptions, damaged func(Damage)) error {
 	if o.Checked == nil {
 		o.Checked = func(int64) {}
 	}
@@ -146,13 +146,23 @@ func (v *verifier) space(id tinycloud.SpaceID, sid int64) error {
 	before := v.n
 	v.id, v.sid = id, sid
 	defer func() { v.id = tinycloud.SpaceID{} }()
-	if err := errors.Join(v.epochs(), v.entries(), v.values()); err != nil {
+	if err := errors.Join(v.epochs(), v.entries(), v.values(), v.usage()); err != nil {
 		return err
 	}
 	if v.n > before {
 		return nil
 	}
 	return v.replay()
+}
+
+// usage checks the count of the Space's bytes.
+func (v *verifier) usage() error {
+	var counted, held int64
+	err := v.s.read.QueryRowContext(v.ctx, "SELECT bytes, (SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) FROM spaces WHERE sid = ?", v.sid).Scan(&counted, &held)
+	if err == nil && counted != held {
+		v.tell("count of bytes that is wrong", "%d, should be %d", counted, held)
+	}
+	return dbErr(err)
 }
 
 // epochs checks the bytes of epochs, events and operations.

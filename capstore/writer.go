@@ -37,6 +37,7 @@ type tx struct {
 	// promoted are Spaces that were only imported before.
 	promoted []*space
 	revoked  map[tinycloud.Hash]tinycloud.Hash
+	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
 }
 
 // Run writes until the context ends, then finishes the jobs it accepted.
@@ -103,7 +104,10 @@ func (s *Store) group(conn *sql.Conn, stmts map[string]*sql.Stmt, first *job) {
 // transact runs jobs in one transaction. It reports false when they have to be tried one by one.
 func (s *Store) transact(conn *sql.Conn, stmts map[string]*sql.Stmt, jobs []*job) bool {
 	ctx := context.Background()
-	t := &tx{ctx: ctx, s: s, conn: conn, stmts: stmts, now: s.o.Now(), dirty: map[*space]*Commit{}, revoked: map[tinycloud.Hash]tinycloud.Hash{}}
+	t := &tx{
+		ctx: ctx, s: s, conn: conn, stmts: stmts, now: s.o.Now(), dirty: map[*space]*Commit{},
+		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
+	}
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		finish(jobs, nil, dbErr(err))
 		return true
@@ -177,6 +181,13 @@ func (t *tx) publish() {
 	for target, r := range t.revoked {
 		s.revoked[target] = r
 	}
+	for id, bytes := range t.quotas {
+		if bytes == nil {
+			delete(s.quotas, id)
+		} else {
+			s.quotas[id] = *bytes
+		}
+	}
 	for id := range s.spaces {
 		if len(s.spaces) <= maxLoad {
 			break
@@ -187,8 +198,10 @@ func (t *tx) publish() {
 	if s.o.Committed == nil {
 		return
 	}
-	for _, sp := range t.order {
-		s.o.Committed(*t.dirty[sp])
+	for i, sp := range t.order {
+		c := t.dirty[sp]
+		c.Ended, c.More = len(t.revoked), i < len(t.order)-1
+		s.o.Committed(*c)
 	}
 }
 

@@ -37,6 +37,8 @@ type cli struct {
 	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
 	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
 	Status statusCmd `cmd:"" help:"Show what the node is doing."`
+	Quota  quotaCmd  `cmd:"" help:"Show or set how much a Space may hold."`
+	Usage  usageCmd  `cmd:"" help:"List how much the Spaces hold."`
 
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
 	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file. The node must be stopped."`

@@ -25,10 +25,12 @@ type group struct {
 	ctx   context.Context
 	nodes *cluster.Cluster
 	owner *cluster.Owner
+
+	binary string // runs this test's program as a node
 }
 
-// startGroup runs peers as processes that host one Space and replicate it.
-func startGroup(t *testing.T, peers int) *group {
+// startGroup runs peers as processes that host one Space, named default if not otherwise, and replicate it.
+func startGroup(t *testing.T, peers int, name ...string) *group {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -39,7 +41,10 @@ func startGroup(t *testing.T, peers int) *group {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("not in time"))
-	g := &group{T: t, ctx: ctx, nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}), owner: cluster.NewOwner("default")}
+	g := &group{
+		T: t, ctx: ctx, owner: cluster.NewOwner(append(name, "default")[0]), binary: binary,
+		nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}),
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, p := range g.nodes.Peers() {

@@ -33,14 +33,17 @@ type Owner struct {
 	http    *http.Client
 }
 
-// NewOwner makes a wallet, a Space and a session.
+// NewOwner makes a wallet, a Space of the given name and a session.
 func NewOwner(name string) *Owner {
 	o := &Owner{Wallet: captest.RandomWallet(), session: captest.RandomSession()}
 	o.Space = o.Wallet.Space(name)
 	o.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	o.header = o.Wallet.SignDelegation(captest.DelegationOptions{
 		Audience: o.session.URI(), Expires: time.Now().Add(24 * time.Hour),
-		Caps: captest.Caps{o.Space.String() + "/kv": {abilityGet, abilityPut, abilityDel, "tinycloud.kv/list", "tinycloud.kv/metadata"}},
+		Caps: captest.Caps{
+			o.Space.String() + "/kv":    {abilityGet, abilityPut, abilityDel, "tinycloud.kv/list", "tinycloud.kv/metadata"},
+			o.Space.String() + "/hooks": {"tinycloud.hooks/subscribe"},
+		},
 	})
 	return o
 }
@@ -115,35 +118,59 @@ func (o *Owner) RevokeHost(ctx context.Context, p *Peer, hostHeader string) erro
 }
 
 func (o *Owner) invoke(ctx context.Context, p *Peer, ability, key string, body []byte) ([]byte, error) {
-	token := o.session.Invoke(captest.TokenOptions{
-		Caps:   captest.Caps{o.Space.String() + "/kv/" + key: {ability}},
-		Proofs: []tinycloud.Hash{captest.ID(o.header)},
-	})
-	return o.send(ctx, p, "/invoke", token, body)
+	return o.send(ctx, p, "/invoke", o.Token("kv/"+key, ability), body)
+}
+
+// Token signs an invocation of pairs of a path below the Space and an ability.
+func (o *Owner) Token(pairs ...string) string {
+	caps := captest.Caps{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		uri := o.Space.String() + "/" + pairs[i]
+		caps[uri] = append(caps[uri], pairs[i+1])
+	}
+	return o.session.Invoke(captest.TokenOptions{Caps: caps, Proofs: []tinycloud.Hash{captest.ID(o.header)}})
+}
+
+// Answer is a whole HTTP response.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Call sends a request to a peer and returns whatever it answers. A token of "" is left out.
+func (o *Owner) Call(ctx context.Context, p *Peer, method, path, token string, header map[string]string, body io.Reader) (Answer, error) {
+	r, err := http.NewRequestWithContext(ctx, method, p.URL+path, body)
+	if err != nil {
+		return Answer{}, err
+	}
+	if token != "" {
+		r.Header.Set("Authorization", token)
+	}
+	for name, value := range header {
+		r.Header.Set(name, value)
+	}
+	resp, err := o.http.Do(r)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return Answer{resp.StatusCode, resp.Header, string(b)}, err
 }
 
 func (o *Owner) send(ctx context.Context, p *Peer, path, token string, body []byte) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
+	a, err := o.Call(ctx, p, http.MethodPost, path, token, nil, bytes.NewReader(body))
+	if err == nil && a.Status != http.StatusOK {
+		err = refused(p, path, a.Status, a.Body)
 	}
-	r.Header.Set("Authorization", token)
-	resp, err := o.http.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = refused(p, path, resp.StatusCode, answer)
-	}
-	return answer, err
+	return []byte(a.Body), err
 }
 
 // ErrRefused says that a peer answered, and not with 200.
 var ErrRefused = errors.New("refused")
 
-func refused(p *Peer, path string, status int, answer []byte) error {
+func refused(p *Peer, path string, status int, answer string) error {
 	class := ErrRefused
 	switch status {
 	case http.StatusNotFound:

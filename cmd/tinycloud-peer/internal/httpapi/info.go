@@ -18,7 +18,8 @@ func (a *API) describe() []byte {
 		Features []string `json:"features"`
 		NodeID   string   `json:"nodeId"`
 		InTEE    bool     `json:"inTEE"`
-	}{protocolVersion, a.o.Version, a.o.Features, a.o.NodeID, false})
+		QuotaURL string   `json:"quota_url,omitempty"`
+	}{protocolVersion, a.o.Version, a.o.Features, a.o.NodeID, false, a.o.QuotaURL})
 	if err != nil {
 		panic("httpapi: " + err.Error()) // strings always encode
 	}

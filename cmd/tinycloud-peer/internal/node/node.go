@@ -20,7 +20,9 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
@@ -42,7 +44,10 @@ type Node struct {
 	blocks *blockstore.Store
 	front  *p2p.Front
 	spaces *spaces
+	hooks  *hooks.Hooks
 	api    *httpapi.API
+	quota  *policy.Quota     // nil without quota_url
+	allow  *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
 	public   net.Listener
@@ -68,6 +73,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.loadKeys(); err != nil {
 		return nil, err
 	}
+	n.openPolicies()
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -75,9 +81,10 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, HostDID: n.hostDID,
+		Store: n.store, Stage: n.stage, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
+		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
 		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
 		Log: n.log.With("part", "http"),
 	})
@@ -88,12 +95,6 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 // unserved names settings that promise a restriction this build would not keep.
 func unserved(cfg config.Config) error {
 	var errs []error
-	if cfg.Spaces.Allowlist != "" {
-		errs = append(errs, errors.New("spaces.allowlist: not served by this build, and without it anyone may host here"))
-	}
-	if cfg.QuotaURL != "" {
-		errs = append(errs, errors.New("quota_url: not served by this build, set storage.limit"))
-	}
 	if cfg.P2P.Isolated {
 		errs = append(errs, errors.New("p2p.isolated: not served by this build: Spaces would share a connection"))
 	}
@@ -127,11 +128,15 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Limit: n.limit, Committed: n.spaces.committed, Log: n.log.With("part", "database"),
+		Limit: n.limit, Allow: n.allowed, Committed: n.committed, Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
 	}
+	n.hooks = hooks.New(hooks.Options{
+		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
+	})
 	n.blocks, err = blockstore.Open(blockstore.Options{
 		Dir: n.cfg.Storage.Blocks.Path, Staging: blockstore.Staging(n.cfg.Storage.Staging),
 		Inline: n.inline, Log: n.log.With("part", "blocks"),
@@ -139,14 +144,10 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	return err
 }
 
-// limit is how many bytes a Space may hold; a Space named public is readable by anyone and has a limit of
-// its own.
-func (n *Node) limit(space tinycloud.SpaceID) (int64, bool) {
-	limit := n.cfg.Storage.Limit
-	if space.Name() == "public" {
-		limit = n.cfg.PublicSpaces.Limit
-	}
-	return limit.Int64(), limit > 0
+// committed tells of a commit. It runs on the database's writer and does not block.
+func (n *Node) committed(c capstore.Commit) {
+	n.spaces.committed(c)
+	n.hooks.Committed(c)
 }
 
 func (n *Node) openFront() (err error) {
@@ -202,6 +203,7 @@ func (n *Node) register() {
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
+	n.registry.MustRegister(n.hooks.Collectors()...)
 }
 
 // URL is where the HTTP API is, with the port that was bound.
@@ -255,6 +257,7 @@ func (n *Node) serve(ctx context.Context) error {
 	if n.admin != nil {
 		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.log) })
 	}
+	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error {
 		if err := n.blocks.Repair(ctx); err != nil && ctx.Err() == nil {
@@ -301,6 +304,7 @@ func (n *Node) close() error {
 	if n.front != nil {
 		errs = append(errs, n.front.Close())
 	}
+	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
 	}

@@ -327,8 +327,6 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		"TINYCLOUD_STORAGE_BLOCKS_PATH=" + file:               "storage.blocks.path",
 		"TINYCLOUD_STORAGE_DATABASE=" + file + "/caps.db":     "storage.database",
 		"TINYCLOUD_STORAGE_DATABASE=mysql://a:b@h/d":          "storage.database",
-		"TINYCLOUD_SPACES_ALLOWLIST=http://localhost:1":       "spaces.allowlist",
-		"TINYCLOUD_QUOTA_URL=http://localhost:1":              "quota_url",
 	} {
 		_, err := node.New(t.Context(), settings(t, variable), node.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {

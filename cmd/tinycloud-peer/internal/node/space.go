@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -230,6 +231,14 @@ func (s *spaces) wake(id peer.ID) bool {
 	}
 	space, ok := s.n.store.SpaceOf(capstore.HostKey(key))
 	return ok && s.ask(space)
+}
+
+// fetch brings a value of a Space here that another host has.
+func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinycloud.Hash) error {
+	if a := s.get(space); a != nil {
+		return a.replica.Fetch(ctx, capstore.Want{Hash: value})
+	}
+	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)
 }
 
 // joined begins, or goes on, with the addresses a Space is to be joined through.

@@ -16,7 +16,7 @@ import (
 func Verify(ctx context.Context, d *node.Data, log io.Writer, damaged func(capstore.Damage)) error {
 	bar := progress.New(log, "verify", "items", 0)
 	defer bar.Done()
-	return d.Store.Verify(ctx, capstore.VerifyOptions{
+	return d.Store.VerifyStored(ctx, capstore.VerifyOptions{
 		Large: func(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64) error {
 			n, err := d.Blocks.Size(ctx, space, hash)
 			if err == nil && n != size {

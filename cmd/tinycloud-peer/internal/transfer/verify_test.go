@@ -88,6 +88,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		{"heads", "UPDATE spaces SET heads = x''", "heads that are others"},
 		{"value", "UPDATE vals SET inline = x'00' WHERE inline IS NOT NULL", "value whose bytes are others"},
 		{"value lost", "DELETE FROM vals WHERE inline IS NOT NULL", "current value that is lost"},
+		{"count of bytes", "UPDATE spaces SET bytes = bytes + 1", "count of bytes that is wrong"},
 		{"value size", "UPDATE vals SET size = size + 1 WHERE inline IS NULL", "value whose file is lost or holds other bytes"},
 		{"token", set("tokens", "bytes", "1"), "token whose bytes are others"},
 		{"token kind", "UPDATE tokens SET kind = 3", "token that proves nothing"},
