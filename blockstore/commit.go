@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -47,6 +48,10 @@ func (s *Store) present(ctx context.Context, space tinycloud.SpaceID, hash tinyc
 		}
 	} else if _, err := s.scan(ctx, space, hash); err != nil {
 		return false, nil
+	}
+	// A collection leaves alone what was put a short while ago, until its row is there.
+	if err := os.Chtimes(path, time.Time{}, time.Now()); err != nil {
+		return false, s.fault(err)
 	}
 	// Its writer may have been killed between the rename and the fsync of the directory.
 	if err := s.o.FS.SyncDir(filepath.Dir(path)); err != nil {

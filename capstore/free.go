@@ -1,6 +1,11 @@
 package capstore
 
 import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
@@ -43,4 +48,90 @@ func (t *tx) sweep(sp *space) error {
 		return err
 	}
 	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
+}
+
+// Freed is what a collection gave back.
+type Freed struct {
+	Values int64
+	Bytes  int64
+}
+
+// Sweep frees the values of a Space that no key holds. It finds some only after a crash of an older
+// version, or of what brought them.
+func (s *Store) Sweep(ctx context.Context, id tinycloud.SpaceID) (freed Freed, err error) {
+	err = s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		count := func() (f Freed, err error) {
+			_, err = t.one([]any{&f.Values, &f.Bytes}, "SELECT count(*), coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid)
+			return f, err
+		}
+		before, err := count()
+		if err != nil {
+			return err
+		}
+		if err := t.sweep(sp); err != nil {
+			return err
+		}
+		after, err := count()
+		freed = Freed{before.Values - after.Values, before.Bytes - after.Bytes}
+		return err
+	})
+	return freed, err
+}
+
+// Known reports whether the database knows a Space, hosted or only imported.
+func (s *Store) Known(id tinycloud.SpaceID) bool { return s.Hosted(id) || s.importedID(id) != 0 }
+
+// Held reports whether a Space holds a value, here or in the block store.
+func (s *Store) Held(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash) (bool, error) {
+	s.mu.RLock()
+	sid := max(s.ids[id], s.imported[id])
+	s.mu.RUnlock()
+	var n int
+	err := s.read.QueryRowContext(ctx, "SELECT count(*) FROM vals WHERE sid = ? AND hash = ?", sid, hash[:]).Scan(&n)
+	return n > 0, dbErr(err)
+}
+
+// Compact rewrites the database without the room of what was deleted. It takes as much room again while it
+// runs.
+func (s *Store) Compact(ctx context.Context) error {
+	return s.maintain(ctx, "VACUUM")
+}
+
+// Snapshot writes a copy of the database as it is now to a file that is not there yet, while the store is in
+// use. In the copy, Spaces that have met other hosts wait for the history of one of them: what this host
+// signed later must come back before it signs anything else (design, "Host log").
+func (s *Store) Snapshot(ctx context.Context, path string) error {
+	if err := s.maintain(ctx, "VACUUM INTO ?", path); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)")
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", StateJoining, StateSynced)
+	if err == nil {
+		_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", StateJoining, StateHosted)
+	}
+	return errors.Join(dbErr(err), db.Close())
+}
+
+// maintain runs a statement that may not stand in a transaction, on a connection of its own.
+func (s *Store) maintain(ctx context.Context, query string, args ...any) error {
+	if s.o.Database == InMemory {
+		return fmt.Errorf("a database in memory: %w", tinycloud.ErrUnsupported)
+	}
+	db, err := sql.Open("sqlite", "file:"+s.o.Database+"?_pragma=busy_timeout(60000)")
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	_, err = db.ExecContext(ctx, query, args...)
+	if err == nil {
+		_, err = db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	return errors.Join(dbErr(err), db.Close())
 }
