@@ -113,6 +113,9 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 	if err != nil {
 		return false, err
 	}
+	if sp.state == stateRestored {
+		return false, errRestored()
+	}
 	if err := t.ensure(sp, tok.ID, 0); err != nil {
 		return false, err
 	}
@@ -238,16 +241,23 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 		return err
 	}
 	if host, ok := judge.HostOf(target.Audience); ok && target.HostsSpace(id) {
-		if sp.state == StateJoining {
+		if sp.waits() {
 			return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; its hosts cannot be revoked yet")
 		}
 		c := t.touch(sp)
 		c.Revoked = append(c.Revoked, host)
 	}
+	if sp.state == stateRestored {
+		return errRestored()
+	}
 	if err := t.ensure(sp, target.ID, 0); err != nil {
 		return err
 	}
 	return t.ensure(sp, tok.ID, 0)
+}
+
+func errRestored() error {
+	return tinycloud.Refuse(tinycloud.ErrUnavailable, "The host was restored and waits for the space's later history")
 }
 
 // mayRevoke checks the right to revoke: the rule that peers judge by, and that a proof it rests on is

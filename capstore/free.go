@@ -112,9 +112,9 @@ func (s *Store) Snapshot(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", StateJoining, StateSynced)
+	_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateSynced)
 	if err == nil {
-		_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", StateJoining, StateHosted)
+		_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateHosted)
 	}
 	return errors.Join(dbErr(err), db.Close())
 }

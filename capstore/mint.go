@@ -115,6 +115,9 @@ func (t *tx) date(sp *space, p *parsed, x *next) error {
 
 // admitted reports whether this node's own host delegation lets it extend a Space now.
 func (t *tx) admitted(sp *space) error {
+	if sp.state == stateRestored {
+		return errRestored()
+	}
 	x, err := t.upcoming(sp)
 	if err != nil {
 		return err

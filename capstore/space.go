@@ -98,7 +98,13 @@ const (
 	StateHosted  = "hosted"  // no other host was ever asked for
 	StateJoining = "joining" // waits for the history of the others
 	StateSynced  = "synced"
+	// stateRestored is joining for a host that was there before: it signs nothing until it has its own
+	// later entries back.
+	stateRestored = "restored"
 )
+
+// waits reports whether a Space waits for the history of its other hosts.
+func (sp *space) waits() bool { return sp.state == StateJoining || sp.state == stateRestored }
 
 const rememberedNodes = 4096
 

@@ -41,6 +41,9 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 			return err
 		}
 		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events}
+		if sp.waits() {
+			st.State = StateJoining
+		}
 		for _, h := range sp.heads {
 			st.Heads = append(st.Heads, h.id)
 		}
