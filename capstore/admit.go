@@ -28,17 +28,23 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 // Verify is the part of [Store.Admit] that does not look at authority: window, signature, lifetime and
 // replay. It changes nothing.
 func (s *Store) Verify(ctx context.Context, t *Token) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
 	if err := s.genuine(t); err != nil {
 		return err
 	}
 	if s.seen.used(t.ID, s.o.Now().Unix()) {
 		return errReplayed()
 	}
-	return s.unused(ctx, s.read, t, t.Spaces())
+	return s.unused(ctx, s.db.Read, t, t.Spaces())
 }
 
 // AdmitReusable decides as [Store.Admit] does, but for an invocation that may be used more than once.
 func (s *Store) AdmitReusable(ctx context.Context, t *Token) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
 	if err := s.genuine(t); err != nil {
 		return err
 	}
@@ -62,7 +68,7 @@ func (s *Store) genuine(t *Token) error {
 
 // entitled checks the authority of an invocation and that every Space it names is hosted.
 func (s *Store) entitled(ctx context.Context, t *Token) error {
-	if err := s.Authorise(ctx, t); err != nil {
+	if err := s.chain(ctx, s.db.Read).authorise(t, s.o.Now()); err != nil {
 		return err
 	}
 	for _, id := range t.Spaces() {
@@ -74,18 +80,18 @@ func (s *Store) entitled(ctx context.Context, t *Token) error {
 }
 
 // unused refuses a token that stands in the history of one of its Spaces.
-func (s *Store) unused(ctx context.Context, q rowQuerier, t *Token, spaces []tinycloud.SpaceID) error {
+func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycloud.SpaceID) error {
 	if !mutates(t) {
 		return nil
 	}
 	for _, id := range spaces {
-		sid, err := s.sid(id)
-		if err != nil {
+		sid := s.number(id)
+		if sid == 0 {
 			continue // not hosted: nothing can stand in its history
 		}
 		var n int
-		if err := q.QueryRowContext(ctx, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]).Scan(&n); err != nil {
-			return dbErr(err)
+		if _, err := q.One(ctx, []any{&n}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]); err != nil {
+			return err
 		}
 		if n > 0 {
 			return errReplayed()
@@ -107,7 +113,10 @@ func mutates(t *Token) bool {
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
 // the caller's to check.
 func (s *Store) Authorise(ctx context.Context, t *Token) error {
-	return s.chain(ctx, s.read).authorise(t, s.o.Now())
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	return s.chain(ctx, s.db.Read).authorise(t, s.o.Now())
 }
 
 // chain reads delegations for strict checks, as the reference makes them: every cited proof has to
@@ -115,13 +124,13 @@ func (s *Store) Authorise(ctx context.Context, t *Token) error {
 type chain struct {
 	s     *Store
 	ctx   context.Context
-	q     rowQuerier
+	q     querier
 	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
 
 	failed error // why a delegation could not be read
 }
 
-func (s *Store) chain(ctx context.Context, q rowQuerier) *chain {
+func (s *Store) chain(ctx context.Context, q querier) *chain {
 	return &chain{s: s, ctx: ctx, q: q}
 }
 

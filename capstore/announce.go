@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -85,7 +86,7 @@ func (t *tx) announceNew(sp *space, n *node, e *event, p placedOp, c Change, man
 
 // mark notes that an operation is not announced as its epoch and verdict tell, and returns the row.
 func (t *tx) mark(sp *space, n *node, p placedOp, after int64) (int64, error) {
-	return t.insert("INSERT INTO late (sid, after, eid, idx, n) VALUES (?,?,?,?,?)", sp.sid, after, n.eid, int64(p.at.Index), p.n)
+	return t.insert(db.Insert{Into: "late", Columns: "sid after eid idx n", ID: "ord"}, sp.sid, after, n.eid, int64(p.at.Index), p.n)
 }
 
 // toldElsewhere reports whether an event's operation on a key was announced at another place.
@@ -95,7 +96,7 @@ func (t *tx) toldElsewhere(sp *space, n *node, e *event, p placedOp) (bool, erro
 		LEFT JOIN late l ON l.eid = o.eid AND l.idx = o.idx AND l.n = o.n
 		WHERE e.sid = ? AND e.id = ? AND NOT (o.eid = ? AND o.idx = ?) AND o.key = ? AND o.removes = ?
 		AND ((l.after IS NULL AND o.valid = 1) OR l.after >= 0 OR l.after = ?)`,
-		sp.sid, e.id[:], n.eid, int64(p.at.Index), p.op.Key, p.op.Delete, sinceVoid)
+		sp.sid, e.id[:], n.eid, int64(p.at.Index), t.s.key(p.op.Key), p.op.Delete, sinceVoid)
 	return count > 0, err
 }
 

@@ -24,7 +24,7 @@ const maxApply = 512
 // An error of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] is the sender's fault; what came
 // before the bad bundle is durable.
 func (s *Store) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle) (Applied, error) {
-	if _, err := s.sid(id); err != nil {
+	if _, err := s.sid(ctx, id); err != nil {
 		return Applied{}, err
 	}
 	return s.apply(ctx, id, bundles, (*tx).space)

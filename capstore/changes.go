@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -17,32 +19,30 @@ const scanned = 4096
 
 // LatestChange returns the cursor after all that was announced until now.
 func (s *Store) LatestChange(ctx context.Context) (Cursor, error) {
-	return latest(ctx, s.read)
+	return latest(ctx, s.db.Read)
 }
 
-func latest(ctx context.Context, q rowQuerier) (Cursor, error) {
+func latest(ctx context.Context, q querier) (Cursor, error) {
 	c := Cursor{Index: math.MaxInt}
-	err := q.QueryRowContext(ctx, "SELECT (SELECT coalesce(max(eid), 0) FROM epochs), (SELECT coalesce(max(ord), 0) FROM late)").Scan(&c.Epoch, &c.Late)
-	return c, dbErr(err)
+	_, err := q.One(ctx, []any{&c.Epoch, &c.Late}, "SELECT (SELECT coalesce(max(eid), 0) FROM epochs), (SELECT coalesce(max(ord), 0) FROM late)")
+	return c, err
 }
 
 // CursorOf returns the cursor of a change, which is named by its Space, epoch and index; ok is false when
 // there was no such change here.
 func (s *Store) CursorOf(ctx context.Context, space tinycloud.SpaceID, epoch tinycloud.Hash, index int) (c Cursor, ok bool, err error) {
-	sid, err := s.sid(space)
+	sid, err := s.sid(ctx, space)
 	if err != nil {
 		return c, false, err
 	}
 	var valid bool
 	var ord, after sql.NullInt64
-	err = s.read.QueryRowContext(ctx, `SELECT o.eid, o.valid, l.ord, l.after FROM epochs p JOIN ops o ON o.eid = p.eid
+	ok, err = s.db.Read.One(ctx, []any{&c.Epoch, &valid, &ord, &after}, `SELECT o.eid, o.valid, l.ord, l.after FROM epochs p JOIN ops o ON o.eid = p.eid
 		LEFT JOIN late l ON l.eid = o.eid AND l.idx = o.idx AND l.n = o.n
-		WHERE p.sid = ? AND p.id = ? ORDER BY o.idx, o.n LIMIT 1 OFFSET ?`, sid, epoch[:], index).Scan(&c.Epoch, &valid, &ord, &after)
+		WHERE p.sid = ? AND p.id = ? ORDER BY o.idx, o.n LIMIT 1 OFFSET ?`, sid, epoch[:], index)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return c, false, nil
-	case err != nil:
-		return c, false, dbErr(err)
+	case err != nil || !ok:
+		return c, false, err
 	case after.Valid && after.Int64 >= 0:
 		return Cursor{Epoch: after.Int64, Late: ord.Int64}, true, nil
 	}
@@ -62,41 +62,48 @@ func announcedInPlace(valid bool, after sql.NullInt64) bool {
 func (s *Store) ChangesSince(ctx context.Context, spaces []tinycloud.SpaceID, from Cursor, limit int) (changes []Change, next Cursor, more bool, err error) {
 	r := &changeReader{ids: map[int64]tinycloud.SpaceID{}, from: from, limit: limit}
 	for _, id := range spaces {
-		if sid, err := s.sid(id); err == nil && r.ids[sid].IsZero() {
+		if sid, err := s.sid(ctx, id); err == nil && r.ids[sid].IsZero() {
 			r.ids[sid], r.args = id, append(r.args, sid)
 		}
 	}
 	// One snapshot: what is late is announced after epochs that are seen.
-	r.tx, err = s.read.BeginTx(ctx, nil)
+	err = s.db.Read.Snapshot(ctx, func(snap *db.Snapshot) (err error) {
+		r.tx = snap
+		changes, next, more, err = r.page(ctx)
+		return err
+	})
 	if err != nil {
-		return nil, from, false, dbErr(err)
-	}
-	defer func() { _ = r.tx.Rollback() }()
-	end, err := latest(ctx, r.tx)
-	if err != nil || from.Compare(end) >= 0 {
 		return nil, from, false, err
 	}
-	to := end
-	if end.Epoch-from.Epoch > scanned {
-		to = Cursor{Epoch: from.Epoch + scanned, Late: math.MaxInt64, Index: math.MaxInt}
+	return changes, next, more, nil
+}
+
+func (r *changeReader) page(ctx context.Context) (changes []Change, next Cursor, more bool, err error) {
+	end, err := latest(ctx, r.tx)
+	if err != nil || r.from.Compare(end) >= 0 {
+		return nil, r.from, false, err
 	}
-	if len(r.args) == 0 || limit < 1 {
+	to := end
+	if end.Epoch-r.from.Epoch > scanned {
+		to = Cursor{Epoch: r.from.Epoch + scanned, Late: math.MaxInt64, Index: math.MaxInt}
+	}
+	if len(r.args) == 0 || r.limit < 1 {
 		return nil, end, false, nil
 	}
 	changes, err = r.read(ctx, to)
 	if err != nil {
-		return nil, from, false, err
+		return nil, r.from, false, err
 	}
-	if len(changes) > limit {
-		changes = changes[:limit]
-		return changes, changes[limit-1].Cursor, true, nil
+	if len(changes) > r.limit {
+		changes = changes[:r.limit]
+		return changes, changes[r.limit-1].Cursor, true, nil
 	}
 	return changes, to, to != end, nil
 }
 
 // changeReader reads one page of changes.
 type changeReader struct {
-	tx    *sql.Tx
+	tx    *db.Snapshot
 	ids   map[int64]tinycloud.SpaceID
 	args  []any // the keys of ids
 	from  Cursor
@@ -124,10 +131,7 @@ func (r *changeReader) read(ctx context.Context, to Cursor) ([]Change, error) {
 	return out, nil
 }
 
-// errEnough ends a query.
-var errEnough = errors.New("enough rows")
-
-const changeColumns = `SELECT p.sid, p.eid, p.id, n.at, e.bytes, o.key, o.removes, o.valid, l.after, l.ord`
+const changeColumns = `SELECT p.sid, p.eid, p.id, n.at, e.bytes, o.key, o.bytes, o.removes, o.valid, l.after, l.ord`
 
 // hosted returns the condition that a column is one of the Spaces. The sign keeps the query on the order
 // of epochs, which it needs, and off an index by Space.
@@ -139,7 +143,7 @@ func (r *changeReader) hosted(column string) string {
 func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err error) {
 	var eid int64
 	index := 0
-	err = eachRow(ctx, r.tx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan func(...any) error) error {
 		row, err := scanChange(scan)
 		if err != nil {
 			return err
@@ -173,7 +177,7 @@ func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err
 // later reads what became valid later than its epoch came.
 func (r *changeReader) later(ctx context.Context, to int64) (out []Change, err error) {
 	args := append([]any{r.from.Epoch, r.from.Epoch, r.from.Late, to}, r.args...)
-	err = eachRow(ctx, r.tx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan func(...any) error) error {
 		var index int
 		row, err := scanChange(scan, &index)
 		if err != nil {
@@ -203,9 +207,17 @@ type changeRow struct {
 func scanChange(scan func(...any) error, further ...any) (row changeRow, err error) {
 	var epoch []byte
 	var ms int64
-	err = scan(append([]any{&row.sid, &row.Cursor.Epoch, &epoch, &ms, &row.event, &row.Key, &row.Delete, &row.valid, &row.after, &row.ord}, further...)...)
+	var op []byte
+	err = scan(append([]any{&row.sid, &row.Cursor.Epoch, &epoch, &ms, &row.event, &row.Key, &op, &row.Delete, &row.valid, &row.after, &row.ord}, further...)...)
 	if err != nil {
-		return row, dbErr(err)
+		return row, err
+	}
+	if len(row.Key) >= db.KeyHead { // its column may hold what stands for it
+		whole, err := dag.DecodeOp(op)
+		if err != nil {
+			return row, err
+		}
+		row.Key = whole.Key
 	}
 	row.Epoch, row.At = tinycloud.Hash(epoch), at(ms).UTC()
 	return row, nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -32,9 +33,9 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	out := Delegated{CID: tok.ID.EventID()}
 	err = s.do(ctx, func(t *tx) error {
 		out.Activated, out.Skipped = nil, nil
-		c := s.chain(t.ctx, t.conn)
+		c := s.chain(t.ctx, t)
 		c.extra = t.revoked
-		known, err := s.token(t.ctx, t.conn, tok.ID)
+		known, err := s.token(t.ctx, t, tok.ID)
 		if err != nil {
 			return err
 		}
@@ -80,7 +81,7 @@ func (s *Store) allowed(ctx context.Context, tok *Token) ([]tinycloud.SpaceID, e
 	if len(out) == 0 || s.o.Allow == nil {
 		return out, nil
 	}
-	if err := s.chain(ctx, s.read).delegated(tok, s.o.Now()); err != nil {
+	if err := s.chain(ctx, s.db.Read).delegated(tok, s.o.Now()); err != nil {
 		return nil, err
 	}
 	for _, id := range out {
@@ -145,7 +146,7 @@ func (t *tx) begin(id tinycloud.SpaceID) error {
 // create makes a Space known here.
 func (t *tx) create(id tinycloud.SpaceID, state string) error {
 	sp := newSpace(t.s, 0, id, state)
-	sid, err := t.insert("INSERT INTO spaces (space, host, state, created) VALUES (?,?,?,?)", id.String(), sp.host[:], state, t.now.UnixMilli())
+	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state created", ID: "sid"}, id.String(), sp.host[:], state, t.now.UnixMilli())
 	if err != nil {
 		return err
 	}
@@ -202,7 +203,7 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 		return tinycloud.Refuse(tinycloud.ErrForbidden, "Revocation expired or not yet valid")
 	}
 	err := s.do(ctx, func(t *tx) error {
-		target, err := s.token(t.ctx, t.conn, tok.Target)
+		target, err := s.token(t.ctx, t, tok.Target)
 		if err != nil {
 			return err
 		}
@@ -216,7 +217,7 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 			return err
 		}
 		t.revoked[target.ID] = tok.ID
-		if err := t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
+		if err := t.add(intoRevoked, target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
 			return err
 		}
 		for _, id := range target.Spaces() {
@@ -265,7 +266,7 @@ func errRestored() error {
 func (t *tx) mayRevoke(tok, target *Token) error {
 	var failed error
 	find := func(id tinycloud.Hash) *Token {
-		p, err := t.s.token(t.ctx, t.conn, id)
+		p, err := t.s.token(t.ctx, t, id)
 		if err != nil {
 			failed = err
 		}
@@ -277,7 +278,7 @@ func (t *tx) mayRevoke(tok, target *Token) error {
 		if p == nil || !ok {
 			continue
 		}
-		c := t.s.chain(t.ctx, t.conn)
+		c := t.s.chain(t.ctx, t)
 		a, err := c.ancestors(p, t.now)
 		if err != nil {
 			return err
@@ -310,12 +311,15 @@ const maxListed = 10_000
 
 // Capabilities returns the delegations in force that name a Space (protocol §6.7), unordered.
 func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.SpaceID, f Filter) ([]Listed, error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	wallet, err := s.wallet(ctx, inv)
 	if err != nil {
 		return nil, err
 	}
 	var ids []tinycloud.Hash
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var id []byte
 		err := scan(&id)
 		if err == nil {
@@ -326,10 +330,10 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	if err != nil {
 		return nil, err
 	}
-	now, c := s.o.Now(), s.chain(ctx, s.read)
+	now, c := s.o.Now(), s.chain(ctx, s.db.Read)
 	var out []Listed
 	for _, id := range ids {
-		t, err := s.token(ctx, s.read, id)
+		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return nil, err
 		}
@@ -365,7 +369,7 @@ func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, er
 		if _, _, ok := t.Signer.EIP155(); ok || len(t.Proofs) == 0 {
 			break
 		}
-		p, err := s.token(ctx, s.read, t.Proofs[0])
+		p, err := s.token(ctx, s.db.Read, t.Proofs[0])
 		if err != nil {
 			return "", err
 		}
@@ -383,10 +387,13 @@ func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, er
 // Chain returns a delegation and what it rests on by first proofs, leaf first, as far as it is in force
 // and names the Space.
 func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud.Hash) ([]Listed, error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	var out []Listed
-	now, c := s.o.Now(), s.chain(ctx, s.read)
+	now, c := s.o.Now(), s.chain(ctx, s.db.Read)
 	for range judge.MaxChain {
-		t, err := s.token(ctx, s.read, id)
+		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // placedOp is a valid operation at its place in the order.
@@ -35,7 +36,7 @@ func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
 	var seq, idx, fSeq, fIdx int64
 	var epoch, value, fEpoch []byte
 	ok, err := t.one([]any{&k.live, &seq, &epoch, &idx, &value, &k.meta, &fSeq, &fEpoch, &fIdx},
-		"SELECT live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx FROM kv WHERE sid = ? AND key = ?", sp.sid, key)
+		"SELECT live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx FROM kv k WHERE k.sid = ? AND k.key = ?", sp.sid, t.s.key(key))
 	if err != nil || !ok {
 		return k, err
 	}
@@ -60,10 +61,9 @@ func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
 	if meta == nil {
 		meta = encodeMeta(nil)
 	}
-	err := t.exec(`INSERT INTO kv (sid, key, live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx) VALUES (?,?,?,?,?,?,?,?,?,?,?)
-		ON CONFLICT (sid, key) DO UPDATE SET live = excluded.live, seq = excluded.seq, epoch = excluded.epoch, idx = excluded.idx,
-		value = excluded.value, meta = excluded.meta, f_seq = excluded.f_seq, f_epoch = excluded.f_epoch, f_idx = excluded.f_idx`,
-		sp.sid, key, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index))
+	indexed, whole := t.s.db.Key(key)
+	err := t.add(db.Insert{Into: "kv", Columns: "sid key whole live seq epoch idx value meta f_seq f_epoch f_idx", Key: "sid key", Replace: true},
+		sp.sid, indexed, whole, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index))
 	if err == nil && k.live {
 		err = t.want(sp, k.value)
 	}
@@ -79,7 +79,7 @@ func (t *tx) want(sp *space, hash tinycloud.Hash) error {
 		return err
 	}
 	t.touch(sp).Wants++
-	return t.exec("INSERT OR IGNORE INTO wants (sid, hash) VALUES (?,?)", sp.sid, hash[:])
+	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])
 }
 
 // apply folds one valid operation. many says that its event stands in other epochs too, so that it may
@@ -138,7 +138,7 @@ func (t *tx) deleted(sp *space, n *node, p placedOp) (*Position, tinycloud.Hash,
 	}
 	var event []byte
 	ok, err := t.one([]any{&event}, `SELECT e.id FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx
-		WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0`, target.eid, int64(v.Index), p.op.Key)
+		WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0`, target.eid, int64(v.Index), t.s.key(p.op.Key))
 	if err != nil || !ok {
 		return nil, tinycloud.Hash{}, err
 	}
@@ -188,7 +188,7 @@ func (t *tx) keyOps(sp *space, key string) ([]placedOp, error) {
 		out = append(out, p)
 		return nil
 	}, `SELECT p.seq, p.id, o.idx, o.n, e.id, o.bytes FROM ops o JOIN epochs p ON p.eid = o.eid
-		JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.valid = 1`, sp.sid, key)
+		JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.valid = 1`, sp.sid, t.s.key(key))
 	slices.SortFunc(out, func(a, b placedOp) int { return a.at.Compare(b.at) })
 	return out, err
 }

@@ -90,9 +90,8 @@ func (s *Store) Held(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.H
 	s.mu.RLock()
 	sid := max(s.ids[id], s.imported[id])
 	s.mu.RUnlock()
-	var n int
-	err := s.read.QueryRowContext(ctx, "SELECT count(*) FROM vals WHERE sid = ? AND hash = ?", sid, hash[:]).Scan(&n)
-	return n > 0, dbErr(err)
+	var one int
+	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sid, hash[:])
 }
 
 // Compact rewrites the database without the room of what was deleted. It takes as much room again while it
@@ -108,30 +107,30 @@ func (s *Store) Snapshot(ctx context.Context, path string) error {
 	if err := s.maintain(ctx, "VACUUM INTO ?", path); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)")
+	file, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)")
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateSynced)
+	_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateSynced)
 	if err == nil {
-		_, err = db.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateHosted)
+		_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateHosted)
 	}
-	return errors.Join(dbErr(err), db.Close())
+	return errors.Join(err, file.Close())
 }
 
 // maintain runs a statement that may not stand in a transaction, on a connection of its own.
 func (s *Store) maintain(ctx context.Context, query string, args ...any) error {
-	if s.o.Database == InMemory {
-		return fmt.Errorf("a database in memory: %w", tinycloud.ErrUnsupported)
+	if s.o.Database == InMemory || s.db.Shared {
+		return fmt.Errorf("only for a SQLite file, a server has its own means: %w", tinycloud.ErrUnsupported)
 	}
-	db, err := sql.Open("sqlite", "file:"+s.o.Database+"?_pragma=busy_timeout(60000)")
+	file, err := sql.Open("sqlite", "file:"+s.o.Database+"?_pragma=busy_timeout(60000)")
 	if err != nil {
 		return err
 	}
-	db.SetMaxOpenConns(1)
-	_, err = db.ExecContext(ctx, query, args...)
+	file.SetMaxOpenConns(1)
+	_, err = file.ExecContext(ctx, query, args...)
 	if err == nil {
-		_, err = db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+		_, err = file.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
 	}
-	return errors.Join(dbErr(err), db.Close())
+	return errors.Join(err, file.Close())
 }

@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -82,7 +83,7 @@ func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
 func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	e, out := p.Entry, slot{index: len(sp.branches), base: -1}
 	found := e.N == 0
-	var other []byte
+	other := []byte{}
 	for i, b := range sp.branches {
 		if b.host != e.Host {
 			continue
@@ -111,7 +112,7 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 		return out, errGap
 	}
 	t.touch(sp)
-	return out, t.exec("INSERT OR IGNORE INTO equivocations (sid, host, n, first, second) VALUES (?,?,?,?,?)", sp.sid, e.Host[:], e.N, other, p.digest[:])
+	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
 // extend puts the entry at its place in the log.
@@ -122,7 +123,7 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
 	sp.advance(p, s, n)
 	ord := len(n.spots)
 	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
-	return t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,?,?,?,?)",
+	return t.add(intoEntries,
 		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
 }
 
@@ -243,7 +244,7 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 		reason = err.Error()
 	}
 	n.valid = reason == ""
-	n.eid, err = t.insert("INSERT INTO epochs (sid, id, seq, t, valid, reason, clock, bytes) VALUES (?,?,?,?,?,?,?,?)",
+	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t valid reason clock bytes", ID: "eid"},
 		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
 	if err != nil {
 		return err
@@ -288,15 +289,15 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 	if !news {
 		return nil
 	}
-	if err := t.doubt(sp); err != nil {
+	if err := t.question(sp); err != nil {
 		return err
 	}
 	return t.enforce(sp)
 }
 
-// doubt has a Space with void events judged anew at its first news since it was loaded: what those events
+// question has a Space with void events judged anew at its first news since it was loaded: what those events
 // waited for was known in memory only.
-func (t *tx) doubt(sp *space) error {
+func (t *tx) question(sp *space) error {
 	if !sp.unsure || sp.again {
 		return nil
 	}
@@ -314,12 +315,15 @@ func (t *tx) doubt(sp *space) error {
 	return nil
 }
 
+// intoRevoked records that a delegation is revoked.
+var intoRevoked = db.Insert{Into: "revoked", Columns: "target revocation at", Key: "target revocation"}
+
 // saveToken keeps a delegation or revocation for admission in any Space.
 func (t *tx) saveToken(tok *Token) error {
 	if _, ok := t.s.tokens.Get(tok.ID); ok {
 		return nil
 	}
-	err := t.exec("INSERT OR IGNORE INTO tokens (id, kind, bytes, received) VALUES (?,?,?,?)", tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
+	err := t.add(db.Insert{Into: "tokens", Columns: "id kind bytes received", Key: "id"}, tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
 	if err != nil {
 		return err
 	}
@@ -327,11 +331,16 @@ func (t *tx) saveToken(tok *Token) error {
 		return nil
 	}
 	for _, s := range tok.Spaces() {
-		if err := t.exec("INSERT OR IGNORE INTO mentions (space, id) VALUES (?,?)", s.String(), tok.ID[:]); err != nil {
+		if err := t.add(db.Insert{Into: "mentions", Columns: "space id", Key: "space id"}, s.String(), tok.ID[:]); err != nil {
 			return err
 		}
 	}
-	return saveParties(tok, t.exec)
+	for _, p := range parties(tok) {
+		if err := t.add(p.into, p.args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // enforce records the revocations of a Space's facts that have an effect.
@@ -355,7 +364,7 @@ func (t *tx) saveRevoked(sp *space, r *Token) error {
 			c.Revoked = append(c.Revoked, host)
 		}
 	}
-	return t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", r.Target[:], r.ID[:], t.now.UnixMilli())
+	return t.add(intoRevoked, r.Target[:], r.ID[:], t.now.UnixMilli())
 }
 
 func (t *tx) isRevoked(id tinycloud.Hash) bool {
@@ -373,7 +382,7 @@ func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 		e := &p.events[i]
 		reason := t.verdict(sp, n, i, e, times)
 		valid := reason == "" && n.valid
-		err := t.exec("INSERT INTO events (eid, idx, sid, id, kind, bytes, valid, reason) VALUES (?,?,?,?,?,?,?,?)",
+		err := t.add(db.Insert{Into: "events", Columns: "eid idx sid id kind bytes valid reason"},
 			n.eid, i, sp.sid, e.id[:], e.kind(), e.bytes, valid, reason)
 		if err != nil {
 			return err
@@ -418,8 +427,8 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p
 	}
 	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
 	for k, op := range e.ops {
-		err := t.exec("INSERT INTO ops (eid, idx, n, sid, key, removes, bytes, valid) VALUES (?,?,?,?,?,?,?,?)",
-			n.eid, i, k, sp.sid, op.Key, op.Delete, e.raw[k], valid)
+		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
+			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -307,13 +308,14 @@ func (t *tx) extendChain(sp *space, p *parsed, n *node, s slot, valid bool) erro
 	c.n, c.tip, c.dirty = number, n, true
 	ord := len(n.spots)
 	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: number})
-	return t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,?,?,?,?)",
-		sp.sid, s.index, number, p.digest[:], p.Entry.At, n.eid, []byte{}, valid, ord)
+	return t.add(intoEntries, sp.sid, s.index, number, p.digest[:], p.Entry.At, n.eid, []byte{}, valid, ord)
 }
 
+// intoEntries adds an entry, or an imported epoch.
+var intoEntries = db.Insert{Into: "entries", Columns: "sid branch n digest at eid sig valid ord"}
+
 func (t *tx) saveImport(sp *space, p *parsed, s slot) error {
-	err := t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,0,?,1,0)",
-		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, p.Sig[:])
+	err := t.add(intoEntries, sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, 0, p.Sig[:], true, 0)
 	if err != nil {
 		return err
 	}
@@ -325,7 +327,7 @@ func (t *tx) saveImport(sp *space, p *parsed, s slot) error {
 	if _, err := t.one([]any{&ord}, "SELECT coalesce(max(ord), -1) + 1 FROM imports WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
-	return t.exec("INSERT INTO imports (sid, branch, n, ord, list) VALUES (?,?,?,?,?)", sp.sid, s.index, p.Entry.N, ord, encodeList(list))
+	return t.add(db.Insert{Into: "imports", Columns: "sid branch n ord list"}, sp.sid, s.index, p.Entry.N, ord, encodeList(list))
 }
 
 func (t *tx) flushChains(sp *space) error {
@@ -333,7 +335,7 @@ func (t *tx) flushChains(sp *space) error {
 		if !c.dirty {
 			continue
 		}
-		err := t.exec("INSERT OR REPLACE INTO chains (sid, chain, host, n, eid) VALUES (?,?,?,?,?)", sp.sid, i, c.host[:], c.n, c.tip.eid)
+		err := t.add(db.Insert{Into: "chains", Columns: "sid chain host n eid", Key: "sid chain", Replace: true}, sp.sid, i, c.host[:], c.n, c.tip.eid)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ type importRow struct {
 // which parents come first.
 func (r *reader) imports(yield func(Bundle) error, from map[int]uint64) error {
 	var rows []importRow
-	err := eachRow(r.ctx, r.s.read, func(scan func(...any) error) error {
+	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
 		var row importRow
 		var digest, sig, list []byte
 		if err := scan(&row.branch, &row.entry.N, &row.entry.At, &digest, &sig, &list); err != nil {
@@ -68,9 +68,12 @@ func (r *reader) importBundle(row importRow) (Bundle, error) {
 	for _, l := range row.list {
 		var part Bundle
 		var eid int64
-		err := r.s.read.QueryRowContext(r.ctx, "SELECT eid, bytes FROM epochs WHERE sid = ? AND id = ?", r.sid, l.epoch[:]).Scan(&eid, &part.Epoch)
+		found, err := r.s.db.Read.One(r.ctx, []any{&eid, &part.Epoch}, "SELECT eid, bytes FROM epochs WHERE sid = ? AND id = ?", r.sid, l.epoch[:])
+		if err == nil && !found {
+			err = fmt.Errorf("imported epoch %s is lost: %w", l.epoch, tinycloud.ErrUnavailable)
+		}
 		if err != nil {
-			return b, dbErr(err)
+			return b, err
 		}
 		if err := r.fill(&part, eid); err != nil {
 			return b, err

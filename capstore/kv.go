@@ -3,9 +3,7 @@ package capstore
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -56,10 +54,10 @@ func (s *Store) Check(ctx context.Context, tok *Token, ops []Op, pre *Preconditi
 
 // operate judges the operations of an invocation and calls then for each Space with what to do.
 func (t *tx) operate(tok *Token, ops []Op, pre *Precondition, then func(*space, plan) error) error {
-	if err := t.s.unused(t.ctx, t.conn, tok, tok.Spaces()); err != nil {
+	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
 		return err
 	}
-	c := t.s.chain(t.ctx, t.conn)
+	c := t.s.chain(t.ctx, t)
 	c.extra = t.revoked
 	if err := c.authorise(tok, t.now); err != nil {
 		return err
@@ -179,23 +177,23 @@ type Record struct {
 // Get returns the current value of a key; the error is of class [tinycloud.ErrNotFound] when there is
 // none.
 func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (Record, error) {
-	sid, err := s.sid(space)
+	sid, err := s.sid(ctx, space)
 	if err != nil {
 		return Record{}, err
 	}
 	var value, meta []byte
-	var size sql.NullInt64
-	err = s.read.QueryRowContext(ctx, `SELECT k.value, k.meta, v.size FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
-		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, key).Scan(&value, &meta, &size)
-	if errors.Is(err, sql.ErrNoRows) {
+	var size *int64
+	ok, err := s.db.Read.One(ctx, []any{&value, &meta, &size}, `SELECT k.value, k.meta, v.size FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, s.key(key))
+	if err != nil {
+		return Record{}, err
+	}
+	if !ok {
 		return Record{}, fmt.Errorf("key %q: %w", key, tinycloud.ErrNotFound)
 	}
-	if err != nil {
-		return Record{}, dbErr(err)
-	}
 	r := Record{Value: tinycloud.Hash(value), Size: -1}
-	if size.Valid {
-		r.Size = size.Int64
+	if size != nil {
+		r.Size = *size
 	}
 	if err := json.Unmarshal(meta, &r.Metadata); err != nil {
 		return Record{}, fmt.Errorf("metadata of %q: %w", key, err)
@@ -229,67 +227,16 @@ func (s *Store) Inline(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 }
 
 func (s *Store) inline(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (b []byte, held bool, err error) {
-	sid, err := s.sid(space)
+	sid, err := s.sid(ctx, space)
 	if err != nil {
 		return nil, false, err
 	}
 	var size int64
-	err = s.read.QueryRowContext(ctx, "SELECT inline, size FROM vals WHERE sid = ? AND hash = ?", sid, hash[:]).Scan(&b, &size)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, false, nil
-	}
-	if err == nil && size == 0 && b == nil {
+	held, err = s.db.Read.One(ctx, []any{&b, &size}, "SELECT inline, size FROM vals WHERE sid = ? AND hash = ?", sid, hash[:])
+	if held && size == 0 && b == nil {
 		b = []byte{}
 	}
-	return b, err == nil, dbErr(err)
-}
-
-// List returns up to limit keys that begin with a prefix and come after another, in byte order; more
-// says that there are others. No limit is 0.
-func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int) (keys []string, more bool, err error) {
-	sid, err := s.sid(space)
-	if err != nil {
-		return nil, false, err
-	}
-	from, strict := prefix, false
-	if after >= prefix && after != "" {
-		from, strict = after, true
-	}
-	query, args := "SELECT key FROM kv WHERE sid = ? AND live = 1 AND key >= ?", []any{sid, from}
-	if end, ok := prefixEnd(prefix); ok {
-		query, args = query+" AND key < ?", append(args, end)
-	}
-	rows, err := s.read.QueryContext(ctx, query+" ORDER BY key", args...)
-	if err != nil {
-		return nil, false, dbErr(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key string
-		if err := rows.Scan(&key); err != nil {
-			return nil, false, dbErr(err)
-		}
-		if strict && key == after {
-			continue
-		}
-		if limit > 0 && len(keys) == limit {
-			return keys, true, nil
-		}
-		keys = append(keys, key)
-	}
-	return keys, false, dbErr(rows.Err())
-}
-
-// prefixEnd returns the least string above all that begin with a prefix.
-func prefixEnd(prefix string) (string, bool) {
-	b := []byte(prefix)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] < 0xff {
-			b[i]++
-			return string(b[:i+1]), true
-		}
-	}
-	return "", false
+	return b, held, err
 }
 
 // Covers reports whether an admitted invocation's signer holds an ability on a key, under the caveats
@@ -302,7 +249,7 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 	if !ok {
 		return false
 	}
-	c := s.chain(ctx, s.read)
+	c := s.chain(ctx, s.db.Read)
 	parents, err := c.parents(t)
 	if err != nil {
 		return false

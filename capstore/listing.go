@@ -1,9 +1,12 @@
 package capstore
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -15,6 +18,7 @@ type listing struct {
 	now           time.Time
 	age           int64 // with cid: the last delegation looked at
 	cid           string
+	account       []string // its keys, once they are found
 }
 
 // start goes to where the cursor points. It may be any delegation that could have been listed.
@@ -81,22 +85,57 @@ func (l *listing) page() (p DelegationPage, err error) {
 
 // rows reads the next delegations to which a key of the account is a party. Per key no more than n are read.
 func (l *listing) rows(n int) ([]listedRow, error) {
-	var out []listedRow
-	err := eachRow(l.ctx, l.s.read, func(scan func(...any) error) error {
-		var r listedRow
-		err := scan(&r.age, &r.cid, &r.granted)
+	if l.account == nil {
+		if err := l.keys(); err != nil {
+			return nil, err
+		}
+	}
+	granted := map[listedRow]bool{} // by a row without its granted
+	for _, did := range l.account {
+		err := l.s.db.Read.Each(l.ctx, func(scan db.Scan) error {
+			var r listedRow
+			var role int
+			err := scan(&r.age, &r.cid, &role)
+			granted[r] = granted[r] || role == roleDelegator
+			return err
+		}, "SELECT age, cid, role FROM parties WHERE did = ? AND age >= ? AND (age > ? OR cid > ?) ORDER BY age, cid LIMIT ?",
+			did, l.age, l.age, l.cid, 2*n)
+		if err != nil {
+			return nil, err
+		}
+	}
+	out := make([]listedRow, 0, len(granted))
+	for r, g := range granted {
+		r.granted = g
 		out = append(out, r)
-		return err
-	}, `WITH RECURSIVE account(did) AS (
-		SELECT column1 FROM (VALUES (?1), (?2))
-		UNION
-		SELECT l.delegatee FROM account a JOIN listers l ON l.owner = ?1 AND l.delegator = a.did
-		LIMIT ?3)
-	SELECT p.age, p.cid, max(p.role = ?4) FROM account a JOIN parties p ON p.n IN (
-		SELECT n FROM parties WHERE did = a.did AND (age, cid) > (?5, ?6) ORDER BY age, cid LIMIT ?7 * 2)
-	GROUP BY p.age, p.cid ORDER BY p.age, p.cid LIMIT ?7`,
-		string(l.owner), string(l.signer), maxAccount, roleDelegator, l.age, l.cid, n)
-	return out, err
+	}
+	slices.SortFunc(out, func(a, b listedRow) int { return cmp.Or(cmp.Compare(a.age, b.age), cmp.Compare(a.cid, b.cid)) })
+	return out[:min(n, len(out))], nil
+}
+
+// keys finds the keys of the account, nearest to its owner first.
+func (l *listing) keys() error {
+	owner := indexed(l.owner)
+	l.account = []string{owner}
+	if signer := indexed(l.signer); signer != owner {
+		l.account = append(l.account, signer)
+	}
+	known := map[string]bool{l.account[0]: true, l.account[len(l.account)-1]: true}
+	for i := 0; i < len(l.account) && len(l.account) < maxAccount; i++ {
+		err := l.s.db.Read.Each(l.ctx, func(scan db.Scan) error {
+			var did string
+			err := scan(&did)
+			if err == nil && !known[did] && len(l.account) < maxAccount {
+				known[did] = true
+				l.account = append(l.account, did)
+			}
+			return err
+		}, "SELECT delegatee FROM listers WHERE owner = ? AND delegator = ? ORDER BY delegatee LIMIT ?", owner, l.account[i], maxAccount)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // record reads a delegation of the account; ok is false when it is not to be listed.

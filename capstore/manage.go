@@ -3,6 +3,7 @@ package capstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -68,9 +69,12 @@ func (c *chain) revocation(t *Token) (Lifecycle, error) {
 	l := Lifecycle{State: StateRevoked}
 	var id []byte
 	var ms int64
-	err := c.q.QueryRowContext(c.ctx, "SELECT revocation, at FROM revoked WHERE target = ? ORDER BY at, revocation LIMIT 1", t.ID[:]).Scan(&id, &ms)
+	ok, err := c.q.One(c.ctx, []any{&id, &ms}, "SELECT revocation, at FROM revoked WHERE target = ? ORDER BY at, revocation LIMIT 1", t.ID[:])
 	if err != nil {
-		return l, dbErr(err)
+		return l, err
+	}
+	if !ok {
+		return l, fmt.Errorf("revocation of %s: %w", t.ID.EventID(), tinycloud.ErrUnavailable)
 	}
 	r, err := c.s.token(c.ctx, c.q, tinycloud.Hash(id))
 	if err != nil {
@@ -92,8 +96,8 @@ func (s *Store) DelegationStatus(ctx context.Context, inv *Token, id tinycloud.H
 	if !asksStatus(inv, id) {
 		return Lifecycle{}, tinycloud.Refuse(tinycloud.ErrForbidden, "Status invocation is not bound to the requested CID")
 	}
-	c := s.chain(ctx, s.read)
-	target, err := s.token(ctx, s.read, id)
+	c := s.chain(ctx, s.db.Read)
+	target, err := s.token(ctx, s.db.Read, id)
 	if err != nil {
 		return Lifecycle{}, err
 	}
@@ -208,7 +212,7 @@ func (s *Store) QueryDelegations(ctx context.Context, inv *Token, q DelegationQu
 		return DelegationPage{}, errQuery()
 	}
 	l := &listing{
-		chain: s.chain(ctx, s.read), want: q, owner: inv.Caps[0].Resource.Space().Owner(), signer: inv.Signer, now: s.o.Now(),
+		chain: s.chain(ctx, s.db.Read), want: q, owner: inv.Caps[0].Resource.Space().Owner(), signer: inv.Signer, now: s.o.Now(),
 		age: math.MinInt64,
 	}
 	l.want.Limit = min(max(q.Limit, 1), MaxQueryLimit)

@@ -16,7 +16,9 @@ import (
 )
 
 // A delegation that only stands in a peer's history grants nothing when its signer had nothing to give.
-func TestBaselessDelegation(t *testing.T) {
+func TestBaselessDelegation(t *testing.T) { everywhere(t, testBaselessDelegation) }
+
+func testBaselessDelegation(t *testing.T) {
 	s, o, l := setUp(t)
 	mallory, key := captest.NewWallet("mallory"), captest.NewSession("mallory")
 	header := mallory.SignDelegation(captest.DelegationOptions{
@@ -138,7 +140,9 @@ func states(t *testing.T, s *testStore, inv *capstore.Token) map[string]string {
 }
 
 // TestReplicatedDelegations shows that a replica answers for what it knows from the history alone.
-func TestReplicatedDelegations(t *testing.T) {
+func TestReplicatedDelegations(t *testing.T) { everywhere(t, testReplicatedDelegations) }
+
+func testReplicatedDelegations(t *testing.T) {
 	c := newClock()
 	a, b, o := openNew(t, "a", c), openNew(t, "b", c), newOwner(t, "alice", c)
 	for _, s := range []*testStore{a, b} {
@@ -211,7 +215,9 @@ func TestFillParties(t *testing.T) {
 }
 
 // TestSparseQuery looks for a needle: pages end, though they be empty, before too much is looked at.
-func TestSparseQuery(t *testing.T) {
+func TestSparseQuery(t *testing.T) { everywhere(t, testSparseQuery) }
+
+func testSparseQuery(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	o.hostOn(s)
@@ -254,7 +260,9 @@ func TestSparseQuery(t *testing.T) {
 }
 
 // TestQueryOfUndated pages through delegations that don't say when they were issued.
-func TestQueryOfUndated(t *testing.T) {
+func TestQueryOfUndated(t *testing.T) { everywhere(t, testQueryOfUndated) }
+
+func testQueryOfUndated(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	o.hostOn(s)

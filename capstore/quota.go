@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // SpaceUsage is how many bytes of values a Space holds here.
@@ -34,7 +35,7 @@ func (s *Store) setQuota(ctx context.Context, id tinycloud.SpaceID, bytes *int64
 			return err
 		}
 		if bytes != nil {
-			if err := t.exec("INSERT INTO quotas (space, bytes) VALUES (?,?)", id.String(), *bytes); err != nil {
+			if err := t.add(db.Insert{Into: "quotas", Columns: "space bytes"}, id.String(), *bytes); err != nil {
 				return err
 			}
 		}
@@ -60,18 +61,18 @@ func (s *Store) Quotas() map[tinycloud.SpaceID]int64 {
 
 // Usage returns the bytes of the values a Space holds here.
 func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
-	sid, err := s.sid(space)
+	sid, err := s.sid(ctx, space)
 	if err != nil {
 		return 0, err
 	}
-	err = s.read.QueryRowContext(ctx, "SELECT bytes FROM spaces WHERE sid = ?", sid).Scan(&n)
-	return n, dbErr(err)
+	_, err = s.db.Read.One(ctx, []any{&n}, "SELECT bytes FROM spaces WHERE sid = ?", sid)
+	return n, err
 }
 
 // UsageAll returns the usage of every hosted Space, by their ids in order.
 func (s *Store) UsageAll(ctx context.Context) ([]SpaceUsage, error) {
 	var out []SpaceUsage
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var text string
 		var u SpaceUsage
 		if err := scan(&text, &u.Bytes); err != nil {
@@ -85,8 +86,10 @@ func (s *Store) UsageAll(ctx context.Context) ([]SpaceUsage, error) {
 	return out, err
 }
 
-func (s *Store) loadQuotas(ctx context.Context) error {
-	return eachRow(ctx, s.read, func(scan func(...any) error) error {
+// learnQuotas reads what is set.
+func (s *Store) learnQuotas(ctx context.Context, q querier) error {
+	quotas := map[tinycloud.SpaceID]int64{}
+	err := q.Each(ctx, func(scan db.Scan) error {
 		var text string
 		var bytes int64
 		if err := scan(&text, &bytes); err != nil {
@@ -96,9 +99,16 @@ func (s *Store) loadQuotas(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("quota of %q: damaged row", text)
 		}
-		s.quotas[id] = bytes
+		quotas[id] = bytes
 		return nil
 	}, "SELECT space, bytes FROM quotas")
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quotas = quotas
+	return nil
 }
 
 // fits refuses writes beyond the Space's limit, all of them together, with the texts that clients parse.
@@ -162,7 +172,11 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 	if inline == nil && size == 0 {
 		inline = []byte{}
 	}
-	if err := t.exec("INSERT INTO vals (sid, hash, size, inline) VALUES (?,?,?,?)", sp.sid, hash[:], size, inline); err != nil {
+	var bytes any // null: in the block store
+	if inline != nil {
+		bytes = inline
+	}
+	if err := t.add(db.Insert{Into: "vals", Columns: "sid hash size inline"}, sp.sid, hash[:], size, bytes); err != nil {
 		return err
 	}
 	return t.grow(sp, size)

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,27 +16,6 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 )
 
-// openWith opens a store with options of the test.
-func openWith(t *testing.T, name string, c *clock, path string, change func(*capstore.Options)) *testStore {
-	t.Helper()
-	o := capstore.Options{Database: path, Keys: keys(name), Now: c.now}
-	change(&o)
-	s, err := capstore.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, s.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return &testStore{Store: s, t: t, name: keys(name), clock: c, path: path}
-}
-
 // usage returns the counter of a Space, having compared it with what its rows add up to.
 func (s *testStore) usage(space tinycloud.SpaceID) int64 {
 	s.t.Helper()
@@ -45,14 +23,14 @@ func (s *testStore) usage(space tinycloud.SpaceID) int64 {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", "file:"+s.path+"?_pragma=query_only(1)")
-	if err != nil {
-		s.t.Fatal(err)
+	if s.path == capstore.InMemory {
+		return got
 	}
+	db := s.inspect()
 	defer db.Close() //nolint:errcheck // only read
 	var want int64
 	err = db.QueryRowContext(s.t.Context(),
-		"SELECT coalesce(sum(size), 0) FROM vals WHERE sid = (SELECT sid FROM spaces WHERE space = ?)", space.String()).Scan(&want)
+		"SELECT coalesce(sum(size), 0) FROM vals WHERE sid = (SELECT sid FROM spaces WHERE space = '"+space.String()+"')").Scan(&want)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -91,9 +69,11 @@ func (o *owner) write(s *testStore, pairs ...string) error {
 	return err
 }
 
-func TestUsage(t *testing.T) {
+func TestUsage(t *testing.T) { everywhere(t, testUsage) }
+
+func testUsage(t *testing.T) {
 	c := newClock()
-	path := filepath.Join(t.TempDir(), "caps.db")
+	path := newDatabase(t)
 	limit := int64(1 << 40)
 	limited := func(o *capstore.Options) {
 		o.Limit = func(tinycloud.SpaceID) (int64, bool) { return limit, true }
@@ -148,6 +128,9 @@ func TestUsage(t *testing.T) {
 	if diff := cmp.Diff([]capstore.SpaceUsage{{Space: o.space, Bytes: 1011}}, all, cmp.Comparer(func(a, b tinycloud.SpaceID) bool { return a == b })); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
+	if two.path == capstore.InMemory {
+		return
+	}
 	// After a restart the count goes on.
 	two.stop()
 	again := open(t, "two", c, two.path)
@@ -158,11 +141,13 @@ func TestUsage(t *testing.T) {
 	wantUsage(t, again, o.space, 1013)
 }
 
-func TestLimit(t *testing.T) {
+func TestLimit(t *testing.T) { everywhere(t, testLimit) }
+
+func testLimit(t *testing.T) {
 	c := newClock()
 	limit := int64(10)
 	o := newOwner(t, "alice", c)
-	s := openWith(t, "one", c, filepath.Join(t.TempDir(), "caps.db"), func(o *capstore.Options) {
+	s := openWith(t, "one", c, newDatabase(t), func(o *capstore.Options) {
 		o.Limit = func(tinycloud.SpaceID) (int64, bool) { return limit, limit >= 0 }
 	})
 	o.hostOn(s)
@@ -207,7 +192,9 @@ func TestLimit(t *testing.T) {
 }
 
 // TestUsageAfterRollback has a job fail after it stored a value: the count is as if it had not been.
-func TestUsageAfterRollback(t *testing.T) {
+func TestUsageAfterRollback(t *testing.T) { everywhere(t, testUsageAfterRollback) }
+
+func testUsageAfterRollback(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	o.hostOn(s)
@@ -229,7 +216,9 @@ func TestUsageAfterRollback(t *testing.T) {
 	wantUsage(t, s, o.space, 8)
 }
 
-func TestQuotas(t *testing.T) {
+func TestQuotas(t *testing.T) { everywhere(t, testQuotas) }
+
+func testQuotas(t *testing.T) {
 	c := newClock()
 	s := openNew(t, "one", c)
 	a, b := captest.NewWallet("a").Space("default"), captest.NewWallet("b").Space("photos")
@@ -253,17 +242,22 @@ func TestQuotas(t *testing.T) {
 		}
 	}
 	check(s)
+	if s.path == capstore.InMemory {
+		return
+	}
 	s.stop()
 	check(open(t, "one", c, s.path))
 }
 
 // TestAllow shows when a node is asked whether it hosts a Space, and that its no is the end of it.
-func TestAllow(t *testing.T) {
+func TestAllow(t *testing.T) { everywhere(t, testAllow) }
+
+func testAllow(t *testing.T) {
 	c := newClock()
 	o := newOwner(t, "alice", c)
 	var asked []tinycloud.SpaceID
 	var answer error
-	s := openWith(t, "one", c, filepath.Join(t.TempDir(), "caps.db"), func(o *capstore.Options) {
+	s := openWith(t, "one", c, newDatabase(t), func(o *capstore.Options) {
 		o.Allow = func(_ context.Context, id tinycloud.SpaceID) error {
 			asked = append(asked, id)
 			return answer

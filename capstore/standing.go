@@ -12,7 +12,10 @@ import (
 // earliest of their ends, zero for none, or a refusal of class [tinycloud.ErrUnauthorized] when one was
 // revoked. It does not judge windows or what they grant.
 func (s *Store) Standing(ctx context.Context, proofs []tinycloud.Hash) (ends time.Time, err error) {
-	c := s.chain(ctx, s.read)
+	if err := s.fresh(ctx); err != nil {
+		return ends, err
+	}
+	c := s.chain(ctx, s.db.Read)
 	seen := map[tinycloud.Hash]bool{}
 	for todo := proofs; len(todo) > 0; todo = todo[1:] {
 		id := todo[0]
@@ -25,7 +28,7 @@ func (s *Store) Standing(ctx context.Context, proofs []tinycloud.Hash) (ends tim
 		if c.revoked(id) {
 			return ends, tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-revoked: %s", id.EventID())
 		}
-		t, err := s.token(ctx, s.read, id)
+		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return ends, err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -210,7 +211,7 @@ func (t *tx) keepToken(tok *Token) error {
 		return failed
 	}
 	t.revoked[target.ID] = tok.ID
-	return t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", target.ID[:], tok.ID[:], t.now.UnixMilli())
+	return t.add(intoRevoked, target.ID[:], tok.ID[:], t.now.UnixMilli())
 }
 
 // TakenValue is a value that was taken over: small and in Inline, or, when that is nil, in the block store.
@@ -245,7 +246,7 @@ func (o Takeover) Values(ctx context.Context, id tinycloud.SpaceID, values []Tak
 				}
 				continue
 			}
-			err := t.exec("INSERT INTO wants (sid, hash, due) VALUES (?,?,?)", sp.sid, v.Hash[:], int64(neverDue))
+			err := t.add(db.Insert{Into: "wants", Columns: "sid hash due", Key: "sid hash"}, sp.sid, v.Hash[:], int64(neverDue))
 			if err != nil {
 				return err
 			}
@@ -321,9 +322,9 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 	if err != nil {
 		return out, err
 	}
-	err = o.s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM epochs WHERE sid = ?1 AND valid = 0), (SELECT count(*) FROM kv WHERE sid = ?1 AND live = 1),
-		(SELECT count(*) FROM wants WHERE sid = ?1 AND due < 4611686018427387904)`, sid).Scan(&out.Void, &out.Keys, &out.Wants)
-	return out, dbErr(err)
+	_, err = o.s.db.Read.One(ctx, []any{&out.Void, &out.Keys, &out.Wants}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
+		(SELECT count(*) FROM kv WHERE sid = ? AND live = 1), (SELECT count(*) FROM wants WHERE sid = ? AND due < ?)`, sid, sid, sid, int64(neverDue))
+	return out, err
 }
 
 // promote makes an imported Space a hosted one.
@@ -360,11 +361,11 @@ func (o Takeover) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bun
 
 // CurrentValues calls yield with the values of a hosted Space that are here whole, by hash and size.
 func (s *Store) CurrentValues(ctx context.Context, id tinycloud.SpaceID, yield func(tinycloud.Hash, int64) error) error {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return err
 	}
-	return eachRow(ctx, s.read, func(scan func(...any) error) error {
+	return s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var hash []byte
 		var size int64
 		if err := scan(&hash, &size); err != nil {

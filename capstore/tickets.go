@@ -3,13 +3,13 @@ package capstore
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -78,14 +78,14 @@ func (s *Store) IssueTicket(ctx context.Context, tok *Token, r TicketRequest) (T
 		return id, k, errTicketScope()
 	}
 	err := s.do(ctx, func(t *tx) error {
-		sid, err := s.sid(r.Space)
+		sid, err := s.sid(ctx, r.Space)
 		if err != nil {
 			return err
 		}
 		if k.Expires, err = t.ticketExpiry(tok, r.Life); err != nil {
 			return err
 		}
-		c := s.chain(t.ctx, t.conn)
+		c := s.chain(t.ctx, t)
 		c.extra = t.revoked
 		switch err := c.mayRead(&k, t.now); {
 		case errors.Is(err, tinycloud.ErrUnauthorized):
@@ -130,7 +130,7 @@ func (t *tx) ticketExpiry(tok *Token, life time.Duration) (time.Time, error) {
 	end := t.now.Add(min(max(life, 0), MaxTicketLife))
 	ends := []time.Time{tok.Expires}
 	for _, id := range tok.Proofs {
-		p, err := t.s.token(t.ctx, t.conn, id)
+		p, err := t.s.token(t.ctx, t, id)
 		if err != nil {
 			return end, err
 		}
@@ -155,7 +155,7 @@ func (t *tx) bind(sid int64, r TicketRequest) (tinycloud.Hash, error) {
 		return *r.Value, nil
 	}
 	var value []byte
-	ok, err := t.one([]any{&value}, "SELECT value FROM kv WHERE sid = ? AND key = ? AND live = 1", sid, r.Key)
+	ok, err := t.one([]any{&value}, "SELECT k.value FROM kv k WHERE k.sid = ? AND k.key = ? AND k.live = 1", sid, t.s.key(r.Key))
 	if err == nil && !ok {
 		err = tinycloud.Refuse(tinycloud.ErrNotFound, "Key not found")
 	}
@@ -186,9 +186,7 @@ func (t *tx) saveTicket(sid int64, id TicketID, k *Ticket) error {
 			return err
 		}
 	}
-	err = t.exec("DELETE FROM tickets WHERE rowid IN (SELECT rowid FROM tickets WHERE expires < ? ORDER BY expires LIMIT ?)",
-		now-ticketGrace.Milliseconds(), ticketPurge)
-	if err != nil {
+	if err := t.purgeTickets(now - ticketGrace.Milliseconds()); err != nil {
 		return err
 	}
 	proofs := make([]byte, 0, len(k.proofs)*len(tinycloud.Hash{}))
@@ -196,14 +194,37 @@ func (t *tx) saveTicket(sid int64, id TicketID, k *Ticket) error {
 		proofs = append(proofs, p[:]...)
 	}
 	hash := tinycloud.Sum(id[:])
-	return t.exec("INSERT INTO tickets (id, sid, n, key, value, signer, proofs, expires) VALUES (?,?,?,?,?,?,?,?)",
-		hash[:], sid, last+1, k.Key, k.Value[:], string(k.signer), proofs, k.Expires.UnixMilli())
+	return t.add(db.Insert{Into: "tickets", Columns: "id sid n key value signer proofs expires"},
+		hash[:], sid, last+1, t.s.db.Bytes(k.Key), k.Value[:], string(k.signer), proofs, k.Expires.UnixMilli())
+}
+
+// purgeTickets removes some of those that expired before a time.
+func (t *tx) purgeTickets(before int64) error {
+	var old [][]byte
+	err := t.each(func(scan db.Scan) error {
+		var id []byte
+		err := scan(&id)
+		old = append(old, id)
+		return err
+	}, "SELECT id FROM tickets WHERE expires < ? ORDER BY expires LIMIT ?", before, ticketPurge)
+	if err != nil {
+		return err
+	}
+	for _, id := range old {
+		if err := t.exec("DELETE FROM tickets WHERE id = ?", id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Ticket returns the ticket of an id while it gives the right to read. Refusals are of class
 // [tinycloud.ErrUnauthorized]: the id is unknown, the ticket has expired, or a delegation it rests on was
 // revoked.
 func (s *Store) Ticket(ctx context.Context, id TicketID) (Ticket, error) {
+	if err := s.fresh(ctx); err != nil {
+		return Ticket{}, err
+	}
 	k, err := s.ticket(ctx, tinycloud.Sum(id[:]))
 	if err != nil {
 		return k, err
@@ -212,7 +233,7 @@ func (s *Store) Ticket(ctx context.Context, id TicketID) (Ticket, error) {
 	if !k.Expires.After(now) {
 		return k, tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL expired")
 	}
-	err = s.chain(ctx, s.read).mayRead(&k, now)
+	err = s.chain(ctx, s.db.Read).mayRead(&k, now)
 	if errors.Is(err, tinycloud.ErrUnauthorized) {
 		err = tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL revoked")
 	}
@@ -223,13 +244,13 @@ func (s *Store) ticket(ctx context.Context, hash tinycloud.Hash) (k Ticket, err 
 	var space, signer string
 	var value, proofs []byte
 	var expires int64
-	err = s.read.QueryRowContext(ctx, `SELECT s.space, t.key, t.value, t.signer, t.proofs, t.expires
-		FROM tickets t JOIN spaces s ON s.sid = t.sid WHERE t.id = ?`, hash[:]).Scan(&space, &k.Key, &value, &signer, &proofs, &expires)
-	if errors.Is(err, sql.ErrNoRows) {
-		return k, tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL ticket not found")
-	}
+	ok, err := s.db.Read.One(ctx, []any{&space, &k.Key, &value, &signer, &proofs, &expires}, `SELECT s.space, t.key, t.value, t.signer, t.proofs, t.expires
+		FROM tickets t JOIN spaces s ON s.sid = t.sid WHERE t.id = ?`, hash[:])
 	if err != nil {
-		return k, dbErr(err)
+		return k, err
+	}
+	if !ok {
+		return k, tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL ticket not found")
 	}
 	if k.Space, err = tinycloud.ParseSpaceID(space); err != nil || len(value) != len(k.Value) || len(proofs)%len(k.Value) != 0 {
 		return k, fmt.Errorf("ticket of %q: damaged row", k.Key)

@@ -45,7 +45,9 @@ func refused(t *testing.T, what string, err, class error, text string) {
 	}
 }
 
-func TestTicket(t *testing.T) {
+func TestTicket(t *testing.T) { everywhere(t, testTicket) }
+
+func testTicket(t *testing.T) {
 	s, o := signedIn(t)
 	id, issued, err := o.ticket(s, "k")
 	if err != nil {
@@ -77,7 +79,9 @@ func TestTicket(t *testing.T) {
 }
 
 // TestTicketNeedsNoCaveats: a URL would not keep the caveats under which its signer may read.
-func TestTicketNeedsNoCaveats(t *testing.T) {
+func TestTicketNeedsNoCaveats(t *testing.T) { everywhere(t, testTicketNeedsNoCaveats) }
+
+func testTicketNeedsNoCaveats(t *testing.T) {
 	s, o := signedIn(t)
 	const caveats = `[{"max":1}]`
 	bob, caps := captest.NewSession("bob"), captest.Caps{o.space.String() + "/kv/k": {"tinycloud.kv/get"}}

@@ -75,7 +75,7 @@ func (v *verifier) tell(what, format string, args ...any) {
 }
 
 func (v *verifier) each(f func(scan func(...any) error) error, query string, args ...any) error {
-	return eachRow(v.ctx, v.s.read, f, query, args...)
+	return v.s.db.Read.Each(v.ctx, f, query, args...)
 }
 
 // lengths checks columns whose values are taken for hashes and keys.
@@ -103,19 +103,19 @@ func (v *verifier) lengths() error {
 	} {
 		var n int
 		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE length(%s) <> %d", c.table, c.column, c.n)
-		if err := v.s.read.QueryRowContext(v.ctx, query).Scan(&n); err != nil {
-			return dbErr(err)
+		if _, err := v.s.db.Read.One(v.ctx, []any{&n}, query); err != nil {
+			return err
 		}
 		if n > 0 {
 			v.tell("column of a wrong length", "%s.%s: %d rows", c.table, c.column, n)
 		}
 	}
 	var n int
-	err := v.s.read.QueryRowContext(v.ctx, fmt.Sprintf("SELECT count(*) FROM entries WHERE (branch < %d AND length(sig) <> 64) OR (branch >= %d AND length(sig) <> 0)", chainBase, chainBase)).Scan(&n)
+	_, err := v.s.db.Read.One(v.ctx, []any{&n}, "SELECT count(*) FROM entries WHERE (branch < ? AND length(sig) <> 64) OR (branch >= ? AND length(sig) <> 0)", chainBase, chainBase)
 	if n > 0 {
 		v.tell("column of a wrong length", "entries.sig: %d rows", n)
 	}
-	return dbErr(err)
+	return err
 }
 
 func (v *verifier) tokens() error {
@@ -158,11 +158,11 @@ func (v *verifier) space(id tinycloud.SpaceID, sid int64) error {
 // usage checks the count of the Space's bytes.
 func (v *verifier) usage() error {
 	var counted, held int64
-	err := v.s.read.QueryRowContext(v.ctx, "SELECT bytes, (SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) FROM spaces WHERE sid = ?", v.sid).Scan(&counted, &held)
+	_, err := v.s.db.Read.One(v.ctx, []any{&counted, &held}, "SELECT bytes, (SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) FROM spaces WHERE sid = ?", v.sid)
 	if err == nil && counted != held {
 		v.tell("count of bytes that is wrong", "%d, should be %d", counted, held)
 	}
-	return dbErr(err)
+	return err
 }
 
 // epochs checks the bytes of epochs, events and operations.
@@ -206,8 +206,12 @@ func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64
 		var eid int64
 		var s uint64
 		var theirs []byte
-		if err := v.s.read.QueryRowContext(v.ctx, "SELECT eid, seq, clock FROM epochs WHERE sid = ? AND id = ?", v.sid, p[:]).Scan(&eid, &s, &theirs); err != nil {
-			v.tell("epoch that is lost", "%s: %v", p, err)
+		found, err := v.s.db.Read.One(v.ctx, []any{&eid, &s, &theirs}, "SELECT eid, seq, clock FROM epochs WHERE sid = ? AND id = ?", v.sid, p[:])
+		if err != nil {
+			return 0, false, err
+		}
+		if !found {
+			v.tell("epoch that is lost", "%s", p)
 			continue
 		}
 		seq = max(seq, s+1)
@@ -216,7 +220,7 @@ func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64
 			most.Add(judge.Spot{Branch: b, N: n})
 		}
 		covered := false
-		err := v.each(func(scan func(...any) error) error {
+		err = v.each(func(scan func(...any) error) error {
 			var s judge.Spot
 			err := scan(&s.Branch, &s.N)
 			covered = covered || clock.Has(s)
@@ -255,20 +259,19 @@ func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
 	ops := 0
 	err = v.each(func(scan func(...any) error) error {
 		var idx, k int
-		var key string
+		var key, b []byte
 		var removes bool
-		var b []byte
 		if err := scan(&idx, &k, &key, &removes, &b); err != nil {
 			return err
 		}
 		ops++
 		op, err := dag.DecodeOp(b)
 		if err != nil || idx < 0 || idx >= len(e.Events) || k < 0 || k >= len(e.Events[idx].Ops) || e.Events[idx].Ops[k] != tinycloud.Sum(b) ||
-			op.Key != key || op.Delete != removes {
+			!bytes.Equal(key, v.key(op.Key)) || op.Delete != removes {
 			v.tell("operation whose bytes or place are others", "%d/%d of epoch %s", idx, k, id)
 		}
 		return nil
-	}, "SELECT idx, n, key, removes, bytes FROM ops WHERE eid = ?", eid)
+	}, "SELECT o.idx, o.n, o.key, o.removes, o.bytes FROM ops o WHERE o.eid = ?", eid)
 	want := 0
 	for _, ev := range e.Events {
 		want += len(ev.Ops)
@@ -279,11 +282,26 @@ func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
 	return err
 }
 
+// key is the form of a key that its column is searched by.
+func (v *verifier) key(key string) []byte {
+	switch k := v.s.key(key).(type) {
+	case []byte:
+		return k
+	case string:
+		return []byte(k)
+	}
+	return nil
+}
+
 // entries checks the log entries: digest, signature, and that each follows the one before.
 func (v *verifier) entries() error {
-	_, hosts, err := v.s.lacking(v.ctx, v.sid, nil)
+	_, logs, err := v.s.lacking(v.ctx, v.sid, nil)
 	if err != nil {
 		return err
+	}
+	hosts := make([]HostKey, len(logs))
+	for i, l := range logs {
+		hosts[i] = l.host
 	}
 	r := &reader{s: v.s, ctx: v.ctx, space: v.id, sid: v.sid, hosts: hosts}
 	check := func(branch int, e Entry, digest, sig []byte) {

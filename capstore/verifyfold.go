@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -35,7 +36,7 @@ func (v *verifier) values() error {
 		return err
 	}
 	return v.each(func(scan func(...any) error) error {
-		var key string
+		var key []byte
 		err := scan(&key)
 		v.tell("current value that is lost", "%q", key)
 		return err
@@ -67,7 +68,7 @@ func (v *verifier) replayInto(scratch *Store) error {
 	if err != nil {
 		return err
 	}
-	from, hosts, err := v.s.lacking(v.ctx, v.sid, nil)
+	from, logs, err := v.s.lacking(v.ctx, v.sid, nil)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (v *verifier) replayInto(scratch *Store) error {
 		batch = nil
 		return err
 	}
-	err = v.s.missing(v.ctx, v.id, v.sid, hosts, from, 0, func(b Bundle) error {
+	err = v.s.missing(v.ctx, v.id, v.sid, logs, from, 0, func(b Bundle) error {
 		b.Values, b.Large = nil, nil
 		if batch = append(batch, b); len(batch) == maxApply || len(b.Imported) > 0 {
 			return flush()
@@ -120,10 +121,13 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 			"SELECT count(*) FROM entries WHERE sid = ? AND digest = ? AND n = ? AND at = ? AND valid = ?",
 		},
 		{
-			"key that holds something else", "SELECT key, live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx FROM kv WHERE sid = ?",
+			"key that holds something else", "SELECT k.key, k.live, k.seq, k.epoch, k.idx, k.value, k.meta, k.f_seq, k.f_epoch, k.f_idx FROM kv k WHERE k.sid = ?",
 			"SELECT count(*) FROM kv WHERE sid = ? AND key = ? AND live = ? AND seq = ? AND epoch = ? AND idx = ? AND value = ? AND meta = ? AND f_seq = ? AND f_epoch = ? AND f_idx = ?",
 		},
 	} {
+		if v.s.db.Shared { // there the column may hold what stands for a long key
+			c.ours = strings.Replace(c.ours, "SELECT k.key,", "SELECT coalesce(k.whole, k.key),", 1)
+		}
 		if err := v.compareRows(scratch, sid, c.what, c.ours, c.theirs); err != nil {
 			return err
 		}
@@ -132,38 +136,27 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 }
 
 func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs string) error {
-	lookup, err := scratch.read.PrepareContext(v.ctx, theirs)
-	if err != nil {
-		return dbErr(err)
-	}
-	defer lookup.Close()
-	rows, err := v.s.read.QueryContext(v.ctx, ours, v.sid)
-	if err != nil {
-		return dbErr(err)
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return dbErr(err)
-	}
-	for rows.Next() {
-		row := make([]any, len(columns))
-		dest := make([]any, len(columns))
+	columns := strings.Count(theirs, "?") - 1
+	return v.each(func(scan func(...any) error) error {
+		row, dest := make([]any, columns), make([]any, columns)
 		for i := range row {
 			dest[i] = &row[i]
 		}
-		if err := rows.Scan(dest...); err != nil {
-			return dbErr(err)
+		if err := scan(dest...); err != nil {
+			return err
+		}
+		if key, ok := row[0].([]byte); ok && strings.Contains(theirs, "AND key = ?") {
+			row[0] = string(key)
 		}
 		var n int
-		if err := lookup.QueryRowContext(v.ctx, append([]any{sid}, row...)...).Scan(&n); err != nil {
-			return dbErr(err)
+		if _, err := scratch.db.Read.One(v.ctx, []any{&n}, theirs, append([]any{sid}, row...)...); err != nil {
+			return err
 		}
 		if n != 1 {
 			v.tell(what, "%s", name(row[0]))
 		}
-	}
-	return dbErr(rows.Err())
+		return nil
+	}, ours, v.sid)
 }
 
 func name(column any) string {
@@ -178,11 +171,11 @@ func (v *verifier) compareSums(scratch *Store, sid int64) error {
 	for _, table := range []string{"epochs", "kv", "events", "ops"} {
 		var ours, theirs int64
 		query := "SELECT count(*) FROM " + table + " WHERE sid = ?"
-		if err := v.s.read.QueryRowContext(v.ctx, query, v.sid).Scan(&ours); err != nil {
-			return dbErr(err)
+		if _, err := v.s.db.Read.One(v.ctx, []any{&ours}, query, v.sid); err != nil {
+			return err
 		}
-		if err := scratch.read.QueryRowContext(v.ctx, query, sid).Scan(&theirs); err != nil {
-			return dbErr(err)
+		if _, err := scratch.db.Read.One(v.ctx, []any{&theirs}, query, sid); err != nil {
+			return err
 		}
 		if ours < theirs {
 			v.tell("rows that are lost", "%s: %d of %d", table, ours, theirs)

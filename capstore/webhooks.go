@@ -7,6 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Webhook is somebody's wish to be told of changes by HTTP requests.
@@ -54,16 +55,16 @@ func (s *Store) AddWebhook(ctx context.Context, w Webhook, most int) error {
 		if have >= most {
 			return tinycloud.Refuse(tinycloud.ErrBusy, "too many webhooks for this space")
 		}
-		return t.exec(`INSERT INTO webhooks (id, space, subscriber, service, prefix, abilities, url, secret, proofs, active, created, c_epoch, c_late, c_index)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, w.ID, w.Space.String(), string(w.Subscriber), w.Service, w.Prefix, string(abilities), w.URL,
-			w.Secret, proofs, true, w.Created.UnixMilli(), w.Cursor.Epoch, w.Cursor.Late, int64(w.Cursor.Index))
+		t.hooks = true
+		return t.add(db.Insert{Into: "webhooks", Columns: "id space subscriber service prefix abilities url secret proofs active created c_epoch c_late c_index"},
+			w.ID, w.Space.String(), string(w.Subscriber), w.Service, t.s.db.Bytes(w.Prefix), string(abilities), w.URL, w.Secret, proofs, true, w.Created.UnixMilli(), w.Cursor.Epoch, w.Cursor.Late, int64(w.Cursor.Index))
 	})
 }
 
 // Webhooks returns all webhooks of this node, the oldest first.
 func (s *Store) Webhooks(ctx context.Context) ([]Webhook, error) {
 	var out []Webhook
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var w Webhook
 		var space, abilities string
 		var proofs []byte
@@ -71,7 +72,7 @@ func (s *Store) Webhooks(ctx context.Context) ([]Webhook, error) {
 		err := scan(&w.ID, &space, &w.Subscriber, &w.Service, &w.Prefix, &abilities, &w.URL, &w.Secret, &proofs, &w.Active, &created,
 			&w.Cursor.Epoch, &w.Cursor.Late, &w.Cursor.Index)
 		if err != nil {
-			return dbErr(err)
+			return err
 		}
 		if w.Space, err = tinycloud.ParseSpaceID(space); err != nil {
 			return fmt.Errorf("webhook %s: damaged row: %v: %w", w.ID, err, tinycloud.ErrUnavailable)
@@ -96,6 +97,7 @@ func (s *Store) RemoveWebhook(ctx context.Context, id string) error {
 		if err := t.exec("DELETE FROM deliveries WHERE webhook = ?", id); err != nil {
 			return err
 		}
+		t.hooks = true
 		return t.exec("DELETE FROM webhooks WHERE id = ?", id)
 	})
 }
@@ -125,7 +127,7 @@ func (s *Store) Enqueue(ctx context.Context, webhook string, ds []Delivery, upTo
 			return err
 		}
 		for _, d := range ds {
-			err := t.exec("INSERT INTO deliveries (webhook, event, body, tries, due) VALUES (?,?,?,0,?)", webhook, d.Event, d.Body, d.Due.UnixMilli())
+			err := t.add(db.Insert{Into: "deliveries", Columns: "webhook event body tries due"}, webhook, d.Event, d.Body, 0, d.Due.UnixMilli())
 			if err != nil {
 				return err
 			}
@@ -134,7 +136,11 @@ func (s *Store) Enqueue(ctx context.Context, webhook string, ds []Delivery, upTo
 			return err
 		}
 		dropped = have - most
-		return t.exec("DELETE FROM deliveries WHERE number IN (SELECT number FROM deliveries WHERE webhook = ? ORDER BY number LIMIT ?)", webhook, dropped)
+		var last int64 // of those that are dropped
+		if _, err := t.one([]any{&last}, "SELECT number FROM deliveries WHERE webhook = ? ORDER BY number LIMIT 1 OFFSET ?", webhook, dropped-1); err != nil {
+			return err
+		}
+		return t.exec("DELETE FROM deliveries WHERE webhook = ? AND number <= ?", webhook, last)
 	})
 	return dropped, err
 }
@@ -142,11 +148,11 @@ func (s *Store) Enqueue(ctx context.Context, webhook string, ds []Delivery, upTo
 // Deliveries returns up to limit deliveries of a webhook, the first due first, whether due or not.
 func (s *Store) Deliveries(ctx context.Context, webhook string, limit int) ([]Delivery, error) {
 	var out []Delivery
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		d := Delivery{Webhook: webhook}
 		var due int64
 		if err := scan(&d.Number, &d.Event, &d.Body, &d.Tries, &due); err != nil {
-			return dbErr(err)
+			return err
 		}
 		d.Due = at(due)
 		out = append(out, d)

@@ -41,6 +41,7 @@ type StageFunc func(ctx context.Context, body io.Reader, limit int64) (Staged, e
 type Options struct {
 	Store   *capstore.Store
 	Stage   StageFunc
+	Health  func(context.Context) error    // of what else is needed to serve; nil: nothing is
 	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
 	Hooks   *hooks.Hooks                   // nil: none are served
 

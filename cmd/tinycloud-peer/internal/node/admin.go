@@ -102,7 +102,7 @@ func sendJSON(w http.ResponseWriter, status int, body any) {
 
 func (n *Node) adminNode(*http.Request) (int, any, error) {
 	return http.StatusOK, Info{
-		NodeID: hostkeys.DIDKey(n.nodeKey()), PeerID: n.front.ID().String(), Addrs: texts(n.front.Addrs()), Version: n.o.Version,
+		NodeID: hostkeys.DIDKey(n.nodeKey()), PeerID: n.frontID(), Addrs: texts(n.frontAddrs()), Version: n.o.Version,
 	}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -43,11 +44,11 @@ type Node struct {
 	keys   *hostkeys.Static
 	store  *capstore.Store
 	blocks *blockstore.Store
-	front  *p2p.Front
+	front  atomic.Pointer[p2p.Front] // nil while another process leads
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
-	files  sync.Mutex // held while values are freed, or copied for a backup
+	files  sync.Mutex        // held while values are freed, or copied for a backup
 	quota  *policy.Quota     // nil without quota_url
 	allow  *policy.Allowlist // nil without spaces.allowlist
 
@@ -69,7 +70,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if err := errors.Join(cfg.Unsupported(), unserved(cfg)); err != nil {
+	if err := unserved(cfg); err != nil {
 		return nil, err
 	}
 	if err := n.loadKeys(); err != nil {
@@ -79,11 +80,11 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil {
+	if err := n.openFront(); err != nil && !n.shared() {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
@@ -124,8 +125,11 @@ func (n *Node) loadKeys() error {
 // openStores opens the database first: its lock keeps a second process from the blocks too.
 func (n *Node) openStores(ctx context.Context) (err error) {
 	database := n.cfg.Storage.Database.Path()
-	if n.cfg.Storage.Database.InMemory() {
+	switch {
+	case n.cfg.Storage.Database.InMemory():
 		database = capstore.InMemory
+	case n.shared():
+		database = n.cfg.Storage.Database.DSN()
 	}
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
@@ -139,10 +143,14 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
 		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
 	})
-	n.blocks, err = blockstore.Open(blockstore.Options{
-		Dir: n.cfg.Storage.Blocks.Path, Staging: blockstore.Staging(n.cfg.Storage.Staging),
+	o := blockstore.Options{
+		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
 		Inline: n.inline, Log: n.log.With("part", "blocks"),
-	})
+	}
+	if b := n.cfg.Storage.Blocks; b.Type == config.BlocksS3 {
+		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
+	}
+	n.blocks, err = blockstore.Open(o)
 	return err
 }
 
@@ -160,9 +168,11 @@ func (n *Node) openFront() (err error) {
 	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
 		return err
 	}
-	if n.front, err = p2p.New(o); err != nil {
+	f, err := p2p.New(o)
+	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
+	n.front.Store(f)
 	return nil
 }
 
@@ -234,16 +244,12 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
-	replicas := begin(ctx, n.spaces.run, fail)
-	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.front.ID(), "listen", texts(n.front.Addrs()))
+	replicas := begin(ctx, n.replicate, fail)
+	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
 	err := n.serve(ctx)
 	fail(err)
 	n.log.Info("stopping")
 	err = errors.Join(err, replicas.end())
-	if n.front != nil {
-		err = errors.Join(err, n.front.Close())
-		n.front = nil
-	}
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, n.store.SaveReplays(saving), writer.end(), n.close())
@@ -263,9 +269,7 @@ func (n *Node) serve(ctx context.Context) error {
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error {
-		if err := n.blocks.Repair(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
+		n.repair(ctx)
 		return nil
 	})
 	return g.Wait()
@@ -291,9 +295,6 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
-	if n.spaces != nil {
-		n.spaces.end() // the front waits for whoever asks
-	}
 	for _, l := range []net.Listener{n.public, n.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
@@ -304,9 +305,7 @@ func (n *Node) close() error {
 	if n.admin != nil {
 		errs = append(errs, n.admin.remove())
 	}
-	if n.front != nil {
-		errs = append(errs, n.front.Close())
-	}
+	errs = append(errs, n.closeFront())
 	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
