@@ -69,40 +69,44 @@ func (s *testStore) takeOver(space tinycloud.SpaceID, epochs []capstore.Imported
 // pieces, goes on writing on them and on a third, and feeds the result to others in any order.
 func TestImportConverges(t *testing.T) {
 	for seed := range uint64(6) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 2))
-			o, old := history(t, rng, 80)
-			for range 2 {
-				old[0].pull(old[1], o.space)
-				old[0].pull(old[2], o.space)
-			}
-			epochs := reference(all(t, old[0], o.space))
-			var stores []*testStore
-			for i := range 2 {
-				c := newClock()
-				c.ms.Add(30_000)
-				s := openNew(t, fmt.Sprint("importer", i), c)
-				if taken := s.takeOver(o.space, epochs, func() int { return 1 + rng.IntN(40) }); taken.Hosted {
-					t.Fatal("hosted without a delegation to the importer")
-				}
-				if s.Hosted(o.space) {
-					t.Fatal("hosted before the owner delegated it")
-				}
-				o.hostOn(s)
-				stores = append(stores, s)
-			}
-			third := openNew(t, "third", stores[0].clock)
-			o.hostOn(third)
-			stores = append(stores, third)
-			for range 60 {
-				step(t, rng, stores, []*owner{o})
-				for _, s := range stores[:2] {
-					s.clock.ms.Add(50)
-				}
-			}
-			agree(t, rng, o, stores)
-		})
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { importConverges(t, seed) })
 	}
+	onServers(t, func(t *testing.T) { importConverges(t, 6) })
+}
+
+func importConverges(t *testing.T, seed uint64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 2))
+	o, old := history(t, rng, 80)
+	for range 2 {
+		old[0].pull(old[1], o.space)
+		old[0].pull(old[2], o.space)
+	}
+	epochs := reference(all(t, old[0], o.space))
+	var stores []*testStore
+	for i := range 2 {
+		c := newClock()
+		c.ms.Add(30_000)
+		s := openNew(t, fmt.Sprint("importer", i), c)
+		if taken := s.takeOver(o.space, epochs, func() int { return 1 + rng.IntN(40) }); taken.Hosted {
+			t.Fatal("hosted without a delegation to the importer")
+		}
+		if s.Hosted(o.space) {
+			t.Fatal("hosted before the owner delegated it")
+		}
+		o.hostOn(s)
+		stores = append(stores, s)
+	}
+	third := openNew(t, "third", stores[0].clock)
+	o.hostOn(third)
+	stores = append(stores, third)
+	for range 60 {
+		step(t, rng, stores, []*owner{o})
+		for _, s := range stores[:2] {
+			s.clock.ms.Add(50)
+		}
+	}
+	agree(t, rng, o, stores)
 }
 
 // agree exchanges everything, asks the oracle, and feeds the history to others.
