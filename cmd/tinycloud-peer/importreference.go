@@ -17,7 +17,7 @@ import (
 type importReferenceCmd struct {
 	Database string `required:"" placeholder:"PATH|URL" help:"Database of the reference node: a SQLite file or postgres://…. That node must be stopped."`
 	Blocks   string `required:"" placeholder:"DIR" help:"Its storage.blocks.path."`
-	Secret   string `env:"TINYCLOUD_REFERENCE_SECRET" placeholder:"SECRET" help:"Its keys.secret (better in $$TINYCLOUD_REFERENCE_SECRET). This node takes it as its own, so that it stays the host its Spaces were delegated to. Version 1.16.0 cannot be read without it."`
+	Secret   string `env:"REFERENCE_SECRET" placeholder:"SECRET" help:"Its keys.secret (better in $$REFERENCE_SECRET). This node takes it as its own, so that it stays the host its Spaces were delegated to. Version 1.16.0 cannot be read without it."`
 	OwnKeys  bool   `help:"Use the secret to read the data only: this node keeps its own keys, and each owner has to delegate to it."`
 }
 

@@ -43,6 +43,9 @@ func (n *Node) collectOnce(ctx context.Context, before time.Time) error {
 	defer n.files.Unlock()
 	for _, space := range n.store.Spaces() {
 		freed, err := n.blocks.Collect(ctx, space, before, func(h tinycloud.Hash) (bool, error) { return n.store.Held(ctx, space, h) })
+		if errors.Is(err, tinycloud.ErrUnsupported) {
+			return nil // a bucket
+		}
 		if err != nil {
 			return err
 		}
