@@ -82,6 +82,60 @@ func (t *tx) want(sp *space, hash tinycloud.Hash) error {
 	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])
 }
 
+// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
+// before.
+func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
+	many := false
+	if len(e.ops) > 0 && !p.local {
+		var others int
+		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
+			return err
+		}
+		many = others > 0
+	}
+	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
+	for k, op := range e.ops {
+		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
+			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
+		if err != nil {
+			return err
+		}
+		if err := t.keep(sp, op, p); err != nil {
+			return err
+		}
+		if valid {
+			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+			if err := t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
+				return err
+			}
+		}
+		if !op.Delete && !p.local && p.values[op.Value] != nil {
+			if err := t.release(sp, op.Value); err != nil { // it came along and may be past
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// foldOp applies a valid operation and announces it.
+func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, twice bool, p *parsed) error {
+	counts, err := t.apply(sp, n, o, many)
+	if err != nil || !counts {
+		return err
+	}
+	return t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
+}
+
+// keep stores a small value that came with its operation.
+func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
+	b, ok := p.values[op.Value]
+	if op.Delete || !ok {
+		return nil
+	}
+	return t.saveValue(sp, op.Value, int64(len(b)), b)
+}
+
 // apply folds one valid operation. many says that its event stands in other epochs too, so that it may
 // count at another place. It reports whether the operation counts: a delete of nothing is void.
 func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err error) {

@@ -295,26 +295,6 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 	return t.enforce(sp)
 }
 
-// question has a Space with void events judged anew at its first news since it was loaded: what those events
-// waited for was known in memory only.
-func (t *tx) question(sp *space) error {
-	if !sp.unsure || sp.again {
-		return nil
-	}
-	sp.unsure = false
-	for _, query := range []string{
-		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
-	} {
-		var one int
-		found, err := t.one([]any{&one}, query, sp.sid)
-		if err != nil {
-			return err
-		}
-		sp.again = sp.again || found
-	}
-	return nil
-}
-
 // intoRevoked records that a delegation is revoked.
 var intoRevoked = db.Insert{Into: "revoked", Columns: "target revocation at", Key: "target revocation"}
 
@@ -412,60 +392,6 @@ func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) str
 		return err.Error()
 	}
 	return ""
-}
-
-// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
-// before.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
-	many := false
-	if len(e.ops) > 0 && !p.local {
-		var others int
-		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
-			return err
-		}
-		many = others > 0
-	}
-	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
-	for k, op := range e.ops {
-		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
-			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
-		if err != nil {
-			return err
-		}
-		if err := t.keep(sp, op, p); err != nil {
-			return err
-		}
-		if valid {
-			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
-			if err := t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
-				return err
-			}
-		}
-		if !op.Delete && !p.local && p.values[op.Value] != nil {
-			if err := t.release(sp, op.Value); err != nil { // it came along and may be past
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// foldOp applies a valid operation and announces it.
-func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, twice bool, p *parsed) error {
-	counts, err := t.apply(sp, n, o, many)
-	if err != nil || !counts {
-		return err
-	}
-	return t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
-}
-
-// keep stores a small value that came with its operation.
-func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
-	b, ok := p.values[op.Value]
-	if op.Delete || !ok {
-		return nil
-	}
-	return t.saveValue(sp, op.Value, int64(len(b)), b)
 }
 
 func encodeMeta(m map[string]string) []byte {

@@ -278,7 +278,7 @@ func (t *tx) placePart(sp *space, part *parsed) error {
 	if err != nil {
 		return err
 	}
-	past := judge.Clock{}
+	var past judge.Clock
 	if n != nil {
 		past = n.past
 	} else if past, _, _, err = t.parents(sp, part.epoch.Parents); err != nil {

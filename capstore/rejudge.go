@@ -214,3 +214,23 @@ func (t *tx) storedEvents(sp *space, n *node) ([]storedEvent, error) {
 	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err
 }
+
+// question has a Space with void events judged anew at its first news since it was loaded: what those events
+// waited for was known in memory only.
+func (t *tx) question(sp *space) error {
+	if !sp.unsure || sp.again {
+		return nil
+	}
+	sp.unsure = false
+	for _, query := range []string{
+		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
+	} {
+		var one int
+		found, err := t.one([]any{&one}, query, sp.sid)
+		if err != nil {
+			return err
+		}
+		sp.again = sp.again || found
+	}
+	return nil
+}
