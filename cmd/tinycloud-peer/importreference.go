@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 
+	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
@@ -16,7 +19,8 @@ import (
 
 type importReferenceCmd struct {
 	Database string `required:"" placeholder:"PATH|URL" help:"Database of the reference node: a SQLite file or postgres://…. That node must be stopped."`
-	Blocks   string `required:"" placeholder:"DIR" help:"Its storage.blocks.path."`
+	Blocks   string `required:"" placeholder:"DIR|s3://BUCKET" help:"Its storage.blocks.path or bucket; credentials and region of a bucket come from the AWS_* variables."`
+	Endpoint string `name:"blocks-endpoint" placeholder:"URL" help:"Its storage.blocks.endpoint, of a bucket that is not at AWS."`
 	Secret   string `env:"REFERENCE_SECRET" placeholder:"SECRET" help:"Its keys.secret (better in $$REFERENCE_SECRET). This node takes it as its own, so that it stays the host its Spaces were delegated to. Version 1.16.0 cannot be read without it."`
 	OwnKeys  bool   `help:"Use the secret to read the data only: this node keeps its own keys, and each owner has to delegate to it."`
 }
@@ -46,16 +50,37 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	defer from.Close()
+	blocks, closeBlocks, err := c.blocks()
+	if err != nil {
+		return err
+	}
+	defer closeBlocks()
 	to, err := node.OpenData(ctx, cfg, slog.New(logHandler(p.err, cfg)))
 	if err != nil {
 		return err
 	}
-	o := &transfer.TakeOver{From: from, Blocks: reference.Dir(c.Blocks), To: to, Log: p.err}
+	o := &transfer.TakeOver{From: from, Blocks: blocks, To: to, Log: p.err}
 	out, err := o.Run(ctx)
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err
 	}
 	return c.print(p, out, &o.Odd)
+}
+
+// blocks opens where the values are.
+func (c *importReferenceCmd) blocks() (reference.Blocks, func(), error) {
+	bucket, ok := strings.CutPrefix(c.Blocks, "s3://")
+	if !ok {
+		if info, err := os.Stat(c.Blocks); err != nil || !info.IsDir() {
+			return nil, nil, fmt.Errorf("--blocks: %s is no directory", c.Blocks)
+		}
+		return reference.Dir(c.Blocks), func() {}, nil
+	}
+	b, err := reference.OpenBucket(blockstore.S3FromEnv(c.Endpoint, strings.TrimSuffix(bucket, "/"), os.Getenv))
+	if err != nil {
+		return nil, nil, fmt.Errorf("--blocks: %w", err)
+	}
+	return b, func() { _ = b.Close() }, nil // it was only read
 }
 
 // keys takes the secret, and returns the key of the reference's encrypted columns.

@@ -10,12 +10,14 @@ import (
 	"testing"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 // takeOver takes data over into a node.
@@ -379,4 +381,39 @@ func (k *killer) Open(ctx context.Context, s reference.Space, h tinycloud.Hash) 
 		k.stop()
 	}
 	return k.Blocks.Open(ctx, s, h)
+}
+
+// TestBucket takes values over from a bucket.
+func TestBucket(t *testing.T) {
+	b := testservers.S3(t)
+	o, where := newFileOld(t)
+	with(t, settings(t, ""), func(d *node.Data) {
+		o.host(hostkeys.DIDKey(publicKey(d, o.space)))
+		o.fill()
+		s3 := &blockstore.S3{Endpoint: b.Endpoint, Bucket: b.Name, Region: b.Region, AccessKey: b.AccessKey, SecretKey: b.SecretKey}
+		fill, err := blockstore.Open(blockstore.Options{Dir: t.TempDir(), S3: s3})
+		must(t, err)
+		dir := filepath.Dir(reference.Dir(o.blocks).Where(reference.Space{Text: o.space.String()}, tinycloud.Hash{}))
+		files, err := os.ReadDir(dir)
+		must(t, err)
+		for _, f := range files {
+			r, err := os.Open(filepath.Join(dir, f.Name()))
+			must(t, err)
+			staged, err := fill.Stage(t.Context(), r, 1<<30)
+			must(t, errors.Join(err, r.Close()))
+			must(t, staged.Commit(t.Context(), o.space))
+		}
+		must(t, fill.Close())
+		blocks, err := reference.OpenBucket(s3)
+		must(t, err)
+		from, err := reference.Open(t.Context(), where, nil)
+		must(t, err)
+		x := &transfer.TakeOver{From: from, Blocks: blocks, To: d, Log: io.Discard}
+		out, err := x.Run(t.Context())
+		must(t, errors.Join(err, from.Close(), blocks.Close()))
+		if out[0].Wants != 0 || x.Odd.Count(transfer.FoundNoBlock) != 0 {
+			t.Errorf("%+v", out)
+		}
+		checkOld(t, d, o.space, o.winner())
+	})
 }
