@@ -312,6 +312,7 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 		}
 		if sp.state == StateImporting || sp.state == StateImported {
 			t.promote(sp)
+			t.touch(sp).Created = true
 		}
 		if err := t.adopt(sp); err != nil {
 			return err
