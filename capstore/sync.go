@@ -54,6 +54,11 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 	if err != nil || len(from) == 0 {
 		return err
 	}
+	return s.missing(ctx, id, sid, rows, from, maxValue, yield)
+}
+
+// missing calls yield with the entries of branches from the given numbers on.
+func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(Bundle) error) error {
 	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]HostKey, len(rows)), maxValue: maxValue}
 	cond, args := "", []any{sid}
 	for i, row := range rows {
@@ -65,6 +70,12 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 			cond += "(e.branch = ? AND e.n >= ? AND e.n <= ?)"
 			args = append(args, i, int64(n), int64(row.n))
 		}
+	}
+	if cond == "" {
+		return nil
+	}
+	if err := r.imports(yield, from); err != nil {
+		return err
 	}
 	return r.merged(yield, cond, args)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type Node struct {
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
+	files  sync.Mutex        // held while values are freed, or copied for a backup
 	quota  *policy.Quota     // nil without quota_url
 	allow  *policy.Allowlist // nil without spaces.allowlist
 
@@ -280,6 +282,7 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
+	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error {
 		n.repair(ctx)
 		return nil
