@@ -109,7 +109,7 @@ type P2P struct {
 	Listen []string
 	// Announce (p2p.announce) replaces the addresses told to other hosts; empty is those the node finds out.
 	Announce []string
-	// Bootstrap (p2p.bootstrap) are Space addresses to try at start; each ends in /p2p/<peer ID>.
+	// Bootstrap (p2p.bootstrap) are addresses of Spaces or of nodes to try; each ends in /p2p/<peer ID>.
 	Bootstrap []string
 	// MDNS (p2p.mdns) looks for hosts of its Spaces on the local network. Default false.
 	MDNS bool

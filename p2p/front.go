@@ -53,8 +53,11 @@ type Front struct {
 	waker  *waker
 	log    *slog.Logger
 
+	running sync.WaitGroup // handlers of [Front.Handle]; Add under mu while not closed
+
 	mu     sync.Mutex
 	closed bool              // guarded by mu
+	ends   []func()          // guarded by mu; they end the contexts of handlers
 	peers  map[peer.ID]*Peer // guarded by mu; open Space peers
 	held   map[peer.ID]int   // guarded by mu; Space connections over a remote front
 }
@@ -166,11 +169,16 @@ func isTCP(a ma.Multiaddr) bool {
 func (f *Front) Close() error {
 	f.mu.Lock()
 	f.closed = true
+	ends := f.ends
 	peers := make([]*Peer, 0, len(f.peers))
 	for _, p := range f.peers {
 		peers = append(peers, p)
 	}
 	f.mu.Unlock()
+	for _, end := range ends {
+		end()
+	}
+	f.running.Wait()
 	var wg sync.WaitGroup
 	errs := make([]error, len(peers))
 	for i, p := range peers {

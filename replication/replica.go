@@ -137,6 +137,9 @@ type Options struct {
 	// Addrs returns the Space's own addresses, each with the Space peer at its end. Nil or none: this host
 	// is not dialed.
 	Addrs func() []ma.Multiaddr
+	// Locate asks a node for its peer of the Space, as [Locator.Ask] does. Nil: a join that names only a
+	// node is invalid.
+	Locate func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error)
 	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
 	Check   func(tinycloud.SpaceID, *capstore.Bundle) error
 	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]

@@ -24,6 +24,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // Options of a [Node].
@@ -41,6 +42,7 @@ type Node struct {
 	store  *capstore.Store
 	blocks *blockstore.Store
 	front  *p2p.Front
+	where  *replication.Locator
 	spaces *spaces
 	api    *httpapi.API
 
@@ -160,7 +162,7 @@ func (n *Node) openFront() (err error) {
 	if n.front, err = p2p.New(o); err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
-	return nil
+	return n.openLocator()
 }
 
 func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) {

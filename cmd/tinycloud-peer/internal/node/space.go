@@ -33,6 +33,7 @@ type spaces struct {
 	end     func()        // closes ended
 	memory  *replication.Budget
 	metrics *replication.Metrics
+	created []chan struct{} // capacity 1; told of new Spaces, one for each address of p2p.bootstrap
 
 	mu     sync.RWMutex
 	active map[tinycloud.SpaceID]*active // guarded by mu; changed by run and its goroutines
@@ -56,8 +57,13 @@ type request struct {
 
 func newSpaces(n *Node) *spaces {
 	ended := make(chan struct{})
+	created := make([]chan struct{}, len(n.cfg.P2P.Bootstrap))
+	for i := range created {
+		created[i] = make(chan struct{}, 1)
+	}
 	return &spaces{
-		n: n, log: n.log.With("part", "replication"), asked: make(chan request),
+		created: created,
+		n:       n, log: n.log.With("part", "replication"), asked: make(chan request),
 		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{},
@@ -68,10 +74,8 @@ func newSpaces(n *Node) *spaces {
 func (s *spaces) run(ctx context.Context) error {
 	defer s.end()
 	g, ctx := errgroup.WithContext(ctx)
-	if err := s.bootstrap(ctx); err != nil && ctx.Err() == nil {
-		return err
-	}
 	s.startMet(ctx, g)
+	g.Go(func() error { return s.bootstrap(ctx) })
 	rest := time.NewTicker(restEvery)
 	defer rest.Stop()
 	for ctx.Err() == nil {
@@ -171,7 +175,10 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
-		Addrs:  func() []ma.Multiaddr { return n.front.SpaceAddrs(n.spacePeer(space)) },
+		Addrs: func() []ma.Multiaddr { return n.front.SpaceAddrs(n.spacePeer(space)) },
+		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
+			return n.locate(ctx, space, front, private)
+		},
 		Memory: s.memory, Metrics: s.metrics, Log: s.log,
 	})
 	if err != nil {
@@ -247,6 +254,15 @@ func (s *spaces) committed(c capstore.Commit) {
 	if a := s.get(c.Space); a != nil {
 		a.replica.Committed(c)
 	}
+	if !c.Created {
+		return
+	}
+	for _, wake := range s.created {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // status is what the Space's replica sees of the other hosts; none when there is no replica.
@@ -258,41 +274,6 @@ func (s *spaces) status(space tinycloud.SpaceID) map[capstore.HostKey]replicatio
 		}
 	}
 	return out
-}
-
-// bootstrap adds the configured addresses to the Spaces whose history names their host. To others nothing
-// is sent: it would show them Spaces they have no part in.
-func (s *spaces) bootstrap(ctx context.Context) error {
-	for _, text := range s.n.cfg.P2P.Bootstrap {
-		info, err := p2p.ParseSpaceAddr(text)
-		if err != nil {
-			return err
-		}
-		key, err := p2p.Ed25519FromPeerID(info.ID)
-		if err != nil {
-			return err
-		}
-		used := false
-		for _, space := range s.n.store.Spaces() {
-			hosts, err := s.n.store.Hosts(ctx, space)
-			if err != nil {
-				return err
-			}
-			for _, h := range hosts {
-				if h.Self || h.Host != capstore.HostKey(key) {
-					continue
-				}
-				used = true
-				if err := s.n.store.AddJoin(ctx, space, []string{text}, false); err != nil {
-					return err
-				}
-			}
-		}
-		if !used {
-			s.log.Warn("p2p.bootstrap names no known host of a space here, join it", "addr", text)
-		}
-	}
-	return nil
 }
 
 // collectors are the metrics of replication.
