@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -38,8 +37,9 @@ type Options struct {
 	// per remote, so it may look into a database.
 	Wake func(space peer.ID) bool
 
-	DHT bool // kad-dht under /tinycloud without values; off unless asked for
-	Log *slog.Logger
+	DHT   bool            // kad-dht under /tinycloud without values; off unless asked for
+	Seeds []peer.AddrInfo // fronts to begin with while the DHT knows no other
+	Log   *slog.Logger
 }
 
 // Front is the host of the node key: the process's only listeners, and the way
@@ -89,9 +89,8 @@ func New(o Options) (_ *Front, err error) {
 		return nil, fmt.Errorf("front network is a %T: %w", f.host.Network(), ErrInvalid)
 	}
 	if o.DHT {
-		f.dht, err = dht.New(f.host, dht.ProtocolPrefix("/tinycloud"), dht.Mode(dht.ModeAutoServer), dht.DisableValues())
-		if err != nil {
-			return nil, fmt.Errorf("dht: %w", err)
+		if f.dht, err = newDHT(f.host, o.Seeds); err != nil {
+			return nil, err
 		}
 	}
 	f.host.SetStreamHandler(hopProtocol, f.handleHop)
@@ -203,14 +202,6 @@ func (f *Front) ID() peer.ID { return f.host.ID() }
 // Host is the node's own libp2p host, for protocols between nodes. Protocols
 // registered on it are listed to anyone; they must say nothing about Spaces.
 func (f *Front) Host() host.Host { return f.host }
-
-// Routing is the DHT, nil unless [Options].DHT is set.
-func (f *Front) Routing() routing.ContentRouting {
-	if f.dht == nil {
-		return nil
-	}
-	return f.dht
-}
 
 // Addrs are the addresses of the front, each ending in /p2p/<front>, TCP first.
 func (f *Front) Addrs() []ma.Multiaddr {

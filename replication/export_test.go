@@ -155,7 +155,7 @@ func SampleMessages() map[string][]byte {
 		"done":     encoded(message{Done: &stateMessage{Now: 1}}),
 		"locate":   encoded(message{Locate: &locateMessage{Hashes: []tinycloud.Hash{h}}}),
 		"located":  encoded(message{Located: &locatedMessage{Values: []location{{Size: -1}, {Size: 9, Manifest: h}}}}),
-		"hosts":    encoded(message{Hosts: &hostsMessage{Records: [][]byte{[]byte("r")}}}),
+		"hosts":    encoded(message{Hosts: &hostsMessage{Records: [][]byte{[]byte("r")}, Generation: 1, Secret: h}}),
 		"announce": encoded(message{Announce: &announceMessage{Entries: []announcedEntry{{Entry: []byte("e"), Sig: []byte("s")}}}}),
 	}
 }

@@ -15,7 +15,7 @@ const maxFinds = 64 // nodes that a finder met and that were not asked yet, or a
 
 // nodeTarget is what is known of a node that is asked for its peer of the Space. It never changes.
 type nodeTarget struct {
-	private bool    // a finder met it: only the rendezvous key may be used
+	private bool    // a finder met it: only the rendezvous secret may be used
 	leads   peer.ID // its Space peer; "" when it has not answered
 }
 

@@ -74,6 +74,11 @@ type Hosts interface {
 	// SaveAddrs keeps how to reach a host; a record with a lower seq than the stored one is ignored.
 	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, addrs []string, seq uint64) error
 	Seen(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey) error
+	// Rendezvous returns the secret that the Space's names are made of, zero when there is none. With renew
+	// a missing or outdated one is made.
+	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (capstore.Rendezvous, error)
+	// SaveRendezvous takes over another host's if all hosts come to prefer it.
+	SaveRendezvous(ctx context.Context, space tinycloud.SpaceID, theirs capstore.Rendezvous) error
 }
 
 // Wants are the values that are known but not here.

@@ -31,7 +31,7 @@ const (
 //
 // Both tags and the key of the seal follow from the secret of the Space, the two node peers and the two
 // nonces. The secret is the digest of the Space id or, between nodes that found each other by it, the
-// Space's rendezvous key. Who does not know it learns nothing from either message; who does and is no host
+// Space's rendezvous secret. Who does not know it learns nothing from either message; who does and is no host
 // of the Space gets no answer, at the same time and in the same way. The proof inside is a host delegation
 // and a signature by the host it names over the same peers and nonces: a copy of it is of no use elsewhere.
 //
@@ -40,11 +40,12 @@ type Locator struct{ o LocatorOptions }
 
 // LocatorOptions are all required, but Log and Metrics.
 type LocatorOptions struct {
-	Node   peer.ID                                        // of the node key
-	Key    func(tinycloud.SpaceID) ed25519.PrivateKey     // this node's key of a Space
-	Spaces func() []tinycloud.SpaceID                     // hosted ones
-	Secret func(tinycloud.SpaceID) (tinycloud.Hash, bool) // the rendezvous key of a Space, if there is one
+	Node   peer.ID                                    // of the node key
+	Key    func(tinycloud.SpaceID) ed25519.PrivateKey // this node's key of a Space
+	Spaces func() []tinycloud.SpaceID                 // hosted ones
 	Store  interface {
+		// Rendezvouses returns the rendezvous secrets of the Spaces that have one.
+		Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinycloud.Hash, error)
 		HostChain(ctx context.Context, space tinycloud.SpaceID) ([][]byte, error)
 		VerifyHost(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, tokens [][]byte) (time.Time, error)
 	}
@@ -54,7 +55,7 @@ type LocatorOptions struct {
 
 // NewLocator returns a locator.
 func NewLocator(o LocatorOptions) (*Locator, error) {
-	if o.Node == "" || o.Key == nil || o.Spaces == nil || o.Secret == nil || o.Store == nil {
+	if o.Node == "" || o.Key == nil || o.Spaces == nil || o.Store == nil {
 		return nil, fmt.Errorf("locator without node, keys, spaces or store: %w", tinycloud.ErrInvalid)
 	}
 	if o.Metrics == nil {
@@ -131,9 +132,9 @@ func (l *Locator) answer(ctx context.Context, f *helloStream, caller peer.ID, as
 	}
 	run.hs.dialer = q.Nonce
 	digest := run.digest()
-	space, secret, ok := l.match(run, digest, q.Tag)
-	if !ok {
-		return fmt.Errorf("space is not here, or the tag is of another connection: %w", tinycloud.ErrNotFound)
+	space, secret, err := l.match(ctx, run, digest, q.Tag)
+	if err != nil {
+		return err
 	}
 	if err := l.check(ctx, run, digest, space, secret, q.Sealed); err != nil {
 		return err
@@ -144,20 +145,25 @@ func (l *Locator) answer(ctx context.Context, f *helloStream, caller peer.ID, as
 }
 
 // match finds the hosted Space that a tag was made with.
-func (l *Locator) match(run *whereRun, digest tinycloud.Hash, tag [32]byte) (found tinycloud.SpaceID, with tinycloud.Hash, ok bool) {
+func (l *Locator) match(ctx context.Context, run *whereRun, digest tinycloud.Hash, tag [32]byte) (found tinycloud.SpaceID, with tinycloud.Hash, err error) {
+	secrets, err := l.o.Store.Rendezvouses(ctx)
+	if err != nil {
+		return found, with, err
+	}
+	err = fmt.Errorf("space is not here, or the tag is of another connection: %w", tinycloud.ErrNotFound)
 	try := func(space tinycloud.SpaceID, secret tinycloud.Hash) {
 		want := run.derive(secret, digest, roleDialer)
 		if subtle.ConstantTimeCompare(want[:], tag[:]) == 1 {
-			found, with, ok = space, secret, true
+			found, with, err = space, secret, nil
 		}
 	}
 	for _, space := range l.o.Spaces() {
 		try(space, secretOf(space))
-		if secret, has := l.o.Secret(space); has {
-			try(space, secret)
-		}
 	}
-	return found, with, ok
+	for space, secret := range secrets {
+		try(space, secret)
+	}
+	return found, with, err
 }
 
 // check opens a proof and verifies it.
@@ -197,19 +203,22 @@ func (w *whereRun) seal(secret, digest tinycloud.Hash) interface {
 }
 
 // Ask asks the node at the other end of a stream for its peer of a Space. private asks with the Space's
-// rendezvous key, so that a node without it can't even test a guess of the Space id; the error is of class
-// [tinycloud.ErrNotFound] when there is no such key. [tinycloud.ErrUnauthorized] means that the node gave no
+// rendezvous secret, so that a node without it can't even test a guess of the Space id; the error is of class
+// [tinycloud.ErrNotFound] when there is none. [tinycloud.ErrUnauthorized] means that the node gave no
 // answer: the Space is not there, or this node is no host of it there.
 func (l *Locator) Ask(ctx context.Context, s network.Stream, space tinycloud.SpaceID, private bool) (peer.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, whereTimeout)
 	defer cancel()
 	defer func() { _ = s.Reset() }()
-	secret, ok := secretOf(space), true
+	secret := secretOf(space)
 	if private {
-		secret, ok = l.o.Secret(space)
-	}
-	if !ok {
-		return "", fmt.Errorf("no rendezvous key yet: %w", tinycloud.ErrNotFound)
+		secrets, err := l.o.Store.Rendezvouses(ctx)
+		if err != nil {
+			return "", err
+		}
+		if secret = secrets[space]; secret.IsZero() {
+			return "", fmt.Errorf("no rendezvous secret yet: %w", tinycloud.ErrNotFound)
+		}
 	}
 	f, stop, err := l.framer(ctx, s)
 	if err != nil {

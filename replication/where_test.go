@@ -30,27 +30,18 @@ type locating struct {
 	*replication.Locator
 	node
 	front *p2p.Front
-
-	mu      sync.Mutex
-	secrets map[tinycloud.SpaceID]tinycloud.Hash // guarded by mu
 }
 
 // newLocating makes a node that hosts the owner's Space, unless host is "".
 func newLocating(t *testing.T, o *owner, name, host string) *locating {
 	t.Helper()
-	x := &locating{node: node{t: t, o: o, name: keys(name)}, secrets: map[tinycloud.SpaceID]tinycloud.Hash{}}
+	x := &locating{node: node{t: t, o: o, name: keys(name)}}
 	x.store = must(capstore.Open(t.Context(), capstore.Options{Database: filepath.Join(t.TempDir(), "caps.db"), Keys: x.name}))
 	x.front = must(p2p.New(p2p.Options{
 		Key: keys(name + " node").SpaceKey(o.space), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 	}))
 	x.Locator = must(replication.NewLocator(replication.LocatorOptions{
 		Node: x.front.ID(), Key: x.name.SpaceKey, Spaces: x.store.Spaces, Store: x.store,
-		Secret: func(space tinycloud.SpaceID) (tinycloud.Hash, bool) {
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			h, ok := x.secrets[space]
-			return h, ok
-		},
 	}))
 	x.front.Handle(replication.WhereProtocol, x.Serve)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -68,12 +59,6 @@ func newLocating(t *testing.T, o *owner, name, host string) *locating {
 		x.delegate(host)
 	}
 	return x
-}
-
-func (x *locating) secret(h tinycloud.Hash) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.secrets[x.o.space] = h
 }
 
 // hosted makes a node that the owner made a host.
@@ -110,15 +95,17 @@ func TestWhere(t *testing.T) {
 	if _, err := a.ask(t, b, true); !errors.Is(err, tinycloud.ErrNotFound) {
 		t.Errorf("private without a key: %v", err)
 	}
-	a.secret(tinycloud.Sum([]byte("one")))
+	one := must(a.store.Rendezvous(t.Context(), o.space, true))
 	if _, err := a.ask(t, b, true); !errors.Is(err, tinycloud.ErrUnauthorized) {
 		t.Errorf("private with a key of its own: %v", err)
 	}
-	b.secret(tinycloud.Sum([]byte("one")))
+	if err := b.store.SaveRendezvous(t.Context(), o.space, one); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := a.ask(t, b, true); err != nil || got != b.spacePeer() {
 		t.Errorf("private answer %s, %v; want %s", got, err, b.spacePeer())
 	}
-	// What a key of the Space id opened stays open to joiners, who have no other.
+	// What the digest of the Space id opened stays open to joiners, who have no other.
 	if got, err := a.ask(t, b, false); err != nil || got != b.spacePeer() {
 		t.Errorf("answer %s, %v; want %s", got, err, b.spacePeer())
 	}
@@ -162,7 +149,7 @@ func TestWhereRefuses(t *testing.T) {
 	with := func(key ed25519.PrivateKey) *locating {
 		return &locating{Locator: must(replication.NewLocator(replication.LocatorOptions{
 			Node: thief.front.ID(), Key: func(tinycloud.SpaceID) ed25519.PrivateKey { return key }, Spaces: host.store.Spaces,
-			Secret: func(tinycloud.SpaceID) (tinycloud.Hash, bool) { return tinycloud.Hash{}, false }, Store: host.store,
+			Store: host.store,
 		}))}
 	}
 	fromThief := func(l *locating) func(nonce [32]byte) []byte {

@@ -143,6 +143,9 @@ type location struct {
 type hostsMessage struct {
 	_       struct{} `cbor:",toarray"`
 	Records [][]byte // signed peer records
+	// The rendezvous secret of the Space; zero when the sender has none yet.
+	Generation int64
+	Secret     tinycloud.Hash
 }
 
 // announceMessage names log entries without what they bring.

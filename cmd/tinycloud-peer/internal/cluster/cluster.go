@@ -80,8 +80,9 @@ type process struct {
 	err   error         // valid when done is closed
 }
 
-// Add makes a peer and starts it. It has free ports of the loopback interface.
-func (c *Cluster) Add(ctx context.Context) (*Peer, error) {
+// Add makes a peer and starts it, with NAME=value pairs of its own. It has free ports of the loopback
+// interface.
+func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 	p := &Peer{Name: fmt.Sprintf("peer%d", len(c.peers)+1), o: c.o}
 	p.Dir = filepath.Join(c.o.Dir, p.Name)
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
@@ -108,13 +109,25 @@ func (c *Cluster) Add(ctx context.Context) (*Peer, error) {
 		"TINYCLOUD_ADDRESS=127.0.0.1",
 		"TINYCLOUD_PORT="+ports[0],
 		"TINYCLOUD_PROMETHEUS_PORT="+ports[1],
-		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"+ports[2],
+		listenOn+ports[2],
 		"TINYCLOUD_STORAGE_DATADIR="+filepath.Join(p.Dir, "data"),
 	)
-	p.env = append(p.env, c.o.Env...)
+	p.env = append(append(p.env, c.o.Env...), env...)
 	c.peers = append(c.peers, p)
 	return p, p.Start(ctx)
 }
+
+// Move gives a peer that is down another port for the other peers.
+func (p *Peer) Move() error {
+	ports, err := freePorts(1)
+	if err != nil {
+		return err
+	}
+	p.env = append(p.env, listenOn+ports[0]) // the last one counts
+	return nil
+}
+
+const listenOn = "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"
 
 // foreign drops the variables that would configure a node.
 func foreign(environ []string) []string {

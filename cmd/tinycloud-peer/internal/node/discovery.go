@@ -46,14 +46,8 @@ func parseTarget(text string) (target, error) {
 
 // openLocator answers other nodes that ask for a Space's peer here.
 func (n *Node) openLocator() (err error) {
-	for _, text := range n.cfg.P2P.Bootstrap {
-		if _, err := parseTarget(text); err != nil {
-			return fmt.Errorf("p2p.bootstrap: %w", err)
-		}
-	}
 	n.where, err = replication.NewLocator(replication.LocatorOptions{
 		Node: n.front.ID(), Key: n.keys.SpaceKey, Spaces: n.store.Spaces, Store: n.store,
-		Secret:  func(tinycloud.SpaceID) (tinycloud.Hash, bool) { return tinycloud.Hash{}, false },
 		Metrics: n.spaces.metrics, Log: n.log.With("part", "discovery"),
 	})
 	if err != nil {
@@ -144,7 +138,7 @@ func (b *bootstrap) run(ctx context.Context, created <-chan struct{}) error {
 //
 // A host that the history names needs no question. Otherwise a Space without another host asks the node; it
 // shows its id to a node that has the same Space, and to others a text by which a guess of it can be
-// tested. A Space that has met another host has a rendezvous key, and asks with that, which shows nothing.
+// tested. A Space that has met another host has a rendezvous secret, and asks with that, which shows nothing.
 func (b *bootstrap) try(ctx context.Context, space tinycloud.SpaceID) (bool, error) {
 	joins, err := b.n.store.Joins(ctx, space)
 	if err != nil {

@@ -159,6 +159,13 @@ func (n *Node) openFront() (err error) {
 	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
 		return err
 	}
+	for _, text := range n.cfg.P2P.Bootstrap {
+		to, err := parseTarget(text)
+		if err != nil {
+			return fmt.Errorf("p2p.bootstrap: %w", err)
+		}
+		o.Seeds = append(o.Seeds, to.front)
+	}
 	if n.front, err = p2p.New(o); err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}

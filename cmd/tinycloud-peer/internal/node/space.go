@@ -76,6 +76,9 @@ func (s *spaces) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s.startMet(ctx, g)
 	g.Go(func() error { return s.bootstrap(ctx) })
+	for _, f := range s.finders() {
+		g.Go(func() error { return f.run(ctx) })
+	}
 	rest := time.NewTicker(restEvery)
 	defer rest.Stop()
 	for ctx.Err() == nil {

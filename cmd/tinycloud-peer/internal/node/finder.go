@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+const (
+	findTick      = 2 * time.Second // between looks at what is due
+	findsAtOnce   = 4
+	findTimeout   = time.Minute // of one search or announcement
+	findFirst     = 5 * time.Second
+	findLongest   = 10 * time.Minute // between searches for hosts of a Space that stay away
+	announceEvery = time.Hour
+)
+
+// finder announces this node under the rendezvous names of its Spaces and looks there for hosts that are
+// known but not connected. It serves all Spaces of a node.
+type finder struct {
+	*spaces
+	means    string // what the names are for
+	announce func(ctx context.Context, name p2p.Name) error
+	find     func(ctx context.Context, name p2p.Name, found func(peer.AddrInfo))
+	states   map[tinycloud.SpaceID]*finding
+}
+
+// finding is what was done for a Space.
+type finding struct {
+	names     [][32]byte
+	announced time.Time
+	next      time.Time // of the search
+	failures  int
+	busy      chan struct{} // capacity 1
+}
+
+// run works until ctx ends.
+func (f *finder) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(findsAtOnce + 1)
+	g.Go(func() error {
+		tick := time.NewTicker(findTick)
+		defer tick.Stop()
+		for {
+			f.look(ctx, g)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// look starts what is due.
+func (f *finder) look(ctx context.Context, g *errgroup.Group) {
+	running := f.snapshot()
+	for space := range f.states {
+		if running[space] == nil {
+			delete(f.states, space)
+		}
+	}
+	if len(running) == 0 {
+		return
+	}
+	secrets, err := f.n.store.Rendezvouses(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			f.log.Warn("cannot read the names to be found under", "error", err)
+		}
+		return
+	}
+	now := time.Now()
+	for space, a := range running {
+		secret, ok := secrets[space]
+		if !ok {
+			continue
+		}
+		x := f.states[space]
+		if x == nil {
+			x = &finding{busy: make(chan struct{}, 1)}
+			f.states[space] = x
+		}
+		select {
+		case x.busy <- struct{}{}:
+		default:
+			continue
+		}
+		names := replication.RendezvousNames(secret, f.means, now)
+		if !equalNames(names, x.names) {
+			x.names, x.announced, x.next, x.failures = names, time.Time{}, time.Time{}, 0
+		}
+		if now.Sub(x.announced) < announceEvery && now.Before(x.next) || !g.TryGo(func() error {
+			defer func() { <-x.busy }()
+			f.work(ctx, space, a, x)
+			return nil
+		}) {
+			<-x.busy
+		}
+	}
+}
+
+func equalNames(a, b [][32]byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// work announces and searches for one Space. x is busy, and so this goroutine's.
+func (f *finder) work(ctx context.Context, space tinycloud.SpaceID, a *active, x *finding) {
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	if time.Since(x.announced) >= announceEvery {
+		for _, name := range x.names {
+			if err := f.announce(ctx, name); err != nil {
+				return // nobody to tell yet: tried again at the next look
+			}
+		}
+		x.announced = time.Now().Add(-rand.N(announceEvery / 4)) // not all at once
+	}
+	if time.Now().Before(x.next) {
+		return
+	}
+	if !f.lonely(ctx, space, a) {
+		x.failures, x.next = 0, time.Now().Add(findFirst)
+		return
+	}
+	for _, name := range x.names {
+		f.find(ctx, name, a.replica.Found)
+	}
+	x.failures++
+	x.next = time.Now().Add(min(findLongest, findFirst<<min(x.failures-1, 10)))
+}
+
+// lonely says whether a known host of a Space is not connected.
+func (f *finder) lonely(ctx context.Context, space tinycloud.SpaceID, a *active) bool {
+	hosts, err := f.n.store.Hosts(ctx, space)
+	if err != nil {
+		return false
+	}
+	connected := 0
+	for _, p := range a.replica.Status().Peers {
+		if p.Connected {
+			connected++
+		}
+	}
+	return connected < len(hosts)-1
+}
+
+// finders are those that were asked for.
+func (s *spaces) finders() []*finder {
+	var out []*finder
+	if s.n.cfg.P2P.DHT {
+		out = append(out, &finder{
+			spaces: s, means: "dht", announce: s.n.front.Provide, states: map[tinycloud.SpaceID]*finding{},
+			find: func(ctx context.Context, name p2p.Name, found func(peer.AddrInfo)) {
+				for ai := range s.n.front.Providers(ctx, name) {
+					found(ai)
+				}
+			},
+		})
+	}
+	return out
+}
