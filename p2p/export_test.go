@@ -1,6 +1,11 @@
 package p2p
 
-import "github.com/ipfs/go-datastore"
+import (
+	"net"
+
+	"github.com/ipfs/go-datastore"
+	"golang.org/x/net/ipv4"
+)
 
 // Bounds that tests go to.
 const (
@@ -11,4 +16,22 @@ const (
 // NewProviders returns the store of what other nodes announce.
 func NewProviders() datastore.Batching {
 	return &providers{names: map[string]map[string][]byte{}}
+}
+
+// ParseLAN reads a packet and counts what it asks and answers.
+func ParseLAN(b []byte) (asked, heard int) {
+	a, h := parseLAN(b)
+	return len(a), len(h)
+}
+
+// LANAnswer is the packet that answers for a name.
+func LANAnswer(name Name, payload []byte) ([]byte, error) {
+	m := lanAnswer(name, payload)
+	return m.Pack()
+}
+
+// SendLAN multicasts anything.
+func SendLAN(l *LAN, ifi *net.Interface, b []byte) error {
+	_, err := l.multi.WriteTo(b, &ipv4.ControlMessage{IfIndex: ifi.Index}, &lanGroup)
+	return err
 }

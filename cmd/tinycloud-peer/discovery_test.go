@@ -117,3 +117,36 @@ func TestHostsFindEachOtherInTheDHT(t *testing.T) {
 		}
 	}
 }
+
+// Two hosts of a Space move at once and find each other on the local network.
+func TestHostsFindEachOtherOnTheLAN(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 0)
+	var pair []*cluster.Peer
+	for i := range 2 {
+		p, err := g.nodes.Add(g.ctx, "TINYCLOUD_P2P_MDNS=true")
+		g.must(err)
+		g.must(g.owner.Host(g.ctx, p))
+		if i == 0 {
+			_, err = g.owner.SignIn(g.ctx, p)
+			g.must(err)
+		} else {
+			g.must(g.owner.Join(g.ctx, p, pair[0]))
+		}
+		pair = append(pair, p)
+	}
+	a, b := pair[0], pair[1]
+	g.same()
+	g.connected(a, b)
+	g.connected(b, a)
+	for _, p := range pair {
+		g.must(p.Stop())
+		g.must(p.Move())
+	}
+	for _, p := range pair {
+		g.must(p.Start(g.ctx))
+	}
+	g.connected(a, b)
+	g.put(a, "after", "the move")
+	g.same()
+}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -26,14 +27,21 @@ const (
 // known but not connected. It serves all Spaces of a node.
 type finder struct {
 	*spaces
-	means    string // what the names are for
-	announce func(ctx context.Context, name p2p.Name) error
-	find     func(ctx context.Context, name p2p.Name, found func(peer.AddrInfo))
-	states   map[tinycloud.SpaceID]*finding
+	means  string // what the names are for
+	way    way
+	states map[tinycloud.SpaceID]*finding
+}
+
+// way is how nodes are found under names.
+type way interface {
+	// announce says that this node is to be found under a name of a Space for [announceEvery] and longer.
+	announce(ctx context.Context, name p2p.Name, secret tinycloud.Hash, found func(peer.AddrInfo)) error
+	find(ctx context.Context, name p2p.Name, found func(peer.AddrInfo))
 }
 
 // finding is what was done for a Space.
 type finding struct {
+	secret    tinycloud.Hash
 	names     [][32]byte
 	announced time.Time
 	next      time.Time // of the search
@@ -95,8 +103,8 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 			continue
 		}
 		names := replication.RendezvousNames(secret, f.means, now)
-		if !equalNames(names, x.names) {
-			x.names, x.announced, x.next, x.failures = names, time.Time{}, time.Time{}, 0
+		if !slices.Equal(names, x.names) {
+			*x = finding{secret: secret, names: names, busy: x.busy}
 		}
 		if now.Sub(x.announced) < announceEvery && now.Before(x.next) || !g.TryGo(func() error {
 			defer func() { <-x.busy }()
@@ -108,25 +116,13 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-func equalNames(a, b [][32]byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // work announces and searches for one Space. x is busy, and so this goroutine's.
 func (f *finder) work(ctx context.Context, space tinycloud.SpaceID, a *active, x *finding) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	if time.Since(x.announced) >= announceEvery {
 		for _, name := range x.names {
-			if err := f.announce(ctx, name); err != nil {
+			if err := f.way.announce(ctx, name, x.secret, a.replica.Found); err != nil {
 				return // nobody to tell yet: tried again at the next look
 			}
 		}
@@ -140,7 +136,7 @@ func (f *finder) work(ctx context.Context, space tinycloud.SpaceID, a *active, x
 		return
 	}
 	for _, name := range x.names {
-		f.find(ctx, name, a.replica.Found)
+		f.way.find(ctx, name, a.replica.Found)
 	}
 	x.failures++
 	x.next = time.Now().Add(min(findLongest, findFirst<<min(x.failures-1, 10)))
@@ -164,15 +160,26 @@ func (f *finder) lonely(ctx context.Context, space tinycloud.SpaceID, a *active)
 // finders are those that were asked for.
 func (s *spaces) finders() []*finder {
 	var out []*finder
+	add := func(means string, w way) {
+		out = append(out, &finder{spaces: s, means: means, way: w, states: map[tinycloud.SpaceID]*finding{}})
+	}
 	if s.n.cfg.P2P.DHT {
-		out = append(out, &finder{
-			spaces: s, means: "dht", announce: s.n.front.Provide, states: map[tinycloud.SpaceID]*finding{},
-			find: func(ctx context.Context, name p2p.Name, found func(peer.AddrInfo)) {
-				for ai := range s.n.front.Providers(ctx, name) {
-					found(ai)
-				}
-			},
-		})
+		add("dht", byDHT{s.n.front})
+	}
+	if s.n.lan != nil {
+		add("mdns", byLAN{s.n})
 	}
 	return out
+}
+
+type byDHT struct{ front *p2p.Front }
+
+func (w byDHT) announce(ctx context.Context, name p2p.Name, _ tinycloud.Hash, _ func(peer.AddrInfo)) error {
+	return w.front.Provide(ctx, name)
+}
+
+func (w byDHT) find(ctx context.Context, name p2p.Name, found func(peer.AddrInfo)) {
+	for ai := range w.front.Providers(ctx, name) {
+		found(ai)
+	}
 }

@@ -42,6 +42,7 @@ type Node struct {
 	store  *capstore.Store
 	blocks *blockstore.Store
 	front  *p2p.Front
+	lan    *p2p.LAN // nil without p2p.mdns
 	where  *replication.Locator
 	spaces *spaces
 	api    *httpapi.API
@@ -110,9 +111,6 @@ func (n *Node) loadKeys() error {
 	for _, w := range warnings {
 		n.log.Warn("configuration", "warning", w.String())
 	}
-	if n.cfg.P2P.MDNS {
-		n.log.Warn("p2p.mdns is not served by this build, ignored")
-	}
 	n.keys, err = hostkeys.New(secret.Bytes())
 	if err != nil {
 		return fmt.Errorf("keys.secret: %w", err)
@@ -168,6 +166,11 @@ func (n *Node) openFront() (err error) {
 	}
 	if n.front, err = p2p.New(o); err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
+	}
+	if n.cfg.P2P.MDNS {
+		if n.lan, err = n.front.OpenLAN(); err != nil {
+			return fmt.Errorf("p2p.mdns: %w", err)
+		}
 	}
 	return n.openLocator()
 }
@@ -245,10 +248,7 @@ func (n *Node) Run(ctx context.Context) error {
 	fail(err)
 	n.log.Info("stopping")
 	err = errors.Join(err, replicas.end())
-	if n.front != nil {
-		err = errors.Join(err, n.front.Close())
-		n.front = nil
-	}
+	err = errors.Join(err, n.closeFront())
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, n.store.SaveReplays(saving), writer.end(), n.close())
@@ -307,9 +307,7 @@ func (n *Node) close() error {
 	if n.admin != nil {
 		errs = append(errs, n.admin.remove())
 	}
-	if n.front != nil {
-		errs = append(errs, n.front.Close())
-	}
+	errs = append(errs, n.closeFront())
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
 	}
@@ -317,6 +315,19 @@ func (n *Node) close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// closeFront leaves the network, once.
+func (n *Node) closeFront() (err error) {
+	if n.lan != nil {
+		err = n.lan.Close()
+		n.lan = nil
+	}
+	if n.front != nil {
+		err = errors.Join(err, n.front.Close())
+		n.front = nil
+	}
+	return err
 }
 
 // layer is a goroutine that ends after those above it, not with them.
