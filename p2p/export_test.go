@@ -4,6 +4,10 @@ import (
 	"net"
 
 	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	pb "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/util"
 	"golang.org/x/net/ipv4"
 )
 
@@ -34,4 +38,11 @@ func LANAnswer(name Name, payload []byte) ([]byte, error) {
 func SendLAN(l *LAN, ifi *net.Interface, b []byte) error {
 	_, err := l.multi.WriteTo(b, &ipv4.ControlMessage{IfIndex: ifi.Index}, &lanGroup)
 	return err
+}
+
+// StopConnect says, as a relay does, that a front wants to connect.
+func StopConnect(s network.Stream, src peer.ID) error {
+	return util.NewDelimitedWriter(s).WriteMsg(&pb.StopMessage{
+		Type: pb.StopMessage_CONNECT.Enum(), Peer: util.PeerInfoToPeerV2(peer.AddrInfo{ID: src}),
+	})
 }

@@ -22,6 +22,7 @@ import (
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // Options of a [Front]. Key is required; everything else has a zero value that
@@ -36,6 +37,13 @@ type Options struct {
 	// goroutines, at most once at a time for a Space peer, and limited in rate
 	// per remote, so it may look into a database.
 	Wake func(space peer.ID) bool
+
+	// NAT is for a node that others may not reach: it finds out its addresses
+	// outside (AutoNAT v2, identify), asks the router for a port (UPnP, NAT-PMP),
+	// reaches other fronts, and is reached, through those of hosts of the same
+	// Space, and then tries to connect to them directly (DCUtR, over QUIC). It
+	// is such a way for others, too.
+	NAT bool
 
 	DHT   bool            // kad-dht under /tinycloud without values; off unless asked for
 	Seeds []peer.AddrInfo // fronts to begin with while the DHT knows no other
@@ -52,6 +60,8 @@ type Front struct {
 	limits network.ResourceManager
 	waker  *waker
 	log    *slog.Logger
+
+	circuits *circuits // nil without Options.NAT
 
 	running sync.WaitGroup // handlers of [Front.Handle]; Add under mu while not closed
 
@@ -81,7 +91,12 @@ func New(o Options) (_ *Front, err error) {
 	if f.limits, err = spaceLimits(); err != nil {
 		return nil, err
 	}
-	if f.host, err = frontHost(key, o); err != nil {
+	var nat []libp2p.Option
+	if o.NAT {
+		f.circuits = newCircuits()
+		nat = f.natOptions(o.Listen)
+	}
+	if f.host, err = frontHost(key, o, nat); err != nil {
 		return nil, err
 	}
 	f.swarm, _ = f.host.Network().(*swarm.Swarm)
@@ -97,7 +112,18 @@ func New(o Options) (_ *Front, err error) {
 	return f, nil
 }
 
-func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
+// natOptions are those of [Options].NAT. Nobody is asked to map a port on loopback.
+func (f *Front) natOptions(listen []ma.Multiaddr) []libp2p.Option {
+	opts := []libp2p.Option{
+		libp2p.EnableRelay(), libp2p.ConnectionGater(gate{f.partner}), libp2p.EnableHolePunching(), libp2p.EnableAutoNATv2(),
+	}
+	if slices.ContainsFunc(listen, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) }) {
+		opts = append(opts, libp2p.NATPortMap())
+	}
+	return opts
+}
+
+func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option) (host.Host, error) {
 	limits, err := frontLimits()
 	if err != nil {
 		return nil, err
@@ -107,14 +133,17 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 		return nil, errors.Join(err, limits.Close())
 	}
 	announce := slices.Clone(o.Announce)
-	h, err := libp2p.New(
+	if nat == nil {
+		nat = []libp2p.Option{libp2p.DisableRelay(), libp2p.DisableIdentifyAddressDiscovery()}
+	}
+	h, err := libp2p.New(append(nat,
 		libp2p.Identity(key), libp2p.NoListenAddrs,
 		// Dialing from the listening port would let two nodes that dial each
 		// other at once meet in one TCP connection with two clients.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
-		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.DisableMetrics(),
 		libp2p.Ping(false), libp2p.UserAgent("tinycloud-peer"), libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 		libp2p.AddrsFactory(func(addrs []ma.Multiaddr) []ma.Multiaddr {
 			if len(announce) > 0 {
@@ -122,7 +151,7 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 			}
 			return addrs
 		}),
-	)
+	)...)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("front host: %w", err), conns.Close(), limits.Close())
 	}
@@ -189,6 +218,9 @@ func (f *Front) Close() error {
 	}
 	if f.host != nil {
 		errs = append(errs, f.host.Close())
+	}
+	if f.circuits != nil {
+		f.circuits.running.Wait()
 	}
 	if f.limits != nil {
 		errs = append(errs, f.limits.Close())

@@ -39,6 +39,9 @@ func (f *Front) handleHop(s network.Stream) {
 		return
 	}
 	remote := s.Conn().RemotePeer()
+	if f.relay(s, dst.ID) {
+		return
+	}
 	p := f.find(remote, dst.ID)
 	if p == nil {
 		hopRefuse(s, pb.Status_NO_RESERVATION)

@@ -46,6 +46,10 @@ const (
 	wakeConcurrent = 16   // Wake calls running at once
 	limitedRemotes = 1024 // remotes remembered by one limiter
 
+	maxCircuits      = 64       // between other fronts, through this one
+	circuitsPerFront = 8        // that one front asked for
+	circuitBuffer    = 16 << 10 // bytes each way
+
 	guardedBurst     = 64               // streams of one protocol of [Front.Handle] that one origin may open at once
 	guardedPerSecond = 8                // and then per second
 	guardedGlobal    = 128              // per second, all origins together
