@@ -231,8 +231,8 @@ func (g gate) InterceptAccept(c network.ConnMultiaddrs) bool {
 	return err == nil && g.partner(front.ID)
 }
 
-func (gate) InterceptPeerDial(peer.ID) bool               { return true }
-func (gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+func (gate) InterceptPeerDial(peer.ID) bool                                           { return true }
+func (gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool                             { return true }
 func (gate) InterceptSecured(network.Direction, peer.ID, network.ConnMultiaddrs) bool { return true }
 
 func (gate) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

@@ -3,7 +3,6 @@ package p2p_test
 import (
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -120,10 +119,10 @@ func TestNoRelayForStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := len(middle.Host().Network().ConnsToPeer(target.ID()))
-	_ = s.SetReadDeadline(time.Now().Add(soon))
-	// Nothing of a handshake follows the answer, if there is one.
-	if b, err := io.ReadAll(io.LimitReader(s, 1<<10)); err == nil && len(b) > 16 || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("%d bytes, %v", len(b), err)
+	_ = s.SetReadDeadline(time.Now().Add(5 * time.Second)) // less than a handshake may take
+	// No handshake follows the answer, if there is one.
+	if b, err := io.ReadAll(io.LimitReader(s, 1<<10)); len(b) > len("\x04\x08\x01\x20\x64") {
+		t.Errorf("answer %q, %v", b, err)
 	}
 	if after := len(middle.Host().Network().ConnsToPeer(target.ID())); after != before {
 		t.Errorf("%d connections, %d before", after, before)

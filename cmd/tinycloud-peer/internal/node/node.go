@@ -150,7 +150,7 @@ func (n *Node) limit(space tinycloud.SpaceID) (int64, bool) {
 }
 
 func (n *Node) openFront() (err error) {
-	o := p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	o := p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
 	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
 		return err
 	}
