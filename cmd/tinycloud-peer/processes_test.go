@@ -25,6 +25,8 @@ type group struct {
 	ctx   context.Context
 	nodes *cluster.Cluster
 	owner *cluster.Owner
+	// binary is the program; it stays for as long as the test.
+	binary string
 }
 
 // startGroup runs peers as processes that host one Space, named default if not otherwise, and replicate it.
@@ -39,7 +41,7 @@ func startGroup(t *testing.T, peers int, name ...string) *group {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("not in time"))
-	g := &group{T: t, ctx: ctx, nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}), owner: cluster.NewOwner(append(name, "default")[0])}
+	g := &group{T: t, ctx: ctx, nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}), owner: cluster.NewOwner(append(name, "default")[0]), binary: binary}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, p := range g.nodes.Peers() {
