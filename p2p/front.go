@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -62,8 +63,9 @@ type Front struct {
 	log    *slog.Logger
 
 	circuits *circuits // nil without Options.NAT
+	puncher  *puncher  // nil without Options.NAT
 
-	running sync.WaitGroup // handlers of [Front.Handle]; Add under mu while not closed
+	running sync.WaitGroup // handlers of [Front.Handle] and the puncher; Add under mu while not closed
 
 	mu     sync.Mutex
 	closed bool              // guarded by mu
@@ -109,13 +111,19 @@ func New(o Options) (_ *Front, err error) {
 		}
 	}
 	f.host.SetStreamHandler(hopProtocol, f.handleHop)
+	if o.NAT {
+		f.puncher = newPuncher(f)
+		life, end := context.WithCancel(context.Background())
+		f.ends = append(f.ends, end)
+		f.running.Go(func() { f.puncher.run(life) })
+	}
 	return f, nil
 }
 
 // natOptions are those of [Options].NAT. Nobody is asked to map a port on loopback.
 func (f *Front) natOptions(listen []ma.Multiaddr) []libp2p.Option {
 	opts := []libp2p.Option{
-		libp2p.EnableRelay(), libp2p.ConnectionGater(gate{f.partner}), libp2p.EnableHolePunching(), libp2p.EnableAutoNATv2(),
+		libp2p.EnableRelay(), libp2p.ConnectionGater(gate{f.partner}), libp2p.EnableAutoNATv2(),
 	}
 	if slices.ContainsFunc(listen, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) }) {
 		opts = append(opts, libp2p.NATPortMap())

@@ -91,12 +91,7 @@ func (f *Front) share(a, b peer.ID) bool {
 
 // partner says whether a front is that of an authorised peer of any Space.
 func (f *Front) partner(id peer.ID) bool {
-	for _, p := range f.open() {
-		if slices.Contains(p.fronts(), id) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(f.partners(), id)
 }
 
 // open are the open Space peers.
@@ -231,8 +226,10 @@ func (g gate) InterceptAccept(c network.ConnMultiaddrs) bool {
 	return err == nil && g.partner(front.ID)
 }
 
-func (gate) InterceptPeerDial(peer.ID) bool                                           { return true }
-func (gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool                             { return true }
+func (gate) InterceptPeerDial(peer.ID) bool { return true }
+
+func (gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+
 func (gate) InterceptSecured(network.Direction, peer.ID, network.ConnMultiaddrs) bool { return true }
 
 func (gate) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }

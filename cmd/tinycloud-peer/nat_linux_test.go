@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 )
@@ -36,14 +39,16 @@ func TestNAT(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestNAT$", "-test.v", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), apart+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
+	var out bytes.Buffer
+	cmd.Stdout = io.MultiWriter(&out, t.Output())
+	cmd.Stderr = cmd.Stdout
+	err = cmd.Run()
 	if errors.Is(err, syscall.EPERM) {
 		t.Fatal("network namespaces need root (CAP_SYS_ADMIN): ", err)
 	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestNAT") {
-		t.Fatalf("%v\n%s", err, out)
+	if err != nil || !strings.Contains(out.String(), "--- PASS: TestNAT") {
+		t.Fatal(err)
 	}
-	t.Logf("%s", out)
 }
 
 // internet is the namespace of this process, a router between networks with public addresses.
@@ -153,4 +158,17 @@ func behindRouters(t *testing.T) {
 	n.put(two, "from/another/home", "hello all")
 	n.same()
 	t.Log("two peers behind routers are connected")
+
+	// They come to be so without the third.
+	n.must(cluster.Poll(n.ctx, 50*time.Millisecond, func() (bool, error) {
+		log, err := os.ReadFile(one.LogFile())
+		other, err2 := os.ReadFile(two.LogFile())
+		return bytes.Contains(append(log, other...), []byte("connected directly")), errors.Join(err, err2)
+	}))
+	n.must(outside.Stop())
+	n.connected(one, two)
+	n.put(two, "from/two", "alone")
+	n.same(one, two)
+	n.reads("from/two", "alone", one, two)
+	t.Log("two peers behind routers do without a third")
 }
