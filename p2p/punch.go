@@ -21,7 +21,9 @@ import (
 )
 
 const (
-	punchEvery   = 20 * time.Second // between tries to connect directly to who is connected over others
+	punchTick    = 2 * time.Second // between looks for fronts that are connected over others
+	punchFirst   = 2 * time.Second // between tries to connect directly to one; doubles
+	punchLongest = 5 * time.Minute
 	punchTimeout = 30 * time.Second
 	observeEvery = 10 * time.Minute // between questions for the address outside
 	observers    = 3                // hosts asked at once
@@ -38,11 +40,21 @@ type puncher struct {
 
 	mu       sync.Mutex
 	observed []ma.Multiaddr // guarded by mu; this front's, seen from outside
-	asked    time.Time      // used by run alone
-	service  *holepunch.Service
+
+	// Used by run alone.
+	asked   time.Time
+	service *holepunch.Service
+	tries   map[peer.ID]try // of fronts that are connected over others only
 }
 
-func newPuncher(f *Front) *puncher { return &puncher{front: f, wake: make(chan struct{}, 1)} }
+type try struct {
+	next     time.Time
+	failures int
+}
+
+func newPuncher(f *Front) *puncher {
+	return &puncher{front: f, wake: make(chan struct{}, 1), tries: map[peer.ID]try{}}
+}
 
 // again has the fronts looked at soon: there is a new one.
 func (u *puncher) again() {
@@ -54,7 +66,7 @@ func (u *puncher) again() {
 
 // run works until ctx ends.
 func (u *puncher) run(ctx context.Context) {
-	tick := time.NewTicker(punchEvery)
+	tick := time.NewTicker(punchTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -64,18 +76,40 @@ func (u *puncher) run(ctx context.Context) {
 			}
 			return
 		case <-u.wake:
+			if u.service == nil {
+				u.asked = time.Time{} // the new one may know
+			}
 		case <-tick.C:
 		}
 		fronts := u.front.partners()
-		if time.Since(u.asked) > observeEvery && u.observe(ctx, fronts) {
+		if len(fronts) > 0 && time.Since(u.asked) > observeEvery {
 			u.asked = time.Now()
-		}
-		for _, id := range fronts {
-			if ctx.Err() == nil && u.service != nil && u.front.onlyRelayed(id) {
-				u.punch(ctx, id)
+			if !u.observe(ctx, fronts) {
+				u.asked = u.asked.Add(time.Minute - observeEvery)
 			}
-			u.settle(id)
 		}
+		u.direct(ctx, fronts)
+	}
+}
+
+// direct tries to connect directly to the fronts that are due.
+func (u *puncher) direct(ctx context.Context, fronts []peer.ID) {
+	for id := range u.tries {
+		if !slices.Contains(fronts, id) || !u.front.onlyRelayed(id) {
+			delete(u.tries, id)
+		}
+	}
+	for _, id := range fronts {
+		if x := u.tries[id]; u.service != nil && u.front.onlyRelayed(id) && time.Now().After(x.next) {
+			u.punch(ctx, id)
+			x.failures++
+			x.next = time.Now().Add(min(punchLongest, punchFirst<<min(x.failures, 16)))
+			u.tries[id] = x
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		u.settle(id)
 	}
 }
 
