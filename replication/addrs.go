@@ -168,26 +168,33 @@ func (r *Replica) exchange(ctx context.Context, m *remote) error {
 	if answer.Hosts == nil {
 		return fmt.Errorf("answer to hosts: %w", tinycloud.ErrInvalid)
 	}
-	return r.learn(ctx, m, answer.Hosts)
+	later, err := r.learn(ctx, m, answer.Hosts)
+	if later {
+		r.news(m, tinycloud.Hash{})
+	}
+	return err
 }
 
 func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *hostsMessage) error {
-	if err := r.learn(ctx, m, theirs); err != nil {
+	later, err := r.learn(ctx, m, theirs)
+	if err != nil {
 		return err
 	}
 	ours, err := r.known(ctx)
 	if err != nil {
 		return own(err)
 	}
-	r.news(m, ours.hash())
+	if !later {
+		r.news(m, ours.hash())
+	}
 	return f.put(&message{Hosts: ours})
 }
 
-// learn takes over what a peer knows.
-func (r *Replica) learn(ctx context.Context, m *remote, theirs *hostsMessage) error {
+// learn takes over what a peer knows; later says that it has to be asked again.
+func (r *Replica) learn(ctx context.Context, m *remote, theirs *hostsMessage) (later bool, err error) {
 	meet := capstore.Rendezvous{Generation: theirs.Generation, Secret: theirs.Secret}
 	if err := r.o.Store.SaveRendezvous(ctx, r.space, meet); err != nil {
-		return own(err)
+		return false, own(err)
 	}
 	return r.saveRecords(ctx, m, theirs.Records)
 }
@@ -204,11 +211,11 @@ func (r *Replica) news(m *remote, hash tinycloud.Hash) bool {
 }
 
 // saveRecords stores the records of hosts of the Space. One of a host whose delegation is not here yet is
-// left out: it comes again.
-func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) error {
+// left for later.
+func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) (later bool, err error) {
 	hosts, err := r.o.Store.Hosts(ctx, r.space)
 	if err != nil {
-		return own(err)
+		return false, own(err)
 	}
 	stored := map[capstore.HostKey]capstore.KnownHost{}
 	for _, h := range hosts {
@@ -218,19 +225,20 @@ func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) 
 	for _, b := range records {
 		rec, host, err := parseRecord(b)
 		if err != nil {
-			return err
+			return false, err
 		}
 		h, ok := stored[host]
+		later = later || host != r.host && !ok && host != m.host
 		if host == r.host || !ok && host != m.host || ok && len(h.Addrs) > 0 && rec.Seq <= h.Seq {
 			continue
 		}
 		if err := r.o.Store.SaveAddrs(ctx, r.space, host, joinRecord(rec, b), rec.Seq); err != nil {
-			return own(err)
+			return false, own(err)
 		}
 		changed = true
 	}
 	if changed {
 		r.dialer.refresh()
 	}
-	return nil
+	return later, nil
 }
