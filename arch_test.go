@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"p2p":                                 {},
 	"hostkeys":                            {""},
 	"blockstore":                          {""},
+	"internal/testservers":                {},
 	"capstore/internal/did":               {""},
 	"capstore/internal/siwe":              {""},
 	"capstore/internal/recap":             {""},
@@ -27,9 +28,11 @@ var allowed = map[string][]string{
 	"capstore/internal/cacao":             {"", "capstore/internal/siwe", "capstore/internal/recap", "capstore/internal/did"},
 	"capstore/internal/ucan":              {"", "capstore/internal/did", "capstore/internal/recap"},
 	"capstore/internal/judge":             {"", "capstore/internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
-	"capstore":                            {"", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
+	"capstore/internal/db":                {""},
+	"capstore":                            {"", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
 	"replication":                         {"", "capstore"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore"},
+	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -51,7 +51,7 @@ func (s *Store) Assemble(ctx context.Context, space tinycloud.SpaceID, value tin
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("value %s: %w", value, err)
 	}
-	if _, err := s.path(space, value); err != nil {
+	if err := s.values.check(space); err != nil {
 		return nil, err
 	}
 	a := &Assembly{s: s, key: partKey{space, value}, manifest: m, missing: len(m.Links)}
@@ -274,7 +274,7 @@ func (a *Assembly) Finish(ctx context.Context) error {
 		return err
 	}
 	defer a.s.lock(a.key.value)()
-	err = a.s.place(ctx, a.key.space, a.key.value, a.manifest, a.s.staging(a.key.name()+partSuffix))
+	err = a.s.place(ctx, a.key.space, a.key.value, a.manifest, assembledBody{a})
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}
@@ -283,6 +283,15 @@ func (a *Assembly) Finish(ctx context.Context) error {
 	}
 	return nil
 }
+
+// assembledBody is the complete part, which was synced.
+type assembledBody struct{ a *Assembly }
+
+func (b assembledBody) Size() int64 { return b.a.manifest.Size }
+
+func (b assembledBody) ReadAt(p []byte, at int64) (int, error) { return b.a.part.ReadAt(p, at) }
+
+func (b assembledBody) file() (string, error) { return b.a.s.staging(b.a.key.name() + partSuffix), nil }
 
 // Close ends the assembly and keeps what has come.
 func (a *Assembly) Close() error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	bstore "github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
@@ -119,12 +118,17 @@ func (b *Blocks) find(ctx context.Context, c cid.Cid, hash tinycloud.Hash, fn fu
 	if c.Prefix().Codec == cid.DagCBOR {
 		places = []place{b.manifest, b.inline}
 	}
-	for _, look := range places {
-		if done, err := look(ctx, hash, fn); done || err != nil {
-			return err
+	for {
+		for _, look := range places {
+			if done, err := look(ctx, hash, fn); done || err != nil {
+				return err
+			}
+		}
+		// It may be part of a value that another process put into the bucket.
+		if b.s.o.S3 == nil || !b.s.catchUp(ctx, b.space) {
+			return nil
 		}
 	}
-	return nil
 }
 
 // file looks for a whole value.
@@ -199,14 +203,9 @@ func bytesPiece(data []byte) piece {
 
 func (s *Store) piece(space tinycloud.SpaceID, value tinycloud.Hash, offset int64, length int) piece {
 	return piece{length, func(ctx context.Context) ([]byte, error) {
-		v, _, err := s.Open(ctx, space, value)
-		if err != nil {
-			return nil, err
-		}
-		defer v.Close()
 		data := make([]byte, length)
-		if _, err := io.ReadFull(io.NewSectionReader(v, offset, int64(length)), data); err != nil {
-			return nil, s.fault(err)
+		if err := s.values.readAt(ctx, space, value, data, offset); err != nil {
+			return nil, err
 		}
 		return data, nil
 	}}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -28,16 +26,12 @@ func (s *Store) PutValue(ctx context.Context, space tinycloud.SpaceID, hash tiny
 // present reports whether a value is in place, whole and durable. A file of another size, or with other
 // bytes, is what a crash or another program left: the new one replaces it. The caller holds the lock.
 func (s *Store) present(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64) (bool, error) {
-	path, err := s.path(space, hash)
-	if err != nil {
-		return false, err
-	}
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() != size {
+	have, err := s.Size(ctx, space, hash)
+	if errors.Is(err, tinycloud.ErrNotFound) || err == nil && have != size {
 		return false, nil
 	}
 	if err != nil {
-		return false, s.fault(err)
+		return false, err
 	}
 	if size > ChunkSize {
 		// Indexed means its bytes were hashed when they came; hashing them again would cost as much as
@@ -48,36 +42,22 @@ func (s *Store) present(ctx context.Context, space tinycloud.SpaceID, hash tinyc
 	} else if _, err := s.scan(ctx, space, hash); err != nil {
 		return false, nil
 	}
-	// Its writer may have been killed between the rename and the fsync of the directory.
-	if err := s.o.FS.SyncDir(filepath.Dir(path)); err != nil {
-		return false, s.fault(err)
+	if err := s.values.confirm(space, hash); err != nil {
+		return false, err
 	}
 	return true, nil
 }
 
-// place makes a fsynced file the value. The caller holds the lock and removes the file on error.
-func (s *Store) place(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, m Manifest, file string) error {
-	owner, dir, ok := s.spaceDir(space)
-	if !ok {
-		return fmt.Errorf("space %q has no directory: %w", space, tinycloud.ErrInvalid)
-	}
-	if err := s.makeDirs(owner, dir); err != nil {
-		return s.fault(err)
-	}
-	// Entries without a file do no harm, a file without entries would be out of the peers' reach.
+// place makes a body the value. The caller holds the lock.
+func (s *Store) place(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, m Manifest, b body) error {
+	// Entries without a value do no harm, a value without entries would be out of the peers' reach.
 	if m.Links != nil {
 		if err := s.index.put(ctx, space, hash, m); err != nil {
 			return err
 		}
 	}
-	path := filepath.Join(dir, fileName(hash))
-	if err := s.o.FS.Rename(file, path); err != nil {
-		s.durable.Remove(dir) // someone may have removed the directory: make it again next time
-		return errors.Join(s.fault(err), s.index.drop(ctx, space, hash))
-	}
-	if err := s.o.FS.SyncDir(dir); err != nil {
-		// Whether it would survive is unknown, so it must not be found present next time.
-		return errors.Join(s.fault(err), s.o.FS.Remove(path), s.index.drop(ctx, space, hash))
+	if err := s.values.put(ctx, space, hash, b); err != nil {
+		return errors.Join(err, s.index.drop(context.WithoutCancel(ctx), space, hash))
 	}
 	return nil
 }
@@ -92,7 +72,7 @@ func (s *Store) scan(ctx context.Context, space tinycloud.SpaceID, hash tinyclou
 	defer v.Close()
 	got, m, err := BuildManifest(contextReader{ctx, v})
 	if err != nil {
-		return Manifest{}, s.fault(err)
+		return Manifest{}, s.values.fault(err)
 	}
 	if got != hash {
 		return Manifest{Size: m.Size}, fmt.Errorf("value %s: stored bytes have digest %s: %w", hash, got, tinycloud.ErrForged)

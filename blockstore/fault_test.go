@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,6 +30,7 @@ type failingFS struct {
 	short bool   // writes write half and report success
 	free  int64  // reported when not 0
 	trace []string
+	read  func(r io.ReaderAt, p []byte, at int64) (int, error) // of values; nil: as it is
 }
 
 func (f *failingFS) op(format string, args ...any) error {

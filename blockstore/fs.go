@@ -2,11 +2,14 @@ package blockstore
 
 import (
 	"io"
+	"io/fs"
 	"os"
 )
 
-// FS is what the store writes through. Reading goes to the operating system directly.
+// FS is what the store writes through, and reads values. Directories are read from the operating system directly.
 type FS interface {
+	// Open opens a file for reading.
+	Open(path string) (Readable, error)
 	// OpenFile opens a file for reading and writing, mode 0600. With create it must not exist yet.
 	OpenFile(path string, create bool) (File, error)
 	// Rename replaces what is at the new path.
@@ -27,8 +30,24 @@ type File interface {
 	Sync() error
 }
 
+// Readable is a file of an [FS] that is only read.
+type Readable interface {
+	io.ReaderAt
+	io.Closer
+	Stat() (fs.FileInfo, error)
+}
+
 // OS is the operating system's [FS].
 type OS struct{}
+
+// Open opens a file for reading.
+func (OS) Open(path string) (Readable, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err // not a non-nil Readable around a nil *os.File
+	}
+	return f, nil
+}
 
 // OpenFile opens a file for reading and writing.
 func (OS) OpenFile(path string, create bool) (File, error) {

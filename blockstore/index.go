@@ -28,13 +28,14 @@ import (
 //	/m/<space>/<manifest>       → value, 32 bytes
 //	/clean                      → present while no process has the index open and nothing is missing in it
 //
-// Nothing is fsynced: what power loss takes, [Store.Repair] puts back from the files.
+// Nothing is fsynced: what power loss takes, [Store.Repair] puts back from the values.
 type index struct {
-	ds    *badger4.Datastore
-	fs    FS
-	dir   string
-	lock  *flock.Flock
-	whole atomic.Bool // nothing is missing
+	ds      *badger4.Datastore
+	fs      FS
+	dir     string
+	lock    *flock.Flock
+	setting string
+	whole   atomic.Bool // nothing is missing
 }
 
 // indexReserve is how much of the file system must be free before the index is written to: it writes
@@ -45,7 +46,7 @@ var cleanKey = ds.RawKey("/clean")
 
 func openIndex(o Options) (*index, error) {
 	// A directory of our own inside, because a broken index is removed with everything in it.
-	x := &index{fs: o.FS, dir: filepath.Join(o.IndexDir, "chunks")}
+	x := &index{fs: o.FS, setting: o.setting(), dir: filepath.Join(o.IndexDir, "chunks")}
 	x.lock = flock.New(filepath.Join(o.IndexDir, "chunks.lock"), flock.SetPermissions(0o600))
 	if err := makeAll(o.FS, x.dir); err != nil {
 		return nil, x.fault(err)
@@ -152,7 +153,7 @@ func (x *index) close(clean bool) error {
 }
 
 func (x *index) fault(err error) error {
-	return fmt.Errorf("storage.blocks.path: chunk index %q: %w: %w", x.dir, err, tinycloud.ErrUnavailable)
+	return fmt.Errorf("%s: chunk index %q: %w: %w", x.setting, x.dir, err, tinycloud.ErrUnavailable)
 }
 
 func (x *index) room(need int64) error {

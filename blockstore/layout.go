@@ -22,13 +22,13 @@ const (
 
 // spaceDir returns the directory of a Space: its DID's directory and its own. A SpaceID exists only
 // parsed, so both are single path elements; IsLocal is the belt to those braces.
-func (s *Store) spaceDir(space tinycloud.SpaceID) (owner, dir string, ok bool) {
+func (f *files) spaceDir(space tinycloud.SpaceID) (owner, dir string, ok bool) {
 	suffix, name := strings.TrimPrefix(string(space.Owner()), "did:"), space.Name()
 	if space.IsZero() || strings.ContainsAny(suffix+name, "/\\\x00") || !filepath.IsLocal(suffix) || !filepath.IsLocal(name) ||
 		suffix[0] == '.' || name == "." {
 		return "", "", false
 	}
-	owner = filepath.Join(s.o.Dir, suffix)
+	owner = filepath.Join(f.dir, suffix)
 	return owner, filepath.Join(owner, name), true
 }
 
@@ -63,19 +63,19 @@ func makeAll(fsys FS, dir string) error {
 
 // makeDirs makes a Space's directory and makes it durable before any file in it. Directories that a
 // crashed process made may not be, so the first time in a process everything is fsynced.
-func (s *Store) makeDirs(owner, dir string) error {
-	if s.durable.Contains(dir) {
+func (f *files) makeDirs(owner, dir string) error {
+	if f.durable.Contains(dir) {
 		return nil
 	}
 	for _, d := range []string{owner, dir} {
 		if err := os.Mkdir(d, 0o700); err != nil && !os.IsExist(err) {
 			return err
 		}
-		if err := s.o.FS.SyncDir(filepath.Dir(d)); err != nil {
+		if err := f.fs.SyncDir(filepath.Dir(d)); err != nil {
 			return err
 		}
 	}
-	s.durable.Add(dir, struct{}{})
+	f.durable.Add(dir, struct{}{})
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -24,7 +25,7 @@ func (s *Store) Manifest(ctx context.Context, space tinycloud.SpaceID, hash tiny
 		unlock()
 	}
 	if err == nil && m.Links == nil {
-		err = fmt.Errorf("value %s: its file holds other bytes: %w", hash, tinycloud.ErrNotFound)
+		err = fmt.Errorf("value %s: what is stored has other bytes: %w", hash, tinycloud.ErrNotFound)
 	}
 	return m, err
 }
@@ -45,7 +46,7 @@ func (s *Store) ensure(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 	return m, s.index.put(ctx, space, hash, m)
 }
 
-// Repair makes the chunk index agree with the files, when the last process was not closed or the index was
+// Repair makes the chunk index agree with the values, when the last process was not closed or the index was
 // missing or broken; else it does nothing. It reads the values longer than 1 MiB that are not indexed. The
 // store may be used meanwhile: chunks not indexed yet are not found by peers, unless [Store.Manifest] is
 // asked for their value first. The error is ctx's or of class [tinycloud.ErrUnavailable]; call it again.
@@ -114,4 +115,47 @@ func (s *Store) forget(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 		return nil
 	}
 	return s.index.drop(ctx, space, hash)
+}
+
+const (
+	catchUpEvery = 5 * time.Second  // and Space, at most
+	catchUpShare = 20               // and at most a twentieth of the time, when a Space has many values
+	catchUpTime  = 30 * time.Second // of one time; what it did stays done
+)
+
+// catchUp indexes values of a Space that other processes put into the bucket, and reports whether there were any.
+// Peers ask for chunks by digest alone, so it can't know whose they are without looking.
+func (s *Store) catchUp(ctx context.Context, space tinycloud.SpaceID) (found bool) {
+	begin := time.Now()
+	s.mu.Lock()
+	next, _ := s.catchUpDue.Get(space)
+	due := !begin.Before(next)
+	if due {
+		s.catchUpDue.Add(space, begin.Add(catchUpTime)) // one at a time
+	}
+	s.mu.Unlock()
+	if !due {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpTime)
+	defer cancel()
+	err := s.Walk(ctx, space, func(hash tinycloud.Hash, size int64) error {
+		if size <= ChunkSize {
+			return nil
+		}
+		if m, err := s.index.value(ctx, space, hash); err == nil && m.Size == size {
+			return nil
+		}
+		err := s.reindex(ctx, space, hash, size)
+		if errors.Is(err, tinycloud.ErrNotFound) {
+			return nil // deleted since
+		}
+		found = found || err == nil
+		return err
+	})
+	s.catchUpDue.Add(space, time.Now().Add(max(catchUpEvery, catchUpShare*time.Since(begin))))
+	if err != nil {
+		s.log.WarnContext(ctx, "not all values of other processes are indexed: asked again, on", "space", space, "error", err)
+	}
+	return found
 }

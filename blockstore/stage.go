@@ -175,9 +175,9 @@ func (st *Stage) Open() (*Value, error) {
 	case st.ended:
 		return nil, errEnded
 	case st.file == nil:
-		return &Value{SectionReader: io.NewSectionReader(bytes.NewReader(st.mem), 0, st.Size())}, nil
+		return &Value{sectionContent{io.NewSectionReader(bytes.NewReader(st.mem), 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
 	}
-	return &Value{SectionReader: io.NewSectionReader(st.file, 0, st.Size())}, nil
+	return &Value{sectionContent{io.NewSectionReader(st.file, 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
 }
 
 var errEnded = fmt.Errorf("stage was committed or discarded: %w", tinycloud.ErrInvalid)
@@ -194,19 +194,37 @@ func (st *Stage) Commit(ctx context.Context, space tinycloud.SpaceID) error {
 	if ok, err := st.s.present(ctx, space, st.hash, st.manifest.Size); ok || err != nil {
 		return err
 	}
-	if st.file == nil {
-		if err := st.spill(); err != nil {
-			return st.s.fault(err)
-		}
-	}
-	if err := errors.Join(st.file.Sync(), st.file.Close()); err != nil {
-		return st.s.fault(err)
-	}
-	err := st.s.place(ctx, space, st.hash, st.manifest, st.path)
-	if err == nil {
+	b := &stagedBody{st: st}
+	err := st.s.place(ctx, space, st.hash, st.manifest, b)
+	if err == nil && b.taken {
 		st.path = "" // it is the value now
 	}
 	return err
+}
+
+// stagedBody is the body of a stage that is being committed.
+type stagedBody struct {
+	st    *Stage
+	taken bool
+}
+
+func (b *stagedBody) Size() int64 { return b.st.Size() }
+
+func (b *stagedBody) ReadAt(p []byte, at int64) (int, error) {
+	if b.st.file == nil {
+		return bytes.NewReader(b.st.mem).ReadAt(p, at)
+	}
+	return b.st.file.ReadAt(p, at)
+}
+
+func (b *stagedBody) file() (string, error) {
+	if b.st.file == nil {
+		if err := b.st.spill(); err != nil {
+			return "", err
+		}
+	}
+	b.taken = true
+	return b.st.path, errors.Join(b.st.file.Sync(), b.st.file.Close())
 }
 
 // Discard drops the body. It does nothing after Commit.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -28,6 +26,7 @@ const (
 	durableDirs        = 4096               // remembered; a forgotten one costs an fsync
 	partLife           = 7 * 24 * time.Hour // of an assembly nobody went on with
 	dirBatch           = 1024
+	dueSpaces          = 4096 // remembered; a forgotten one costs a listing
 )
 
 // Staging says where a body is while it arrives.
@@ -41,7 +40,10 @@ const (
 
 // Options configure a [Store].
 type Options struct {
-	Dir      string // storage.blocks.path; made if missing
+	// Dir is storage.blocks.path, or, with S3, a directory below storage.datadir for uploads under way and the
+	// chunk index; made if missing.
+	Dir      string
+	S3       *S3    // where values are; nil: in Dir
 	IndexDir string // of the chunk index; Dir/.index when empty
 	Staging  Staging
 	// InlineLimit is the size in bytes up to which a staged body stays in memory and is offered by
@@ -57,35 +59,36 @@ type Options struct {
 	Log    *slog.Logger
 }
 
-// Store holds the values of many Spaces in one directory. Its methods may be called concurrently. One
-// process has one Store on a directory.
+// Store holds the values of many Spaces in one directory or bucket. Its methods may be called concurrently. One
+// process has one Store on a directory; a bucket may have those of several.
 type Store struct {
 	o       Options
 	log     *slog.Logger
 	index   *index
-	durable *lru.Cache[string, struct{}] // Space directories that are on stable storage
-	memory  atomic.Int64                 // bytes of MemoryLimit in use
-	buffers sync.Pool                    // *[copyBuffer]byte
+	values  backend
+	memory  atomic.Int64 // bytes of MemoryLimit in use
+	buffers sync.Pool    // *[copyBuffer]byte
 
 	// locks order changes of one value's file and index entries; a value's stripe is its first bytes.
 	locks [lockStripes]sync.Mutex
 
 	mu         sync.Mutex // guards assembling
 	assembling map[partKey]struct{}
+	catchUpDue *lru.Cache[tinycloud.SpaceID, time.Time] // when a Space's listing may be compared with the index again
 }
 
-// Open makes the directories, removes what crashed stagings left, and opens the chunk index. The error
-// names storage.blocks.path and is of class [tinycloud.ErrUnavailable], or of class [tinycloud.ErrInvalid]
-// for options that make no sense. Call [Store.Repair] next.
+// Open makes the directories, removes what crashed stagings left, and opens the chunk index. With S3 it tries the
+// bucket, for [startTime] at most. The error names the setting and is of class [tinycloud.ErrUnavailable], or of
+// class [tinycloud.ErrInvalid] for options that make no sense. Call [Store.Repair] next.
 func Open(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	dirs, err := lru.New[string, struct{}](durableDirs)
+	due, err := lru.New[tinycloud.SpaceID, time.Time](dueSpaces)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, log: o.Log, durable: dirs, assembling: map[partKey]struct{}{}}
+	s := &Store{o: o, log: o.Log, assembling: map[partKey]struct{}{}, catchUpDue: due}
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if err := s.prepare(); err != nil {
 		return nil, s.fault(err)
@@ -97,12 +100,22 @@ func Open(o Options) (*Store, error) {
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(s.fault(err), s.index.close(false))
 	}
+	if s.values, err = openBackend(o); err != nil {
+		return nil, errors.Join(err, s.index.close(false))
+	}
 	return s, nil
+}
+
+func openBackend(o Options) (backend, error) {
+	if o.S3 != nil {
+		return openBucket(o)
+	}
+	return newFiles(o)
 }
 
 func (o *Options) complete() error {
 	if o.Dir == "" {
-		return fmt.Errorf("storage.blocks.path is empty: %w", tinycloud.ErrInvalid)
+		return fmt.Errorf("%s is empty: %w", o.setting(), tinycloud.ErrInvalid)
 	}
 	if o.Staging == "" {
 		o.Staging = Memory
@@ -131,6 +144,14 @@ func (o *Options) complete() error {
 	return nil
 }
 
+// setting is what an operator calls Dir.
+func (o *Options) setting() string {
+	if o.S3 != nil {
+		return "storage.datadir"
+	}
+	return "storage.blocks.path"
+}
+
 // prepare makes the directories and finds out now, not at the first write, that they can't be written or
 // that the file system takes two digests for one.
 func (s *Store) prepare() error {
@@ -149,7 +170,7 @@ func (s *Store) prepare() error {
 	if err := errors.Join(f.Close(), s.o.FS.Remove(name)); err != nil {
 		return err
 	}
-	if twin == nil {
+	if twin == nil && s.o.S3 == nil {
 		return errors.New("the file system ignores letter case, which block names need")
 	}
 	return nil
@@ -173,11 +194,14 @@ func (s *Store) sweep() error {
 }
 
 // Close closes the chunk index. Nothing else may be running.
-func (s *Store) Close() error { return s.index.close(true) }
+func (s *Store) Close() error {
+	s.values.close()
+	return s.index.close(true)
+}
 
-// fault gives an error of the file system the class and the setting an operator has to look at.
+// fault gives an error of staging the class and the setting an operator has to look at.
 func (s *Store) fault(err error) error {
-	return fmt.Errorf("storage.blocks.path %q: %w: %w", s.o.Dir, err, tinycloud.ErrUnavailable)
+	return fmt.Errorf("%s %q: %w: %w", s.o.setting(), s.o.Dir, err, tinycloud.ErrUnavailable)
 }
 
 func (s *Store) lock(hash tinycloud.Hash) (unlock func()) {
@@ -186,70 +210,33 @@ func (s *Store) lock(hash tinycloud.Hash) (unlock func()) {
 	return m.Unlock
 }
 
-// path returns a value's file.
-func (s *Store) path(space tinycloud.SpaceID, hash tinycloud.Hash) (string, error) {
-	_, dir, ok := s.spaceDir(space)
-	if !ok {
-		return "", fmt.Errorf("space %q has no directory: %w", space, tinycloud.ErrInvalid)
-	}
-	return filepath.Join(dir, fileName(hash)), nil
-}
-
-// Value is a stored or staged value open for reading. Its Size is in bytes. The caller closes it.
+// Value is a stored or staged value open for reading, by one goroutine. The caller closes it.
 type Value struct {
-	*io.SectionReader
-	close func() error
+	content
+	size int64
 }
 
-// Close releases the file.
-func (v *Value) Close() error {
-	if v.close == nil {
-		return nil
-	}
-	return v.close()
-}
+// Size returns the size of the value in bytes.
+func (v *Value) Size() int64 { return v.size }
 
 // Open opens a value for reading and returns its size in bytes. What is read is not hashed. The error is
-// of class [tinycloud.ErrNotFound] or [tinycloud.ErrUnavailable].
-func (s *Store) Open(_ context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (*Value, int64, error) {
-	path, err := s.path(space, hash)
+// of class [tinycloud.ErrNotFound] or [tinycloud.ErrUnavailable]. Reads may fail once ctx has ended.
+func (s *Store) Open(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (*Value, int64, error) {
+	c, size, err := s.values.open(ctx, space, hash)
 	if err != nil {
 		return nil, 0, err
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, s.missing(hash, err)
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file", path)
-	}
-	if err != nil {
-		return nil, 0, errors.Join(s.fault(err), f.Close())
-	}
-	return &Value{io.NewSectionReader(f, 0, info.Size()), f.Close}, info.Size(), nil
+	return &Value{c, size}, size, nil
 }
 
-// missing tells a value that isn't there from a file system that fails.
-func (s *Store) missing(hash tinycloud.Hash, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("value %s: %w", hash, tinycloud.ErrNotFound)
-	}
-	return s.fault(err)
+func absent(hash tinycloud.Hash) error {
+	return fmt.Errorf("value %s: %w", hash, tinycloud.ErrNotFound)
 }
 
 // Size returns the size of a value in bytes. The error is of class [tinycloud.ErrNotFound] or
 // [tinycloud.ErrUnavailable].
-func (s *Store) Size(_ context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (int64, error) {
-	path, err := s.path(space, hash)
-	if err != nil {
-		return 0, err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0, s.missing(hash, err)
-	}
-	return info.Size(), nil
+func (s *Store) Size(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (int64, error) {
+	return s.values.size(ctx, space, hash)
 }
 
 // Has reports whether a Space holds a value.
@@ -261,16 +248,12 @@ func (s *Store) Has(ctx context.Context, space tinycloud.SpaceID, hash tinycloud
 	return err == nil, err
 }
 
-// Delete removes a value and its chunks from a Space; one that isn't there is no error. A deletion may be
-// undone by power loss.
+// Delete removes a value and its chunks from a Space; one that isn't there is no error. In files, a deletion
+// may be undone by power loss.
 func (s *Store) Delete(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) error {
-	path, err := s.path(space, hash)
-	if err != nil {
-		return err
-	}
 	defer s.lock(hash)()
-	if err := s.o.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s.fault(err)
+	if err := s.values.remove(ctx, space, hash); err != nil {
+		return err
 	}
 	return s.index.drop(ctx, space, hash)
 }
@@ -278,74 +261,17 @@ func (s *Store) Delete(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 // Walk calls fn for each value of a Space with its size in bytes, in no order, until fn returns an error.
 // Values that come or go meanwhile may be seen or not.
 func (s *Store) Walk(ctx context.Context, space tinycloud.SpaceID, fn func(tinycloud.Hash, int64) error) error {
-	_, dir, ok := s.spaceDir(space)
-	if !ok {
-		return fmt.Errorf("space %q has no directory: %w", space, tinycloud.ErrInvalid)
-	}
-	var stop error
-	err := eachEntry(dir, func(e fs.DirEntry) error {
-		hash, ok := parseFileName(e.Name())
-		if !ok || !e.Type().IsRegular() {
-			return nil
-		}
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // deleted since it was listed
-		}
-		if err != nil {
-			return err
-		}
-		if stop = ctx.Err(); stop == nil {
-			stop = fn(hash, info.Size())
-		}
-		if stop != nil {
-			return fs.SkipAll
-		}
-		return nil
-	})
-	if stop != nil {
-		return stop
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s.fault(err)
-	}
-	return nil
+	return s.values.walk(ctx, space, fn)
 }
 
-// Spaces calls fn for each Space that has a directory, in no order, until fn returns an error.
+// Spaces calls fn for each Space that has values, and perhaps for some without, in no order, until fn returns
+// an error.
 func (s *Store) Spaces(ctx context.Context, fn func(tinycloud.SpaceID) error) error {
-	var stop error
-	err := eachEntry(s.o.Dir, func(owner fs.DirEntry) error {
-		if owner.Name()[0] == '.' {
-			return nil
-		}
-		err := eachEntry(filepath.Join(s.o.Dir, owner.Name()), func(name fs.DirEntry) error {
-			space, err := tinycloud.ParseSpaceID("tinycloud:" + owner.Name() + ":" + name.Name())
-			// A directory in another spelling of the DID is not the Space's.
-			if _, dir, ok := s.spaceDir(space); err != nil || !ok || dir != filepath.Join(s.o.Dir, owner.Name(), name.Name()) {
-				return nil
-			}
-			if stop = ctx.Err(); stop == nil {
-				stop = fn(space)
-			}
-			if stop != nil {
-				return fs.SkipAll
-			}
-			return nil
-		})
-		if errors.Is(err, syscall.ENOTDIR) {
-			return nil
-		}
-		return err
-	})
-	if stop != nil {
-		return stop
-	}
-	if err != nil {
-		return s.fault(err)
-	}
-	return nil
+	return s.values.spaces(ctx, fn)
 }
+
+// Ping reports whether the place of the values answers. The error is of class [tinycloud.ErrUnavailable].
+func (s *Store) Ping(ctx context.Context) error { return s.values.ping(ctx) }
 
 // Usage is what a Space's values take.
 type Usage struct {
@@ -353,7 +279,7 @@ type Usage struct {
 	Bytes  int64
 }
 
-// Usage counts the values of a Space, by reading its directory.
+// Usage counts the values of a Space, by listing them.
 func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (u Usage, err error) {
 	err = s.Walk(ctx, space, func(_ tinycloud.Hash, size int64) error {
 		u.Values++

@@ -19,6 +19,40 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 // authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD). It changes
 // nothing. Refusals carry the protocol's texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
+	if err := s.Verify(ctx, t); err != nil {
+		return err
+	}
+	return s.entitled(ctx, t)
+}
+
+// Verify is the part of [Store.Admit] that does not look at authority: window, signature, lifetime and
+// replay. It changes nothing.
+func (s *Store) Verify(ctx context.Context, t *Token) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	if err := s.genuine(t); err != nil {
+		return err
+	}
+	if s.seen.used(t.ID, s.o.Now().Unix()) {
+		return errReplayed()
+	}
+	return s.unused(ctx, s.db.Read, t, t.Spaces())
+}
+
+// AdmitReusable decides as [Store.Admit] does, but for an invocation that may be used more than once.
+func (s *Store) AdmitReusable(ctx context.Context, t *Token) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	if err := s.genuine(t); err != nil {
+		return err
+	}
+	return s.entitled(ctx, t)
+}
+
+// genuine checks what the token alone tells: window, signature and lifetime.
+func (s *Store) genuine(t *Token) error {
 	now := s.o.Now()
 	if !t.ValidAt(now, 0) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation expired or not yet valid")
@@ -29,17 +63,15 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 	if t.Expires.After(now.Truncate(time.Second).Add(s.o.MaxLifetime)) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation lifetime exceeds server maximum")
 	}
-	if s.seen.used(t.ID, now.Unix()) {
-		return errReplayed()
-	}
-	spaces := t.Spaces()
-	if err := s.unused(ctx, s.read, t, spaces); err != nil {
+	return nil
+}
+
+// entitled checks the authority of an invocation and that every Space it names is hosted.
+func (s *Store) entitled(ctx context.Context, t *Token) error {
+	if err := s.chain(ctx, s.db.Read).authorise(t, s.o.Now()); err != nil {
 		return err
 	}
-	if err := s.Authorise(ctx, t); err != nil {
-		return err
-	}
-	for _, id := range spaces {
+	for _, id := range t.Spaces() {
 		if !s.Hosted(id) {
 			return errNoSpace()
 		}
@@ -48,18 +80,18 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 }
 
 // unused refuses a token that stands in the history of one of its Spaces.
-func (s *Store) unused(ctx context.Context, q rowQuerier, t *Token, spaces []tinycloud.SpaceID) error {
+func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycloud.SpaceID) error {
 	if !mutates(t) {
 		return nil
 	}
 	for _, id := range spaces {
-		sid, err := s.sid(id)
-		if err != nil {
+		sid := s.number(id)
+		if sid == 0 {
 			continue // not hosted: nothing can stand in its history
 		}
 		var n int
-		if err := q.QueryRowContext(ctx, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]).Scan(&n); err != nil {
-			return dbErr(err)
+		if _, err := q.One(ctx, []any{&n}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]); err != nil {
+			return err
 		}
 		if n > 0 {
 			return errReplayed()
@@ -81,7 +113,10 @@ func mutates(t *Token) bool {
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
 // the caller's to check.
 func (s *Store) Authorise(ctx context.Context, t *Token) error {
-	return s.chain(ctx, s.read).authorise(t, s.o.Now())
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	return s.chain(ctx, s.db.Read).authorise(t, s.o.Now())
 }
 
 // chain reads delegations for strict checks, as the reference makes them: every cited proof has to
@@ -89,11 +124,13 @@ func (s *Store) Authorise(ctx context.Context, t *Token) error {
 type chain struct {
 	s     *Store
 	ctx   context.Context
-	q     rowQuerier
+	q     querier
 	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
+
+	failed error // why a delegation could not be read
 }
 
-func (s *Store) chain(ctx context.Context, q rowQuerier) *chain {
+func (s *Store) chain(ctx context.Context, q querier) *chain {
 	return &chain{s: s, ctx: ctx, q: q}
 }
 
@@ -160,7 +197,9 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 		}
 	}
 	for _, w := range wanted {
-		switch ok, caveats := granted(w, parents); {
+		switch ok, caveats := c.granted(w, parents); {
+		case c.failed != nil:
+			return c.failed
 		case caveats:
 			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
 		case !ok:
@@ -187,26 +226,70 @@ func errAction(c Capability) error {
 
 // granted reports whether one of the delegations holds a capability, and if not, whether only its
 // caveats stand in the way.
-func granted(w Capability, parents []*Token) (ok, caveats bool) {
+func (c *chain) granted(w Capability, parents []*Token) (ok, caveats bool) {
 	for _, p := range parents {
 		for _, held := range p.Caps {
-			if judge.Grants(held, w) {
+			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(p, held) {
+				continue
+			}
+			if judge.CaveatsWithin(held, w) {
 				return true, false
 			}
-			if judge.Covers(held.Ability, w.Ability) && w.Resource.Extends(held.Resource) {
-				caveats = true
-			}
+			caveats = true
 		}
 	}
 	return false, caveats
 }
 
-// ancestors walks what a delegation rests on. It returns a revoked ancestor, if any, and whether all
-// are in their window.
-func (c *chain) ancestors(p *Token, now time.Time) (dead tinycloud.Hash, inWindow bool, err error) {
-	inWindow = true
+// rooted reports whether a delegation's signer had one of its capabilities to give. A posted delegation
+// was checked when it came, one that a peer's history brought was not: histories hold what is void, too.
+func (c *chain) rooted(t *Token, held Capability) bool {
+	return judge.Justified(t, held, func(id tinycloud.Hash) *Token {
+		p, err := c.s.token(c.ctx, c.q, id)
+		if err != nil {
+			c.failed = err
+		}
+		if p == nil || p.Kind != judge.Delegation {
+			return nil
+		}
+		return p
+	})
+}
+
+// stands reports whether a delegation's signer had all of it to give.
+func (c *chain) stands(t *Token) bool {
+	for _, held := range dependent(t) {
+		if !c.rooted(t, held) {
+			return false
+		}
+	}
+	return true
+}
+
+// ancestry is what is wrong, if anything, with what a delegation rests on.
+type ancestry struct {
+	revoked tinycloud.Hash // one of them that is revoked
+	expired bool           // one of them has expired
+	early   bool           // one of them is not valid yet
+}
+
+func (a ancestry) inWindow() bool { return !a.expired && !a.early }
+
+// look takes the window of a delegation into account.
+func (a *ancestry) look(t *Token, now time.Time) {
+	switch {
+	case t.ValidAt(now, 0):
+	case !t.Expires.IsZero() && now.After(t.Expires):
+		a.expired = true
+	default:
+		a.early = true
+	}
+}
+
+// ancestors walks what a delegation rests on, nearest first, up to the first that is revoked.
+func (c *chain) ancestors(p *Token, now time.Time) (a ancestry, err error) {
 	if len(dependent(p)) == 0 {
-		return dead, inWindow, nil
+		return a, nil
 	}
 	seen := map[tinycloud.Hash]bool{p.ID: true}
 	todo := []*Token{p}
@@ -218,23 +301,24 @@ func (c *chain) ancestors(p *Token, now time.Time) (dead tinycloud.Hash, inWindo
 				continue
 			}
 			if seen[id] = true; len(seen) > judge.MaxChain {
-				return dead, false, tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
+				return a, tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
 			}
-			a, err := c.s.token(c.ctx, c.q, id)
+			parent, err := c.s.token(c.ctx, c.q, id)
 			if err != nil {
-				return dead, false, err
+				return a, err
 			}
-			if a == nil {
+			if parent == nil {
 				continue // an owner may cite what does not exist
 			}
 			if c.revoked(id) {
-				return id, inWindow, nil
+				a.revoked = id
+				return a, nil
 			}
-			inWindow = inWindow && a.ValidAt(now, 0)
-			todo = append(todo, a)
+			a.look(parent, now)
+			todo = append(todo, parent)
 		}
 	}
-	return dead, inWindow, nil
+	return a, nil
 }
 
 // delegated checks a delegation against the ones it rests on (protocol §2.7, HEAD).
@@ -265,7 +349,9 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 		return err
 	}
 	for _, w := range wanted {
-		switch ok, caveats := granted(w, kept); {
+		switch ok, caveats := c.granted(w, kept); {
+		case c.failed != nil:
+			return c.failed
 		case caveats:
 			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
 		case !ok:
@@ -281,11 +367,11 @@ func (c *chain) lives(p *Token, now time.Time, text, role string) (inWindow bool
 	if c.revoked(p.ID) {
 		return false, tinycloud.Refuse(tinycloud.ErrUnauthorized, "%s: %s", text, p.ID.EventID())
 	}
-	dead, inWindow, err := c.ancestors(p, now)
-	if err == nil && !dead.IsZero() {
-		err = tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s %s=%s", dead.EventID(), role, p.ID.EventID())
+	a, err := c.ancestors(p, now)
+	if err == nil && !a.revoked.IsZero() {
+		err = tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s %s=%s", a.revoked.EventID(), role, p.ID.EventID())
 	}
-	return inWindow, err
+	return a.inWindow(), err
 }
 
 func withinWindow(parents []*Token, t *Token) ([]*Token, error) {

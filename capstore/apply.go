@@ -27,7 +27,7 @@ func (s *Store) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 	if len(bundles) > maxApply {
 		return Applied{}, fmt.Errorf("%d bundles at once: %w", len(bundles), tinycloud.ErrTooLarge)
 	}
-	if _, err := s.sid(id); err != nil {
+	if _, err := s.sid(ctx, id); err != nil {
 		return Applied{}, err
 	}
 	good, bad := parseAll(id, bundles)

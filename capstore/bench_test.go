@@ -3,6 +3,7 @@ package capstore_test
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -16,9 +17,13 @@ import (
 )
 
 // benchStore returns a running store on disk that hosts a Space, and n signed puts for it.
-func benchStore(b *testing.B, name string, n int) (*capstore.Store, *owner, []*capstore.Token) {
+func benchStore(b *testing.B, name string, n int, change ...func(*capstore.Options)) (*capstore.Store, *owner, []*capstore.Token) {
 	b.Helper()
-	s, err := capstore.Open(b.Context(), capstore.Options{Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys(name)})
+	options := capstore.Options{Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys(name)}
+	for _, c := range change {
+		c(&options)
+	}
+	s, err := capstore.Open(b.Context(), options)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -110,5 +115,58 @@ func BenchmarkApply(b *testing.B) {
 			b.Fatal(a, err)
 		}
 		bundles = bundles[n:]
+	}
+}
+
+// BenchmarkLimitedPut shows that a limit costs the same whatever a Space holds.
+func BenchmarkLimitedPut(b *testing.B) {
+	for _, held := range []int{100, 20_000} {
+		b.Run(fmt.Sprint("values=", held), func(b *testing.B) {
+			s, o, toks := benchStore(b, "bench", b.N, func(o *capstore.Options) {
+				o.Database = capstore.InMemory
+				o.Limit = func(tinycloud.SpaceID) (int64, bool) { return 1 << 40, true }
+			})
+			for i := range held {
+				if err := s.Arrived(b.Context(), o.space, tinycloud.Sum([]byte(fmt.Sprint("held ", i))), 1000, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ResetTimer()
+			for i := range b.N {
+				if _, err := s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkIssueTicket issues one after the other; beyond the bound of a Space they are refused.
+func BenchmarkIssueTicket(b *testing.B) {
+	s, o, toks := benchStore(b, "tickets", 1)
+	if _, err := s.Write(b.Context(), toks[0], []capstore.Op{benchValue(o.space, 0)}, nil); err != nil {
+		b.Fatal(err)
+	}
+	w := captest.NewWallet("bench")
+	get := captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/get"}}
+	header := w.SignDelegation(captest.DelegationOptions{Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: get})
+	tok, err := capstore.ParseDelegation(header)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.Delegate(b.Context(), tok); err != nil {
+		b.Fatal(err)
+	}
+	inv, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
+		Caps: get, Proofs: []tinycloud.Hash{captest.ID(header)}, Expires: time.Now().Add(290 * time.Second),
+	}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		_, _, err := s.IssueTicket(b.Context(), inv, capstore.TicketRequest{Space: o.space, Key: "key/0", Life: 280 * time.Second})
+		if err != nil && !errors.Is(err, tinycloud.ErrBusy) {
+			b.Fatal(err)
+		}
 	}
 }

@@ -2,9 +2,11 @@ package capstore
 
 import (
 	"context"
+	"crypto/ed25519"
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -24,12 +26,16 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if !tok.ValidAt(s.o.Now(), 0) {
 		return Delegated{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Delegation expired or not yet valid")
 	}
+	allowed, err := s.allowed(ctx, tok)
+	if err != nil {
+		return Delegated{}, err
+	}
 	out := Delegated{CID: tok.ID.EventID()}
-	err := s.do(ctx, func(t *tx) error {
+	err = s.do(ctx, func(t *tx) error {
 		out.Activated, out.Skipped = nil, nil
-		c := s.chain(t.ctx, t.conn)
+		c := s.chain(t.ctx, t)
 		c.extra = t.revoked
-		known, err := s.token(t.ctx, t.conn, tok.ID)
+		known, err := s.token(t.ctx, t, tok.ID)
 		if err != nil {
 			return err
 		}
@@ -40,7 +46,7 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 			return err
 		}
 		for _, id := range tok.Spaces() {
-			hosted, err := t.activate(id, tok)
+			hosted, err := t.activate(id, tok, allowed)
 			if err != nil {
 				return err
 			}
@@ -59,13 +65,44 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	return out, err
 }
 
+// allowed returns the Spaces that a delegation is to create here, all of which this node agrees to host. Only
+// an authorised delegation has others asked about them.
+func (s *Store) allowed(ctx context.Context, tok *Token) ([]tinycloud.SpaceID, error) {
+	host, ok := judge.HostOf(tok.Audience)
+	if !ok {
+		return nil, nil
+	}
+	var out []tinycloud.SpaceID
+	for _, id := range tok.Spaces() {
+		if tok.HostsSpace(id) && !s.Hosted(id) && host == s.hostKey(id) {
+			out = append(out, id)
+		}
+	}
+	if len(out) == 0 || s.o.Allow == nil {
+		return out, nil
+	}
+	if err := s.chain(ctx, s.db.Read).delegated(tok, s.o.Now()); err != nil {
+		return nil, err
+	}
+	for _, id := range out {
+		if err := s.o.Allow(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// hostKey is this node's key of a Space.
+func (s *Store) hostKey(id tinycloud.SpaceID) HostKey {
+	return HostKey(s.o.Keys.SpaceKey(id).Public().(ed25519.PublicKey))
+}
+
 // activate gives a delegation its epoch in a Space, creating the Space when the delegation makes this
-// node a host of it. It reports whether the Space is hosted.
-func (t *tx) activate(id tinycloud.SpaceID, tok *Token) (bool, error) {
+// node a host of it and the Space is one of those allowed. It reports whether the Space is hosted.
+func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.SpaceID) (bool, error) {
 	fresh := false
 	if !t.s.Hosted(id) {
-		host, ok := judge.HostOf(tok.Audience)
-		if !ok || !tok.HostsSpace(id) || host != newSpace(t.s, 0, id, "").host {
+		if !slices.Contains(allowed, id) {
 			return false, nil
 		}
 		if err := t.create(id); err != nil {
@@ -90,7 +127,7 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token) (bool, error) {
 // create makes a Space hosted here.
 func (t *tx) create(id tinycloud.SpaceID) error {
 	sp := newSpace(t.s, 0, id, StateHosted)
-	sid, err := t.insert("INSERT INTO spaces (space, host, state, created) VALUES (?,?,?,?)", id.String(), sp.host[:], StateHosted, t.now.UnixMilli())
+	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state created", ID: "sid"}, id.String(), sp.host[:], StateHosted, t.now.UnixMilli())
 	if err != nil {
 		return err
 	}
@@ -142,7 +179,7 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 		return tinycloud.Refuse(tinycloud.ErrForbidden, "Revocation expired or not yet valid")
 	}
 	err := s.do(ctx, func(t *tx) error {
-		target, err := s.token(t.ctx, t.conn, tok.Target)
+		target, err := s.token(t.ctx, t, tok.Target)
 		if err != nil {
 			return err
 		}
@@ -156,7 +193,7 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 			return err
 		}
 		t.revoked[target.ID] = tok.ID
-		if err := t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
+		if err := t.add(intoRevoked, target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
 			return err
 		}
 		for _, id := range target.Spaces() {
@@ -198,7 +235,7 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 func (t *tx) mayRevoke(tok, target *Token) error {
 	var failed error
 	find := func(id tinycloud.Hash) *Token {
-		p, err := t.s.token(t.ctx, t.conn, id)
+		p, err := t.s.token(t.ctx, t, id)
 		if err != nil {
 			failed = err
 		}
@@ -210,12 +247,12 @@ func (t *tx) mayRevoke(tok, target *Token) error {
 		if p == nil || !ok {
 			continue
 		}
-		c := t.s.chain(t.ctx, t.conn)
-		dead, inWindow, err := c.ancestors(p, t.now)
+		c := t.s.chain(t.ctx, t)
+		a, err := c.ancestors(p, t.now)
 		if err != nil {
 			return err
 		}
-		ok = dead.IsZero() && inWindow && p.ValidAt(t.now, 0) && !t.isRevoked(id)
+		ok = a.revoked.IsZero() && a.inWindow() && p.ValidAt(t.now, 0) && !t.isRevoked(id)
 	}
 	if failed != nil {
 		return failed
@@ -243,12 +280,15 @@ const maxListed = 10_000
 
 // Capabilities returns the delegations in force that name a Space (protocol §6.7), unordered.
 func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.SpaceID, f Filter) ([]Listed, error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	wallet, err := s.wallet(ctx, inv)
 	if err != nil {
 		return nil, err
 	}
 	var ids []tinycloud.Hash
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var id []byte
 		err := scan(&id)
 		if err == nil {
@@ -259,19 +299,19 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	if err != nil {
 		return nil, err
 	}
-	now := s.o.Now()
+	now, c := s.o.Now(), s.chain(ctx, s.db.Read)
 	var out []Listed
 	for _, id := range ids {
-		t, err := s.token(ctx, s.read, id)
+		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) {
+		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) || !c.stands(t) {
 			continue
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
 	}
-	return out, nil
+	return out, c.failed
 }
 
 func (f Filter) matches(t *Token, wallet tinycloud.Principal) bool {
@@ -298,7 +338,7 @@ func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, er
 		if _, _, ok := t.Signer.EIP155(); ok || len(t.Proofs) == 0 {
 			break
 		}
-		p, err := s.token(ctx, s.read, t.Proofs[0])
+		p, err := s.token(ctx, s.db.Read, t.Proofs[0])
 		if err != nil {
 			return "", err
 		}
@@ -316,14 +356,17 @@ func (s *Store) wallet(ctx context.Context, inv *Token) (tinycloud.Principal, er
 // Chain returns a delegation and what it rests on by first proofs, leaf first, as far as it is in force
 // and names the Space.
 func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud.Hash) ([]Listed, error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	var out []Listed
-	now := s.o.Now()
+	now, c := s.o.Now(), s.chain(ctx, s.db.Read)
 	for range judge.MaxChain {
-		t, err := s.token(ctx, s.read, id)
+		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) {
+		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(t) {
 			break
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
@@ -332,5 +375,5 @@ func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud
 		}
 		id = t.Proofs[0]
 	}
-	return out, nil
+	return out, c.failed
 }

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // placedOp is a valid operation at its place in the order.
@@ -35,7 +36,7 @@ func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
 	var seq, idx, fSeq, fIdx int64
 	var epoch, value, fEpoch []byte
 	ok, err := t.one([]any{&k.live, &seq, &epoch, &idx, &value, &k.meta, &fSeq, &fEpoch, &fIdx},
-		"SELECT live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx FROM kv WHERE sid = ? AND key = ?", sp.sid, key)
+		"SELECT live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx FROM kv k WHERE k.sid = ? AND k.key = ?", sp.sid, t.s.key(key))
 	if err != nil || !ok {
 		return k, err
 	}
@@ -59,10 +60,9 @@ func (t *tx) saveKey(sp *space, key string, k keyState) error {
 	if meta == nil {
 		meta = encodeMeta(nil)
 	}
-	err := t.exec(`INSERT INTO kv (sid, key, live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx) VALUES (?,?,?,?,?,?,?,?,?,?,?)
-		ON CONFLICT (sid, key) DO UPDATE SET live = excluded.live, seq = excluded.seq, epoch = excluded.epoch, idx = excluded.idx,
-		value = excluded.value, meta = excluded.meta, f_seq = excluded.f_seq, f_epoch = excluded.f_epoch, f_idx = excluded.f_idx`,
-		sp.sid, key, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index))
+	indexed, whole := t.s.db.Key(key)
+	err := t.add(db.Insert{Into: "kv", Columns: "sid key whole live seq epoch idx value meta f_seq f_epoch f_idx", Key: "sid key", Replace: true},
+		sp.sid, indexed, whole, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index))
 	if err != nil || !k.live {
 		return err
 	}
@@ -71,51 +71,49 @@ func (t *tx) saveKey(sp *space, key string, k keyState) error {
 
 // want notes a current value that is not here.
 func (t *tx) want(sp *space, hash tinycloud.Hash) error {
-	var one int
-	ok, err := t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
-	if err != nil || ok {
+	if held, err := t.holds(sp, hash); held || err != nil {
 		return err
 	}
 	t.touch(sp).Wants++
-	return t.exec("INSERT OR IGNORE INTO wants (sid, hash) VALUES (?,?)", sp.sid, hash[:])
+	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])
 }
 
 // apply folds one valid operation. many says that its event stands in other epochs too, so that it may
-// count at another place.
-func (t *tx) apply(sp *space, n *node, p placedOp, many bool) error {
+// count at another place. It reports whether the operation counts: a delete of nothing is void.
+func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err error) {
 	if !p.op.Delete {
 		if many {
-			return t.refold(sp, p.op.Key)
+			return true, t.refold(sp, p.op.Key)
 		}
 		k, err := t.keyRow(sp, p.op.Key)
 		if err != nil || (k.written && k.at.Compare(p.at) >= 0) {
-			return err
+			return true, err
 		}
 		k.written, k.at, k.value, k.meta = true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
 		k.settle()
-		return t.saveKey(sp, p.op.Key, k)
+		return true, t.saveKey(sp, p.op.Key, k)
 	}
 	floor, named, err := t.deleted(sp, n, p)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if floor == nil {
-		return t.exec("UPDATE ops SET valid = 0 WHERE eid = ? AND idx = ? AND n = ?", n.eid, int64(p.at.Index), p.n)
+		return false, t.exec("UPDATE ops SET valid = 0 WHERE eid = ? AND idx = ? AND n = ?", n.eid, int64(p.at.Index), p.n)
 	}
 	var places int
 	if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, named[:]); err != nil {
-		return err
+		return false, err
 	}
 	if many || places > 1 {
-		return t.refold(sp, p.op.Key)
+		return true, t.refold(sp, p.op.Key)
 	}
 	k, err := t.keyRow(sp, p.op.Key)
 	if err != nil || (k.floored && k.floor.Compare(*floor) >= 0) {
-		return err
+		return true, err
 	}
 	k.floored, k.floor = true, *floor
 	k.settle()
-	return t.saveKey(sp, p.op.Key, k)
+	return true, t.saveKey(sp, p.op.Key, k)
 }
 
 // deleted returns the place and the event of the write that a delete removes; nil when it names none
@@ -134,7 +132,7 @@ func (t *tx) deleted(sp *space, n *node, p placedOp) (*Position, tinycloud.Hash,
 	}
 	var event []byte
 	ok, err := t.one([]any{&event}, `SELECT e.id FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx
-		WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0`, target.eid, int64(v.Index), p.op.Key)
+		WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0`, target.eid, int64(v.Index), t.s.key(p.op.Key))
 	if err != nil || !ok {
 		return nil, tinycloud.Hash{}, err
 	}
@@ -184,7 +182,7 @@ func (t *tx) keyOps(sp *space, key string) ([]placedOp, error) {
 		out = append(out, p)
 		return nil
 	}, `SELECT p.seq, p.id, o.idx, o.n, e.id, o.bytes FROM ops o JOIN epochs p ON p.eid = o.eid
-		JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.valid = 1`, sp.sid, key)
+		JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.valid = 1`, sp.sid, t.s.key(key))
 	slices.SortFunc(out, func(a, b placedOp) int { return a.at.Compare(b.at) })
 	return out, err
 }

@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -78,7 +79,7 @@ func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
 func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	e, out := p.Entry, slot{index: len(sp.branches), base: -1}
 	found := e.N == 0
-	var other []byte
+	other := []byte{}
 	for i, b := range sp.branches {
 		if b.host != e.Host {
 			continue
@@ -107,7 +108,7 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 		return out, errGap
 	}
 	t.touch(sp)
-	return out, t.exec("INSERT OR IGNORE INTO equivocations (sid, host, n, first, second) VALUES (?,?,?,?,?)", sp.sid, e.Host[:], e.N, other, p.digest[:])
+	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
 // extend puts the entry at its place in the log.
@@ -123,7 +124,7 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
 	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
 	ord := len(n.spots)
 	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
-	return t.exec("INSERT INTO entries (sid, branch, n, digest, at, eid, sig, valid, ord) VALUES (?,?,?,?,?,?,?,?,?)",
+	return t.add(db.Insert{Into: "entries", Columns: "sid branch n digest at eid sig valid ord"},
 		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
 }
 
@@ -232,7 +233,7 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 		reason = err.Error()
 	}
 	n.valid = reason == ""
-	n.eid, err = t.insert("INSERT INTO epochs (sid, id, seq, t, valid, reason, clock, bytes) VALUES (?,?,?,?,?,?,?,?)",
+	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t valid reason clock bytes", ID: "eid"},
 		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
 	if err != nil {
 		return err
@@ -280,12 +281,15 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 	return t.enforce(sp)
 }
 
+// intoRevoked records that a delegation is revoked.
+var intoRevoked = db.Insert{Into: "revoked", Columns: "target revocation at", Key: "target revocation"}
+
 // saveToken keeps a delegation or revocation for admission in any Space.
 func (t *tx) saveToken(tok *Token) error {
 	if _, ok := t.s.tokens.Get(tok.ID); ok {
 		return nil
 	}
-	err := t.exec("INSERT OR IGNORE INTO tokens (id, kind, bytes, received) VALUES (?,?,?,?)", tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
+	err := t.add(db.Insert{Into: "tokens", Columns: "id kind bytes received", Key: "id"}, tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
 	if err != nil {
 		return err
 	}
@@ -293,7 +297,12 @@ func (t *tx) saveToken(tok *Token) error {
 		return nil
 	}
 	for _, s := range tok.Spaces() {
-		if err := t.exec("INSERT OR IGNORE INTO mentions (space, id) VALUES (?,?)", s.String(), tok.ID[:]); err != nil {
+		if err := t.add(db.Insert{Into: "mentions", Columns: "space id", Key: "space id"}, s.String(), tok.ID[:]); err != nil {
+			return err
+		}
+	}
+	for _, p := range parties(tok) {
+		if err := t.add(p.into, p.args...); err != nil {
 			return err
 		}
 	}
@@ -321,7 +330,7 @@ func (t *tx) saveRevoked(sp *space, r *Token) error {
 			c.Revoked = append(c.Revoked, host)
 		}
 	}
-	return t.exec("INSERT OR IGNORE INTO revoked (target, revocation, at) VALUES (?,?,?)", r.Target[:], r.ID[:], t.now.UnixMilli())
+	return t.add(intoRevoked, r.Target[:], r.ID[:], t.now.UnixMilli())
 }
 
 func (t *tx) isRevoked(id tinycloud.Hash) bool {
@@ -334,19 +343,21 @@ func (t *tx) isRevoked(id tinycloud.Hash) bool {
 // judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
 func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 	times := []time.Time{at(p.Entry.At)}
+	before := 0 // operations
 	for i := range p.events {
 		e := &p.events[i]
 		reason := t.verdict(sp, n, i, e, times)
 		valid := reason == "" && n.valid
-		err := t.exec("INSERT INTO events (eid, idx, sid, id, kind, bytes, valid, reason) VALUES (?,?,?,?,?,?,?,?)",
+		err := t.add(db.Insert{Into: "events", Columns: "eid idx sid id kind bytes valid reason"},
 			n.eid, i, sp.sid, e.id[:], e.kind(), e.bytes, valid, reason)
 		if err != nil {
 			return err
 		}
 		sp.events++
-		if err := t.fold(sp, n, i, e, valid, p); err != nil {
+		if err := t.fold(sp, n, i, e, valid, before, p); err != nil {
 			return err
 		}
+		before += len(e.ops)
 	}
 	return nil
 }
@@ -369,8 +380,9 @@ func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) str
 	return ""
 }
 
-// fold stores the operations of an event and applies the valid ones.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) error {
+// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
+// before.
+func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
 	many := false
 	if len(e.ops) > 0 && !p.local {
 		var others int
@@ -379,9 +391,10 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 		}
 		many = others > 0
 	}
+	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
 	for k, op := range e.ops {
-		err := t.exec("INSERT INTO ops (eid, idx, n, sid, key, removes, bytes, valid) VALUES (?,?,?,?,?,?,?,?)",
-			n.eid, i, k, sp.sid, op.Key, op.Delete, e.raw[k], valid)
+		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
+			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
 		if err != nil {
 			return err
 		}
@@ -391,7 +404,15 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, p *parsed) er
 		if !valid {
 			continue
 		}
-		if err := t.apply(sp, n, placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}, many); err != nil {
+		o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+		counts, err := t.apply(sp, n, o, many)
+		if err != nil {
+			return err
+		}
+		if !counts {
+			continue
+		}
+		if err := t.announceNew(sp, n, e, o, t.change(sp, n, e, op, before+k, p.Entry.At), many || twice); err != nil {
 			return err
 		}
 	}
@@ -405,13 +426,6 @@ func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
 		return nil
 	}
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
-}
-
-func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
-	if inline == nil && size == 0 {
-		inline = []byte{}
-	}
-	return t.exec("INSERT OR IGNORE INTO vals (sid, hash, size, inline) VALUES (?,?,?,?)", sp.sid, hash[:], size, inline)
 }
 
 func encodeMeta(m map[string]string) []byte {

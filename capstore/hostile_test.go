@@ -78,7 +78,9 @@ func setUp(t *testing.T) (*testStore, *owner, *liar) {
 	return s, o, l
 }
 
-func TestLyingHost(t *testing.T) {
+func TestLyingHost(t *testing.T) { everywhere(t, testLyingHost) }
+
+func testLyingHost(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		lie  func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle
@@ -146,7 +148,9 @@ func TestLyingHost(t *testing.T) {
 	}
 }
 
-func TestStrangerHost(t *testing.T) {
+func TestStrangerHost(t *testing.T) { everywhere(t, testStrangerHost) }
+
+func testStrangerHost(t *testing.T) {
 	s, o, l := setUp(t)
 	heads := s.status(o.space).Heads
 	l.say(t, s, l.bundle(o.clock.now(), heads, o.invoke(t, "k", "tinycloud.kv/put").Bytes, write("k", "liar")))
@@ -159,7 +163,9 @@ func TestStrangerHost(t *testing.T) {
 	}
 }
 
-func TestRefusedBundles(t *testing.T) {
+func TestRefusedBundles(t *testing.T) { everywhere(t, testRefusedBundles) }
+
+func testRefusedBundles(t *testing.T) {
 	s, o, l := setUp(t)
 	l.welcome(t, s)
 	tok := o.invoke(t, "k", "tinycloud.kv/put").Bytes
@@ -214,7 +220,9 @@ func TestRefusedBundles(t *testing.T) {
 }
 
 // An equivocating host is seen through, and its fork does not split the honest hosts.
-func TestEquivocation(t *testing.T) {
+func TestEquivocation(t *testing.T) { everywhere(t, testEquivocation) }
+
+func testEquivocation(t *testing.T) {
 	s, o, l := setUp(t)
 	other := openNew(t, "other", o.clock)
 	o.hostOn(other)

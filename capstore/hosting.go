@@ -72,7 +72,7 @@ func HostDelegation(text, signature string) (string, error) {
 // replicate with.
 func (s *Store) Met(ctx context.Context) ([]tinycloud.SpaceID, error) {
 	var out []tinycloud.SpaceID
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var text string
 		if err := scan(&text); err != nil {
 			return err
@@ -86,11 +86,11 @@ func (s *Store) Met(ctx context.Context) ([]tinycloud.SpaceID, error) {
 
 // HasMet reports whether [Store.Met] names a Space.
 func (s *Store) HasMet(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return false, err
 	}
 	var met bool
-	err = s.read.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM joins WHERE sid = ?1) OR EXISTS (SELECT 1 FROM hosts WHERE sid = ?1)", sid).Scan(&met)
-	return met, dbErr(err)
+	_, err = s.db.Read.One(ctx, []any{&met}, "SELECT EXISTS (SELECT 1 FROM joins WHERE sid = ?) OR EXISTS (SELECT 1 FROM hosts WHERE sid = ?)", sid, sid)
+	return met, err
 }

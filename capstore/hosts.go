@@ -7,6 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // KnownHost is a host of a Space and where it was last reached.
@@ -38,7 +39,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 		return true
 	})
 	sp.mu.RUnlock()
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host []byte
 		var addrs string
 		var seq, seen int64
@@ -55,7 +56,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 	if err != nil {
 		return nil, err
 	}
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host []byte
 		err := scan(&host)
 		if k := known[HostKey(host)]; err == nil && k != nil {
@@ -71,6 +72,9 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 
 // loaded returns the loaded form of a Space.
 func (s *Store) loaded(ctx context.Context, id tinycloud.SpaceID) (sp *space, err error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.RLock()
 	sp = s.spaces[id]
 	s.mu.RUnlock()
@@ -95,8 +99,10 @@ func (s *Store) SaveAddrs(ctx context.Context, id tinycloud.SpaceID, host HostKe
 		if err != nil {
 			return err
 		}
-		return t.exec(`INSERT INTO hosts (sid, host, addrs, seq) VALUES (?,?,?,?) ON CONFLICT (sid, host)
-			DO UPDATE SET addrs = excluded.addrs, seq = excluded.seq WHERE excluded.seq >= hosts.seq`, sp.sid, host[:], string(b), int64(seq))
+		if err := t.add(db.Insert{Into: "hosts", Columns: "sid host addrs seq", Key: "sid host"}, sp.sid, host[:], string(b), int64(seq)); err != nil {
+			return err
+		}
+		return t.exec("UPDATE hosts SET addrs = ?, seq = ? WHERE sid = ? AND host = ? AND seq <= ?", string(b), int64(seq), sp.sid, host[:], int64(seq))
 	})
 }
 
@@ -107,8 +113,7 @@ func (s *Store) Seen(ctx context.Context, id tinycloud.SpaceID, host HostKey) er
 		if err != nil {
 			return err
 		}
-		return t.exec(`INSERT INTO hosts (sid, host, seen) VALUES (?,?,?) ON CONFLICT (sid, host) DO UPDATE SET seen = excluded.seen`,
-			sp.sid, host[:], t.now.UnixMilli())
+		return t.add(db.Insert{Into: "hosts", Columns: "sid host seen", Key: "sid host", Replace: true}, sp.sid, host[:], t.now.UnixMilli())
 	})
 }
 
@@ -120,20 +125,27 @@ type Join struct {
 	LastError string
 }
 
+const maxAddr = 1024 // bytes
+
 // AddJoin remembers addresses of a Space's hosts; it is idempotent. Unless the operator says that the
 // others have no history, the Space is joining until it has been synced with one of them.
 func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []string, empty bool) error {
+	for _, a := range addrs {
+		if len(a) > maxAddr {
+			return fmt.Errorf("address of %d bytes: %w", len(a), tinycloud.ErrInvalid)
+		}
+	}
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {
 			return err
 		}
 		for _, a := range addrs {
-			if err := t.exec("INSERT OR IGNORE INTO joins (sid, addr, state) VALUES (?,?,'waiting')", sp.sid, a); err != nil {
+			if err := t.add(db.Insert{Into: "joins", Columns: "sid addr state", Key: "sid addr"}, sp.sid, a, "waiting"); err != nil {
 				return err
 			}
 		}
-		t.touch(sp)
+		t.touch(sp).Joins = true
 		sp.mu.Lock()
 		defer sp.mu.Unlock()
 		if sp.state == StateHosted {
@@ -148,12 +160,12 @@ func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []strin
 
 // Joins returns the addresses given for a Space.
 func (s *Store) Joins(ctx context.Context, id tinycloud.SpaceID) ([]Join, error) {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	var out []Join
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var j Join
 		var tried int64
 		if err := scan(&j.Addr, &j.State, &tried, &j.LastError); err != nil {
@@ -196,6 +208,15 @@ func (s *Store) Synced(ctx context.Context, id tinycloud.SpaceID) error {
 
 // Joining reports whether a Space still waits for the history of its other hosts.
 func (s *Store) Joining(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
+	if s.db.Shared { // it is one row; loading the Space again after each commit of another process is many
+		sid, err := s.sid(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		var state string
+		_, err = s.db.Read.One(ctx, []any{&state}, "SELECT state FROM spaces WHERE sid = ?", sid)
+		return state == StateJoining, err
+	}
 	sp, err := s.loaded(ctx, id)
 	if err != nil {
 		return false, err

@@ -3,15 +3,13 @@ package capstore
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
 // Op is a write or a delete that an invocation asks for.
@@ -56,10 +54,10 @@ func (s *Store) Check(ctx context.Context, tok *Token, ops []Op, pre *Preconditi
 
 // operate judges the operations of an invocation and calls then for each Space with what to do.
 func (t *tx) operate(tok *Token, ops []Op, pre *Precondition, then func(*space, plan) error) error {
-	if err := t.s.unused(t.ctx, t.conn, tok, tok.Spaces()); err != nil {
+	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
 		return err
 	}
-	c := t.s.chain(t.ctx, t.conn)
+	c := t.s.chain(t.ctx, t)
 	c.extra = t.revoked
 	if err := c.authorise(tok, t.now); err != nil {
 		return err
@@ -105,7 +103,6 @@ type plan struct {
 
 // plan judges preconditions and quota.
 func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
-	var grown int64
 	for _, op := range ops {
 		k, err := t.keyRow(sp, op.Key)
 		if err != nil {
@@ -122,7 +119,6 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			p.ops, p.hashes = append(p.ops, d), append(p.hashes, hash)
 			continue
 		}
-		grown += op.Size
 		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
 		p.hashes = append(p.hashes, op.Value)
 		if op.Inline != nil {
@@ -131,7 +127,7 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			p.large = append(p.large, op)
 		}
 	}
-	return p, t.fits(sp, grown)
+	return p, t.fits(sp, ops)
 }
 
 // carryOut mints the epoch of a plan, after those of the delegations it rests on.
@@ -171,55 +167,38 @@ func (p *Precondition) holds(k keyState) bool {
 	return true
 }
 
-// fits refuses a write beyond the Space's quota, with the texts that clients parse.
-func (t *tx) fits(sp *space, grown int64) error {
-	if t.s.o.Limit == nil || grown == 0 {
-		return nil
-	}
-	limit, limited := t.s.o.Limit(sp.id)
-	if !limited {
-		return nil
-	}
-	var used int64
-	if _, err := t.one([]any{&used}, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
-	switch {
-	case used >= limit:
-		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, limit)
-	case grown > limit-used:
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, limit)
-	}
-	return nil
-}
-
 // Record is the current value of a key.
 type Record struct {
 	Value    tinycloud.Hash
 	Size     int64 // -1 while the value is still to be fetched from another host
 	Metadata map[string]string
+
+	small []byte // the content if the database has it, not nil then
 }
 
 // Get returns the current value of a key; the error is of class [tinycloud.ErrNotFound] when there is
 // none.
 func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (Record, error) {
-	sid, err := s.sid(space)
+	sid, err := s.sid(ctx, space)
 	if err != nil {
 		return Record{}, err
 	}
-	var value, meta []byte
-	var size sql.NullInt64
-	err = s.read.QueryRowContext(ctx, `SELECT k.value, k.meta, v.size FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
-		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, key).Scan(&value, &meta, &size)
-	if errors.Is(err, sql.ErrNoRows) {
+	var value, meta, small []byte
+	var size *int64
+	ok, err := s.db.Read.One(ctx, []any{&value, &meta, &size, &small}, `SELECT k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, s.key(key))
+	if err != nil {
+		return Record{}, err
+	}
+	if !ok {
 		return Record{}, fmt.Errorf("key %q: %w", key, tinycloud.ErrNotFound)
 	}
-	if err != nil {
-		return Record{}, dbErr(err)
+	r := Record{Value: tinycloud.Hash(value), Size: -1, small: small}
+	if size != nil {
+		r.Size = *size
 	}
-	r := Record{Value: tinycloud.Hash(value), Size: -1}
-	if size.Valid {
-		r.Size = size.Int64
+	if r.Size == 0 && small == nil {
+		r.small = []byte{}
 	}
 	if err := json.Unmarshal(meta, &r.Metadata); err != nil {
 		return Record{}, fmt.Errorf("metadata of %q: %w", key, err)
@@ -230,6 +209,14 @@ func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (R
 type inlineValue struct{ *bytes.Reader }
 
 func (inlineValue) Close() error { return nil }
+
+// Open opens the value of a record; errors are those of [Store.Value].
+func (s *Store) Open(ctx context.Context, space tinycloud.SpaceID, r Record) (io.ReadSeekCloser, error) {
+	if r.small != nil {
+		return inlineValue{bytes.NewReader(r.small)}, nil
+	}
+	return s.Value(ctx, space, r.Value)
+}
 
 // Value opens a value of a Space. The error is of class [tinycloud.ErrUnavailable] while the value is
 // still to be fetched from another host.
@@ -253,71 +240,20 @@ func (s *Store) Inline(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 }
 
 func (s *Store) inline(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (b []byte, held bool, err error) {
-	sid, err := s.sid(space)
+	sid, err := s.sid(ctx, space)
 	if err != nil {
 		return nil, false, err
 	}
 	var size int64
-	err = s.read.QueryRowContext(ctx, "SELECT inline, size FROM vals WHERE sid = ? AND hash = ?", sid, hash[:]).Scan(&b, &size)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, false, nil
-	}
-	if err == nil && size == 0 && b == nil {
+	held, err = s.db.Read.One(ctx, []any{&b, &size}, "SELECT inline, size FROM vals WHERE sid = ? AND hash = ?", sid, hash[:])
+	if held && size == 0 && b == nil {
 		b = []byte{}
 	}
-	return b, err == nil, dbErr(err)
+	return b, held, err
 }
 
-// List returns up to limit keys that begin with a prefix and come after another, in byte order; more
-// says that there are others. No limit is 0.
-func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int) (keys []string, more bool, err error) {
-	sid, err := s.sid(space)
-	if err != nil {
-		return nil, false, err
-	}
-	from, strict := prefix, false
-	if after >= prefix && after != "" {
-		from, strict = after, true
-	}
-	query, args := "SELECT key FROM kv WHERE sid = ? AND live = 1 AND key >= ?", []any{sid, from}
-	if end, ok := prefixEnd(prefix); ok {
-		query, args = query+" AND key < ?", append(args, end)
-	}
-	rows, err := s.read.QueryContext(ctx, query+" ORDER BY key", args...)
-	if err != nil {
-		return nil, false, dbErr(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key string
-		if err := rows.Scan(&key); err != nil {
-			return nil, false, dbErr(err)
-		}
-		if strict && key == after {
-			continue
-		}
-		if limit > 0 && len(keys) == limit {
-			return keys, true, nil
-		}
-		keys = append(keys, key)
-	}
-	return keys, false, dbErr(rows.Err())
-}
-
-// prefixEnd returns the least string above all that begin with a prefix.
-func prefixEnd(prefix string) (string, bool) {
-	b := []byte(prefix)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] < 0xff {
-			b[i]++
-			return string(b[:i+1]), true
-		}
-	}
-	return "", false
-}
-
-// Covers reports whether an invocation's signer holds an ability on a key: as owner of the Space, or by
-// one of the proofs the invocation cites.
+// Covers reports whether an admitted invocation's signer holds an ability on a key, under the caveats
+// that the invocation itself repeats: as owner of the Space, or by one of the proofs it cites.
 func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, ability, key string) bool {
 	if space.Owner() == t.Signer {
 		return true
@@ -326,26 +262,20 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 	if !ok {
 		return false
 	}
-	for _, id := range t.Proofs {
-		p, err := s.token(ctx, s.read, id)
-		if err != nil || p == nil {
+	c := s.chain(ctx, s.db.Read)
+	parents, err := c.parents(t)
+	if err != nil {
+		return false
+	}
+	for _, asked := range t.Caps {
+		path, _ := asked.Resource.Path()
+		if asked.Ability != ability || asked.Resource.Space() != space || !strings.HasPrefix(key, path) {
 			continue
 		}
-		for _, held := range p.Caps {
-			if judge.Covers(held.Ability, ability) && resource.Extends(held.Resource) {
-				return true
-			}
+		wanted := Capability{Resource: resource, Ability: ability, Caveats: asked.Caveats}
+		if ok, _ := c.granted(wanted, parents); ok && c.failed == nil {
+			return true
 		}
 	}
 	return false
-}
-
-// Usage returns the bytes of the values a Space holds here.
-func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
-	sid, err := s.sid(space)
-	if err != nil {
-		return 0, err
-	}
-	err = s.read.QueryRowContext(ctx, "SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?", sid).Scan(&n)
-	return n, dbErr(err)
 }

@@ -153,7 +153,7 @@ func (t *tx) ensure(sp *space, id tinycloud.Hash, depth int) error {
 	if sp.placed[id] {
 		return nil
 	}
-	tok, err := t.s.token(t.ctx, t.conn, id)
+	tok, err := t.s.token(t.ctx, t, id)
 	if err != nil || tok == nil {
 		return err
 	}

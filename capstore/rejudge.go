@@ -115,41 +115,63 @@ func (t *tx) rejudgeEvents(sp *space, n *node, times []time.Time) error {
 	if err != nil {
 		return err
 	}
+	before := 0 // operations
 	for i := range events {
 		e := &events[i]
-		reason := t.verdict(sp, n, i, e, times)
+		reason := t.verdict(sp, n, i, &e.event, times)
 		valid := reason == "" && n.valid
 		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
 			return err
 		}
-		if len(e.ops) == 0 {
-			continue
-		}
-		if err := t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ?", valid, n.eid, i); err != nil {
+		if err := t.rejudgeOps(sp, n, i, e, valid, before); err != nil {
 			return err
 		}
-		if !valid {
-			continue
-		}
-		var places int
+		before += len(e.ops)
+	}
+	return nil
+}
+
+// rejudgeOps folds the operations of an event anew. So many operations of the epoch came before.
+func (t *tx) rejudgeOps(sp *space, n *node, i int, e *storedEvent, valid bool, before int) error {
+	if len(e.ops) == 0 {
+		return nil
+	}
+	if err := t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ?", valid, n.eid, i); err != nil {
+		return err
+	}
+	var places int
+	if valid {
 		if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, e.id[:]); err != nil {
 			return err
 		}
-		for k, op := range e.ops {
-			p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
-			if err := t.apply(sp, n, p, places > 1); err != nil {
+	}
+	for k, op := range e.ops {
+		p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+		counts := false
+		if valid {
+			var err error
+			if counts, err = t.apply(sp, n, p, places > 1); err != nil {
 				return err
 			}
+		}
+		if err := t.reannounce(sp, n, &e.event, p, e.was[k], counts, places > 1, before+k); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// storedEvent is an event with the last verdicts on its operations.
+type storedEvent struct {
+	event
+	was []bool
+}
+
 // storedEvents reads the events of an epoch with their operations.
-func (t *tx) storedEvents(sp *space, n *node) ([]event, error) {
-	var out []event
+func (t *tx) storedEvents(sp *space, n *node) ([]storedEvent, error) {
+	var out []storedEvent
 	err := t.each(func(scan func(...any) error) error {
-		var e event
+		var e storedEvent
 		var id []byte
 		var kind judge.Kind
 		if err := scan(&id, &kind, &e.bytes, &e.bad); err != nil {
@@ -172,15 +194,17 @@ func (t *tx) storedEvents(sp *space, n *node) ([]event, error) {
 	err = t.each(func(scan func(...any) error) error {
 		var idx int
 		var b []byte
-		if err := scan(&idx, &b); err != nil {
+		var was bool
+		if err := scan(&idx, &b, &was); err != nil {
 			return err
 		}
 		op, err := dag.DecodeOp(b)
 		if err != nil {
 			return err
 		}
-		out[idx].ops, out[idx].raw = append(out[idx].ops, op), append(out[idx].raw, b)
+		e := &out[idx]
+		e.ops, e.raw, e.was = append(e.ops, op), append(e.raw, b), append(e.was, was)
 		return nil
-	}, "SELECT idx, bytes FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
+	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err
 }

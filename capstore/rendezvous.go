@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Rendezvous is the secret that names of a Space are made of, under which its hosts find each other. All
@@ -54,7 +55,7 @@ func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, theirs
 // Rendezvouses returns the secrets of all Spaces that have one.
 func (s *Store) Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinycloud.Hash, error) {
 	out := map[tinycloud.SpaceID]tinycloud.Hash{}
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var text string
 		var secret []byte
 		if err := scan(&text, &secret); err != nil {
@@ -84,7 +85,7 @@ func (s *Store) rendezvous(ctx context.Context, id tinycloud.SpaceID) (r Rendezv
 		return true
 	})
 	sp.mu.RUnlock()
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var secret []byte
 		err := scan(&r.Generation, &secret)
 		if err == nil && len(secret) == len(r.Secret) {
@@ -102,9 +103,10 @@ func (s *Store) saveRendezvous(ctx context.Context, id tinycloud.SpaceID, r Rend
 		if err != nil {
 			return err
 		}
-		return t.exec(`INSERT INTO rendezvous (sid, gen, secret) VALUES (?,?,?) ON CONFLICT (sid)
-			DO UPDATE SET gen = excluded.gen, secret = excluded.secret
-			WHERE excluded.gen > rendezvous.gen OR excluded.gen = rendezvous.gen AND excluded.secret > rendezvous.secret`,
-			sp.sid, r.Generation, r.Secret[:])
+		if err := t.add(db.Insert{Into: "rendezvous", Columns: "sid gen secret", Key: "sid"}, sp.sid, r.Generation, r.Secret[:]); err != nil {
+			return err
+		}
+		return t.exec("UPDATE rendezvous SET gen = ?, secret = ? WHERE sid = ? AND (gen < ? OR gen = ? AND secret < ?)",
+			r.Generation, r.Secret[:], sp.sid, r.Generation, r.Generation, r.Secret[:])
 	})
 }

@@ -9,6 +9,11 @@ import (
 )
 
 func TestRendezvous(t *testing.T) {
+	t.Run(onSQLite, testRendezvous)
+	onServers(t, testRendezvous)
+}
+
+func testRendezvous(t *testing.T) {
 	c, ctx := newClock(), t.Context()
 	a := openNew(t, "a", c)
 	owner := captest.NewWallet("owner")

@@ -2,10 +2,12 @@ package capstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // maxReplays bounds the tokens remembered at once: at 16 shards some 100 MB.
@@ -49,6 +51,13 @@ func (r *replays) use(id tinycloud.Hash, until, now int64) (bool, error) {
 	return true, nil
 }
 
+func (r *replays) forget(id tinycloud.Hash) {
+	sh := &r.shards[id[16]&15]
+	sh.Lock()
+	defer sh.Unlock()
+	delete(sh.until, [16]byte(id[:16]))
+}
+
 func (r *replays) used(id tinycloud.Hash, now int64) bool {
 	sh := &r.shards[id[16]&15]
 	sh.Lock()
@@ -62,7 +71,7 @@ const replayGrace = 60 * time.Second
 
 // Burn remembers the token of a read. It is a refusal of class [tinycloud.ErrConflict] when the token
 // was used before.
-func (s *Store) Burn(_ context.Context, t *Token) error {
+func (s *Store) Burn(ctx context.Context, t *Token) error {
 	now := s.o.Now()
 	fresh, err := s.seen.use(t.ID, t.Expires.Add(replayGrace).Unix(), now.Unix())
 	if err != nil {
@@ -71,8 +80,28 @@ func (s *Store) Burn(_ context.Context, t *Token) error {
 	if !fresh {
 		return errReplayed()
 	}
-	return nil
+	if !s.db.Shared {
+		return nil
+	}
+	// Another process may have served it.
+	err = s.do(ctx, func(x *tx) error {
+		id := append(t.ID[:16:16], t.ID[16]&15)
+		var one int
+		if used, err := x.one([]any{&one}, "SELECT 1 FROM replays WHERE id = ?", id); err != nil {
+			return err
+		} else if used {
+			return errReplayed()
+		}
+		return x.add(intoReplays, id, t.Expires.Add(replayGrace).Unix())
+	})
+	if err != nil && !errors.Is(err, tinycloud.ErrConflict) {
+		s.seen.forget(t.ID) // it may be tried again
+	}
+	return err
 }
+
+// intoReplays remembers a used token: the first 16 bytes of its hash and the byte that names its shard.
+var intoReplays = db.Insert{Into: "replays", Columns: "id expires", Key: "id"}
 
 func errReplayed() error { return tinycloud.Refuse(tinycloud.ErrConflict, "duplicate invocation") }
 
@@ -85,6 +114,9 @@ func (s *Store) SaveReplays(ctx context.Context) error {
 			return err
 		}
 		for i := range s.seen.shards {
+			if s.db.Shared {
+				break // each is in the database already
+			}
 			if err := t.saveShard(i, now); err != nil {
 				return err
 			}
@@ -101,7 +133,7 @@ func (t *tx) saveShard(i int, now int64) error {
 		if until < now {
 			continue
 		}
-		if err := t.exec("INSERT OR IGNORE INTO replays (id, expires) VALUES (?,?)", append(id[:], byte(i)), until); err != nil {
+		if err := t.add(intoReplays, append(id[:], byte(i)), until); err != nil {
 			return err
 		}
 	}
@@ -111,7 +143,7 @@ func (t *tx) saveShard(i int, now int64) error {
 // loadReplays reads what [Store.SaveReplays] wrote.
 func (s *Store) loadReplays(ctx context.Context) error {
 	now := s.o.Now().Unix()
-	return eachRow(ctx, s.read, func(scan func(...any) error) error {
+	return s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var id []byte
 		var until int64
 		if err := scan(&id, &until); err != nil {

@@ -10,6 +10,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -282,7 +283,7 @@ func (t *tx) flush() error {
 				return err
 			}
 		}
-		var heads []byte
+		heads := []byte{}
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
@@ -298,7 +299,7 @@ func (t *tx) flush() error {
 			if b.base >= 0 {
 				base, baseN = b.base, b.baseN
 			}
-			err := t.exec("INSERT OR REPLACE INTO logs (sid, branch, host, base, base_n, n, digest, at, eid) VALUES (?,?,?,?,?,?,?,?,?)",
+			err := t.add(db.Insert{Into: "logs", Columns: "sid branch host base base_n n digest at eid", Key: "sid branch", Replace: true},
 				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tip.eid)
 			if err != nil {
 				return err
@@ -306,5 +307,5 @@ func (t *tx) flush() error {
 			b.dirty = false
 		}
 	}
-	return nil
+	return t.tell()
 }

@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Status is what a node knows of a Space.
@@ -30,7 +31,7 @@ type Status struct {
 
 // Status returns the state of a Space.
 func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error) {
-	if _, err := s.sid(id); err != nil {
+	if _, err := s.sid(ctx, id); err != nil {
 		return Status{}, err
 	}
 	var sp *space
@@ -49,10 +50,10 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	if err != nil {
 		return Status{}, err
 	}
-	err = s.read.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM epochs WHERE sid = ?1 AND valid = 0), (SELECT count(*) FROM wants WHERE sid = ?1),
-		(SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?1)`, sp.sid).Scan(&st.Void, &st.Wants, &st.Bytes)
+	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
+		(SELECT count(*) FROM wants WHERE sid = ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, sp.sid)
 	if err != nil {
-		return Status{}, dbErr(err)
+		return Status{}, err
 	}
 	st.Keys, st.StateHash, err = s.stateHash(ctx, sp.sid)
 	return st, err
@@ -68,32 +69,24 @@ var stateEncoding = func() cbor.EncMode {
 
 // stateHash hashes the DAG-CBOR of [[key, multihash, metadata]…] over the current keys in byte order.
 func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash string, err error) {
-	tx, err := s.read.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, "", dbErr(err)
-	}
-	defer func() { _ = tx.Rollback() }()
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM kv WHERE sid = ? AND live = 1", sid).Scan(&keys); err != nil {
-		return 0, "", dbErr(err)
-	}
 	h := blake3.New()
-	_, _ = h.Write(dag.AppendHead(nil, 4<<5, uint64(keys)))
-	err = eachRow(ctx, tx, func(scan func(...any) error) error {
-		var key string
-		var value, meta []byte
-		if err := scan(&key, &value, &meta); err != nil {
+	err = s.db.Read.Snapshot(ctx, func(snap *db.Snapshot) error {
+		if _, err := snap.One(ctx, []any{&keys}, "SELECT count(*) FROM kv WHERE sid = ? AND live = 1", sid); err != nil {
 			return err
 		}
-		m := map[string]string{}
-		if err := json.Unmarshal(meta, &m); err != nil {
-			return fmt.Errorf("metadata of %q: %w", key, err)
-		}
-		b, err := stateEncoding.Marshal([]any{key, []byte(tinycloud.Hash(value).Multihash()), m})
-		if err != nil {
+		_, _ = h.Write(dag.AppendHead(nil, 4<<5, uint64(keys)))
+		return s.eachKey(ctx, snap, sid, keyRange{full: true}, func(k keyed) error {
+			m := map[string]string{}
+			if err := json.Unmarshal(k.meta, &m); err != nil {
+				return fmt.Errorf("metadata of %q: %w", k.key, err)
+			}
+			b, err := stateEncoding.Marshal([]any{k.key, []byte(tinycloud.Hash(k.value).Multihash()), m})
+			if err != nil {
+				return err
+			}
+			_, err = h.Write(b)
 			return err
-		}
-		_, err = h.Write(b)
-		return err
-	}, "SELECT key, value, meta FROM kv WHERE sid = ? AND live = 1 ORDER BY key", sid)
+		})
+	})
 	return keys, hex.EncodeToString(h.Sum(nil)), err
 }

@@ -3,13 +3,14 @@ package capstore
 import (
 	"context"
 	"crypto/ed25519"
-	"database/sql"
+	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,10 +18,9 @@ import (
 
 	"github.com/gofrs/flock"
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the database driver
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -40,14 +40,22 @@ type Blocks interface {
 
 // Options configure a [Store].
 type Options struct {
-	Database    string        // path of the SQLite file, or [InMemory]
+	// Database is the path of an SQLite file, [InMemory], or the URL of a server: postgres://… or mysql://….
+	// Several processes with the same keys may use one server's database; together they are one host.
+	Database    string
 	Keys        Keys          // required
 	Blocks      Blocks        // nil: every value is inline
 	MaxLifetime time.Duration // of an invocation from now; 0 means 300 s
-	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits.
+	MaxTickets  int           // of a Space within the life of the oldest; 0 means 10,000
+	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
+	// writer's goroutine: it must not block.
 	Limit func(tinycloud.SpaceID) (int64, bool)
+	// Allow is asked, outside of any transaction, before an authorised delegation creates a Space here; an
+	// error refuses the delegation. Nil: all are allowed.
+	Allow func(context.Context, tinycloud.SpaceID) error
 	Now   func() time.Time // nil means time.Now
-	// Committed is told what became durable, on the writer's goroutine: it must not block or call back.
+	// Committed is told what became durable, here or through another process, by one goroutine at a time. It
+	// may hold up the writer: it must not block or call back.
 	Committed func(Commit)
 	Log       *slog.Logger // nil: nothing is logged
 }
@@ -60,39 +68,51 @@ type Commit struct {
 	Revoked []HostKey // hosts whose delegation was revoked
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
+	Joins   bool      // addresses to join it through were added
+	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
+	Webhooks bool
+
+	Writes    []Change // what became valid, in order; of very many the first
+	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
+	Ended     int      // delegations that the transaction revoked, in whatever Space
+	More      bool     // commits of other Spaces in the same transaction follow
 }
 
 // Store is a node's capability database. It is safe for concurrent use.
 type Store struct {
-	o     Options
-	log   *slog.Logger
-	lock  *flock.Flock
-	temp  string // directory of an in-memory database
-	write *sql.DB
-	read  *sql.DB
-	jobs  chan *job
-	gone  chan struct{} // closed when Run has returned
+	o    Options
+	log  *slog.Logger
+	lock *flock.Flock
+	temp string // directory of an in-memory database
+	db   *db.DB
+	me   [16]byte // names this process to the others
+	jobs chan *job
+	gone chan struct{} // closed when Run has returned
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
+	others others
 
 	mu      sync.RWMutex // guards what follows; written by the writer only
 	ids     map[tinycloud.SpaceID]int64
+	lastSID int64 // of the Spaces that were read from the database
 	byHost  map[HostKey]tinycloud.SpaceID
 	spaces  map[tinycloud.SpaceID]*space // loaded ones
 	revoked map[tinycloud.Hash]tinycloud.Hash
+	quotas  map[tinycloud.SpaceID]int64
 }
 
-//go:embed migrations/sqlite/*.sql
+//go:embed migrations
 var migrations embed.FS
 
-// Open opens or creates the database and brings its schema up to date. It fails when another process
-// has it open, naming that process.
+// Open opens or creates the database and brings its schema up to date. It fails when another process has
+// the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
 		ids: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
+		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -103,24 +123,42 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.o.MaxLifetime == 0 {
 		s.o.MaxLifetime = 300 * time.Second
 	}
+	if s.o.MaxTickets == 0 {
+		s.o.MaxTickets = maxTickets
+	}
+	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
 	if err := s.open(ctx); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("storage.database %q: %w", o.Database, err)
+		return nil, errors.Join(fmt.Errorf("storage.database %q: %w", db.Redact(o.Database), err), s.Close())
 	}
 	return s, nil
 }
 
 const rememberedTokens = 1 << 16
 
-func (s *Store) open(ctx context.Context) error {
+func (s *Store) open(ctx context.Context) (err error) {
+	schemas, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	if db.IsServer(s.o.Database) {
+		s.db, err = db.OpenServer(ctx, s.o.Database, schemas, s.log)
+	} else {
+		err = s.openFile(ctx, schemas)
+	}
+	if err != nil {
+		return err
+	}
+	return s.preload(ctx)
+}
+
+func (s *Store) openFile(ctx context.Context, schemas fs.FS) (err error) {
 	path, sync := s.o.Database, "FULL"
 	if path == InMemory {
-		dir, err := os.MkdirTemp("", "tinycloud-peer-")
-		if err != nil {
+		if s.temp, err = os.MkdirTemp("", "tinycloud-peer-"); err != nil {
 			return err
 		}
-		s.temp, path, sync = dir, filepath.Join(dir, "caps.db"), "OFF"
+		path, sync = filepath.Join(s.temp, "caps.db"), "OFF"
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -128,45 +166,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.acquire(path + ".lock"); err != nil {
 		return err
 	}
-	dsn := "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync +
-		")&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)"
-	var err error
-	if s.write, err = sql.Open("sqlite", dsn); err != nil {
-		return err
-	}
-	s.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.write); err != nil {
-		return err
-	}
-	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
-		return err
-	}
-	s.read.SetMaxOpenConns(8)
-	s.read.SetMaxIdleConns(8)
-	return s.preload(ctx)
-}
-
-func migrate(ctx context.Context, db *sql.DB) error {
-	var n int
-	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = 'seaql_migrations'").Scan(&n)
-	if err != nil {
-		return err
-	}
-	if n > 0 {
-		return errors.New("this is a database of the reference node; take it over with import-reference")
-	}
-	dir, err := fs.Sub(migrations, "migrations/sqlite")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
-	if err != nil {
-		return err
-	}
-	if current, target, err := p.GetVersions(ctx); err == nil && current > target {
-		return fmt.Errorf("schema version %d is newer than this program's %d", current, target)
-	}
-	_, err = p.Up(ctx)
+	s.db, err = db.OpenSQLite(ctx, path, sync, schemas, s.log, fillParties())
 	return err
 }
 
@@ -186,45 +186,87 @@ func (s *Store) acquire(path string) error {
 }
 
 // preload reads what is kept in memory for all Spaces.
-func (s *Store) preload(ctx context.Context) error {
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
-		var sid int64
+func (s *Store) preload(ctx context.Context) (err error) {
+	if s.db.Shared {
+		// First, so that nothing is missed: what comes meanwhile is read twice.
+		if _, err = s.db.Read.One(ctx, []any{&s.others.told}, "SELECT generation FROM node WHERE id = 1"); err != nil {
+			return err
+		}
+		s.others.generation.Store(s.others.told)
+		if s.others.cursor, err = s.LatestChange(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.learnSpaces(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnRevoked(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnQuotas(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if s.db.Shared {
+		return nil // [Store.Burn] asks the database
+	}
+	return s.loadReplays(ctx)
+}
+
+// learnSpaces reads the Spaces that are new since the last time.
+func (s *Store) learnSpaces(ctx context.Context, q querier) error {
+	s.mu.RLock()
+	last := s.lastSID
+	s.mu.RUnlock()
+	found := map[tinycloud.SpaceID]int64{}
+	hosts := map[HostKey]tinycloud.SpaceID{}
+	err := q.Each(ctx, func(scan db.Scan) error {
 		var text string
 		var host []byte
-		if err := scan(&sid, &text, &host); err != nil {
+		if err := scan(&last, &text, &host); err != nil {
 			return err
 		}
 		id, err := tinycloud.ParseSpaceID(text)
 		if err != nil || len(host) != 32 {
-			return fmt.Errorf("space %d: damaged row", sid)
+			return fmt.Errorf("space %d: damaged row", last)
 		}
-		s.ids[id], s.byHost[HostKey(host)] = sid, id
+		if s.db.Shared && len(found) == 0 && newSpace(s, 0, id, "").host != HostKey(host) {
+			return errors.New("the database belongs to a node with another secret (keys.secret)")
+		}
+		found[id], hosts[HostKey(host)] = last, id
 		return nil
-	}, "SELECT sid, space, host FROM spaces")
+	}, "SELECT sid, space, host FROM spaces WHERE sid > ? ORDER BY sid", last)
 	if err != nil {
 		return err
 	}
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.ids, found)
+	maps.Copy(s.byHost, hosts)
+	s.lastSID = max(s.lastSID, last)
+	return nil
+}
+
+func (s *Store) learnRevoked(ctx context.Context, q querier) error {
+	found := map[tinycloud.Hash]tinycloud.Hash{}
+	err := q.Each(ctx, func(scan db.Scan) error {
 		var target, revocation []byte
 		if err := scan(&target, &revocation); err != nil {
 			return err
 		}
-		s.revoked[tinycloud.Hash(target)] = tinycloud.Hash(revocation)
+		found[tinycloud.Hash(target)] = tinycloud.Hash(revocation)
 		return nil
 	}, "SELECT target, revocation FROM revoked")
-	if err != nil {
-		return err
-	}
-	return s.loadReplays(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.revoked, found)
+	return err
 }
 
 // Close releases the database. [Store.Run] has to have returned.
 func (s *Store) Close() error {
 	var errs []error
-	for _, db := range []*sql.DB{s.read, s.write} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Unlock())
@@ -235,6 +277,9 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
+// pingTimeout is how long a healthy database may take to answer.
+const pingTimeout = 3 * time.Second
+
 // Ping reports whether the database answers and the writer runs.
 func (s *Store) Ping(ctx context.Context) error {
 	select {
@@ -242,8 +287,16 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("database: the writer has stopped: %w", tinycloud.ErrUnavailable)
 	default:
 	}
+	pool := s.db.Read
+	if s.db.Shared {
+		pool = s.db.Control
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+	}
 	var one int
-	return dbErr(s.read.QueryRowContext(ctx, "SELECT 1").Scan(&one))
+	_, err := pool.One(ctx, []any{&one}, "SELECT 1")
+	return err
 }
 
 // Hosted reports whether this node hosts a Space.
@@ -273,10 +326,22 @@ func (s *Store) Spaces() []tinycloud.SpaceID {
 	return out
 }
 
-func (s *Store) sid(id tinycloud.SpaceID) (int64, error) {
+// number returns the number of a Space that this process knows of, 0 when it does not.
+func (s *Store) number(id tinycloud.SpaceID) int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if sid, ok := s.ids[id]; ok {
+	return s.ids[id]
+}
+
+// sid returns the number of a hosted Space, also of one that another process has just made.
+func (s *Store) sid(ctx context.Context, id tinycloud.SpaceID) (int64, error) {
+	if sid := s.number(id); sid != 0 {
+		return sid, nil
+	}
+	if err := s.fresh(ctx); err != nil {
+		return 0, err
+	}
+	if sid := s.number(id); sid != 0 {
 		return sid, nil
 	}
 	return 0, errNoSpace()
@@ -284,44 +349,21 @@ func (s *Store) sid(id tinycloud.SpaceID) (int64, error) {
 
 func errNoSpace() error { return tinycloud.Refuse(tinycloud.ErrNotFound, "Space not found") }
 
-func dbErr(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return fmt.Errorf("database: %v: %w", err, tinycloud.ErrUnavailable)
-}
-
+// querier reads the database, in a transaction or not.
 type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-// eachRow calls f for each row of a query.
-func eachRow(ctx context.Context, q querier, f func(scan func(...any) error) error, query string, args ...any) error {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return dbErr(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return dbErr(rows.Err())
+	One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error)
+	Each(ctx context.Context, f func(db.Scan) error, query string, args ...any) error
 }
 
 // token returns a delegation or revocation that was accepted before, nil when unknown.
-func (s *Store) token(ctx context.Context, q rowQuerier, id tinycloud.Hash) (*Token, error) {
+func (s *Store) token(ctx context.Context, q querier, id tinycloud.Hash) (*Token, error) {
 	if t, ok := s.tokens.Get(id); ok {
 		return t, nil
 	}
 	var b []byte
-	err := q.QueryRowContext(ctx, "SELECT bytes FROM tokens WHERE id = ?", id[:]).Scan(&b)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, dbErr(err)
+	ok, err := q.One(ctx, []any{&b}, "SELECT bytes FROM tokens WHERE id = ?", id[:])
+	if err != nil || !ok {
+		return nil, err
 	}
 	t, err := judge.Decode(b, false)
 	if err != nil {
@@ -329,8 +371,4 @@ func (s *Store) token(ctx context.Context, q rowQuerier, id tinycloud.Hash) (*To
 	}
 	s.tokens.Add(id, t)
 	return t, nil
-}
-
-type rowQuerier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }

@@ -5,8 +5,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
+	goleak.VerifyTestMain(servers.Main(m), goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
 }
 
 // keys derives Space keys from a node's name.
@@ -49,18 +49,43 @@ type testStore struct {
 	clock *clock
 	path  string
 	stop  func()
+
+	mu      sync.Mutex
+	commits []capstore.Commit // guarded by mu
+}
+
+// written returns what the store told of changes, in order.
+func (s *testStore) written() (out []capstore.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.commits {
+		out = append(out, c.Writes...)
+	}
+	return out
 }
 
 func open(t *testing.T, name string, c *clock, path string) *testStore {
 	t.Helper()
-	s, err := capstore.Open(t.Context(), capstore.Options{Database: path, Keys: keys(name), Now: c.now})
+	return openWith(t, name, c, path, func(*capstore.Options) {})
+}
+
+func openWith(t *testing.T, name string, c *clock, path string, change func(*capstore.Options)) *testStore {
+	t.Helper()
+	ts := &testStore{t: t, name: keys(name), clock: c, path: path}
+	options := capstore.Options{Database: path, Keys: keys(name), Now: c.now, Committed: func(c capstore.Commit) {
+		ts.mu.Lock()
+		defer ts.mu.Unlock()
+		ts.commits = append(ts.commits, c)
+	}}
+	change(&options)
+	s, err := capstore.Open(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	ts := &testStore{Store: s, t: t, name: keys(name), clock: c, path: path}
+	ts.Store = s
 	stopped := false
 	ts.stop = func() {
 		if stopped {
@@ -80,7 +105,7 @@ func open(t *testing.T, name string, c *clock, path string) *testStore {
 }
 
 func openNew(t *testing.T, name string, c *clock) *testStore {
-	return open(t, name, c, filepath.Join(t.TempDir(), "caps.db"))
+	return open(t, name, c, newDatabase(t))
 }
 
 func (s *testStore) host(space tinycloud.SpaceID) capstore.HostKey {
@@ -223,7 +248,9 @@ func (s *testStore) pull(from *testStore, space tinycloud.SpaceID) {
 	}
 }
 
-func TestSignIn(t *testing.T) {
+func TestSignIn(t *testing.T) { everywhere(t, testSignIn) }
+
+func testSignIn(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	if d := s.delegate(o.header); len(d.Activated) != 0 || len(d.Skipped) != 1 {
@@ -254,7 +281,9 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-func TestKV(t *testing.T) {
+func TestKV(t *testing.T) { everywhere(t, testKV) }
+
+func testKV(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	o.hostOn(s)
@@ -299,7 +328,9 @@ func TestKV(t *testing.T) {
 	}
 }
 
-func TestReopen(t *testing.T) {
+func TestReopen(t *testing.T) { everywhere(t, testReopen) }
+
+func testReopen(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	o.hostOn(s)
@@ -309,9 +340,13 @@ func TestReopen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := capstore.Open(t.Context(), capstore.Options{Database: s.path, Keys: s.name})
-	if err == nil {
-		t.Fatal("a second store opened the same database")
+	if s.path == capstore.InMemory {
+		t.Skip("nothing is left of it")
+	}
+	if !strings.Contains(s.path, "://") {
+		if _, err := capstore.Open(t.Context(), capstore.Options{Database: s.path, Keys: s.name}); err == nil {
+			t.Fatal("a second store opened the same file")
+		}
 	}
 	before := s.status(o.space)
 	s.stop()
@@ -328,7 +363,9 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-func TestRevocation(t *testing.T) {
+func TestRevocation(t *testing.T) { everywhere(t, testRevocation) }
+
+func testRevocation(t *testing.T) {
 	c := newClock()
 	a, b, o := openNew(t, "one", c), openNew(t, "two", c), newOwner(t, "alice", c)
 	for _, s := range []*testStore{a, b} {
@@ -379,7 +416,9 @@ func TestRevocation(t *testing.T) {
 }
 
 // A job that fails after it has written takes none of those down that share its transaction.
-func TestGroupSurvivesAFailedJob(t *testing.T) {
+func TestGroupSurvivesAFailedJob(t *testing.T) { everywhere(t, testGroupSurvivesAFailedJob) }
+
+func testGroupSurvivesAFailedJob(t *testing.T) {
 	c := newClock()
 	s, o := openNew(t, "one", c), newOwner(t, "alice", c)
 	o.hostOn(s)

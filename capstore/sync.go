@@ -3,13 +3,12 @@ package capstore
 import (
 	"cmp"
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -23,12 +22,12 @@ type Tip struct {
 // Tips returns the tips of all logs of a Space, sorted by host, number and digest. Equal tips mean
 // equal histories.
 func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]Tip, error) {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	var tips []Tip
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host, digest []byte
 		var t Tip
 		if err := scan(&host, &t.N, &digest); err != nil {
@@ -48,41 +47,42 @@ func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]Tip, error) {
 // merged so that parents come first. Values of up to maxValue bytes that are current come along. Tips that
 // are not known here are ignored: the peer names what it has with [Store.Have].
 func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, maxValue int, yield func(Bundle) error) error {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return err
 	}
-	from, hosts, err := s.lacking(ctx, sid, have)
-	if err != nil {
+	from, rows, err := s.lacking(ctx, sid, have)
+	if err != nil || len(from) == 0 {
 		return err
 	}
+	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]HostKey, len(rows)), maxValue: maxValue}
 	cond, args := "", []any{sid}
-	for br, n := range from {
-		if cond != "" {
-			cond += " OR "
+	for i, row := range rows {
+		r.hosts[i] = row.host
+		if n, ok := from[i]; ok { // what comes while we read is for another time: its parents may lie behind us
+			if cond != "" {
+				cond += " OR "
+			}
+			cond += "(e.branch = ? AND e.n >= ? AND e.n <= ?)"
+			args = append(args, i, int64(n), int64(row.n))
 		}
-		cond += "(e.branch = ? AND e.n >= ?)"
-		args = append(args, br, n)
 	}
-	if cond == "" {
-		return nil
-	}
-	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: hosts, maxValue: maxValue}
-	return r.each(yield, `SELECT e.branch, e.n, e.at, e.sig, p.eid, p.id, p.bytes, e.digest FROM entries e JOIN epochs p ON p.eid = e.eid
-		WHERE e.sid = ? AND (`+cond+`) ORDER BY p.seq, p.id, e.branch`, args...)
+	return r.merged(yield, cond, args)
 }
 
-// lacking returns per branch the first entry number that a peer lacks.
-func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uint64, []HostKey, error) {
-	type row struct {
-		host  HostKey
-		base  *int64
-		baseN *int64
-		n     uint64
-	}
-	var rows []row
-	err := eachRow(ctx, s.read, func(scan func(...any) error) error {
-		var r row
+// logRow is a branch of a log.
+type logRow struct {
+	host  HostKey
+	base  *int64
+	baseN *int64
+	n     uint64 // of its tip
+}
+
+// lacking returns per branch the first entry number that a peer lacks, and all branches.
+func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uint64, []logRow, error) {
+	var rows []logRow
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var r logRow
 		var host []byte
 		err := scan(&host, &r.base, &r.baseN, &r.n)
 		if err == nil {
@@ -94,9 +94,8 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uin
 	if err != nil {
 		return nil, nil, err
 	}
-	from, hosts := map[int]uint64{}, make([]HostKey, len(rows))
+	from := map[int]uint64{}
 	for i, r := range rows {
-		hosts[i] = r.host
 		if r.base != nil {
 			from[i] = uint64(*r.baseN) + 1
 		} else {
@@ -130,7 +129,7 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uin
 			delete(from, i)
 		}
 	}
-	return from, hosts, nil
+	return from, rows, nil
 }
 
 // reader makes bundles of stored entries.
@@ -143,41 +142,81 @@ type reader struct {
 	maxValue int
 }
 
-func (r *reader) each(yield func(Bundle) error, query string, args ...any) error {
-	return eachRow(r.ctx, r.s.read, func(scan func(...any) error) error {
-		var b Bundle
-		var branch int
-		var eid int64
-		var sig, id, digest []byte
-		if err := scan(&branch, &b.Entry.N, &b.Entry.At, &sig, &eid, &id, &b.Epoch, &digest); err != nil {
+// entriesAtOnce bounds the places of entries that are kept in memory.
+const entriesAtOnce = 1 << 16
+
+// merged yields the entries that meet a condition, parents first. It holds no connection while it yields,
+// which may take as long as the peer likes.
+func (r *reader) merged(yield func(Bundle) error, cond string, args []any) error {
+	type place struct {
+		branch int
+		n      uint64
+		seq    int64
+		epoch  []byte
+	}
+	const query = "SELECT e.branch, e.n, p.seq, p.id FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND ("
+	const behind = ") AND (p.seq > ? OR (p.seq = ? AND (p.id > ? OR (p.id = ? AND e.branch > ?))))"
+	const order = " ORDER BY p.seq, p.id, e.branch LIMIT ?"
+	last := place{seq: -1, epoch: []byte{}}
+	for {
+		var places []place
+		err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
+			var p place
+			err := scan(&p.branch, &p.n, &p.seq, &p.epoch)
+			places = append(places, p)
+			return err
+		}, query+cond+behind+order, append(slices.Clone(args), last.seq, last.seq, last.epoch, last.epoch, last.branch, entriesAtOnce)...)
+		if err != nil {
 			return err
 		}
-		b.Entry.Space, b.Entry.Host, b.Entry.Epoch, b.Sig = r.space, r.hosts[branch], tinycloud.Hash(id), Signature(sig)
-		if b.Entry.N > 0 {
-			prev, err := r.prev(branch, b.Entry.N)
+		for _, p := range places {
+			b, err := r.bundle(p.branch, p.n)
 			if err != nil {
 				return err
 			}
-			b.Entry.Prev = prev
+			if err := yield(b); err != nil {
+				return err
+			}
 		}
-		if err := r.fill(&b, eid); err != nil {
-			return err
+		if len(places) < entriesAtOnce {
+			return nil
 		}
-		return yield(b)
-	}, query, args...)
+		last = places[len(places)-1]
+	}
+}
+
+// bundle reads one entry with all it names.
+func (r *reader) bundle(branch int, n uint64) (b Bundle, err error) {
+	var eid int64
+	var sig, id []byte
+	ok, err := r.s.db.Read.One(r.ctx, []any{&b.Entry.At, &sig, &eid, &id, &b.Epoch}, `SELECT e.at, e.sig, p.eid, p.id, p.bytes
+		FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?`, r.sid, branch, int64(n))
+	if err != nil {
+		return b, err
+	}
+	if !ok {
+		return b, fmt.Errorf("entry %d of branch %d is lost: %w", n, branch, tinycloud.ErrUnavailable)
+	}
+	b.Entry.Space, b.Entry.Host, b.Entry.N = r.space, r.hosts[branch], n
+	b.Entry.Epoch, b.Sig = tinycloud.Hash(id), Signature(sig)
+	if n > 0 {
+		if b.Entry.Prev, err = r.prev(branch, n); err != nil {
+			return b, err
+		}
+	}
+	return b, r.fill(&b, eid)
 }
 
 // prev returns the digest of the entry before one, following a fork to its base.
 func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
 	for range 64 {
-		var digest []byte
-		err := r.s.read.QueryRowContext(r.ctx, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", r.sid, branch, n-1).Scan(&digest)
-		if err == nil {
-			return tinycloud.Hash(digest), nil
+		digest, ok, err := r.s.digest(r.ctx, r.sid, branch, n-1)
+		if ok || err != nil {
+			return digest, err
 		}
 		var base *int64
-		if err := r.s.read.QueryRowContext(r.ctx, "SELECT base FROM logs WHERE sid = ? AND branch = ?", r.sid, branch).Scan(&base); err != nil {
-			return tinycloud.Hash{}, dbErr(err)
+		if _, err := r.s.db.Read.One(r.ctx, []any{&base}, "SELECT base FROM logs WHERE sid = ? AND branch = ?", r.sid, branch); err != nil {
+			return tinycloud.Hash{}, err
 		}
 		if base == nil {
 			break
@@ -189,7 +228,7 @@ func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
 
 // fill adds events, operations and small current values.
 func (r *reader) fill(b *Bundle, eid int64) error {
-	err := eachRow(r.ctx, r.s.read, func(scan func(...any) error) error {
+	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
 		var e []byte
 		err := scan(&e)
 		b.Events = append(b.Events, e)
@@ -198,7 +237,7 @@ func (r *reader) fill(b *Bundle, eid int64) error {
 	if err != nil {
 		return err
 	}
-	err = eachRow(r.ctx, r.s.read, func(scan func(...any) error) error {
+	err = r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
 		var op []byte
 		err := scan(&op)
 		b.Ops = append(b.Ops, op)
@@ -207,7 +246,7 @@ func (r *reader) fill(b *Bundle, eid int64) error {
 	if err != nil || len(b.Ops) == 0 {
 		return err
 	}
-	return eachRow(r.ctx, r.s.read, func(scan func(...any) error) error {
+	return r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
 		var v Value
 		var hash []byte
 		var size int64
@@ -229,13 +268,13 @@ func (r *reader) fill(b *Bundle, eid int64) error {
 // them that is stored here and, for a log with one that is not, our own tips of that log and entries
 // before them at growing distances, so that a fork costs no more than a part of what follows it.
 func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) ([]Tip, error) {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	branches := map[HostKey][]int{}
 	tips := map[int]uint64{}
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var branch int
 		var host []byte
 		var n uint64
@@ -293,13 +332,13 @@ func (s *Store) ladder(ctx context.Context, sid int64, branch int, host HostKey,
 }
 
 func (s *Store) digest(ctx context.Context, sid int64, branch int, n uint64) (tinycloud.Hash, bool, error) {
-	var digest []byte
-	err := s.read.QueryRowContext(ctx, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sid, branch, int64(n)).Scan(&digest)
-	if errors.Is(err, sql.ErrNoRows) || n > 1<<62 {
+	if n > 1<<62 {
 		return tinycloud.Hash{}, false, nil
 	}
-	if err != nil {
-		return tinycloud.Hash{}, false, dbErr(err)
+	var digest []byte
+	ok, err := s.db.Read.One(ctx, []any{&digest}, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sid, branch, int64(n))
+	if err != nil || !ok {
+		return tinycloud.Hash{}, false, err
 	}
 	return tinycloud.Hash(digest), true, nil
 }
@@ -307,6 +346,9 @@ func (s *Store) digest(ctx context.Context, sid int64, branch int, n uint64) (ti
 // HostChain returns the tokens that make this node a host of a Space: its host delegation and those
 // it rests on, leaf first. The error is of class [tinycloud.ErrNotFound] when there is none in force.
 func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	host := newSpace(s, 0, id, "").host
 	best, err := s.hostDelegation(ctx, id, host)
 	if err != nil {
@@ -321,7 +363,7 @@ func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, 
 		t := todo[0]
 		todo, out = todo[1:], append(out, t.Bytes)
 		for _, p := range t.Proofs {
-			parent, err := s.token(ctx, s.read, p)
+			parent, err := s.token(ctx, s.db.Read, p)
 			if err != nil {
 				return nil, err
 			}
@@ -337,7 +379,7 @@ func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, 
 // hostDelegation returns the host delegation to a key that lasts longest, nil when none is in force.
 func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host HostKey) (best *Token, err error) {
 	var ids []tinycloud.Hash
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var b []byte
 		err := scan(&b)
 		if err == nil {
@@ -347,7 +389,7 @@ func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host H
 	}, "SELECT id FROM mentions WHERE space = ?", id.String())
 	now := s.o.Now()
 	for _, h := range ids {
-		t, err := s.token(ctx, s.read, h)
+		t, err := s.token(ctx, s.db.Read, h)
 		if err != nil {
 			return nil, err
 		}
@@ -367,7 +409,10 @@ const maxHostChain = 16
 
 // VerifyHost checks that a chain of tokens, leaf first, makes a key a host of a Space now. It needs
 // nothing but the Space's id and the revocations known here. It returns when that ends, zero for never.
-func (s *Store) VerifyHost(_ context.Context, id tinycloud.SpaceID, host HostKey, tokens [][]byte) (time.Time, error) {
+func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host HostKey, tokens [][]byte) (time.Time, error) {
+	if err := s.fresh(ctx); err != nil {
+		return time.Time{}, err
+	}
 	if len(tokens) == 0 || len(tokens) > maxHostChain {
 		return time.Time{}, fmt.Errorf("host chain of %d tokens: %w", len(tokens), tinycloud.ErrInvalid)
 	}

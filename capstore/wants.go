@@ -17,12 +17,12 @@ type Want struct {
 
 // Wants returns up to limit values of a Space that are due to be fetched.
 func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, err error) {
-	sid, err := s.sid(id)
+	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	now := s.o.Now().UnixMilli()
-	err = eachRow(ctx, s.read, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var w Want
 		var hash, manifest []byte
 		if err := scan(&hash, &w.Size, &manifest, &w.Tries); err != nil {

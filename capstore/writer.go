@@ -2,12 +2,12 @@ package capstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 const (
@@ -26,34 +26,46 @@ type job struct {
 type tx struct {
 	ctx     context.Context
 	s       *Store
-	conn    *sql.Conn
-	stmts   map[string]*sql.Stmt
+	conn    *db.Conn
 	now     time.Time
 	wrote   bool // by the current job
+	failed  bool // a statement of the current job: a server ignores what follows
 	dirty   map[*space]*Commit
 	order   []*space
 	created []*space
 	revoked map[tinycloud.Hash]tinycloud.Hash
+	quotas  map[tinycloud.SpaceID]*int64 // nil: cleared
+	hooks   bool                         // webhooks came or went
+
+	generation int64 // of the database at its begin; on a server
 }
 
-// Run writes until the context ends, then finishes the jobs it accepted.
+// Run writes until the context ends, then finishes the jobs it accepted. On a server's database it also
+// follows what other processes write there.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.gone)
-	conn, err := s.write.Conn(context.WithoutCancel(ctx))
-	if err != nil {
-		return dbErr(err)
+	following := make(chan struct{})
+	go func() {
+		defer close(following)
+		s.follow(ctx)
+	}()
+	defer func() { <-following }()
+	w := &writer{s: s}
+	defer w.close()
+	if !s.db.Shared {
+		if err := w.connect(); err != nil {
+			return err
+		}
 	}
-	defer conn.Close()
-	stmts := map[string]*sql.Stmt{}
 	for {
 		select {
 		case <-ctx.Done():
 			for len(s.jobs) > 0 {
-				s.group(conn, stmts, <-s.jobs)
+				w.group(<-s.jobs)
 			}
 			return nil
 		case j := <-s.jobs:
-			s.group(conn, stmts, j)
+			w.group(j)
 		}
 	}
 }
@@ -82,54 +94,157 @@ func (s *Store) do(ctx context.Context, run func(*tx) error) error {
 	}
 }
 
-// group commits a job together with those that wait behind it.
-func (s *Store) group(conn *sql.Conn, stmts map[string]*sql.Stmt, first *job) {
-	jobs := []*job{first}
-	for len(jobs) < maxGroup && len(s.jobs) > 0 {
-		jobs = append(jobs, <-s.jobs)
+// writer is the one who writes.
+type writer struct {
+	s    *Store
+	conn *db.Conn // nil: to be opened
+}
+
+func (w *writer) connect() (err error) {
+	w.conn, err = w.s.db.Writer(context.Background())
+	return err
+}
+
+func (w *writer) close() {
+	if w.conn != nil {
+		_ = w.conn.Close()
 	}
-	if s.transact(conn, stmts, jobs) {
+}
+
+// drop ends a connection to a server whose state is in doubt.
+func (w *writer) drop() {
+	if w.s.db.Shared && w.conn != nil {
+		w.conn.Drop()
+		w.conn = nil
+	}
+}
+
+// outcome of a transaction.
+type outcome int
+
+const (
+	answered outcome = iota // all jobs have their answer
+	alone                   // the jobs have to be tried one by one
+	again                   // the transaction was in the way of another
+)
+
+// group commits a job together with those that wait behind it.
+func (w *writer) group(first *job) {
+	jobs := []*job{first}
+	for len(jobs) < maxGroup && len(w.s.jobs) > 0 {
+		jobs = append(jobs, <-w.s.jobs)
+	}
+	o := w.transact(jobs, false)
+	if o == again {
+		o = w.transact(jobs, true)
+	}
+	if o != alone {
 		return
 	}
 	// One job failed after it had written: each gets a transaction of its own.
 	for _, j := range jobs {
-		s.transact(conn, stmts, []*job{j})
+		if w.transact([]*job{j}, false) == again {
+			w.transact([]*job{j}, true)
+		}
 	}
 }
 
-// transact runs jobs in one transaction. It reports false when they have to be tried one by one.
-func (s *Store) transact(conn *sql.Conn, stmts map[string]*sql.Stmt, jobs []*job) bool {
-	ctx := context.Background()
-	t := &tx{ctx: ctx, s: s, conn: conn, stmts: stmts, now: s.o.Now(), dirty: map[*space]*Commit{}, revoked: map[tinycloud.Hash]tinycloud.Hash{}}
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		finish(jobs, nil, dbErr(err))
-		return true
+// begin opens a transaction. A server may have ended a connection that was idle; a new one is tried.
+func (w *writer) begin() (*tx, error) {
+	s := w.s
+	t := &tx{
+		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{},
+		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
+	}
+	for {
+		fresh := w.conn == nil
+		if fresh {
+			if err := w.connect(); err != nil {
+				return nil, err
+			}
+		}
+		t.conn = w.conn
+		err := t.conn.Begin(t.ctx)
+		if err == nil && s.db.Shared {
+			err = t.meet()
+		}
+		if err == nil {
+			return t, nil
+		}
+		_ = t.conn.Rollback(t.ctx) // of a server that was only slow
+		w.drop()
+		if fresh || !s.db.Shared {
+			return nil, err
+		}
+	}
+}
+
+// transact runs jobs in one transaction. Without another try to come, it answers whatever happens.
+func (w *writer) transact(jobs []*job, last bool) outcome {
+	t, err := w.begin()
+	if err != nil {
+		w.s.log.Error("database out of reach", "error", err, "jobs", len(jobs))
+		finish(jobs, nil, err)
+		w.refuse(err)
+		return answered
 	}
 	errs := make([]error, len(jobs))
 	for i, j := range jobs {
-		t.wrote = false
-		if errs[i] = j.run(t); errs[i] != nil && t.wrote {
-			t.rollback()
-			if len(jobs) > 1 {
-				return false
-			}
-			finish(jobs, nil, errs[i])
-			return true
+		t.wrote, t.failed = false, false
+		if errs[i] = j.run(t); errs[i] == nil || !t.wrote && !t.failed {
+			continue
 		}
+		return w.undo(t, jobs, errs[i], last)
 	}
-	err := t.flush()
-	if err == nil {
-		_, err = conn.ExecContext(ctx, "COMMIT")
+	if err := t.flush(); err != nil {
+		return w.undo(t, jobs, err, last || len(jobs) == 1)
 	}
-	if err != nil {
+	t.pend()
+	if err := t.conn.Commit(t.ctx); err != nil {
+		t.doubt()
 		t.rollback()
-		s.log.Error("transaction failed", "error", err, "jobs", len(jobs))
-		finish(jobs, nil, dbErr(err))
-		return true
+		w.drop()
+		w.s.log.Error("commit failed", "error", err, "jobs", len(jobs))
+		finish(jobs, nil, unavailable(err))
+		return answered
 	}
 	t.publish()
 	finish(jobs, errs, nil)
-	return true
+	return answered
+}
+
+// undo ends a transaction in which something failed.
+func (w *writer) undo(t *tx, jobs []*job, err error, last bool) outcome {
+	t.rollback()
+	if t.failed && w.s.db.Shared && !db.Refused(err) {
+		w.drop()
+		w.s.log.Error("transaction failed", "error", err, "jobs", len(jobs))
+		finish(jobs, nil, unavailable(err))
+		return answered
+	}
+	switch {
+	case db.Retryable(err) && !last:
+		return again
+	case len(jobs) > 1:
+		return alone
+	}
+	finish(jobs, nil, err)
+	return answered
+}
+
+// refuse answers those who wait while the database is out of reach: each try to connect takes its time.
+func (w *writer) refuse(err error) {
+	for range len(w.s.jobs) {
+		finish([]*job{<-w.s.jobs}, nil, err)
+	}
+}
+
+// unavailable gives the end of a statement's own time the class of a database that is out of reach.
+func unavailable(err error) error {
+	if errors.Is(err, tinycloud.ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("database: %v: %w", err, tinycloud.ErrUnavailable)
 }
 
 func finish(jobs []*job, errs []error, all error) {
@@ -144,8 +259,8 @@ func finish(jobs []*job, errs []error, all error) {
 
 // rollback undoes the transaction and forgets what the memory knows of the Spaces it touched.
 func (t *tx) rollback() {
-	_, _ = t.conn.ExecContext(t.ctx, "ROLLBACK")
-	t.s.tokens.Purge() // it may hold what was read inside the transaction
+	_ = t.conn.Rollback(t.ctx) // a connection that cannot is dropped
+	t.s.tokens.Purge()         // it may hold what was read inside the transaction
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	for sp := range t.dirty {
@@ -165,6 +280,13 @@ func (t *tx) publish() {
 	for target, r := range t.revoked {
 		s.revoked[target] = r
 	}
+	for id, bytes := range t.quotas {
+		if bytes == nil {
+			delete(s.quotas, id)
+		} else {
+			s.quotas[id] = *bytes
+		}
+	}
 	for id := range s.spaces {
 		if len(s.spaces) <= maxLoad {
 			break
@@ -172,12 +294,13 @@ func (t *tx) publish() {
 		delete(s.spaces, id) // readers that hold it keep a consistent, if ageing, view
 	}
 	s.mu.Unlock()
-	if s.o.Committed == nil {
-		return
+	var commits []Commit
+	for i, sp := range t.order {
+		c := t.dirty[sp]
+		c.Ended, c.More = len(t.revoked), i < len(t.order)-1
+		commits = append(commits, *c)
 	}
-	for _, sp := range t.order {
-		s.o.Committed(*t.dirty[sp])
-	}
+	t.settle(commits)
 }
 
 // touch marks a Space as changed by the transaction.
@@ -191,56 +314,46 @@ func (t *tx) touch(sp *space) *Commit {
 	return c
 }
 
-func (t *tx) stmt(query string) (*sql.Stmt, error) {
-	if st := t.stmts[query]; st != nil {
-		return st, nil
-	}
-	st, err := t.conn.PrepareContext(t.ctx, query)
-	if err != nil {
-		return nil, dbErr(err)
-	}
-	t.stmts[query] = st
-	return st, nil
-}
-
 func (t *tx) exec(query string, args ...any) error {
-	st, err := t.stmt(query)
-	if err != nil {
-		return err
-	}
 	t.wrote = true
-	_, err = st.ExecContext(t.ctx, args...)
-	return dbErr(err)
+	return t.note(t.conn.Exec(t.ctx, query, args...))
 }
 
-// insert runs an INSERT and returns the rowid.
-func (t *tx) insert(query string, args ...any) (int64, error) {
-	st, err := t.stmt(query)
-	if err != nil {
-		return 0, err
-	}
+// add inserts a row.
+func (t *tx) add(i db.Insert, args ...any) error {
+	_, err := t.insert(i, args...)
+	return err
+}
+
+// insert inserts a row and returns the number that the database gave it.
+func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	t.wrote = true
-	res, err := st.ExecContext(t.ctx, args...)
-	if err != nil {
-		return 0, dbErr(err)
-	}
-	id, err := res.LastInsertId()
-	return id, dbErr(err)
+	id, err := t.conn.Insert(t.ctx, i, args...)
+	return id, t.note(err)
 }
 
 // one scans the first row of a query; ok is false when there is none.
 func (t *tx) one(dest []any, query string, args ...any) (ok bool, err error) {
-	st, err := t.stmt(query)
-	if err != nil {
-		return false, err
-	}
-	err = st.QueryRowContext(t.ctx, args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, dbErr(err)
+	ok, err = t.conn.One(t.ctx, dest, query, args...)
+	return ok, t.note(err)
 }
 
-func (t *tx) each(f func(scan func(...any) error) error, query string, args ...any) error {
-	return eachRow(t.ctx, t.conn, f, query, args...)
+// each calls f for each row of a query. f must not use the transaction.
+func (t *tx) each(f func(scan db.Scan) error, query string, args ...any) error {
+	return t.note(t.conn.Each(t.ctx, f, query, args...))
+}
+
+func (t *tx) note(err error) error {
+	t.failed = t.failed || err != nil
+	return err
+}
+
+// One reads for those who read without a transaction too.
+func (t *tx) One(_ context.Context, dest []any, query string, args ...any) (bool, error) {
+	return t.one(dest, query, args...)
+}
+
+// Each is as each.
+func (t *tx) Each(_ context.Context, f func(db.Scan) error, query string, args ...any) error {
+	return t.each(f, query, args...)
 }

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -178,16 +176,17 @@ func (c *Config) derive() []Warning {
 // below keeps the spelling of dir, so that ./data stays what the operator wrote.
 func below(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
 
-// Unsupported names the settings that are well formed but that this build cannot serve, nil when there are none.
-func (c Config) Unsupported() error {
-	var errs []error
-	if t := c.Storage.Blocks.Type; t != BlocksLocal {
-		errs = append(errs, fmt.Errorf("storage.blocks.type: %s is not served by this build, only %s", t, BlocksLocal))
+// BlocksDir returns the directory that the store of values has for itself: the values of a Local store; with S3,
+// uploads under way and an index that can be made anew from the bucket.
+func (c Config) BlocksDir() string {
+	if c.Storage.Blocks.Type != BlocksS3 {
+		return c.Storage.Blocks.Path
 	}
-	if s := c.Storage.Database.Scheme(); s != SQLite {
-		errs = append(errs, fmt.Errorf("storage.database: %s is not served by this build, only %s", s, SQLite))
+	root := c.Storage.Datadir
+	if root == "" {
+		root = "./data"
 	}
-	return errors.Join(errs...)
+	return below(below(root, "s3"), c.Storage.Blocks.Bucket)
 }
 
 // SecretFile returns where a generated secret is kept, "" without datadir.

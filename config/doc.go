@@ -5,7 +5,7 @@
 // the secret file.
 //
 // Invariant: a Config returned by [Load] without error holds no value that a component would refuse as malformed;
-// what this build cannot serve yet is named by [Config.Unsupported]. Secrets print as REDACTED whatever verb,
+// Secrets print as REDACTED whatever verb,
 // encoder or logger meets them, and no error or warning repeats one.
 //
 // Sources, lowest first: defaults, then the file's [default], [release] and [global] tables (the [debug] table is

@@ -161,9 +161,6 @@ func TestReferenceFiles(t *testing.T) {
 			if diff := cmp.Diff(tt.warnings, settingsOf(warnings)); diff != "" {
 				t.Error(diff)
 			}
-			if err := got.Unsupported(); err != nil {
-				t.Error(err)
-			}
 		})
 	}
 }

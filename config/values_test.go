@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -182,23 +183,20 @@ func TestBlocksOfTheOtherTypeAreDropped(t *testing.T) {
 	}
 }
 
-func TestUnsupported(t *testing.T) {
+func TestBlocksDir(t *testing.T) {
 	for _, tt := range []struct{ file, want string }{
-		{"", ""},
-		{"[global.storage.blocks]\ntype = 'S3'\nbucket = 'abc'\n", "storage.blocks.type: S3 is not served"},
-		{"[global.storage]\ndatabase = 'postgres://u:hunter2@h/db'\n", "storage.database: postgres is not served"},
-		{"[global.storage]\ndatabase = 'mysql://u:hunter2@h/db'\n", "storage.database: mysql is not served"},
+		{"", "data/blocks"},
+		{"[global.storage]\ndatadir = '/d'\n", "/d/blocks"},
+		{"[global.storage.blocks]\ntype = 'Local'\npath = '/b'\n", "/b"},
+		{"[global.storage]\ndatadir = '/d'\n[global.storage.blocks]\ntype = 'S3'\nbucket = 'abc'\n", "/d/s3/abc"},
+		{"[global.storage.blocks]\ntype = 'S3'\nbucket = 'abc'\n", "data/s3/abc"},
 	} {
 		c, _, err := load(t, tt.file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := ""
-		if err := c.Unsupported(); err != nil {
-			got = err.Error()
-		}
-		if !strings.HasPrefix(got, tt.want) || (got == "") != (tt.want == "") || strings.Contains(got, "hunter2") {
-			t.Errorf("%q: Unsupported() = %q, want %q…", tt.file, got, tt.want)
+		if got := filepath.Clean(c.BlocksDir()); got != tt.want {
+			t.Errorf("%q: BlocksDir() = %q, want %q", tt.file, got, tt.want)
 		}
 	}
 }

@@ -47,6 +47,7 @@ func (s *SessionKey) URI() string {
 type TokenOptions struct {
 	Caps      Caps
 	Caveats   string // the list of caveats of every ability, as JSON: [{}]
+	Att       string // the att object as JSON, in place of Caps and Caveats
 	Proofs    []tinycloud.Hash
 	Expires   time.Time // 60 seconds from now
 	NotBefore time.Time // none
@@ -112,6 +113,9 @@ func (s *SessionKey) payload(o TokenOptions) string {
 }
 
 func (o TokenOptions) att() string {
+	if o.Att != "" {
+		return o.Att
+	}
 	caveats := or(o.Caveats, "[{}]")
 	var resources []string
 	for _, uri := range slices.Sorted(maps.Keys(o.Caps)) {

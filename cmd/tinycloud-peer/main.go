@@ -37,6 +37,8 @@ type cli struct {
 	Spaces  spacesCmd  `cmd:"" help:"List the Spaces this node hosts."`
 	Peers   peersCmd   `cmd:"" help:"List the hosts of a Space."`
 	Status  statusCmd  `cmd:"" help:"Show what the node is doing."`
+	Quota   quotaCmd   `cmd:"" help:"Show or set how much a Space may hold."`
+	Usage   usageCmd   `cmd:"" help:"List how much the Spaces hold."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

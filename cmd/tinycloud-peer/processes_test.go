@@ -25,8 +25,8 @@ type group struct {
 	ctx   context.Context
 	nodes *cluster.Cluster
 	owner *cluster.Owner
-	// binary is the program; it stays for as long as the test.
-	binary string
+
+	binary string // runs this test's program as a node
 }
 
 // startGroup runs peers as processes that host one Space, named default if not otherwise, and replicate it.
@@ -41,7 +41,10 @@ func startGroup(t *testing.T, peers int, name ...string) *group {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("not in time"))
-	g := &group{T: t, ctx: ctx, nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}), owner: cluster.NewOwner(append(name, "default")[0]), binary: binary}
+	g := &group{
+		T: t, ctx: ctx, owner: cluster.NewOwner(append(name, "default")[0]), binary: binary,
+		nodes: cluster.New(cluster.Options{Binary: binary, Dir: t.TempDir()}),
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, p := range g.nodes.Peers() {

@@ -76,6 +76,14 @@ type search struct {
 	path    []tinycloud.Hash // of the path found, leaf first
 }
 
+// Justified reports whether a token's signer holds one of the token's capabilities: as owner of its
+// resource, or by a path of delegations, which find looks up, to its owner. What is revoked or out of its
+// window now counts all the same.
+func Justified(t *Token, c recap.Capability, find func(tinycloud.Hash) *Token) bool {
+	s := &search{find: find, budget: MaxChain}
+	return s.justify(t, c)
+}
+
 // justify reports whether a token's signer holds one of the token's capabilities.
 func (s *search) justify(t *Token, c recap.Capability) bool {
 	if owner, ok := c.Resource.Owner(); ok && owner == t.Signer {

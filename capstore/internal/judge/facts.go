@@ -321,8 +321,7 @@ func revokes(p, target *Token, find func(tinycloud.Hash) *Token) bool {
 		if c.Ability != AbilityRevoke {
 			continue
 		}
-		s := &search{find: find, budget: MaxChain}
-		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && s.justify(p, c) {
+		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && Justified(p, c, find) {
 			return true
 		}
 		path, _ := c.Resource.Path()

@@ -1,7 +1,9 @@
 package judge
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 const (
 	AbilityHost   = "tinycloud.space/host"
 	AbilityRevoke = "tinycloud.delegation/revoke"
+	AbilityGet    = "tinycloud.kv/get"
 	AbilityPut    = "tinycloud.kv/put"
 	AbilityDel    = "tinycloud.kv/del"
 	AbilityDelete = "tinycloud.kv/delete"
@@ -195,6 +198,12 @@ func (t *Token) Spaces() []tinycloud.SpaceID {
 		out = append(out, s)
 	}
 	return out
+}
+
+// Requested returns the capabilities in the order their signer wrote them: of the members of att, and of
+// the abilities within each.
+func (t *Token) Requested() []recap.Capability {
+	return slices.SortedFunc(slices.Values(t.Caps), func(a, b recap.Capability) int { return cmp.Compare(a.Place, b.Place) })
 }
 
 // HostsSpace reports whether the token grants the right to host a Space.

@@ -24,6 +24,8 @@ type Capability struct {
 	// Caveats is the list of caveats with members sorted and white space removed, so that equal caveats
 	// are equal text; nil when no caveat of the list says anything, as in [{}].
 	Caveats json.RawMessage
+	// Place is where the signer put the capability in the att object, from 0.
+	Place int
 }
 
 // Proofs are the ids of the delegations a token rests on, in the order written.
@@ -55,7 +57,7 @@ func Capabilities(att Value, allowCaveats bool) ([]Capability, error) {
 			if len(caps) == MaxCapabilities {
 				return nil, undecodable("more than %d capabilities", MaxCapabilities)
 			}
-			caps = append(caps, Capability{Resource: resource, URI: m.Name, Ability: a.Name, Caveats: caveats})
+			caps = append(caps, Capability{Resource: resource, URI: m.Name, Ability: a.Name, Caveats: caveats, Place: len(caps)})
 		}
 	}
 	sortCapabilities(caps)

@@ -112,6 +112,25 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+// TestPlace shows that sorting forgets nothing of the signer's order.
+func TestPlace(t *testing.T) {
+	v, err := recap.ParseJSON(`{"urn:b":{"x/z":[{}],"x/a":[{}]},"urn:a":{"x/m":[{}]}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caps, err := recap.Capabilities(v, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range caps {
+		got = append(got, fmt.Sprint(c.URI, " ", c.Ability, " ", c.Place))
+	}
+	if diff := cmp.Diff([]string{"urn:a x/m 2", "urn:b x/a 1", "urn:b x/z 0"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestCapabilities is about what only a UCAN may say.
 func TestCapabilities(t *testing.T) {
 	for _, tt := range []struct{ name, list, want string }{

@@ -102,6 +102,47 @@ func (c *Client) Join(ctx context.Context, space tinycloud.SpaceID, q node.JoinR
 	return v, c.decode(status, answer, &v)
 }
 
+// Quotas returns the limits that were set, and the default.
+func (c *Client) Quotas(ctx context.Context) (q node.Quotas, err error) {
+	return q, c.get(ctx, "/admin/quota", &q)
+}
+
+// Quota returns the limit and the usage of a Space, hosted or not.
+func (c *Client) Quota(ctx context.Context, space tinycloud.SpaceID) (q node.QuotaView, err error) {
+	return q, c.get(ctx, quotaPath(space), &q)
+}
+
+// SetQuota sets the limit of a Space in bytes.
+func (c *Client) SetQuota(ctx context.Context, space tinycloud.SpaceID, bytes int64) (q node.QuotaView, err error) {
+	body, err := json.Marshal(node.QuotaRequest{LimitBytes: &bytes})
+	if err != nil {
+		return q, err
+	}
+	status, answer, err := c.do(ctx, http.MethodPut, quotaPath(space), "", body)
+	if err != nil {
+		return q, err
+	}
+	return q, c.decode(status, answer, &q)
+}
+
+// ClearQuota forgets the limit that was set for a Space.
+func (c *Client) ClearQuota(ctx context.Context, space tinycloud.SpaceID) (q node.QuotaView, err error) {
+	status, answer, err := c.do(ctx, http.MethodDelete, quotaPath(space), "", nil)
+	if err != nil {
+		return q, err
+	}
+	return q, c.decode(status, answer, &q)
+}
+
+// Usage returns how much the hosted Spaces hold.
+func (c *Client) Usage(ctx context.Context) (u node.Usage, err error) {
+	return u, c.get(ctx, "/admin/usage", &u)
+}
+
+func quotaPath(space tinycloud.SpaceID) string {
+	return "/admin/quota/" + url.PathEscape(space.String())
+}
+
 // HostDID returns the did:key of the node in a Space, hosted or not.
 func (c *Client) HostDID(ctx context.Context, space tinycloud.SpaceID) (string, error) {
 	status, answer, err := c.do(ctx, http.MethodGet, "/peer/generate/"+url.PathEscape(space.String()), "", nil)

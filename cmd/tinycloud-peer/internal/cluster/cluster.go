@@ -236,6 +236,9 @@ func (p *Peer) await(ctx context.Context, proc *process) error {
 	})
 }
 
+// PID is the id of the running process.
+func (p *Peer) PID() int { return p.process.cmd.Process.Pid }
+
 // LogFile is where the peer's output goes.
 func (p *Peer) LogFile() string { return filepath.Join(p.Dir, "log") }
 

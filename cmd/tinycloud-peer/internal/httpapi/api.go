@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
 // Defaults of [Options].
@@ -40,11 +41,21 @@ type StageFunc func(ctx context.Context, body io.Reader, limit int64) (Staged, e
 type Options struct {
 	Store   *capstore.Store
 	Stage   StageFunc
+	Health  func(context.Context) error    // of what else is needed to serve; nil: nothing is
 	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
+	Hooks   *hooks.Hooks                   // nil: none are served
+
+	// Fetch brings a value here from another host of the Space. Nil: values that are not here stay so.
+	Fetch func(context.Context, tinycloud.SpaceID, tinycloud.Hash) error
 
 	NodeID   string   // did:key of the node, stable across restarts
 	Version  string   // of this program
-	Features []string // nil: kv, delegation, sharing
+	Features []string // nil: those that are served
+
+	// Quota is told of a Space before a body is read for it, so that the store's limits are known when it is to
+	// be written. It waits as little as it can. Nil: there is nothing to find out.
+	Quota    func(context.Context, tinycloud.SpaceID)
+	QuotaURL string // of the service that clients may ask, as /info tells it; "" for none
 
 	CORS          bool   // answer every request with the five CORS headers
 	TraceHeader   string // name of the header with a request's random id; "" for none
@@ -82,6 +93,10 @@ type endpoint struct {
 func New(o Options) *API {
 	if o.Features == nil {
 		o.Features = []string{"kv", "delegation", "sharing"}
+		if o.Hooks != nil {
+			o.Features = append(o.Features, "hooks")
+		}
+		o.Features = append(o.Features, "signed-urls")
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
@@ -113,6 +128,11 @@ func New(o Options) *API {
 		"/delegate": {"delegate", http.MethodPost, a.serveDelegate},
 		"/invoke":   {"invoke", http.MethodPost, a.serveInvoke},
 		"/revoke":   {"revoke", http.MethodPost, a.serveRevoke},
+
+		"/delegation/status": {"delegation_status", http.MethodPost, a.serveDelegationStatus},
+		"/delegation/query":  {"delegation_query", http.MethodPost, a.serveDelegationQuery},
+
+		"/signed/kv": {"signed_issue", http.MethodPost, a.issueSigned},
 	}
 	return a
 }

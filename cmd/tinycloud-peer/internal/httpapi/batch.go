@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -54,11 +55,13 @@ func (i batchItem) size() int64 {
 // begins; values are sent one after the other, so that a batch is never whole in memory.
 func (a *API) readBatch(c *call, ops []op) error {
 	const open, end = `{"results":[`, `]}`
+	ctx, cancel := context.WithTimeout(c.r.Context(), fetchWait)
+	defer cancel()
 	items := make([]batchItem, len(ops))
 	length, values := int64(len(open)+len(end)+len(ops)-1), int64(0)
 	for i, o := range ops {
 		var err error
-		if items[i], err = a.batchItem(c, o); err != nil {
+		if items[i], err = a.batchItem(ctx, o); err != nil {
 			return err
 		}
 		length += items[i].size()
@@ -93,10 +96,13 @@ func (a *API) readBatch(c *call, ops []op) error {
 }
 
 // batchItem looks a key up. A key without a value is a result, a value that is elsewhere is none.
-func (a *API) batchItem(c *call, o op) (batchItem, error) {
+func (a *API) batchItem(ctx context.Context, o op) (batchItem, error) {
 	item := batchItem{op: o, hasValue: o.action == actionGet}
 	result := batchResult{Key: o.key, OK: true}
-	rec, err := a.o.Store.Get(c.r.Context(), o.space, o.key)
+	rec, err := a.o.Store.Get(ctx, o.space, o.key)
+	if err == nil && o.action == actionGet {
+		rec, err = a.present(ctx, o.space, o.key, rec)
+	}
 	var refusal *tinycloud.Refusal
 	switch {
 	case errors.Is(err, tinycloud.ErrNotFound) && !errors.As(err, &refusal):
@@ -104,8 +110,6 @@ func (a *API) batchItem(c *call, o op) (batchItem, error) {
 		result.OK, result.Error = false, &batchError{"KV_NOT_FOUND", "Key not found: " + o.key}
 	case err != nil:
 		return item, err
-	case item.hasValue && rec.Size < 0:
-		return item, notHere()
 	default:
 		item.rec = rec
 		result.Headers = batchHeaders(rec, item.hasValue)
@@ -141,7 +145,7 @@ func batchHeaders(rec capstore.Record, sized bool) map[string]string {
 }
 
 func (a *API) openItem(c *call, item batchItem) (io.ReadSeekCloser, error) {
-	value, err := a.o.Store.Value(c.r.Context(), item.op.space, item.rec.Value)
+	value, err := a.o.Store.Open(c.r.Context(), item.op.space, item.rec)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return nil, notHere()
 	}

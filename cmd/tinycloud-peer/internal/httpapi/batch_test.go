@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 )
 
 // batch is what a batch of reads answers with.
@@ -132,4 +133,30 @@ func TestBatchReadBounds(t *testing.T) {
 	const mixed = "Multiple invocation outcomes require a homogeneous KV get or metadata batch"
 	o.invoke(nil, "kv/a", "tinycloud.kv/list", "kv/b", "tinycloud.kv/list").want(t, "lists", 501, mixed)
 	o.invoke(nil, "kv/a", "tinycloud.kv/del", "kv/b", "tinycloud.kv/del").want(t, "deletes", 501, mixed)
+}
+
+// TestBatchOrder shows that results come in the order signed, not in that of the keys.
+func TestBatchOrder(t *testing.T) {
+	n := newNode(t)
+	o := n.owner("order")
+	keys := []string{"b", "d/e", "a", "missing", "d"}
+	for _, key := range []string{"a", "b", "d", "d/e"} {
+		o.put(key, key, nil).want(t, "put", 200, "")
+	}
+	for _, ability := range []string{"get", "metadata"} {
+		var members []string
+		for _, key := range keys {
+			members = append(members, fmt.Sprintf(`"%s/kv/%s":{"tinycloud.kv/%s":[{}]}`, o.space, key, ability))
+		}
+		got := n.post("/invoke", o.session.Invoke(captest.TokenOptions{Att: "{" + strings.Join(members, ",") + "}", Proofs: o.proofs()}))
+		var b batch
+		must(t, json.Unmarshal([]byte(got.body), &b))
+		var order []string
+		for _, r := range b.Results {
+			order = append(order, r.Key)
+		}
+		if diff := cmp.Diff(keys, order); diff != "" {
+			t.Errorf("%s: %s", ability, diff)
+		}
+	}
 }

@@ -1,5 +1,5 @@
 // Package httpapi serves the TinyCloud HTTP API of one node: node information, host keys, delegations,
-// revocations and invocations.
+// revocations, invocations and signed URLs.
 //
 // It decides nothing about authority, order or state: capstore does. It turns requests into calls of
 // capstore and their results into status, headers and body.
@@ -12,7 +12,8 @@
 //     guessed.
 //   - No response is a redirect, whatever the path looks like.
 //   - No answer to a missing key matches "space not found", by which clients know an unknown Space.
-//   - Without a token only Spaces named public are read, by each client as often as its bucket allows.
+//   - Without a token only Spaces named public are read, by each client as often as its bucket allows, and
+//     values that a signed URL was issued for, until it expires or what it rests on is revoked.
 //
 // Source: TinyCloud host protocol §2.7, §3, §4, §6, §7.1, §8 and appendix B.
 package httpapi

@@ -3,7 +3,9 @@ package httpapi
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
@@ -30,3 +32,15 @@ func NoneMatches(list, tag string) bool { return noneMatches(list, tag) }
 
 // Verdict exports verdict to tests.
 func Verdict(err error) (status int, text string) { return verdict(err) }
+
+// ParseStatusBody exports parseStatusBody to tests.
+func ParseStatusBody(b []byte) (tinycloud.Hash, string, error) { return parseStatusBody(b) }
+
+// ParseQuery exports parseQuery to tests.
+func ParseQuery(b []byte) (capstore.DelegationQuery, error) { return parseQuery(b) }
+
+// Said exports said to tests.
+func Said(t time.Time) *time.Time { return said(t) }
+
+// ParseSigned exports parseSigned to tests.
+func ParseSigned(body []byte) (capstore.TicketRequest, error) { return parseSigned(body) }

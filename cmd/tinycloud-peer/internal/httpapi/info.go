@@ -18,7 +18,8 @@ func (a *API) describe() []byte {
 		Features []string `json:"features"`
 		NodeID   string   `json:"nodeId"`
 		InTEE    bool     `json:"inTEE"`
-	}{protocolVersion, a.o.Version, a.o.Features, a.o.NodeID, false})
+		QuotaURL string   `json:"quota_url,omitempty"`
+	}{protocolVersion, a.o.Version, a.o.Features, a.o.NodeID, false, a.o.QuotaURL})
 	if err != nil {
 		panic("httpapi: " + err.Error()) // strings always encode
 	}
@@ -30,9 +31,13 @@ func (a *API) serveInfo(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// serveHealth tells whether the database answers.
+// serveHealth tells whether the database answers, and the place of the values.
 func (a *API) serveHealth(w http.ResponseWriter, r *http.Request) error {
-	if err := a.o.Store.Ping(r.Context()); err != nil {
+	err := a.o.Store.Ping(r.Context())
+	if err == nil && a.o.Health != nil {
+		err = a.o.Health(r.Context())
+	}
+	if err != nil {
 		a.log.WarnContext(r.Context(), "not healthy", "error", err)
 		w.Header().Set("Retry-After", "1")
 		send(w, http.StatusServiceUnavailable, "", nil)

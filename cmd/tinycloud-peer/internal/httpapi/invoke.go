@@ -30,7 +30,7 @@ type op struct {
 
 // plan is what an invocation asks for.
 type plan struct {
-	ops       []op // in order of the capabilities
+	ops       []op // in the order in which they are answered
 	multipart bool // the body is multipart/form-data
 }
 
@@ -54,7 +54,11 @@ const mixedText = "Multiple invocation outcomes require a homogeneous KV get or 
 // key-value ability on the whole service, is no operation (protocol §6.1).
 func planOf(t *capstore.Token, multipart bool) (plan, error) {
 	p := plan{multipart: multipart}
-	for _, c := range t.Caps {
+	caps := t.Requested()
+	if multipart {
+		caps = t.Caps // puts are recorded in the order of their resources, as the reference does
+	}
+	for _, c := range caps {
 		path, has := c.Resource.Path()
 		o := op{space: c.Resource.Space(), key: path, ability: c.Ability}
 		switch service := serviceOf(c); {

@@ -65,6 +65,7 @@ func (a *API) putBatch(c *call, ops []op) error {
 		b.ops[i], b.index[o.key] = capstore.Op{Space: o.space, Key: o.key}, i
 	}
 	defer b.discard()
+	a.learnQuota(c.r.Context(), ops[0].space)
 	if err := b.read(); err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (b *batchPut) broken(err error) error {
 	case b.capped.over:
 		return b.api.tooLarge()
 	case b.body.err != nil:
-		return b.api.endedEarly(b.c, b.body.err)
+		return endedEarly(b.c.w, b.body.err)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %w", err, badOption("The request body ended early"))
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
@@ -32,6 +34,7 @@ type node struct {
 	blocks *blockstore.Store
 	keys   *hostkeys.Static
 	api    *httpapi.API
+	hooks  *hooks.Hooks
 	server *httptest.Server
 	stop   func() // ends the store's writer
 }
@@ -57,7 +60,7 @@ func newNode(t *testing.T, change ...func(*capstore.Options, *httpapi.Options)) 
 	n.blocks, err = blockstore.Open(blockstore.Options{Dir: t.TempDir(), Log: log})
 	must(t, err)
 	t.Cleanup(func() { check(t, n.blocks.Close()) })
-	co := capstore.Options{Database: capstore.InMemory, Keys: n.keys, Blocks: blocks{n.blocks}, Log: log}
+	co := capstore.Options{Database: capstore.InMemory, Keys: n.keys, Blocks: blocks{n.blocks}, Log: log, Committed: func(c capstore.Commit) { n.hooks.Committed(c) }}
 	ao := httpapi.Options{
 		Stage: func(ctx context.Context, body io.Reader, limit int64) (httpapi.Staged, error) {
 			s, err := n.blocks.Stage(ctx, body, limit)
@@ -73,8 +76,14 @@ func newNode(t *testing.T, change ...func(*capstore.Options, *httpapi.Options)) 
 	}
 	n.store, err = capstore.Open(t.Context(), co)
 	must(t, err)
+	n.hooks = hooks.New(hooks.Options{
+		Store: n.store, TicketKey: [32]byte{1}, SecretKey: [32]byte{2}, Log: log,
+		Lookup: func(context.Context, string) ([]netip.Addr, error) {
+			return []netip.Addr{netip.MustParseAddr("93.184.215.14")}, nil
+		},
+	})
 	n.run()
-	ao.Store = n.store
+	ao.Store, ao.Hooks = n.store, n.hooks
 	n.api = httpapi.New(ao)
 	n.server = httptest.NewServer(n.api.Handler())
 	t.Cleanup(n.server.Close)
@@ -175,6 +184,7 @@ func (n *node) owner(seed string) *owner {
 		space + "/kv": kvAbilities, space + "/capabilities": {"tinycloud.capabilities/read"},
 		space + "/sql": {"tinycloud.sql/read"}, space + "/duckdb": {"tinycloud.duckdb/read"},
 		space + "/space": {"tinycloud.space/list"},
+		space + "/hooks": {hooks.AbilitySubscribe, hooks.AbilityRegister, hooks.AbilityList, hooks.AbilityUnregister},
 	})
 	return o
 }

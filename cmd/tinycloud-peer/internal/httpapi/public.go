@@ -3,12 +3,10 @@ package httpapi
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -133,32 +131,15 @@ func (a *API) getPublic(w http.ResponseWriter, r *http.Request, segment, path st
 	if err != nil {
 		return err
 	}
+	d := delivery{space: space, rec: rec, headers: setPublicRecord, cache: publicCache}
 	if r.Header.Get("If-None-Match") == etag(rec.Value) {
-		setPublicRecord(w.Header(), rec)
-		w.WriteHeader(http.StatusNotModified)
+		d.notModified(w)
 		return nil
 	}
-	if rec.Size < 0 {
-		return notHere()
-	}
-	value, err := a.o.Store.Value(r.Context(), space, rec.Value)
-	if errors.Is(err, tinycloud.ErrNotFound) {
-		return notHere()
-	}
-	if err != nil {
+	if d.rec, err = a.present(r.Context(), space, key, rec); err != nil {
 		return err
 	}
-	defer value.Close() //nolint:errcheck // only read
-	setPublicRecord(w.Header(), rec)
-	w.Header().Set("Content-Length", strconv.FormatInt(rec.Size, 10))
-	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	if _, err := io.CopyN(w, value, rec.Size); err != nil {
-		return fmt.Errorf("send value %s: %w", rec.Value, err)
-	}
-	return nil
+	return a.deliver(w, r, d)
 }
 
 // setPublicRecord sets what everyone may know of a value besides its bytes.
@@ -171,7 +152,6 @@ func setPublicRecord(h http.Header, rec capstore.Record) {
 	}
 	h.Del("Content-Disposition")
 	h.Set("ETag", etag(rec.Value))
-	h.Set("Cache-Control", publicCache)
 }
 
 func (a *API) listPublic(w http.ResponseWriter, r *http.Request, segment string) error {

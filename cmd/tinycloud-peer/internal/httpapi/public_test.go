@@ -66,6 +66,10 @@ func TestPublicGet(t *testing.T) {
 	if verify("head", head, 200, 0); head.header.Get("Content-Length") != fmt.Sprint(len(value)) {
 		t.Error(head.header)
 	}
+	part := o.read("GET", "/kv/a/b", map[string]string{"Range": "bytes=3-5"})
+	if verify("range", part, 206, 3); part.body != value[3:6] || part.header.Get("Content-Range") != fmt.Sprintf("bytes 3-5/%d", len(value)) {
+		t.Errorf("range: %q %v", part.body, part.header)
+	}
 	verify("another tag", o.read("GET", "/kv/a/b", map[string]string{"If-None-Match": `"other"`}), 200, len(value))
 	delete(headers, "Content-Type")
 	verify("the same tag", o.read("GET", "/kv/a/b", map[string]string{"If-None-Match": tag}), 304, 0)

@@ -15,6 +15,17 @@ type part struct {
 	partial       bool // a range was asked for and is satisfied
 }
 
+// setHeaders tells which part of a value of size bytes follows, and returns the status that says so.
+func (p part) setHeaders(h http.Header, size int64) (status int) {
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Length", strconv.FormatInt(p.length, 10))
+	if !p.partial {
+		return http.StatusOK
+	}
+	h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", p.start, p.start+p.length-1, size))
+	return http.StatusPartialContent
+}
+
 // partOf reads Range and If-Range for a value of size bytes. A range that is malformed, in other units, one of
 // several, or conditional on another tag is ignored. One that lies outside is an error of class
 // [tinycloud.ErrRange].

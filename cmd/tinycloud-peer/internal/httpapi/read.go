@@ -1,11 +1,12 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -21,9 +22,34 @@ func (a *API) record(c *call, o op) (capstore.Record, error) {
 	return rec, err
 }
 
+// fetchWait is how long a reader waits for a value of another host; a reader of many for all of them.
+const fetchWait = 10 * time.Second
+
 // notHere is the refusal while a value is still to be fetched from another host.
 func notHere() error {
 	return tinycloud.Refuse(tinycloud.ErrUnavailable, "The value has not arrived at this host yet; retry the request")
+}
+
+// present returns the record of a value that is here. One that is not is asked of the other hosts, for which the
+// reader waits a while.
+func (a *API) present(ctx context.Context, space tinycloud.SpaceID, key string, rec capstore.Record) (capstore.Record, error) {
+	if rec.Size >= 0 {
+		return rec, nil
+	}
+	if a.o.Fetch == nil {
+		return rec, notHere()
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	if err := a.o.Fetch(ctx, space, rec.Value); err != nil {
+		a.log.DebugContext(ctx, "value not fetched", "value", rec.Value, "error", err)
+		return rec, notHere()
+	}
+	again, err := a.o.Store.Get(ctx, space, key)
+	if err != nil || again.Value != rec.Value || again.Size < 0 {
+		return rec, notHere() // written anew meanwhile
+	}
+	return again, nil
 }
 
 func setRecord(h http.Header, rec capstore.Record) {
@@ -47,28 +73,69 @@ func (a *API) get(c *call, o op) error {
 	if err != nil {
 		return err
 	}
-	h, tag := c.w.Header(), etag(rec.Value)
-	if c.options.ifNoneMatch != "" && noneMatches(c.options.ifNoneMatch, tag) {
-		setRecord(h, rec)
-		h.Set("Cache-Control", "private, no-cache")
+	d := delivery{space: o.space, rec: rec, headers: setRecord, cache: "private, no-cache", maxBytes: c.options.maxBytes}
+	if c.options.ifNoneMatch != "" && noneMatches(c.options.ifNoneMatch, etag(rec.Value)) {
+		h := c.w.Header()
+		d.describe(h)
+		frameNotModified(h)
 		c.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if rec.Size < 0 {
-		return notHere()
-	}
-	part, err := partOf(c.r.Header, tag, rec.Size)
-	if err != nil {
-		h.Set("ETag", tag)
-		h.Set("Cache-Control", "private, no-cache")
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", rec.Size))
+	if d.rec, err = a.present(c.r.Context(), o.space, o.key, rec); err != nil {
 		return err
 	}
-	if limit := c.options.maxBytes; limit > 0 && part.length > limit {
-		return tinycloud.Refuse(tinycloud.ErrTooLarge,
-			"KV response is %d bytes, exceeding the requested limit of %d bytes", part.length, limit)
+	return a.deliver(c.w, c.r, d)
+}
+
+// frameNotModified lets a 304 carry the content type, and a length of 0, as the reference's does. net/http
+// takes both out of a 304 under their canonical names only. A length that isn't the value's would mislead a
+// cache (RFC 9110 §8.6), but nothing caches the answer to a POST with a token.
+func frameNotModified(h http.Header) {
+	if contentType := h.Get("Content-Type"); contentType != "" {
+		h["content-type"] = []string{contentType}
 	}
-	value, err := a.o.Store.Value(c.r.Context(), o.space, rec.Value)
+	h["content-length"] = []string{"0"}
+}
+
+// delivery is a value on its way to a client.
+type delivery struct {
+	space    tinycloud.SpaceID
+	rec      capstore.Record
+	headers  func(http.Header, capstore.Record) // sets the stored headers and the entity tag
+	cache    string                             // Cache-Control
+	maxBytes int64                              // of the body; 0 for no bound
+}
+
+func (d delivery) describe(h http.Header) {
+	d.headers(h, d.rec)
+	h.Set("Cache-Control", d.cache)
+}
+
+// notModified answers that the client has the value.
+func (d delivery) notModified(w http.ResponseWriter) {
+	d.describe(w.Header())
+	w.WriteHeader(http.StatusNotModified)
+}
+
+// deliver answers with a value or the part of it that is asked for. A HEAD gets
+// no body, and its range is ignored (RFC 9110 §14.2).
+func (a *API) deliver(w http.ResponseWriter, r *http.Request, d delivery) error {
+	h, p := w.Header(), part{length: d.rec.Size}
+	if r.Method != http.MethodHead {
+		var err error
+		if p, err = partOf(r.Header, etag(d.rec.Value), d.rec.Size); err != nil {
+			h.Set("ETag", etag(d.rec.Value))
+			h.Set("Cache-Control", d.cache)
+			h.Set("Accept-Ranges", "bytes")
+			h.Set("Content-Range", fmt.Sprintf("bytes */%d", d.rec.Size))
+			return err
+		}
+	}
+	if d.maxBytes > 0 && p.length > d.maxBytes {
+		return tinycloud.Refuse(tinycloud.ErrTooLarge,
+			"KV response is %d bytes, exceeding the requested limit of %d bytes", p.length, d.maxBytes)
+	}
+	value, err := a.o.Store.Open(r.Context(), d.space, d.rec)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return notHere()
 	}
@@ -76,26 +143,16 @@ func (a *API) get(c *call, o op) error {
 		return err
 	}
 	defer value.Close() //nolint:errcheck // only read
-	return sendPart(c.w, rec, part, value)
-}
-
-func sendPart(w http.ResponseWriter, rec capstore.Record, part part, value io.ReadSeeker) error {
-	if _, err := value.Seek(part.start, io.SeekStart); err != nil {
-		return fmt.Errorf("value %s: %w", rec.Value, err)
+	if _, err := value.Seek(p.start, io.SeekStart); err != nil {
+		return fmt.Errorf("value %s: %w", d.rec.Value, err)
 	}
-	h := w.Header()
-	setRecord(h, rec)
-	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Accept-Ranges", "bytes")
-	h.Set("Content-Length", strconv.FormatInt(part.length, 10))
-	status := http.StatusOK
-	if part.partial {
-		status = http.StatusPartialContent
-		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.start, part.start+part.length-1, rec.Size))
+	d.describe(h)
+	w.WriteHeader(p.setHeaders(h, d.rec.Size))
+	if r.Method == http.MethodHead {
+		return nil
 	}
-	w.WriteHeader(status)
-	if _, err := io.CopyN(w, value, part.length); err != nil {
-		return fmt.Errorf("send value %s: %w", rec.Value, err)
+	if _, err := io.CopyN(w, value, p.length); err != nil {
+		return fmt.Errorf("send value %s: %w", d.rec.Value, err)
 	}
 	return nil
 }

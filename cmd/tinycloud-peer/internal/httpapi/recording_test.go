@@ -91,6 +91,32 @@ func (tr *translation) pair(recorded, live string) {
 	tr.pairs = append(tr.pairs, [2]string{recorded, live})
 }
 
+// issued is the answer to a request for a signed URL.
+type issued struct {
+	URL, TicketID, ExpiresAt string
+}
+
+var ticketForm = regexp.MustCompile(`^[\w-]{43}$`)
+
+// learnTicket pairs two tickets and their ends. Both URLs have to be made of their tickets, in the same way.
+func (tr *translation) learnTicket(e exchange, got answer) {
+	var recorded, live issued
+	if json.Unmarshal([]byte(e.Reply.Body), &recorded) != nil || recorded.TicketID == "" {
+		return
+	}
+	must(tr.t, json.Unmarshal([]byte(got.body), &live))
+	end, err := time.Parse(time.RFC3339, live.ExpiresAt)
+	if left := time.Until(end); err != nil || left <= 0 || left > time.Minute || !strings.HasSuffix(live.ExpiresAt, "Z") {
+		tr.t.Errorf("%s: expires at %s", e.Name, live.ExpiresAt)
+	}
+	if !ticketForm.MatchString(live.TicketID) {
+		tr.t.Errorf("%s: ticket %q", e.Name, live.TicketID)
+		return
+	}
+	tr.pair(recorded.TicketID, live.TicketID)
+	tr.pair(recorded.ExpiresAt, live.ExpiresAt)
+}
+
 // live translates recorded text, back live text.
 func (tr *translation) live(text string) string {
 	for _, p := range tr.pairs {

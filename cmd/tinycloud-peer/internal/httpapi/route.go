@@ -26,9 +26,15 @@ func (a *API) route(r *http.Request) endpoint {
 			return a.serveHostKey(w, space)
 		}}, true
 	}
+	if id, found := strings.CutPrefix(path, signedPrefix); found && !strings.Contains(id, "/") {
+		e, ok = a.signedEndpoint(id), true
+	}
 	public, isPublic := a.routePublic(path)
 	if isPublic {
 		e, ok = public, true
+	}
+	if hook, found := a.routeHooks(r.Method, path); found {
+		e, ok = hook, true
 	}
 	switch {
 	case isPublic && r.Method == http.MethodOptions:

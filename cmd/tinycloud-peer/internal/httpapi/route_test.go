@@ -43,7 +43,7 @@ func TestNoRedirects(t *testing.T) {
 		"/": 404, "//": 404, "//info": 404, "/info/": 404, "/info//": 404, "/./info": 404, "/x/../info": 404, "/%2e%2e/info": 404,
 		"/%69nfo": 404, "/info%2F": 404, "/peer/generate": 404, "/peer/generate/": 400, "/peer/generate/a/b": 404,
 		"/peer/generate/a%2Fb": 400, "/peer/generate/%00": 400, "/peer//generate/x": 404, "/INFO": 404,
-		"/invoke": 404, "/delegate": 404, "/revoke": 404, "/signed": 404,
+		"/invoke": 404, "/delegate": 404, "/revoke": 404, "/signed": 404, "/signed/kv": 404, "/signed/kv/": 401, "/signed/kv/x": 401, "/signed/kv/x/y": 404, "/signed//kv/x": 404,
 	} {
 		resp := n.raw("GET " + target + " HTTP/1.1\r\nHost: h\r\n\r\n")
 		if resp.StatusCode != want || resp.Header.Get("Location") != "" {
@@ -71,12 +71,12 @@ func TestMethods(t *testing.T) {
 		{"OPTIONS", "/.well-known/x", 200, ""},
 		{"OPTIONS", "/any//where/", 200, ""},
 		{"GET", "/nope", 404, unknown},
-		{"GET", "/info", 200, `{"protocol":1,"version":"test","features":["kv","delegation","sharing"],"nodeId":"did:key:zNode","inTEE":false}`},
+		{"GET", "/info", 200, `{"protocol":1,"version":"test","features":["kv","delegation","sharing","hooks","signed-urls"],"nodeId":"did:key:zNode","inTEE":false}`},
 		{"POST", "/invoke", 401, "The request requires user authentication."},
 	} {
 		got := n.do(n.request(tt.method, tt.path, "", nil, nil))
 		got.want(t, tt.method+" "+tt.path, tt.status, tt.body)
-		if tt.method == "HEAD" && tt.path == "/info" && got.header.Get("Content-Length") != "111" {
+		if tt.method == "HEAD" && tt.path == "/info" && got.header.Get("Content-Length") != "133" {
 			t.Errorf("HEAD /info: length %s", got.header.Get("Content-Length"))
 		}
 		corsHeaders(t, got.header, true)

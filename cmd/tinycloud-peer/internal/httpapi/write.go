@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ func (a *API) put(c *call, o op) error {
 	if err := checkStored(o.key, metadata); err != nil {
 		return err
 	}
+	a.learnQuota(ctx, o.space)
 	staged, err := a.stage(c)
 	if err != nil {
 		return err
@@ -37,6 +39,13 @@ func (a *API) put(c *call, o op) error {
 		return err
 	}
 	return a.write(c, put)
+}
+
+// learnQuota lets the node find out how much a Space may hold: the transaction that judges it can't wait for it.
+func (a *API) learnQuota(ctx context.Context, space tinycloud.SpaceID) {
+	if a.o.Quota != nil {
+		a.o.Quota(ctx, space)
+	}
 }
 
 func (a *API) delete(c *call, o op) error {
@@ -69,7 +78,7 @@ func (a *API) stage(c *call) (Staged, error) {
 	case errors.Is(err, tinycloud.ErrTooLarge):
 		return nil, a.tooLarge()
 	case body.err != nil:
-		return nil, a.endedEarly(c, body.err)
+		return nil, endedEarly(c.w, body.err)
 	}
 	return nil, err
 }
@@ -78,9 +87,22 @@ func (a *API) tooLarge() error {
 	return tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", a.o.MaxBody)
 }
 
+// readBody reads a whole small body.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(&bodyReader{r: http.MaxBytesReader(w, r.Body, limit), w: w})
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		return nil, tinycloud.Refuse(tinycloud.ErrTooLarge, "Request body exceeds the limit of %d bytes", limit)
+	case err != nil:
+		return nil, endedEarly(w, err)
+	}
+	return body, nil
+}
+
 // endedEarly is the refusal of a body that could not be read to its end.
-func (a *API) endedEarly(c *call, err error) error {
-	c.w.Header().Set("Connection", "close") // there is no finding the end of this request
+func endedEarly(w http.ResponseWriter, err error) error {
+	w.Header().Set("Connection", "close") // there is no finding the end of this request
 	return fmt.Errorf("%w: %w", err, tinycloud.Refuse(tinycloud.ErrInvalid, "%s", bodyText(err)))
 }
 

@@ -30,6 +30,11 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
 	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
 	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
+	mux.HandleFunc("GET /admin/quota", answer(n.adminQuotas))
+	mux.HandleFunc("GET /admin/quota/{space}", answer(n.adminQuota))
+	mux.HandleFunc("PUT /admin/quota/{space}", answer(n.adminSetQuota))
+	mux.HandleFunc("DELETE /admin/quota/{space}", answer(n.adminClearQuota))
+	mux.HandleFunc("GET /admin/usage", answer(n.adminUsage))
 	mux.HandleFunc("/", answer(func(*http.Request) (int, any, error) {
 		return 0, nil, fmt.Errorf("no such path: %w", tinycloud.ErrNotFound)
 	}))
@@ -97,7 +102,7 @@ func sendJSON(w http.ResponseWriter, status int, body any) {
 
 func (n *Node) adminNode(*http.Request) (int, any, error) {
 	return http.StatusOK, Info{
-		NodeID: hostkeys.DIDKey(n.nodeKey()), PeerID: n.front.ID().String(), Addrs: texts(n.front.Addrs()), Version: n.o.Version,
+		NodeID: hostkeys.DIDKey(n.nodeKey()), PeerID: n.frontID(), Addrs: texts(n.frontAddrs()), Version: n.o.Version,
 	}, nil
 }
 
@@ -145,10 +150,8 @@ func (n *Node) adminJoin(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	var q JoinRequest
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
-		return 0, nil, fmt.Errorf("body: %v: %w", err, tinycloud.ErrInvalid)
+	if err := decodeBody(r, &q); err != nil {
+		return 0, nil, err
 	}
 	if err := n.checkAddrs(space, q); err != nil {
 		return 0, nil, err
@@ -184,7 +187,7 @@ func (n *Node) checkAddrs(space tinycloud.SpaceID, q JoinRequest) error {
 		if err != nil {
 			return err
 		}
-		if target.space == n.spacePeer(space) || target.space == "" && target.front.ID == n.front.ID() {
+		if target.space == n.spacePeer(space) || target.space == "" && target.front.ID.String() == n.frontID() {
 			return fmt.Errorf("%s is this node: %w", text, tinycloud.ErrInvalid)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
@@ -44,22 +43,26 @@ func parseTarget(text string) (target, error) {
 	return target{front: front, space: info.ID}, err
 }
 
-// openLocator answers other nodes that ask for a Space's peer here.
+// openLocator makes what answers other nodes that ask for a Space's peer here, and asks them.
 func (n *Node) openLocator() (err error) {
-	n.where, err = replication.NewLocator(replication.LocatorOptions{
-		Node: n.front.ID(), Key: n.keys.SpaceKey, Spaces: n.store.Spaces, Store: n.store,
-		Metrics: n.spaces.metrics, Log: n.log.With("part", "discovery"),
-	})
+	id, err := p2p.PeerIDFromEd25519(n.nodeKey())
 	if err != nil {
 		return err
 	}
-	n.front.Handle(replication.WhereProtocol, func(ctx context.Context, s network.Stream) { n.where.Serve(ctx, s) })
-	return nil
+	n.where, err = replication.NewLocator(replication.LocatorOptions{
+		Node: id, Key: n.keys.SpaceKey, Spaces: n.store.Spaces, Store: n.store,
+		Metrics: n.spaces.metrics, Log: n.log.With("part", "discovery"),
+	})
+	return err
 }
 
 // locate asks a node for its peer of a Space.
 func (n *Node) locate(ctx context.Context, space tinycloud.SpaceID, front peer.AddrInfo, private bool) (peer.ID, error) {
-	s, err := n.front.NewStream(ctx, front, replication.WhereProtocol)
+	f := n.front.Load()
+	if f == nil {
+		return "", fmt.Errorf("another process replicates: %w", tinycloud.ErrUnavailable)
+	}
+	s, err := f.NewStream(ctx, front, replication.WhereProtocol)
 	if err != nil {
 		return "", err
 	}
@@ -75,7 +78,7 @@ func (s *spaces) bootstrap(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("p2p.bootstrap: %w", err)
 		}
-		if to.front.ID == s.n.front.ID() {
+		if to.front.ID.String() == s.n.frontID() {
 			s.log.Warn("p2p.bootstrap names this node, ignored", "addr", text)
 			continue
 		}

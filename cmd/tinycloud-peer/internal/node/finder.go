@@ -163,11 +163,12 @@ func (s *spaces) finders() []*finder {
 	add := func(means string, w way) {
 		out = append(out, &finder{spaces: s, means: means, way: w, states: map[tinycloud.SpaceID]*finding{}})
 	}
-	if s.n.cfg.P2P.DHT {
-		add("dht", byDHT{s.n.front})
+	front := s.n.front.Load()
+	if front != nil && s.n.cfg.P2P.DHT {
+		add("dht", byDHT{front})
 	}
-	if s.n.lan != nil {
-		add("mdns", byLAN{s.n})
+	if lan := s.n.lan.Load(); front != nil && lan != nil {
+		add("mdns", byLAN{front, lan, s.log})
 	}
 	return out
 }

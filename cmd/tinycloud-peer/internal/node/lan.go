@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -16,11 +17,15 @@ const maxLANAddrs = 16
 
 // byLAN finds nodes by multicast DNS. What is said is sealed with the Space's rendezvous secret: others on
 // the network learn neither who says it nor what.
-type byLAN struct{ n *Node }
+type byLAN struct {
+	front *p2p.Front
+	lan   *p2p.LAN
+	log   *slog.Logger
+}
 
 func (w byLAN) announce(_ context.Context, name p2p.Name, secret tinycloud.Hash, found func(peer.AddrInfo)) error {
-	self := peer.AddrInfo{ID: w.n.front.ID(), Addrs: w.n.front.Host().Addrs()}
-	return w.n.lan.Announce(name, sealLAN(secret, self), 2*announceEvery, func(payload []byte) {
+	self := peer.AddrInfo{ID: w.front.ID(), Addrs: w.front.Host().Addrs()}
+	return w.lan.Announce(name, sealLAN(secret, self), 2*announceEvery, func(payload []byte) {
 		if ai, ok := openLAN(secret, payload); ok && ai.ID != self.ID {
 			found(ai)
 		}
@@ -28,8 +33,8 @@ func (w byLAN) announce(_ context.Context, name p2p.Name, secret tinycloud.Hash,
 }
 
 func (w byLAN) find(_ context.Context, name p2p.Name, _ func(peer.AddrInfo)) {
-	if err := w.n.lan.Ask(name); err != nil {
-		w.n.log.Debug("nobody asked on the local network", "error", err)
+	if err := w.lan.Ask(name); err != nil {
+		w.log.Debug("nobody asked on the local network", "error", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -20,7 +21,9 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
@@ -41,11 +44,14 @@ type Node struct {
 	keys   *hostkeys.Static
 	store  *capstore.Store
 	blocks *blockstore.Store
-	front  *p2p.Front
-	lan    *p2p.LAN // nil without p2p.mdns
+	front  atomic.Pointer[p2p.Front] // nil while another process leads
+	lan    atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
 	where  *replication.Locator
 	spaces *spaces
+	hooks  *hooks.Hooks
 	api    *httpapi.API
+	quota  *policy.Quota     // nil without quota_url
+	allow  *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
 	public   net.Listener
@@ -65,22 +71,27 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if err := errors.Join(cfg.Unsupported(), unserved(cfg)); err != nil {
+	if err := unserved(cfg); err != nil {
 		return nil, err
 	}
 	if err := n.loadKeys(); err != nil {
 		return nil, err
 	}
+	n.openPolicies()
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil {
+	if err := n.openLocator(); err != nil {
+		return nil, err
+	}
+	if err := n.openFront(); err != nil && !n.shared() {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, HostDID: n.hostDID,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
+		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
 		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
 		Log: n.log.With("part", "http"),
 	})
@@ -91,12 +102,6 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 // unserved names settings that promise a restriction this build would not keep.
 func unserved(cfg config.Config) error {
 	var errs []error
-	if cfg.Spaces.Allowlist != "" {
-		errs = append(errs, errors.New("spaces.allowlist: not served by this build, and without it anyone may host here"))
-	}
-	if cfg.QuotaURL != "" {
-		errs = append(errs, errors.New("quota_url: not served by this build, set storage.limit"))
-	}
 	if cfg.P2P.Isolated {
 		errs = append(errs, errors.New("p2p.isolated: not served by this build: Spaces would share a connection"))
 	}
@@ -121,32 +126,39 @@ func (n *Node) loadKeys() error {
 // openStores opens the database first: its lock keeps a second process from the blocks too.
 func (n *Node) openStores(ctx context.Context) (err error) {
 	database := n.cfg.Storage.Database.Path()
-	if n.cfg.Storage.Database.InMemory() {
+	switch {
+	case n.cfg.Storage.Database.InMemory():
 		database = capstore.InMemory
+	case n.shared():
+		database = n.cfg.Storage.Database.DSN()
 	}
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Limit: n.limit, Committed: n.spaces.committed, Log: n.log.With("part", "database"),
+		Limit: n.limit, Allow: n.allowed, Committed: n.committed, Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
 	}
-	n.blocks, err = blockstore.Open(blockstore.Options{
-		Dir: n.cfg.Storage.Blocks.Path, Staging: blockstore.Staging(n.cfg.Storage.Staging),
-		Inline: n.inline, Log: n.log.With("part", "blocks"),
+	n.hooks = hooks.New(hooks.Options{
+		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
 	})
+	o := blockstore.Options{
+		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
+		Inline: n.inline, Log: n.log.With("part", "blocks"),
+	}
+	if b := n.cfg.Storage.Blocks; b.Type == config.BlocksS3 {
+		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
+	}
+	n.blocks, err = blockstore.Open(o)
 	return err
 }
 
-// limit is how many bytes a Space may hold; a Space named public is readable by anyone and has a limit of
-// its own.
-func (n *Node) limit(space tinycloud.SpaceID) (int64, bool) {
-	limit := n.cfg.Storage.Limit
-	if space.Name() == "public" {
-		limit = n.cfg.PublicSpaces.Limit
-	}
-	return limit.Int64(), limit > 0
+// committed tells of a commit. It runs on the database's writer and does not block.
+func (n *Node) committed(c capstore.Commit) {
+	n.spaces.committed(c)
+	n.hooks.Committed(c)
 }
 
 func (n *Node) openFront() (err error) {
@@ -164,15 +176,20 @@ func (n *Node) openFront() (err error) {
 		}
 		o.Seeds = append(o.Seeds, to.front)
 	}
-	if n.front, err = p2p.New(o); err != nil {
+	f, err := p2p.New(o)
+	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
 	if n.cfg.P2P.MDNS {
-		if n.lan, err = n.front.OpenLAN(); err != nil {
-			return fmt.Errorf("p2p.mdns: %w", err)
+		lan, err := f.OpenLAN()
+		if err != nil {
+			return errors.Join(fmt.Errorf("p2p.mdns: %w", err), f.Close())
 		}
+		n.lan.Store(lan)
 	}
-	return n.openLocator()
+	f.Handle(replication.WhereProtocol, n.where.Serve)
+	n.front.Store(f)
+	return nil
 }
 
 func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) {
@@ -214,6 +231,7 @@ func (n *Node) register() {
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
+	n.registry.MustRegister(n.hooks.Collectors()...)
 }
 
 // URL is where the HTTP API is, with the port that was bound.
@@ -242,13 +260,12 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
-	replicas := begin(ctx, n.spaces.run, fail)
-	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.front.ID(), "listen", texts(n.front.Addrs()))
+	replicas := begin(ctx, n.replicate, fail)
+	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
 	err := n.serve(ctx)
 	fail(err)
 	n.log.Info("stopping")
 	err = errors.Join(err, replicas.end())
-	err = errors.Join(err, n.closeFront())
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, n.store.SaveReplays(saving), writer.end(), n.close())
@@ -264,11 +281,10 @@ func (n *Node) serve(ctx context.Context) error {
 	if n.admin != nil {
 		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.log) })
 	}
+	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error {
-		if err := n.blocks.Repair(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
+		n.repair(ctx)
 		return nil
 	})
 	return g.Wait()
@@ -294,9 +310,6 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
-	if n.spaces != nil {
-		n.spaces.end() // the front waits for whoever asks
-	}
 	for _, l := range []net.Listener{n.public, n.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
@@ -308,6 +321,7 @@ func (n *Node) close() error {
 		errs = append(errs, n.admin.remove())
 	}
 	errs = append(errs, n.closeFront())
+	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
 	}
@@ -315,19 +329,6 @@ func (n *Node) close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// closeFront leaves the network, once.
-func (n *Node) closeFront() (err error) {
-	if n.lan != nil {
-		err = n.lan.Close()
-		n.lan = nil
-	}
-	if n.front != nil {
-		err = errors.Join(err, n.front.Close())
-		n.front = nil
-	}
-	return err
 }
 
 // layer is a goroutine that ends after those above it, not with them.

@@ -321,14 +321,12 @@ func TestErrorsNameTheSetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	for variable, want := range map[string]string{
-		"TINYCLOUD_PORT=" + u.Port():                          "port",
-		"TINYCLOUD_PROMETHEUS_PORT=" + u.Port():               "prometheus.port",
-		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/" + u.Port(): "p2p.listen",
-		"TINYCLOUD_STORAGE_BLOCKS_PATH=" + file:               "storage.blocks.path",
-		"TINYCLOUD_STORAGE_DATABASE=" + file + "/caps.db":     "storage.database",
-		"TINYCLOUD_STORAGE_DATABASE=mysql://a:b@h/d":          "storage.database",
-		"TINYCLOUD_SPACES_ALLOWLIST=http://localhost:1":       "spaces.allowlist",
-		"TINYCLOUD_QUOTA_URL=http://localhost:1":              "quota_url",
+		"TINYCLOUD_PORT=" + u.Port():                           "port",
+		"TINYCLOUD_PROMETHEUS_PORT=" + u.Port():                "prometheus.port",
+		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/" + u.Port():  "p2p.listen",
+		"TINYCLOUD_STORAGE_BLOCKS_PATH=" + file:                "storage.blocks.path",
+		"TINYCLOUD_STORAGE_DATABASE=" + file + "/caps.db":      "storage.database",
+		"TINYCLOUD_STORAGE_DATABASE=mysql://a:b@127.0.0.1:1/d": "storage.database",
 	} {
 		_, err := node.New(t.Context(), settings(t, variable), node.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -28,15 +29,20 @@ const (
 type spaces struct {
 	n       *Node
 	log     *slog.Logger
-	asked   chan request
-	ended   chan struct{} // closed when there are no more replicas to ask for
-	end     func()        // closes ended
+	look    chan struct{} // signalled when a Space may have to start
 	memory  *replication.Budget
 	metrics *replication.Metrics
 	created []chan struct{} // capacity 1; told of new Spaces, one for each address of p2p.bootstrap
 
 	mu     sync.RWMutex
 	active map[tinycloud.SpaceID]*active // guarded by mu; changed by run and its goroutines
+	term   *term                         // guarded by mu; nil while this process does not replicate
+}
+
+// term is a time during which this process replicates.
+type term struct {
+	asked chan request
+	ended chan struct{} // closed when there are no more replicas to ask for
 }
 
 // active is a Space whose peer is open.
@@ -56,23 +62,23 @@ type request struct {
 }
 
 func newSpaces(n *Node) *spaces {
-	ended := make(chan struct{})
 	created := make([]chan struct{}, len(n.cfg.P2P.Bootstrap))
 	for i := range created {
 		created[i] = make(chan struct{}, 1)
 	}
 	return &spaces{
-		created: created,
-		n:       n, log: n.log.With("part", "replication"), asked: make(chan request),
-		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
+		n: n, log: n.log.With("part", "replication"), look: make(chan struct{}, 1), created: created,
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{},
 	}
 }
 
-// run starts replicas until the context ends, then waits for all of them.
+// run starts replicas until the context ends, then waits for all of them. It may be called again.
 func (s *spaces) run(ctx context.Context) error {
-	defer s.end()
+	now := &term{asked: make(chan request), ended: make(chan struct{})}
+	s.begin(now)
+	defer s.begin(nil)
+	defer close(now.ended) // who asks the front waits for nothing more
 	g, ctx := errgroup.WithContext(ctx)
 	s.startMet(ctx, g)
 	g.Go(func() error { return s.bootstrap(ctx) })
@@ -84,14 +90,22 @@ func (s *spaces) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case q := <-s.asked:
+		case q := <-now.asked:
 			q.done <- s.start(ctx, g, q.space)
+		case <-s.look:
+			s.startMet(ctx, g)
 		case <-rest.C:
 			s.stopIdle(ctx)
 			s.startMet(ctx, g) // those that failed
 		}
 	}
 	return g.Wait()
+}
+
+func (s *spaces) begin(t *term) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.term = t
 }
 
 // startMet starts the Spaces that have met another host.
@@ -178,7 +192,7 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
-		Addrs: func() []ma.Multiaddr { return n.front.SpaceAddrs(n.spacePeer(space)) },
+		Addrs: func() []ma.Multiaddr { return n.spaceAddrs(space) },
 		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
 			return n.locate(ctx, space, front, private)
 		},
@@ -187,7 +201,11 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.peer, err = n.front.Open(p2p.PeerOptions{
+	front := n.front.Load()
+	if front == nil {
+		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
+	}
+	a.peer, err = front.Open(p2p.PeerOptions{
 		Key: n.keys.SpaceKey(space), HelloProtocol: replication.HelloProtocol, Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
 		Blocks: n.blocks.Blocks(space), Log: s.log.With("space", space),
@@ -216,18 +234,24 @@ func verdict(err error) p2p.Verdict {
 	return p2p.Ignore
 }
 
-// ask has run start a Space's replica, unless the node is stopping or has not begun.
+// ask has run start a Space's replica, unless this process does not replicate now.
 func (s *spaces) ask(space tinycloud.SpaceID) bool {
+	s.mu.RLock()
+	now := s.term
+	s.mu.RUnlock()
+	if now == nil {
+		return false
+	}
 	q := request{space, make(chan bool, 1)}
 	select {
-	case s.asked <- q:
-	case <-s.ended:
+	case now.asked <- q:
+	case <-now.ended:
 		return false
 	}
 	select {
 	case ok := <-q.done:
 		return ok
-	case <-s.ended:
+	case <-now.ended:
 		return false
 	}
 }
@@ -242,6 +266,14 @@ func (s *spaces) wake(id peer.ID) bool {
 	return ok && s.ask(space)
 }
 
+// fetch brings a value of a Space here that another host has.
+func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinycloud.Hash) error {
+	if a := s.get(space); a != nil {
+		return a.replica.Fetch(ctx, capstore.Want{Hash: value})
+	}
+	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)
+}
+
 // joined begins, or goes on, with the addresses a Space is to be joined through.
 func (s *spaces) joined(space tinycloud.SpaceID) {
 	if s.ask(space) {
@@ -254,8 +286,18 @@ func (s *spaces) joined(space tinycloud.SpaceID) {
 // committed hands a commit to the Space's replica. It runs on the database's writer and must not block. A
 // Space without a replica has nobody to tell.
 func (s *spaces) committed(c capstore.Commit) {
-	if a := s.get(c.Space); a != nil {
+	a := s.get(c.Space)
+	switch {
+	case a != nil:
 		a.replica.Committed(c)
+		if c.Joins {
+			a.replica.Kick()
+		}
+	case c.Joins: // another process was told to
+		select {
+		case s.look <- struct{}{}:
+		default:
+		}
 	}
 	if !c.Created {
 		return

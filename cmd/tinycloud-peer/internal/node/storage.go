@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
@@ -81,3 +82,24 @@ func (f fetched) Locate(ctx context.Context, space tinycloud.SpaceID, hash tinyc
 	}
 	return m.Size, tinycloud.HashOf(m.CID()), nil
 }
+
+// repair brings the chunk index up to date. The place of the values may be out of reach for a while; meanwhile peers
+// just don't get all chunks.
+func (n *Node) repair(ctx context.Context) {
+	const again = 30 * time.Second
+	for {
+		err := n.blocks.Repair(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		n.log.Warn("chunk index not repaired, trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(again):
+		}
+	}
+}
+
+// health reports whether values can be read and written; the API asks the database itself.
+func (n *Node) health(ctx context.Context) error { return n.blocks.Ping(ctx) }

@@ -2,11 +2,11 @@
 -- The secret under whose names the hosts of a Space find each other. gen counts the revoked host
 -- delegations it came after.
 CREATE TABLE rendezvous (
-  sid    INTEGER NOT NULL,
-  gen    INTEGER NOT NULL,
-  secret BLOB    NOT NULL,
+  sid    BIGINT NOT NULL,
+  gen    BIGINT NOT NULL,
+  secret BYTEA NOT NULL,
   PRIMARY KEY (sid)
 );
 
 -- +goose Down
-DROP TABLE rendezvous;
+SELECT 1;

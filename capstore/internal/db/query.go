@@ -1,0 +1,306 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	// patience is how long a server may take for one statement, or for the next row of its answer.
+	patience = 20 * time.Second
+	// maxPrepared bounds the statements that a pool keeps; texts beyond are run as they are.
+	maxPrepared = 256
+)
+
+// Scan reads the columns of a row.
+type Scan = func(dest ...any) error
+
+// Pool is a set of connections for reading. It is safe for concurrent use.
+type Pool struct {
+	d  Dialect
+	db *sql.DB
+
+	mu    sync.RWMutex
+	stmts map[string]*sql.Stmt // guarded by mu
+}
+
+// One scans the first row of a query; ok is false when there is none.
+func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	ctx, w := p.d.watch(ctx)
+	defer w.end()
+	st, err := p.stmt(ctx, query)
+	if err != nil {
+		return false, Error(err)
+	}
+	return found(st.QueryRowContext(ctx, p.d.args(args)...).Scan(dest...))
+}
+
+// Each calls f for each row of a query. It holds a connection until it returns.
+func (p *Pool) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
+	ctx, w := p.d.watch(ctx)
+	defer w.end()
+	st, err := p.stmt(ctx, query)
+	if err != nil {
+		return Error(err)
+	}
+	rows, err := st.QueryContext(ctx, p.d.args(args)...)
+	return each(rows, err, w, f)
+}
+
+// Exec runs a statement in a transaction of its own and returns how many rows it matched.
+func (p *Pool) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	ctx, w := p.d.watch(ctx)
+	defer w.end()
+	res, err := p.db.ExecContext(ctx, p.d.text(query), p.d.args(args)...)
+	if err != nil {
+		return 0, Error(err)
+	}
+	n, err := res.RowsAffected()
+	return n, Error(err)
+}
+
+func (p *Pool) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
+	p.mu.RLock()
+	st := p.stmts[query]
+	p.mu.RUnlock()
+	if st != nil {
+		return st, nil
+	}
+	st, err := p.db.PrepareContext(ctx, p.d.text(query))
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if other := p.stmts[query]; other != nil {
+		_ = st.Close() // another was as quick
+		return other, nil
+	}
+	if len(p.stmts) >= maxPrepared {
+		for text, old := range p.stmts { // any: those in use are prepared again
+			delete(p.stmts, text)
+			_ = old.Close() // it waits for those who run it
+			break
+		}
+	}
+	p.stmts[query] = st
+	return st, nil
+}
+
+// Snapshot calls f with a view of the database that does not change.
+func (p *Pool) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
+	var o *sql.TxOptions
+	if p.d.Shared {
+		o = &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+	}
+	tx, err := p.db.BeginTx(ctx, o)
+	if err != nil {
+		return Error(err)
+	}
+	defer func() { _ = tx.Rollback() }() // there is nothing to lose
+	return f(&Snapshot{d: p.d, tx: tx})
+}
+
+// Snapshot is a view of the database at one time.
+type Snapshot struct {
+	d  Dialect
+	tx *sql.Tx
+}
+
+// One scans the first row of a query; ok is false when there is none.
+func (s *Snapshot) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	ctx, w := s.d.watch(ctx)
+	defer w.end()
+	return found(s.tx.QueryRowContext(ctx, s.d.text(query), s.d.args(args)...).Scan(dest...))
+}
+
+// Each calls f for each row of a query. No other may be asked meanwhile.
+func (s *Snapshot) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
+	ctx, w := s.d.watch(ctx)
+	defer w.end()
+	rows, err := s.tx.QueryContext(ctx, s.d.text(query), s.d.args(args)...)
+	return each(rows, err, w, f)
+}
+
+// Conn is the connection of the one who writes. It is for one goroutine.
+type Conn struct {
+	d       Dialect
+	conn    *sql.Conn
+	stmts   map[string]*sql.Stmt
+	inserts map[Insert]*sql.Stmt
+}
+
+// One scans the first row of a query; ok is false when there is none.
+func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	ctx, w := c.d.watch(ctx)
+	defer w.end()
+	st, err := c.stmt(ctx, query)
+	if err != nil {
+		return false, Error(err)
+	}
+	return found(st.QueryRowContext(ctx, c.d.args(args)...).Scan(dest...))
+}
+
+// Each calls f for each row of a query. f must not use the connection.
+func (c *Conn) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
+	ctx, w := c.d.watch(ctx)
+	defer w.end()
+	st, err := c.stmt(ctx, query)
+	if err != nil {
+		return Error(err)
+	}
+	rows, err := st.QueryContext(ctx, c.d.args(args)...)
+	return each(rows, err, w, f)
+}
+
+// Exec runs a statement.
+func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
+	ctx, w := c.d.watch(ctx)
+	defer w.end()
+	st, err := c.stmt(ctx, query)
+	if err != nil {
+		return Error(err)
+	}
+	_, err = st.ExecContext(ctx, c.d.args(args)...)
+	return Error(err)
+}
+
+// Insert adds a row and returns the number that the database gave it, if the insert names its column.
+func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
+	ctx, w := c.d.watch(ctx)
+	defer w.end()
+	st := c.inserts[i]
+	if st == nil {
+		text, err := c.d.sql(i)
+		if err != nil {
+			return 0, Error(err)
+		}
+		if st, err = c.conn.PrepareContext(ctx, text); err != nil {
+			return 0, Error(err)
+		}
+		c.inserts[i] = st
+	}
+	if i.ID != "" && c.d.Name == "postgres" {
+		err := st.QueryRowContext(ctx, c.d.args(args)...).Scan(&id)
+		return id, Error(err)
+	}
+	res, err := st.ExecContext(ctx, c.d.args(args)...)
+	if err == nil && i.ID != "" {
+		id, err = res.LastInsertId()
+	}
+	return id, Error(err)
+}
+
+// Begin, Commit and Rollback bound a transaction. On SQLite it has the right to write from its begin.
+func (c *Conn) Begin(ctx context.Context) error {
+	if c.d.Shared {
+		return c.plain(ctx, "BEGIN")
+	}
+	return c.plain(ctx, "BEGIN IMMEDIATE")
+}
+
+// Commit makes the transaction durable. After an error nobody knows whether it is.
+func (c *Conn) Commit(ctx context.Context) error { return c.plain(ctx, "COMMIT") }
+
+// Rollback undoes the transaction.
+func (c *Conn) Rollback(ctx context.Context) error { return c.plain(ctx, "ROLLBACK") }
+
+func (c *Conn) plain(ctx context.Context, text string) error {
+	ctx, w := c.d.watch(ctx)
+	defer w.end()
+	_, err := c.conn.ExecContext(ctx, text)
+	return Error(err)
+}
+
+// Close gives the connection back to its pool.
+func (c *Conn) Close() error {
+	for _, st := range c.stmts {
+		_ = st.Close()
+	}
+	for _, st := range c.inserts {
+		_ = st.Close()
+	}
+	return c.conn.Close()
+}
+
+// Drop ends the connection, and with it what was begun on it.
+func (c *Conn) Drop() {
+	_ = c.conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = c.conn.Close()
+}
+
+func (c *Conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
+	if st := c.stmts[query]; st != nil {
+		return st, nil
+	}
+	st, err := c.conn.PrepareContext(ctx, c.d.text(query))
+	if err != nil {
+		return nil, err
+	}
+	c.stmts[query] = st
+	return st, nil
+}
+
+func found(err error) (bool, error) {
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, Error(err)
+}
+
+func each(rows *sql.Rows, err error, w *watcher, f func(Scan) error) error {
+	if err != nil {
+		return Error(err)
+	}
+	defer rows.Close()
+	for {
+		w.start()
+		more := rows.Next()
+		w.pause()
+		if !more {
+			return Error(rows.Err())
+		}
+		if err := f(rows.Scan); err != nil {
+			return err
+		}
+	}
+}
+
+// watcher ends a statement that the server does not answer in time. It is nil where there is no server.
+type watcher struct {
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+}
+
+var errPatience = errors.New("the server does not answer")
+
+func (d Dialect) watch(ctx context.Context) (context.Context, *watcher) {
+	if !d.Shared {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	return ctx, &watcher{cancel: cancel, timer: time.AfterFunc(patience, func() { cancel(errPatience) })}
+}
+
+func (w *watcher) start() {
+	if w != nil {
+		w.timer.Reset(patience)
+	}
+}
+
+func (w *watcher) pause() {
+	if w != nil {
+		w.timer.Stop()
+	}
+}
+
+func (w *watcher) end() {
+	if w != nil {
+		w.timer.Stop()
+		w.cancel(nil)
+	}
+}

@@ -1,0 +1,19 @@
+-- +goose Up
+-- Rights to read one value of a key without a token, for a while. A copy of the database gives none of
+-- them away: of a ticket's id only the BLAKE3 digest is kept, of the invocation only who signed it and
+-- what it rests on.
+CREATE TABLE tickets (
+  id      VARBINARY(32) PRIMARY KEY,
+  sid     BIGINT NOT NULL,
+  n       BIGINT NOT NULL,               -- number in the Space; first and last bound how many there are
+  `key`   MEDIUMBLOB NOT NULL,
+  value   VARBINARY(32) NOT NULL,
+  signer  MEDIUMTEXT NOT NULL,
+  proofs  MEDIUMBLOB NOT NULL,           -- 32 bytes each
+  expires BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+CREATE UNIQUE INDEX tickets_space ON tickets (sid, n);
+CREATE INDEX tickets_expires ON tickets (expires);
+
+-- +goose Down
+SELECT 1;

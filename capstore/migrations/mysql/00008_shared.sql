@@ -1,0 +1,34 @@
+-- +goose Up
+-- What lets several processes share the database.
+ALTER TABLE kv ADD COLUMN whole MEDIUMBLOB;     -- the key, when the column key holds what stands for it
+CREATE TABLE node (                       -- one row, locked by whoever writes
+  id         BIGINT PRIMARY KEY,
+  generation BIGINT NOT NULL             -- transactions that others have to know of
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+INSERT INTO node (id, generation) VALUES (1, 0);
+CREATE TABLE commits (                    -- what they did, for the other processes; the last of them
+  generation BIGINT NOT NULL,
+  sid        BIGINT NOT NULL,            -- 0: of no Space
+  holder     VARBINARY(16) NOT NULL,            -- the process
+  branch     BIGINT NOT NULL,            -- of this node's log
+  first      BIGINT NOT NULL,            -- number of the first new entry of this node
+  entries    BIGINT NOT NULL,
+  remote     BIGINT NOT NULL,
+  wants      BIGINT NOT NULL,
+  flags      BIGINT NOT NULL,            -- 1: the Space is new, 2: its joins are, 4: quotas, 8: webhooks
+  c_epoch    BIGINT NOT NULL,            -- cursor of the last change of the Space; 0: none
+  c_late     BIGINT NOT NULL,
+  c_index    BIGINT NOT NULL,
+  hosts      MEDIUMBLOB NOT NULL,            -- keys of revoked hosts, 32 bytes each
+  revoked    MEDIUMBLOB NOT NULL,            -- target and revocation, 64 bytes each
+ PRIMARY KEY (generation, sid)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+CREATE TABLE leases (
+  name    VARCHAR(64) PRIMARY KEY,
+  holder  VARBINARY(16) NOT NULL,
+  expires BIGINT NOT NULL                -- by the server's clock
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+INSERT INTO leases (name, holder, expires) VALUES ('p2p', '', 0);
+
+-- +goose Down
+SELECT 1;

@@ -1,0 +1,191 @@
+package capstore
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+// SpaceUsage is how many bytes of values a Space holds here.
+type SpaceUsage struct {
+	Space tinycloud.SpaceID
+	Bytes int64
+}
+
+// SetQuota makes a number of bytes the limit of a Space, hosted or not, until it is cleared. It is for
+// [Options.Limit] to heed.
+func (s *Store) SetQuota(ctx context.Context, id tinycloud.SpaceID, bytes int64) error {
+	if id.IsZero() || bytes < 0 {
+		return fmt.Errorf("quota of %d bytes: %w", bytes, tinycloud.ErrInvalid)
+	}
+	return s.setQuota(ctx, id, &bytes)
+}
+
+// ClearQuota forgets what was set for a Space; it is idempotent.
+func (s *Store) ClearQuota(ctx context.Context, id tinycloud.SpaceID) error {
+	return s.setQuota(ctx, id, nil)
+}
+
+func (s *Store) setQuota(ctx context.Context, id tinycloud.SpaceID, bytes *int64) error {
+	return s.do(ctx, func(t *tx) error {
+		if err := t.exec("DELETE FROM quotas WHERE space = ?", id.String()); err != nil {
+			return err
+		}
+		if bytes != nil {
+			if err := t.add(db.Insert{Into: "quotas", Columns: "space bytes"}, id.String(), *bytes); err != nil {
+				return err
+			}
+		}
+		t.quotas[id] = bytes
+		return nil
+	})
+}
+
+// Quota returns what is set for a Space. It doesn't block.
+func (s *Store) Quota(id tinycloud.SpaceID) (bytes int64, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	bytes, ok = s.quotas[id]
+	return bytes, ok
+}
+
+// Quotas returns what is set, by Space.
+func (s *Store) Quotas() map[tinycloud.SpaceID]int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.quotas)
+}
+
+// Usage returns the bytes of the values a Space holds here.
+func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
+	sid, err := s.sid(ctx, space)
+	if err != nil {
+		return 0, err
+	}
+	_, err = s.db.Read.One(ctx, []any{&n}, "SELECT bytes FROM spaces WHERE sid = ?", sid)
+	return n, err
+}
+
+// UsageAll returns the usage of every hosted Space, by their ids in order.
+func (s *Store) UsageAll(ctx context.Context) ([]SpaceUsage, error) {
+	var out []SpaceUsage
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var text string
+		var u SpaceUsage
+		if err := scan(&text, &u.Bytes); err != nil {
+			return err
+		}
+		var err error
+		u.Space, err = tinycloud.ParseSpaceID(text)
+		out = append(out, u)
+		return err
+	}, "SELECT space, bytes FROM spaces ORDER BY space")
+	return out, err
+}
+
+// learnQuotas reads what is set.
+func (s *Store) learnQuotas(ctx context.Context, q querier) error {
+	quotas := map[tinycloud.SpaceID]int64{}
+	err := q.Each(ctx, func(scan db.Scan) error {
+		var text string
+		var bytes int64
+		if err := scan(&text, &bytes); err != nil {
+			return err
+		}
+		id, err := tinycloud.ParseSpaceID(text)
+		if err != nil {
+			return fmt.Errorf("quota of %q: damaged row", text)
+		}
+		quotas[id] = bytes
+		return nil
+	}, "SELECT space, bytes FROM quotas")
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quotas = quotas
+	return nil
+}
+
+// fits refuses writes beyond the Space's limit, all of them together, with the texts that clients parse.
+// What is held already takes no more room.
+func (t *tx) fits(sp *space, ops []Op) error {
+	if t.s.o.Limit == nil {
+		return nil
+	}
+	limit, limited := t.s.o.Limit(sp.id)
+	if !limited {
+		return nil
+	}
+	grown, err := t.growth(sp, ops)
+	if err != nil || grown == 0 {
+		return err
+	}
+	var used int64
+	if _, err := t.one([]any{&used}, "SELECT bytes FROM spaces WHERE sid = ?", sp.sid); err != nil {
+		return err
+	}
+	switch {
+	case used >= limit:
+		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, limit)
+	case grown > limit-used:
+		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, limit)
+	}
+	return nil
+}
+
+// growth is how many bytes a Space gains by operations.
+func (t *tx) growth(sp *space, ops []Op) (bytes int64, err error) {
+	counted := make(map[tinycloud.Hash]bool, len(ops))
+	for _, op := range ops {
+		if op.Delete || counted[op.Value] {
+			continue
+		}
+		counted[op.Value] = true
+		held, err := t.holds(sp, op.Value)
+		if err != nil {
+			return 0, err
+		}
+		if !held {
+			bytes += op.Size
+		}
+	}
+	return bytes, nil
+}
+
+// holds reports whether a Space has a value here.
+func (t *tx) holds(sp *space, hash tinycloud.Hash) (bool, error) {
+	var one int
+	return t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+}
+
+// saveValue keeps a value: its bytes, or that the block store has it when inline is nil. Only here are
+// rows added to vals, and every row counts in spaces.bytes.
+func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
+	if held, err := t.holds(sp, hash); held || err != nil {
+		return err
+	}
+	if inline == nil && size == 0 {
+		inline = []byte{}
+	}
+	var bytes any // null: in the block store
+	if inline != nil {
+		bytes = inline
+	}
+	if err := t.add(db.Insert{Into: "vals", Columns: "sid hash size inline"}, sp.sid, hash[:], size, bytes); err != nil {
+		return err
+	}
+	return t.grow(sp, size)
+}
+
+// grow changes the count of a Space's bytes, which follows every change of vals.
+func (t *tx) grow(sp *space, by int64) error {
+	if by == 0 {
+		return nil
+	}
+	return t.exec("UPDATE spaces SET bytes = bytes + ? WHERE sid = ?", by, sp.sid)
+}

@@ -1,0 +1,430 @@
+package capstore
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+// Several processes on one server's database are one host: they write one log. Whoever writes locks the
+// row of the table node first, so that transactions come one after another. It counts the generations: each
+// transaction that changes what processes keep in memory makes a new one, and tells in the table commits
+// what it did. A process that finds a generation it does not know reads what it missed before it goes on: the
+// writer under the lock, readers before they judge.
+
+const (
+	followEvery = 200 * time.Millisecond // between looks for what others wrote
+	keptCommits = 4096                   // generations that are told
+	pruneEvery  = 256                    // generations
+	maxBehind   = 1024                   // rows that are read one by one; beyond, the memory is dropped
+	maxTold     = 256                    // own entries of one commit that are told whole
+	maxUntold   = 4096                   // own generations kept until they are told; others are read again
+	toldValue   = 64 << 10               // bytes of a value that comes with its entry
+)
+
+// others is what a process knows of those it shares the database with.
+type others struct {
+	generation atomic.Int64 // that the memory is up to; rises only
+	wake       chan struct{}
+
+	mu      sync.Mutex // held while the memory is brought up to date
+	pending int64      // guarded by mu: the generation whose COMMIT is on its way, 0 for none
+
+	told   int64              // generation up to which Committed was told; used by the follower alone
+	cursor Cursor             // of the last change that was told of; likewise
+	own    map[int64][]Commit // guarded by mu: own commits that are to be told in their turn
+}
+
+func newOthers() others {
+	return others{wake: make(chan struct{}, 1), own: map[int64][]Commit{}}
+}
+
+// fresh makes sure that the memory holds what any process made durable before the call.
+func (s *Store) fresh(ctx context.Context) error {
+	if !s.db.Shared {
+		return nil
+	}
+	var g int64
+	if _, err := s.db.Read.One(ctx, []any{&g}, "SELECT generation FROM node WHERE id = 1"); err != nil {
+		return err
+	}
+	if g <= s.others.generation.Load() {
+		return nil
+	}
+	return s.catchUp(ctx, s.db.Read, g)
+}
+
+// meet takes the lock of the one who writes and learns what others wrote before.
+func (t *tx) meet() error {
+	ok, err := t.one([]any{&t.generation}, "SELECT generation FROM node WHERE id = 1"+t.s.db.ForUpdate)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return unavailable(errNoNode)
+	}
+	if t.generation <= t.s.others.generation.Load() {
+		return nil
+	}
+	return t.s.catchUp(t.ctx, t, t.generation)
+}
+
+var errNoNode = errors.New("the row of table node is gone")
+
+// flags of a commit.
+const (
+	flagCreated = 1 << iota
+	flagJoins
+	flagQuotas
+	flagWebhooks
+)
+
+// commit is a row of the table commits.
+type commit struct {
+	generation, sid        int64
+	holder                 []byte
+	branch, first, entries int64
+	remote, wants, flags   int64
+	last                   Cursor
+	hosts, revoked         []byte
+}
+
+func (s *Store) commits(ctx context.Context, q querier, after int64, limit int) (rows []commit, err error) {
+	err = q.Each(ctx, func(scan db.Scan) error {
+		var c commit
+		err := scan(&c.generation, &c.sid, &c.holder, &c.branch, &c.first, &c.entries, &c.remote, &c.wants, &c.flags,
+			&c.last.Epoch, &c.last.Late, &c.last.Index, &c.hosts, &c.revoked)
+		rows = append(rows, c)
+		return err
+	}, `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, c_epoch, c_late, c_index, hosts, revoked FROM commits
+		WHERE generation > ? ORDER BY generation, sid LIMIT ?`, after, limit)
+	return rows, err
+}
+
+// catchUp brings the memory up to a generation of the database.
+func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
+	o := &s.others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known := o.generation.Load()
+	if g <= known || g == o.pending {
+		return nil // what is on its way is known when it has arrived
+	}
+	rows, err := s.commits(ctx, q, known, maxBehind)
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 || len(rows) == maxBehind || rows[0].generation > known+1 {
+		return s.reload(ctx, q, g)
+	}
+	var flags int64
+	for _, c := range rows {
+		flags |= c.flags
+	}
+	if flags&flagCreated != 0 {
+		if err := s.learnSpaces(ctx, q); err != nil {
+			return err
+		}
+	}
+	if flags&flagQuotas != 0 {
+		if err := s.learnQuotas(ctx, q); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := map[int64]bool{}
+	for _, c := range rows {
+		changed[c.sid] = true
+		for pair := range slices.Chunk(c.revoked, 64) {
+			s.revoked[tinycloud.Hash(pair[:32])] = tinycloud.Hash(pair[32:])
+		}
+	}
+	for id, sp := range s.spaces {
+		if changed[sp.sid] {
+			delete(s.spaces, id)
+		}
+	}
+	o.generation.Store(max(g, rows[len(rows)-1].generation))
+	o.signal()
+	return nil
+}
+
+// reload forgets what may have changed and reads what is always kept.
+func (s *Store) reload(ctx context.Context, q querier, g int64) error {
+	if err := s.learnSpaces(ctx, q); err != nil {
+		return err
+	}
+	if err := s.learnRevoked(ctx, q); err != nil {
+		return err
+	}
+	if err := s.learnQuotas(ctx, q); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.spaces)
+	s.others.generation.Store(g)
+	s.others.signal()
+	return nil
+}
+
+func (o *others) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tell records for the other processes what the transaction does.
+func (t *tx) tell() error {
+	g := t.next()
+	if g == 0 {
+		return nil
+	}
+	if err := t.exec("UPDATE node SET generation = ? WHERE id = 1", g); err != nil {
+		return err
+	}
+	revoked := []byte{}
+	for target, r := range t.revoked {
+		revoked = append(append(revoked, target[:]...), r[:]...)
+	}
+	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks {
+		c := commit{generation: g, hosts: []byte{}, revoked: revoked}
+		if len(t.quotas) > 0 {
+			c.flags |= flagQuotas
+		}
+		if t.hooks {
+			c.flags |= flagWebhooks
+		}
+		if err := t.record(c); err != nil {
+			return err
+		}
+		revoked = []byte{}
+	}
+	for _, sp := range t.order {
+		if err := t.record(t.row(g, sp, revoked)); err != nil {
+			return err
+		}
+		revoked = []byte{}
+	}
+	if g%pruneEvery == 0 {
+		return t.exec("DELETE FROM commits WHERE generation <= ?", g-keptCommits)
+	}
+	return nil
+}
+
+func (t *tx) row(g int64, sp *space, revoked []byte) commit {
+	c := t.dirty[sp]
+	row := commit{
+		generation: g, sid: sp.sid, entries: int64(len(c.Local)), remote: int64(c.Remote), wants: int64(c.Wants),
+		last: c.LastWrite, hosts: []byte{}, revoked: revoked,
+	}
+	if row.entries > 0 {
+		own := sp.own()
+		row.branch, row.first = int64(slices.Index(sp.branches, own)), int64(own.n)-row.entries+1
+	}
+	for _, h := range c.Revoked {
+		row.hosts = append(row.hosts, h[:]...)
+	}
+	if c.Created {
+		row.flags |= flagCreated
+	}
+	if c.Joins {
+		row.flags |= flagJoins
+	}
+	return row
+}
+
+func (t *tx) record(c commit) error {
+	return t.add(db.Insert{Into: "commits", Columns: "generation sid holder branch first entries remote wants flags c_epoch c_late c_index hosts revoked"},
+		c.generation, c.sid, t.s.me[:], c.branch, c.first, c.entries, c.remote, c.wants, c.flags,
+		c.last.Epoch, c.last.Late, int64(c.last.Index), c.hosts, c.revoked)
+}
+
+// next is the generation that the transaction makes, 0 when it makes none.
+func (t *tx) next() int64 {
+	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks {
+		return 0
+	}
+	return t.generation + 1
+}
+
+// pend says that the transaction is about to commit.
+func (t *tx) pend() { t.pending(t.next()) }
+
+// doubt says that nobody knows whether the transaction is durable. If it is, it is met as one of another
+// process.
+func (t *tx) doubt() { t.pending(0) }
+
+func (t *tx) pending(g int64) {
+	t.s.others.mu.Lock()
+	defer t.s.others.mu.Unlock()
+	t.s.others.pending = g
+}
+
+// settle says that the memory holds what the transaction did, and tells of it: at once, or when its turn comes
+// among the transactions of others, so that all processes tell in one order.
+func (t *tx) settle(commits []Commit) {
+	s, g := t.s, t.next()
+	if g == 0 {
+		if s.o.Committed != nil {
+			for _, c := range commits {
+				s.o.Committed(c)
+			}
+		}
+		return
+	}
+	o := &s.others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending = 0
+	o.generation.Store(max(o.generation.Load(), g))
+	if len(o.own) < maxUntold {
+		o.own[g] = commits
+	}
+	o.signal()
+}
+
+// follow tells Committed what other processes write, until the context ends.
+func (s *Store) follow(ctx context.Context) {
+	if !s.db.Shared {
+		return
+	}
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.others.wake:
+		}
+		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("cannot follow the database, trying again", "error", err)
+		}
+	}
+}
+
+func (s *Store) followOnce(ctx context.Context) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	o := &s.others
+	for {
+		rows, err := s.commits(ctx, s.db.Read, o.told, maxBehind)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if rows[0].generation > o.told+1 {
+			s.log.Warn("missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
+		}
+		last := rows[len(rows)-1].generation
+		if len(rows) == maxBehind && rows[0].generation < last {
+			last-- // the limit may have cut it off
+		}
+		for len(rows) > 0 && rows[0].generation <= last {
+			g, n := rows[0].generation, 1
+			for n < len(rows) && rows[n].generation == g {
+				n++
+			}
+			if settled, err := s.tellGeneration(ctx, rows[:n]); err != nil || !settled {
+				return err
+			}
+			o.told, rows = g, rows[n:]
+		}
+	}
+}
+
+// tellGeneration tells what one transaction did. It reports false when its outcome is not known yet.
+func (s *Store) tellGeneration(ctx context.Context, rows []commit) (bool, error) {
+	o, g := &s.others, rows[0].generation
+	o.mu.Lock()
+	pending := o.pending
+	own, mine := o.own[g]
+	o.mu.Unlock()
+	if pending != 0 && g >= pending {
+		return false, nil
+	}
+	commits := own
+	if !mine {
+		var err error
+		if commits, err = s.relayed(ctx, rows); err != nil {
+			return false, err
+		}
+	}
+	if s.o.Committed != nil {
+		for _, c := range commits {
+			s.o.Committed(c)
+		}
+	}
+	for _, r := range rows {
+		if r.last.Compare(o.cursor) > 0 {
+			o.cursor = r.last
+		}
+	}
+	o.mu.Lock()
+	delete(o.own, g)
+	o.mu.Unlock()
+	return true, nil
+}
+
+// relayed makes commits of the rows of one transaction.
+func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err error) {
+	ended := 0
+	for _, r := range rows {
+		ended += len(r.revoked) / 64
+		c, err := s.relay(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	for i := range out {
+		out[i].Ended, out[i].More = ended, i < len(out)-1
+	}
+	return out, nil
+}
+
+// relay makes a commit of what a transaction did in one Space.
+func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
+	c = Commit{
+		Remote: int(row.remote), Wants: int(row.wants), LastWrite: row.last,
+		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0, Webhooks: row.flags&flagWebhooks != 0,
+	}
+	var text string
+	if row.sid == 0 {
+		return c, nil
+	}
+	if ok, err := s.db.Read.One(ctx, []any{&text}, "SELECT space FROM spaces WHERE sid = ?", row.sid); err != nil || !ok {
+		return c, err
+	}
+	if c.Space, err = tinycloud.ParseSpaceID(text); err != nil {
+		return c, err
+	}
+	for h := range slices.Chunk(row.hosts, 32) {
+		c.Revoked = append(c.Revoked, HostKey(h))
+	}
+	if row.last != (Cursor{}) {
+		if c.Writes, _, _, err = s.ChangesSince(ctx, []tinycloud.SpaceID{c.Space}, s.others.cursor, maxWrites); err != nil {
+			return c, err
+		}
+		c.Writes = slices.DeleteFunc(c.Writes, func(w Change) bool { return w.Cursor.Compare(row.last) > 0 })
+	}
+	r := &reader{s: s, ctx: ctx, space: c.Space, sid: row.sid, hosts: make([]HostKey, row.branch+1), maxValue: toldValue}
+	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
+	for n := row.first; n < row.first+min(row.entries, maxTold); n++ {
+		b, err := r.bundle(int(row.branch), uint64(n))
+		if err != nil {
+			return c, err
+		}
+		c.Local = append(c.Local, b)
+	}
+	return c, nil
+}

@@ -1,0 +1,222 @@
+package hooks
+
+import (
+	"slices"
+	"sync"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// bus hands changes to subscribers. Publishing never waits for one.
+type bus struct {
+	metrics *metrics
+
+	mu      sync.Mutex
+	last    capstore.Cursor // of the changes handed out
+	group   []capstore.Commit
+	subs    map[tinycloud.SpaceID]map[*subscriber]struct{}
+	watched map[tinycloud.SpaceID]int      // Spaces with webhooks, and how many
+	changed map[tinycloud.SpaceID]struct{} // those of them with news
+	news    chan struct{}                  // changed is not empty
+}
+
+func newBus(m *metrics) *bus {
+	return &bus{
+		metrics: m, subs: map[tinycloud.SpaceID]map[*subscriber]struct{}{}, watched: map[tinycloud.SpaceID]int{},
+		changed: map[tinycloud.SpaceID]struct{}{}, news: make(chan struct{}, 1),
+	}
+}
+
+// message is a change on its way to streams, which share its encoding.
+type message struct {
+	cursor capstore.Cursor
+	frame  func() []byte
+}
+
+// subscriber is a stream's end of the bus.
+type subscriber struct {
+	scopes []Scope
+	queue  chan message
+	wake   chan struct{} // capacity 1: it is behind, or a delegation was revoked
+
+	// Guarded by the bus's mu. Behind, it is handed nothing until it has read from the database what comes
+	// after since, at least up to missed.
+	behind        bool
+	since, missed capstore.Cursor
+}
+
+func (s *subscriber) matches(c capstore.Change) bool {
+	return slices.ContainsFunc(s.scopes, func(x Scope) bool { return x.matches(c) })
+}
+
+func (s *subscriber) spaces() (out []tinycloud.SpaceID) {
+	for _, x := range s.scopes {
+		if !slices.Contains(out, x.Space) {
+			out = append(out, x.Space)
+		}
+	}
+	return out
+}
+
+// subscribe adds a subscriber that is behind: it begins after a cursor.
+func (b *bus) subscribe(scopes []Scope, queue int, from capstore.Cursor) *subscriber {
+	s := &subscriber{scopes: scopes, queue: make(chan message, queue), wake: make(chan struct{}, 1), behind: true, since: from}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, space := range s.spaces() {
+		if b.subs[space] == nil {
+			b.subs[space] = map[*subscriber]struct{}{}
+		}
+		b.subs[space][s] = struct{}{}
+	}
+	return s
+}
+
+func (b *bus) unsubscribe(s *subscriber) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, space := range s.spaces() {
+		if delete(b.subs[space], s); len(b.subs[space]) == 0 {
+			delete(b.subs, space)
+		}
+	}
+}
+
+// publish hands out a transaction when its last commit is known, for subscribers may have several Spaces.
+func (b *bus) publish(c capstore.Commit) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(c.Writes) > 0 || c.Ended > 0 {
+		b.group = append(b.group, c)
+	}
+	if c.More || len(b.group) == 0 {
+		return
+	}
+	group := b.group
+	b.group = nil
+	var changes []capstore.Change
+	for _, c := range group {
+		changes = append(changes, c.Writes...)
+		b.notify(c)
+	}
+	if len(group) > 1 {
+		slices.SortFunc(changes, func(x, y capstore.Change) int { return x.Cursor.Compare(y.Cursor) })
+	}
+	before := b.last
+	for _, c := range changes {
+		b.hand(c, before)
+	}
+	for _, c := range group {
+		if n := len(c.Writes); n > 0 && c.Writes[n-1].Cursor != c.LastWrite {
+			for s := range b.subs[c.Space] {
+				b.lag(s, before, c.LastWrite)
+			}
+		}
+		if c.LastWrite.Compare(b.last) > 0 {
+			b.last = c.LastWrite
+		}
+	}
+}
+
+// notify tells whom a commit concerns as a whole.
+func (b *bus) notify(c capstore.Commit) {
+	if len(c.Writes) > 0 && b.watched[c.Space] > 0 {
+		b.changed[c.Space] = struct{}{}
+		signal(b.news)
+	}
+	if c.Ended == 0 {
+		return
+	}
+	for _, subs := range b.subs { // they may rest on a delegation of another Space
+		for s := range subs {
+			signal(s.wake)
+		}
+	}
+}
+
+func (b *bus) hand(c capstore.Change, before capstore.Cursor) {
+	m := message{c.Cursor, sync.OnceValue(func() []byte { return frame(c) })}
+	for s := range b.subs[c.Space] {
+		if !s.matches(c) {
+			continue
+		}
+		if !s.behind {
+			select {
+			case s.queue <- m:
+				continue
+			default:
+			}
+		}
+		b.lag(s, before, c.Cursor)
+	}
+}
+
+// lag makes a subscriber read from the database, at least up to a cursor. It was handed all up to before.
+func (b *bus) lag(s *subscriber, before, missed capstore.Cursor) {
+	if !s.behind {
+		s.behind, s.since = true, before
+		b.metrics.lagged.Inc()
+	}
+	if missed.Compare(s.missed) > 0 {
+		s.missed = missed
+	}
+	signal(s.wake)
+}
+
+// position returns from where a subscriber that is behind has to read.
+func (b *bus) position(s *subscriber) (behind bool, since capstore.Cursor) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return s.behind, s.since
+}
+
+// caughtUp says that a subscriber has read all up to a cursor. It reports whether it is handed changes
+// again.
+func (b *bus) caughtUp(s *subscriber, upTo capstore.Cursor) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.since = upTo
+	s.behind = s.missed.Compare(upTo) > 0
+	return !s.behind
+}
+
+// watch counts the webhooks of a Space.
+func (b *bus) watch(space tinycloud.SpaceID, by int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.watched[space] += by
+	if b.watched[space] <= 0 {
+		delete(b.watched, space)
+		delete(b.changed, space)
+		return
+	}
+	b.changed[space] = struct{}{}
+	signal(b.news)
+}
+
+// changedIn has the webhooks of a Space look for changes.
+func (b *bus) changedIn(space tinycloud.SpaceID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.watched[space] > 0 {
+		b.changed[space] = struct{}{}
+		signal(b.news)
+	}
+}
+
+// takeChanged returns the Spaces with webhooks that have news.
+func (b *bus) takeChanged() map[tinycloud.SpaceID]struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := b.changed
+	b.changed = map[tinycloud.SpaceID]struct{}{}
+	return out
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,119 @@
+package hooks
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// Defaults of [Options].
+const (
+	DefaultStreams    = 100
+	DefaultQueue      = 1024  // events
+	DefaultWebhooks   = 5     // of a Space
+	DefaultDeliveries = 10000 // of a webhook
+)
+
+// Options configure [Hooks].
+type Options struct {
+	Store     *capstore.Store
+	TicketKey [32]byte // authenticates tickets
+	SecretKey [32]byte // encrypts the secrets of webhooks
+
+	Streams    int // open at once; 0 is DefaultStreams
+	Queue      int // events that wait for a stream before it reads on from the database; 0 is DefaultQueue
+	Webhooks   int // active ones of a Space; 0 is DefaultWebhooks
+	Deliveries int // that wait for a webhook; 0 is DefaultDeliveries
+
+	// Transport makes the requests of webhooks. Nil: one that connects to public addresses alone.
+	Transport http.RoundTripper
+	// Lookup returns the addresses of a host name. Nil: the system's resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	Now func() time.Time // nil: time.Now
+	Log *slog.Logger     // nil: nothing is logged
+}
+
+// Hooks serve the streams and webhooks of a node. Their methods may be called concurrently.
+type Hooks struct {
+	o       Options
+	log     *slog.Logger
+	client  *http.Client
+	bus     *bus
+	metrics *metrics
+	streams chan struct{} // a place for each that is open
+	ended   chan struct{} // closed when streams have to end
+	end     func()        // closes ended
+
+	mu       sync.Mutex
+	webhooks map[string]*webhook // guarded by mu
+	kicks    map[string]struct{} // guarded by mu; webhooks with something to deliver
+	kick     chan struct{}       // kicks is not empty
+}
+
+// New returns Hooks over a store, to be told of its commits.
+func New(o Options) *Hooks {
+	o.Streams = orDefault(o.Streams, DefaultStreams)
+	o.Queue = orDefault(o.Queue, DefaultQueue)
+	o.Webhooks = orDefault(o.Webhooks, DefaultWebhooks)
+	o.Deliveries = orDefault(o.Deliveries, DefaultDeliveries)
+	if o.Transport == nil {
+		o.Transport = newTransport()
+	}
+	if o.Lookup == nil {
+		o.Lookup = lookup
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	ended := make(chan struct{})
+	h := &Hooks{
+		o: o, log: o.Log, metrics: newMetrics(), streams: make(chan struct{}, o.Streams),
+		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
+		webhooks: map[string]*webhook{}, kicks: map[string]struct{}{}, kick: make(chan struct{}, 1),
+		client: &http.Client{
+			Transport: o.Transport, Timeout: requestTimeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+	h.bus = newBus(h.metrics)
+	return h
+}
+
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+// Committed tells the hooks of a commit. It is for [capstore.Options]: it does not block.
+func (h *Hooks) Committed(c capstore.Commit) { h.bus.publish(c) }
+
+// Run delivers to webhooks until the context ends, and then ends the streams.
+func (h *Hooks) Run(ctx context.Context) error {
+	defer h.end()
+	defer h.client.CloseIdleConnections()
+	g, ctx := errgroup.WithContext(ctx)
+	if err := h.load(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	g.Go(func() error { h.feed(ctx); return nil })
+	g.Go(func() error { h.dispatch(ctx); return nil })
+	<-ctx.Done()
+	h.end()
+	return g.Wait()
+}

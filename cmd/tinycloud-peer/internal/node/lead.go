@@ -1,0 +1,78 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
+	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+)
+
+// frontRetry is between tries to open the ports of the front: the process that led before may still have
+// them.
+const frontRetry = time.Second
+
+// shared says that other processes may serve from this node's database. One of them leads: it has the front,
+// which has the node's one key.
+func (n *Node) shared() bool { return n.cfg.Storage.Database.Scheme() != config.SQLite }
+
+// replicate runs the p2p side whenever this process leads.
+func (n *Node) replicate(ctx context.Context) error {
+	return n.store.Lead(ctx, func(ctx context.Context) error {
+		for n.front.Load() == nil {
+			err := n.openFront()
+			if err == nil {
+				break
+			}
+			n.log.Warn("cannot replicate yet, trying again", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(frontRetry):
+			}
+		}
+		n.log.Info("replicating", "listen", texts(n.front.Load().Addrs()))
+		err := errors.Join(n.spaces.run(ctx), n.closeFront())
+		if n.shared() && errors.Is(err, tinycloud.ErrUnavailable) {
+			n.log.Warn("replication ended, starting it again", "error", err)
+			return nil
+		}
+		return err
+	})
+}
+
+func (n *Node) closeFront() (err error) {
+	if l := n.lan.Swap(nil); l != nil {
+		err = l.Close()
+	}
+	if f := n.front.Swap(nil); f != nil {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// spaceAddrs are where a Space of this node can be reached, none while another process leads.
+func (n *Node) spaceAddrs(space tinycloud.SpaceID) []ma.Multiaddr {
+	if f := n.front.Load(); f != nil {
+		return f.SpaceAddrs(n.spacePeer(space))
+	}
+	return nil
+}
+
+// frontAddrs are where this node can be reached, none while another process leads.
+func (n *Node) frontAddrs() []ma.Multiaddr {
+	if f := n.front.Load(); f != nil {
+		return f.Addrs()
+	}
+	return nil
+}
+
+// frontID is the name of this node, whoever leads.
+func (n *Node) frontID() string {
+	id, _ := p2p.PeerIDFromEd25519(n.nodeKey()) // a derived key has the right length
+	return id.String()
+}
