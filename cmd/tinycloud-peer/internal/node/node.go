@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Node struct {
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
+	files  sync.Mutex        // held while values are freed, or copied for a backup
 	quota  *policy.Quota     // nil without quota_url
 	allow  *policy.Allowlist // nil without spaces.allowlist
 
@@ -84,7 +86,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openLocator(); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil && !n.shared() {
+	if err := n.checkFront(); err != nil {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -142,7 +144,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
-		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Log: n.log.With("part", "hooks"),
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
@@ -161,20 +163,19 @@ func (n *Node) committed(c capstore.Commit) {
 	n.hooks.Committed(c)
 }
 
-func (n *Node) openFront() (err error) {
-	o := p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
-	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+// checkFront opens the front, or checks its settings when it is for the process that leads.
+func (n *Node) checkFront() error {
+	if n.shared() {
+		_, err := n.frontOptions()
 		return err
 	}
-	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
+	return n.openFront()
+}
+
+func (n *Node) openFront() error {
+	o, err := n.frontOptions()
+	if err != nil {
 		return err
-	}
-	for _, text := range n.cfg.P2P.Bootstrap {
-		to, err := parseTarget(text)
-		if err != nil {
-			return fmt.Errorf("p2p.bootstrap: %w", err)
-		}
-		o.Seeds = append(o.Seeds, to.front)
 	}
 	f, err := p2p.New(o)
 	if err != nil {
@@ -190,6 +191,22 @@ func (n *Node) openFront() (err error) {
 	f.Handle(replication.WhereProtocol, n.where.Serve)
 	n.front.Store(f)
 	return nil
+}
+
+func (n *Node) frontOptions() (o p2p.Options, err error) {
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	for _, text := range n.cfg.P2P.Bootstrap {
+		to, err := parseTarget(text)
+		if err != nil {
+			return o, fmt.Errorf("p2p.bootstrap: %w", err)
+		}
+		o.Seeds = append(o.Seeds, to.front)
+	}
+	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+		return o, err
+	}
+	o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce)
+	return o, err
 }
 
 func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) {
@@ -283,6 +300,7 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
+	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error {
 		n.repair(ctx)
 		return nil
