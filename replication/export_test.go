@@ -17,6 +17,7 @@ const (
 	MaxHelloFrame = maxHelloFrame
 	MaxGossip     = maxGossip
 	OffenceLimit  = offenceLimit
+	OffenceLife   = offenceLife
 	BanTime       = banTime
 )
 
