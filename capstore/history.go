@@ -32,6 +32,9 @@ func (t *tx) place(sp *space, p *parsed) error {
 	if !p.local && p.Entry.At > t.now.Add(judge.Slack).UnixMilli() {
 		return errParked
 	}
+	if len(p.parts) > 0 {
+		return t.placeImport(sp, p, br)
+	}
 	n, err := t.node(sp, p.Entry.Epoch)
 	if err != nil {
 		return err
@@ -47,7 +50,8 @@ type slot struct {
 	index int
 	b     *branch // nil: a new branch
 	base  int
-	prev  *node // epoch of the entry before
+	prev  *node    // epoch of the entry before; nil also when that is an import entry
+	chain *chainOf // of an imported epoch: what it extends, nil for a new chain
 }
 
 func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
@@ -113,6 +117,18 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 
 // extend puts the entry at its place in the log.
 func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
+	if p.importedAt != 0 {
+		return t.extendChain(sp, p, n, s, valid)
+	}
+	sp.advance(p, s, n)
+	ord := len(n.spots)
+	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
+	return t.add(intoEntries,
+		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
+}
+
+// advance makes an entry the tip of its branch.
+func (sp *space) advance(p *parsed, s slot, n *node) {
 	b := s.b
 	if b == nil {
 		b = &branch{host: p.Entry.Host, base: s.base}
@@ -122,10 +138,6 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
 		sp.branches = append(sp.branches, b)
 	}
 	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
-	ord := len(n.spots)
-	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
-	return t.add(db.Insert{Into: "entries", Columns: "sid branch n digest at eid sig valid ord"},
-		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
 }
 
 // second adds a further entry of a known epoch.
@@ -135,7 +147,7 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 	}
 	t.touch(sp)
 	sp.next = nil
-	valid, err := t.entryValid(sp, p.Entry.Host, p.Entry.At, n)
+	valid, err := t.entryValid(sp, p, n)
 	if err != nil {
 		return err
 	}
@@ -164,13 +176,12 @@ func (t *tx) improves(sp *space, n *node, valid bool) (bool, error) {
 }
 
 // entryValid reports whether a host could make an entry for an epoch at a time.
-func (t *tx) entryValid(sp *space, host HostKey, ms int64, n *node) (bool, error) {
+func (t *tx) entryValid(sp *space, p *parsed, n *node) (bool, error) {
 	floor, err := t.parentTime(sp, n)
-	if err != nil || ms < floor-judge.Slack.Milliseconds() {
+	if err != nil || p.Entry.At < floor-judge.Slack.Milliseconds() {
 		return false, err
 	}
-	_, err = sp.facts.Host(host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
-	return err == nil, nil
+	return sp.vouches(p.Entry.Host, p.Entry.At, p.importedAt, n) == nil, nil
 }
 
 // parentTime returns the greatest t of an epoch's parents, 0 without any.
@@ -223,13 +234,13 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	n := &node{id: p.Entry.Epoch, seq: seq, t: max(floor, p.Entry.At), past: past}
-	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: p.Entry.N}); err != nil {
+	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: s.number(p)}); err != nil {
 		return err
 	}
 	reason := ""
 	if p.Entry.At < floor-judge.Slack.Milliseconds() {
 		reason = "its entry is older than what it builds on"
-	} else if _, err := sp.facts.Host(p.Entry.Host, at(p.Entry.At), judge.Here{Epoch: n.id, Past: past}); err != nil {
+	} else if err := sp.vouches(p.Entry.Host, p.Entry.At, p.importedAt, n); err != nil {
 		reason = err.Error()
 	}
 	n.valid = reason == ""
@@ -278,66 +289,10 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 	if !news {
 		return nil
 	}
-	return t.enforce(sp)
-}
-
-// intoRevoked records that a delegation is revoked.
-var intoRevoked = db.Insert{Into: "revoked", Columns: "target revocation at", Key: "target revocation"}
-
-// saveToken keeps a delegation or revocation for admission in any Space.
-func (t *tx) saveToken(tok *Token) error {
-	if _, ok := t.s.tokens.Get(tok.ID); ok {
-		return nil
-	}
-	err := t.add(db.Insert{Into: "tokens", Columns: "id kind bytes received", Key: "id"}, tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
-	if err != nil {
+	if err := t.question(sp); err != nil {
 		return err
 	}
-	if tok.Kind != judge.Delegation {
-		return nil
-	}
-	for _, s := range tok.Spaces() {
-		if err := t.add(db.Insert{Into: "mentions", Columns: "space id", Key: "space id"}, s.String(), tok.ID[:]); err != nil {
-			return err
-		}
-	}
-	for _, p := range parties(tok) {
-		if err := t.add(p.into, p.args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// enforce records the revocations of a Space's facts that have an effect.
-func (t *tx) enforce(sp *space) error {
-	var err error
-	sp.facts.Revocations(func(r *Token) bool {
-		err = t.saveRevoked(sp, r)
-		return err == nil
-	})
-	return err
-}
-
-func (t *tx) saveRevoked(sp *space, r *Token) error {
-	if t.isRevoked(r.Target) {
-		return nil
-	}
-	t.revoked[r.Target] = r.ID
-	if target := sp.facts.Delegation(r.Target); target != nil && target.HostsSpace(sp.id) {
-		if host, ok := judge.HostOf(target.Audience); ok {
-			c := t.touch(sp)
-			c.Revoked = append(c.Revoked, host)
-		}
-	}
-	return t.add(intoRevoked, r.Target[:], r.ID[:], t.now.UnixMilli())
-}
-
-func (t *tx) isRevoked(id tinycloud.Hash) bool {
-	if _, ok := t.revoked[id]; ok {
-		return true
-	}
-	return t.s.isRevoked(id)
+	return t.enforce(sp)
 }
 
 // judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
@@ -380,59 +335,8 @@ func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) str
 	return ""
 }
 
-// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
-// before.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
-	many := false
-	if len(e.ops) > 0 && !p.local {
-		var others int
-		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
-			return err
-		}
-		many = others > 0
-	}
-	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
-	for k, op := range e.ops {
-		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
-			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
-		if err != nil {
-			return err
-		}
-		if err := t.keep(sp, op, p); err != nil {
-			return err
-		}
-		if !valid {
-			continue
-		}
-		o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
-		counts, err := t.apply(sp, n, o, many)
-		if err != nil {
-			return err
-		}
-		if !counts {
-			continue
-		}
-		if err := t.announceNew(sp, n, e, o, t.change(sp, n, e, op, before+k, p.Entry.At), many || twice); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// keep stores a small value that came with its operation.
-func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
-	b, ok := p.values[op.Value]
-	if op.Delete || !ok {
-		return nil
-	}
-	return t.saveValue(sp, op.Value, int64(len(b)), b)
-}
-
 func encodeMeta(m map[string]string) []byte {
-	if m == nil {
-		m = map[string]string{}
-	}
-	b, err := json.Marshal(m)
+	b, err := json.Marshal(shown(m))
 	if err != nil {
 		panic(err) // strings always encode
 	}

@@ -15,7 +15,8 @@ import (
 func (t *tx) rejudge(sp *space) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.again = false
+	sp.again, sp.unsure, sp.folding = false, false, true
+	defer func() { sp.folding = false }()
 	sp.facts.Forget()
 	sp.heads = nil
 	var eids []int64
@@ -38,6 +39,9 @@ func (t *tx) rejudge(sp *space) error {
 		}
 	}
 	sp.next = nil
+	if err := t.sweep(sp); err != nil {
+		return err
+	}
 	return t.enforce(sp)
 }
 
@@ -79,14 +83,15 @@ func (t *tx) rejudgeEntries(sp *space, n *node, floor int64) (times []time.Time,
 		branch uint32
 		n      uint64
 		at     int64
+		digest []byte
 	}
 	var rows []row
 	err = t.each(func(scan func(...any) error) error {
 		var r row
-		err := scan(&r.branch, &r.n, &r.at)
+		err := scan(&r.branch, &r.n, &r.at, &r.digest)
 		rows = append(rows, r)
 		return err
-	}, "SELECT branch, n, at FROM entries WHERE eid = ? ORDER BY at", n.eid)
+	}, "SELECT branch, n, at, digest FROM entries WHERE eid = ? ORDER BY at", n.eid)
 	if err != nil {
 		return nil, 0, "", err
 	}
@@ -94,7 +99,8 @@ func (t *tx) rejudgeEntries(sp *space, n *node, floor int64) (times []time.Time,
 		if i == 0 {
 			least = r.at
 		}
-		_, bad := sp.facts.Host(sp.branches[r.branch].host, at(r.at), judge.Here{Epoch: n.id, Past: n.past})
+		host, importedAt := sp.witness(r.branch, tinycloud.Hash(r.digest))
+		bad := sp.vouches(host, r.at, importedAt, n)
 		if bad == nil && r.at < floor-judge.Slack.Milliseconds() {
 			bad = fmt.Errorf("its entry is older than what it builds on: %w", tinycloud.ErrUnauthorized)
 		}
@@ -207,4 +213,24 @@ func (t *tx) storedEvents(sp *space, n *node) ([]storedEvent, error) {
 		return nil
 	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err
+}
+
+// question has a Space with void events judged anew at its first news since it was loaded: what those events
+// waited for was known in memory only.
+func (t *tx) question(sp *space) error {
+	if !sp.unsure || sp.again {
+		return nil
+	}
+	sp.unsure = false
+	for _, query := range []string{
+		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
+	} {
+		var one int
+		found, err := t.one([]any{&one}, query, sp.sid)
+		if err != nil {
+			return err
+		}
+		sp.again = sp.again || found
+	}
+	return nil
 }

@@ -73,6 +73,7 @@ type Facts struct {
 	byTarget    map[tinycloud.Hash][]*fact
 	hosts       map[HostKey][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
+	waiting     map[HostKey]struct{}        // importers that no host delegation was seen for
 }
 
 // NewFacts returns the empty set of a Space.
@@ -81,7 +82,7 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
 		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[HostKey][]*fact{},
-		wanted: map[tinycloud.Hash]struct{}{},
+		wanted: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
 	}
 }
 
@@ -107,15 +108,20 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 		}
 		return false // what it ends comes after it
 	}
+	_, again = f.wanted[t.ID]
 	if host, ok := HostOf(t.Audience); ok && t.HostsSpace(f.space) {
 		f.hosts[host] = append(f.hosts[host], n)
+		_, waited := f.waiting[host]
+		again = again || waited
 	}
-	_, again = f.wanted[t.ID]
 	return again
 }
 
 // Forget empties the record of what verdicts waited for, before all are made again.
-func (f *Facts) Forget() { clear(f.wanted) }
+func (f *Facts) Forget() {
+	clear(f.wanted)
+	clear(f.waiting)
+}
 
 // Delegation returns a delegation of the set, nil when unknown.
 func (f *Facts) Delegation(id tinycloud.Hash) *Token {
@@ -191,6 +197,24 @@ func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
 		err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
 	}
 	return nil, err
+}
+
+// Importer reports whether a host may vouch, with an entry of a given time, for a history it took over:
+// a host delegation to its key that has not expired then stands anywhere in the Space. Where it stands,
+// and when it begins, does not matter: it may follow what it lets in.
+func (f *Facts) Importer(host HostKey, at time.Time) error {
+	for _, n := range f.hosts[host] {
+		if !n.token.Expires.IsZero() && at.After(n.token.Expires) {
+			continue
+		}
+		s := f.search()
+		if f.hostable(s, n.token) {
+			return nil
+		}
+		f.want(s.missing)
+	}
+	f.waiting[host] = struct{}{}
+	return fmt.Errorf("no host delegation to %s, who imported it: %w", host, tinycloud.ErrUnauthorized)
 }
 
 func (f *Facts) hostable(s *search, t *Token) bool {

@@ -134,7 +134,7 @@ func (a *API) batchItem(ctx context.Context, o op) (batchItem, error) {
 func batchHeaders(rec capstore.Record, sized bool) map[string]string {
 	out := map[string]string{"etag": etag(rec.Value)}
 	for name, value := range rec.Metadata {
-		if lower := strings.ToLower(name); isMetadata(lower) && isText(value) {
+		if lower := strings.ToLower(name); capstore.IsMetadata(lower, value) {
 			out[lower] = value
 		}
 	}

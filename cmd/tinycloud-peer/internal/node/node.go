@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // Options of a [Node].
@@ -44,9 +46,12 @@ type Node struct {
 	store  *capstore.Store
 	blocks *blockstore.Store
 	front  atomic.Pointer[p2p.Front] // nil while another process leads
+	lan    atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
+	where  *replication.Locator
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
+	files  sync.Mutex        // held while values are freed, or copied for a backup
 	quota  *policy.Quota     // nil without quota_url
 	allow  *policy.Allowlist // nil without spaces.allowlist
 
@@ -78,7 +83,10 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil && !n.shared() {
+	if err := n.openLocator(); err != nil {
+		return nil, err
+	}
+	if err := n.checkFront(); err != nil {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -110,9 +118,6 @@ func (n *Node) loadKeys() error {
 	for _, w := range warnings {
 		n.log.Warn("configuration", "warning", w.String())
 	}
-	if n.cfg.P2P.MDNS {
-		n.log.Warn("p2p.mdns is not served by this build, ignored")
-	}
 	n.keys, err = hostkeys.New(secret.Bytes())
 	if err != nil {
 		return fmt.Errorf("keys.secret: %w", err)
@@ -139,7 +144,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
-		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Log: n.log.With("part", "hooks"),
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
@@ -158,20 +163,50 @@ func (n *Node) committed(c capstore.Commit) {
 	n.hooks.Committed(c)
 }
 
-func (n *Node) openFront() (err error) {
-	o := p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
-	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+// checkFront opens the front, or checks its settings when it is for the process that leads.
+func (n *Node) checkFront() error {
+	if n.shared() {
+		_, err := n.frontOptions()
 		return err
 	}
-	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
+	return n.openFront()
+}
+
+func (n *Node) openFront() error {
+	o, err := n.frontOptions()
+	if err != nil {
 		return err
 	}
 	f, err := p2p.New(o)
 	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
+	if n.cfg.P2P.MDNS {
+		lan, err := f.OpenLAN()
+		if err != nil {
+			return errors.Join(fmt.Errorf("p2p.mdns: %w", err), f.Close())
+		}
+		n.lan.Store(lan)
+	}
+	f.Handle(replication.WhereProtocol, n.where.Serve)
 	n.front.Store(f)
 	return nil
+}
+
+func (n *Node) frontOptions() (o p2p.Options, err error) {
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	for _, text := range n.cfg.P2P.Bootstrap {
+		to, err := parseTarget(text)
+		if err != nil {
+			return o, fmt.Errorf("p2p.bootstrap: %w", err)
+		}
+		o.Seeds = append(o.Seeds, to.front)
+	}
+	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+		return o, err
+	}
+	o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce)
+	return o, err
 }
 
 func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) {
@@ -265,6 +300,7 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
+	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error {
 		n.repair(ctx)
 		return nil
