@@ -84,15 +84,15 @@ func lies(s *siege) {
 		"a put to another key":          s.event("elsewhere", "put", evil),
 		"an invocation that is nothing": {Token: []byte("eyJhbGciOiJFZERTQSJ9.e30.AAAA"), Ops: [][]byte{evil}},
 	} {
-		s.tell(x, x.Say(now, append(s.heads(s.a), x.Last), e))
+		s.tell(x, x.Say(now, s.parents(x), e))
 		s.same2("after "+name, "target", "honest")
 	}
 	// Dated before what it builds on, with a token of now; and far in the future.
-	s.must(x.gossip.Say(attack.Batch(x.Say(now.Add(-10*time.Minute), append(s.heads(s.a), x.Last), s.event("target", "put", evil)))))
+	s.must(x.gossip.Say(attack.Batch(x.Say(now.Add(-10*time.Minute), s.parents(x), s.event("target", "put", evil)))))
 	s.put(s.b, "beat", "after the past")
 	s.same2("after back-dating", "target", "honest")
 	y := s.traitor()
-	s.must(y.gossip.Say(attack.Batch(y.Say(now.Add(24*time.Hour), append(s.heads(s.a), y.Last), s.event("target", "put", evil)))))
+	s.must(y.gossip.Say(attack.Batch(y.Say(now.Add(24*time.Hour), s.parents(y), s.event("target", "put", evil)))))
 	s.put(s.b, "beat", "after the future")
 	s.same2("after fore-dating", "target", "honest")
 	s.bounds()
@@ -171,7 +171,7 @@ func replays(s *siege) {
 	for range 500 {
 		s.must(x.gossip.Say(attack.Batch(b)))
 	}
-	s.tell(x, x.Say(time.Now(), append(s.heads(s.a), x.Last), put)) // the token once more, at a greater place
+	s.tell(x, x.Say(time.Now(), s.parents(x), put)) // the token once more, at a greater place
 	s.same2("replayed event", "replayed", "second")
 	// A client's invocation is refused everywhere once it is in the history.
 	for _, p := range s.nodes.Peers() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -229,6 +230,16 @@ func (s *siege) traitor() *traitor {
 	s.must(err)
 	s.tell(x, x.Say(time.Now(), s.heads(s.a), attack.Event{Token: chain}))
 	return x
+}
+
+// parents are the heads and the traitor's own last epoch.
+func (s *siege) parents(x *traitor) []tinycloud.Hash {
+	s.Helper()
+	heads := s.heads(s.a)
+	if slices.Contains(heads, x.Last) {
+		return heads
+	}
+	return append(heads, x.Last)
 }
 
 // tell sends a bundle by gossip and waits until a has its epoch.

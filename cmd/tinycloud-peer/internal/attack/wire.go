@@ -147,7 +147,7 @@ func Batch(bundles ...capstore.Bundle) []byte {
 		for _, l := range b.Large {
 			large = append(large, []any{l.Hash[:], l.Size, l.Manifest[:]})
 		}
-		entries = append(entries, []any{i, link, e.At, b.Sig[:], b.Epoch, list(b.Events), list(b.Ops), list(values), large})
+		entries = append(entries, []any{i, link, e.At, b.Sig[:], b.Epoch, list(b.Events), list(b.Ops), list(values), large, []any{}})
 	}
 	return Message("batch", hosts, entries)
 }
