@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,7 +136,8 @@ func enumeration(s *siege) {
 	s.must(err)
 	for _, proto := range front {
 		switch proto {
-		case "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/libp2p/circuit/relay/0.2.0/hop":
+		case "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop",
+			"/libp2p/dcutr", "/libp2p/autonat/2/dial-back", "/libp2p/autonat/2/dial-request", attack.WhereProtocol:
 		default:
 			s.Errorf("the front speaks %s", proto)
 		}
@@ -172,7 +174,30 @@ func enumeration(s *siege) {
 			s.Errorf("%s: answer %x, %v", name, answer, err)
 		}
 	}
+	s.whereabouts(c)
 	s.nothingLeaked(c)
+}
+
+// whereabouts asks the front for Space peers without being a host of any: it says a nonce and no more.
+func (s *siege) whereabouts(c *attack.Client) {
+	s.Helper()
+	for name, question := range map[string][]byte{
+		"nothing": nil, "garbage": []byte("\x05hello"), "empty": {0}, "endless": bytes.Repeat([]byte{0xff}, 16),
+		"oversized": attack.Frame(make([]byte, 60<<10)), "the space's id": attack.Frame([]byte(s.owner.Space.String())),
+		"a question": attack.Frame(slices.Concat([]byte{0x84, 0x58, 0x20}, make([]byte, 32), []byte{0x58, 0x20}, make([]byte, 32),
+			[]byte{0x58, 0x20}, make([]byte, 32), []byte{0x40})),
+	} {
+		st, err := c.NewStream(s.ctx, s.front, attack.WhereProtocol)
+		s.must(err)
+		_ = st.SetDeadline(time.Now().Add(15 * time.Second))
+		_, err = st.Write(question)
+		s.must(err)
+		_ = st.CloseWrite()
+		b, _ := io.ReadAll(st) // however it ends
+		if len(b) > 64 {
+			s.Errorf("where, %s: %d bytes", name, len(b))
+		}
+	}
 }
 
 // floods of strangers cost neither memory nor the Space's hosts.

@@ -19,6 +19,7 @@ import (
 const (
 	HelloProtocol = "/tinycloud/hello/1"
 	SyncProtocol  = "/tinycloud/sync/1"
+	WhereProtocol = "/tinycloud/where/1"
 	Topic         = "tinycloud/1"
 	Bitswap       = "/tinycloud/ipfs/bitswap/1.2.0"
 )
