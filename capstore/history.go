@@ -112,6 +112,7 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 		return out, errGap
 	}
 	t.touch(sp)
+	t.tally.equivocations++
 	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
@@ -120,19 +121,11 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
 	if p.importedAt != 0 {
 		return t.extendChain(sp, p, n, s, valid)
 	}
-	if s.b == nil && sp.hasLog(p.Entry.Host) {
-		t.tally.equivocations++
-	}
 	sp.advance(p, s, n)
 	ord := len(n.spots)
 	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
 	return t.add(intoEntries,
 		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
-}
-
-// hasLog reports whether a host has entries here.
-func (sp *space) hasLog(host HostKey) bool {
-	return slices.ContainsFunc(sp.branches, func(b *branch) bool { return b.host == host })
 }
 
 // advance makes an entry the tip of its branch.

@@ -80,19 +80,20 @@ type Commit struct {
 
 // Store is a node's capability database. It is safe for concurrent use.
 type Store struct {
-	o       Options
-	log     *slog.Logger
-	metrics *metrics
-	lock    *flock.Flock
-	temp    string // directory of an in-memory database
-	db      *db.DB
-	me      [16]byte // names this process to the others
-	jobs    chan *job
-	gone    chan struct{} // closed when Run has returned
+	o    Options
+	log  *slog.Logger
+	lock *flock.Flock
+	temp string // directory of an in-memory database
+	db   *db.DB
+	me   [16]byte // names this process to the others
+	jobs chan *job
+	gone chan struct{} // closed when Run has returned
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
 	others others
+
+	metrics *metrics
 
 	mu      sync.RWMutex // guards what follows; written by the writer only
 	ids     map[tinycloud.SpaceID]int64
@@ -112,10 +113,11 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, metrics: newMetrics(), jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
 		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
+		metrics: newMetrics(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
