@@ -60,6 +60,7 @@ func (s *Store) apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 				return nil
 			case errors.Is(err, errParked):
 				out.Parked = true
+				s.metrics.parked()
 				return nil
 			case blames(err):
 				fault = err

@@ -112,6 +112,7 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 		return out, errGap
 	}
 	t.touch(sp)
+	t.tally.equivocations++
 	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
@@ -255,6 +256,7 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	sp.nodes.Add(n.id, n)
 	sp.next = nil
 	sp.epochs++
+	t.tally.count(p, n.valid, t.now)
 	if n.valid {
 		sp.newHead(n)
 	}

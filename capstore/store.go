@@ -93,6 +93,8 @@ type Store struct {
 	seen   replays
 	others others
 
+	metrics *metrics
+
 	mu      sync.RWMutex // guards what follows; written by the writer only
 	ids     map[tinycloud.SpaceID]int64
 	lastSID int64 // of the Spaces that were read from the database
@@ -115,6 +117,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
+		metrics: newMetrics(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -39,7 +39,8 @@ type tx struct {
 	promoted []*space
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
-	hooks    bool                         // webhooks came or went
+	tally    tally
+	hooks    bool // webhooks came or went
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -215,6 +216,7 @@ func (w *writer) transact(jobs []*job, last bool) outcome {
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}
+	t.counted(len(jobs))
 	t.publish()
 	finish(jobs, errs, nil)
 	return answered

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/client"
+	"github.com/ipfs/boxo/bitswap/message"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -35,9 +36,22 @@ func newBitswap(ctx context.Context, p *Peer) *bitswap.Bitswap {
 		bitswap.TaskWorkerCount(1), bitswap.EngineTaskWorkerCount(1), bitswap.EngineBlockstoreWorkerCount(1),
 		bitswap.WithPeerBlockRequestFilter(allow),
 		bitswap.MaxQueuedWantlistEntriesPerPeer(wants), bitswap.MaxCidSize(maxCID),
-		bitswap.WithoutDuplicatedBlockStats(),
+		bitswap.WithoutDuplicatedBlockStats(), bitswap.WithTracer(blockCounter{p.o.BlockBytes}),
 		bitswap.WithClientOption(client.WithPerPeerSendDelay(sendDelay)),
 	)
+}
+
+// blockCounter sees every bitswap message.
+type blockCounter struct{ count func(in, out int) }
+
+func (b blockCounter) MessageReceived(_ peer.ID, m message.BitSwapMessage) { b.count(sizeOf(m), 0) }
+func (b blockCounter) MessageSent(_ peer.ID, m message.BitSwapMessage)     { b.count(0, sizeOf(m)) }
+
+func sizeOf(m message.BitSwapMessage) (bytes int) {
+	for _, b := range m.Blocks() {
+		bytes += len(b.RawData())
+	}
+	return bytes
 }
 
 // Fetch asks the authorised peers for blocks, at most [MaxFetch], and delivers

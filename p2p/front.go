@@ -46,6 +46,11 @@ type Options struct {
 	// is such a way for others, too.
 	NAT bool
 
+	// Refused is told of everybody who was refused: by the front for a CONNECT
+	// ("circuit"), or by a Space peer for a connection ("connection") or a stream
+	// ("stream"). It must not block. Nil: nobody is told.
+	Refused func(layer string)
+
 	DHT   bool            // kad-dht under /tinycloud without values; off unless asked for
 	Seeds []peer.AddrInfo // fronts to begin with while the DHT knows no other
 	Log   *slog.Logger
@@ -55,12 +60,13 @@ type Options struct {
 // in and out for every [Peer] opened on it. Its methods may be called from
 // several goroutines.
 type Front struct {
-	host   host.Host
-	swarm  *swarm.Swarm
-	dht    *dht.IpfsDHT // nil when off
-	limits network.ResourceManager
-	waker  *waker
-	log    *slog.Logger
+	host    host.Host
+	swarm   *swarm.Swarm
+	dht     *dht.IpfsDHT // nil when off
+	limits  network.ResourceManager
+	waker   *waker
+	log     *slog.Logger
+	refused func(layer string)
 
 	circuits *circuits // nil without Options.NAT
 	puncher  *puncher  // nil without Options.NAT
@@ -83,6 +89,9 @@ func New(o Options) (_ *Front, err error) {
 	f := &Front{log: o.Log, peers: map[peer.ID]*Peer{}, held: map[peer.ID]int{}}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
+	}
+	if f.refused = o.Refused; f.refused == nil {
+		f.refused = func(string) {}
 	}
 	f.waker = newWaker(o.Wake)
 	defer func() {

@@ -30,12 +30,12 @@ func (f *Front) handleHop(s network.Stream) {
 		return
 	}
 	if req.GetType() != pb.HopMessage_CONNECT {
-		hopRefuse(s, pb.Status_PERMISSION_DENIED)
+		f.hopRefuse(s, pb.Status_PERMISSION_DENIED)
 		return
 	}
 	dst, err := util.PeerToPeerInfoV2(req.GetPeer())
 	if err != nil {
-		hopRefuse(s, pb.Status_MALFORMED_MESSAGE)
+		f.hopRefuse(s, pb.Status_MALFORMED_MESSAGE)
 		return
 	}
 	remote := s.Conn().RemotePeer()
@@ -44,12 +44,12 @@ func (f *Front) handleHop(s network.Stream) {
 	}
 	p := f.find(remote, dst.ID)
 	if p == nil {
-		hopRefuse(s, pb.Status_NO_RESERVATION)
+		f.hopRefuse(s, pb.Status_NO_RESERVATION)
 		return
 	}
 	slot, ok := p.transport.slot()
 	if !ok {
-		hopRefuse(s, pb.Status_NO_RESERVATION)
+		f.hopRefuse(s, pb.Status_NO_RESERVATION)
 		return
 	}
 	// Without a Limit the dialer takes the connection for a full one.
@@ -67,7 +67,8 @@ func (f *Front) handleHop(s network.Stream) {
 	}
 }
 
-func hopRefuse(s network.Stream, st pb.Status) {
+func (f *Front) hopRefuse(s network.Stream, st pb.Status) {
+	f.refused("circuit")
 	if err := hopStatus(s, st); err != nil {
 		_ = s.Reset()
 		return

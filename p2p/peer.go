@@ -56,6 +56,9 @@ type PeerOptions struct {
 	// called for each want and must be quick.
 	AllowBlock func(p peer.ID, c cid.Cid) bool
 
+	// BlockBytes is told how many bytes of blocks came and went; nil: nobody.
+	BlockBytes func(in, out int)
+
 	Log *slog.Logger
 }
 
@@ -108,6 +111,9 @@ func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
 	}
 	if o.ProbationTimeout <= 0 {
 		o.ProbationTimeout = defaultProbation
+	}
+	if o.BlockBytes == nil {
+		o.BlockBytes = func(int, int) {}
 	}
 	if o.MaxPeers <= 0 {
 		o.MaxPeers = defaultMaxPeers

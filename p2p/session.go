@@ -84,6 +84,7 @@ func (p *Peer) connected(c network.Conn) {
 	}
 	p.transition.Unlock()
 	if err != nil {
+		p.front.refused("connection")
 		p.log.Debug("refused connection", "peer", id, "reason", err)
 		_ = c.Close()
 	}
@@ -334,6 +335,18 @@ func (p *Peer) Authorised() []peer.ID {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// Waiting is how many connected peers are in probation.
+func (p *Peer) Waiting() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sessions {
+		if s.state == inProbation {
+			n++
+		}
+	}
+	return n
 }
 
 func (p *Peer) session(id peer.ID) *session {

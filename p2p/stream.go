@@ -37,6 +37,7 @@ func (p *Peer) inbound(st network.Stream) {
 	select {
 	case s.streams <- struct{}{}:
 	default:
+		p.front.refused("stream")
 		_ = st.Reset()
 		return
 	}
@@ -48,6 +49,7 @@ func (p *Peer) serve(s *session, st network.Stream, choose negotiate) {
 	_ = st.SetDeadline(time.Now().Add(negotiateTimeout))
 	proto, handle, err := choose(st)
 	if err != nil {
+		p.front.refused("stream")
 		_ = st.Reset()
 		return
 	}

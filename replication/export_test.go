@@ -18,6 +18,7 @@ const (
 	MaxHelloFrame = maxHelloFrame
 	MaxGossip     = maxGossip
 	OffenceLimit  = offenceLimit
+	OffenceLife   = offenceLife
 	BanTime       = banTime
 )
 

@@ -311,6 +311,31 @@ func TestGarbageCutsOff(t *testing.T) {
 	}
 }
 
+// A host whose gossip no honest host would pass on is cut off, and what else it sent is not read.
+func TestBadGossipCutsOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("gossip")
+		n := newNode(t, f, o, "host")
+		x := newOutsider(t, f, o, "outsider")
+		x.admitted(t, n)
+		for i := range replication.OffenceLimit {
+			if !x.connected(n.id) {
+				t.Fatalf("cut off after %d offences", i)
+			}
+			if err := n.r.Check(t.Context(), x.id, []byte("garbage")); !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Errorf("garbage: %v", err)
+			}
+			synctest.Wait()
+		}
+		if x.connected(n.id) {
+			t.Fatal("still connected")
+		}
+		if err := n.r.Check(t.Context(), x.id, []byte("garbage")); !errors.Is(err, tinycloud.ErrUnauthorized) {
+			t.Errorf("after it was cut off: %v", err)
+		}
+	})
+}
+
 // A host that answers with garbage, or stalls, is left, and does not keep others from being heard.
 func TestBadSource(t *testing.T) {
 	for name, answer := range map[string]func(network.Stream){

@@ -230,7 +230,7 @@ func (q *inbox) take() []inItem {
 // Check judges a gossip message by its bytes and queues it; from is the peer that handed it over. Errors
 // of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] say that no honest host made it (reject it);
 // others that it should not be passed on for now (ignore it).
-func (r *Replica) Check(_ context.Context, from peer.ID, data []byte) error {
+func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 	outcome := "accepted"
 	defer func() { r.o.Metrics.gossip.WithLabelValues(outcome).Inc() }()
 	m := r.authorised(from)
@@ -238,17 +238,27 @@ func (r *Replica) Check(_ context.Context, from peer.ID, data []byte) error {
 		outcome = "ignored"
 		return fmt.Errorf("gossip from a peer without authority: %w", tinycloud.ErrUnauthorized)
 	}
-	it, err := r.read(data)
-	if err != nil {
-		outcome = "rejected"
-		r.o.Metrics.refuse("gossip")
-		return err
-	}
-	it.from = m
-	if !m.rate.AllowN(now(), max(1, len(it.bundles))) {
+	limited := func() error {
 		outcome = "limited"
 		r.gap(m)
 		return fmt.Errorf("gossip of %s: %w", from, tinycloud.ErrBusy)
+	}
+	if !m.rate.AllowN(now(), 1) { // before it costs anything
+		return limited()
+	}
+	it, err := r.read(data)
+	switch {
+	case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
+		outcome = "rejected"
+		r.offended(ctx, m, "gossip", err) // honest hosts pass on only what they would accept
+		return err
+	case err != nil:
+		outcome = "ignored"
+		return err
+	}
+	it.from = m
+	if !m.rate.AllowN(now(), max(0, len(it.bundles)-1)) {
+		return limited()
 	}
 	if !r.inbox.add(it) {
 		outcome = "overflow"

@@ -10,8 +10,10 @@ import (
 type Metrics struct {
 	traffic *prometheus.CounterVec // bytes by kind and direction
 	entries *prometheus.CounterVec // log entries from peers by outcome
+	caught  prometheus.Counter     // log entries that streams brought
 	refusal *prometheus.CounterVec // refusals by layer
 	gossip  *prometheus.CounterVec // gossip messages by outcome
+	blocks  *prometheus.CounterVec // bytes by direction
 	values  *prometheus.CounterVec // fetches of values by outcome
 }
 
@@ -23,15 +25,19 @@ func NewMetrics() *Metrics {
 	return &Metrics{
 		traffic: counter("sync_bytes_total", "Bytes of handshakes and sync streams.", "kind", "direction"),
 		entries: counter("sync_entries_total", "Log entries that peers sent.", "outcome"),
+		caught: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "tinycloud", Name: "catchup_entries_total", Help: "New log entries that came by a stream of catching up.",
+		}),
 		refusal: counter("refused_total", "Peers and messages refused.", "layer"),
 		gossip:  counter("gossip_messages_total", "Gossip messages.", "outcome"),
+		blocks:  counter("block_bytes_total", "Bytes of blocks exchanged with peers.", "direction"),
 		values:  counter("fetched_values_total", "Values fetched from peers.", "outcome"),
 	}
 }
 
 // Collectors returns everything that is counted.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.traffic, m.entries, m.refusal, m.gossip, m.values}
+	return []prometheus.Collector{m.traffic, m.entries, m.caught, m.refusal, m.blocks, m.gossip, m.values}
 }
 
 func (m *Metrics) bytes(kind string) func(in, out int) {
@@ -52,5 +58,14 @@ func (m *Metrics) applied(a capstore.Applied) {
 		m.entries.WithLabelValues("parked").Inc()
 	}
 }
+
+// Blocks counts bytes of blocks that came and went.
+func (m *Metrics) Blocks(in, out int) {
+	m.blocks.WithLabelValues("in").Add(float64(in))
+	m.blocks.WithLabelValues("out").Add(float64(out))
+}
+
+// Refused counts a refusal of a layer below.
+func (m *Metrics) Refused(layer string) { m.refuse(layer) }
 
 func (m *Metrics) refuse(layer string) { m.refusal.WithLabelValues(layer).Inc() }

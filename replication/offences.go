@@ -89,10 +89,15 @@ func (r *Replica) judge(ctx context.Context, m *remote, err error) {
 		level(ctx, "stream failed", "peer", m.id, "error", err)
 		return
 	}
-	r.log.WarnContext(ctx, "peer sent what no host should", "peer", m.id, "error", err)
-	r.o.Metrics.refuse("sync")
+	r.offended(ctx, m, "sync", err)
+}
+
+// offended counts an offence of a peer and cuts it off when there were too many.
+func (r *Replica) offended(ctx context.Context, m *remote, layer string, err error) {
+	r.log.WarnContext(ctx, "peer sent what no host should", "peer", m.id, "layer", layer, "error", err)
+	r.o.Metrics.refuse(layer)
 	if r.offences.add(m.host) {
 		r.log.WarnContext(ctx, "host cut off", "peer", m.id, "for", banTime)
-		r.net.Peer.Evict(m.id)
+		r.spawn(func(context.Context) { r.net.Peer.Evict(m.id) })
 	}
 }

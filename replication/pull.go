@@ -207,6 +207,7 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, bundles []capstore.
 		}
 		a, err := r.o.Store.Apply(ctx, r.space, bundles)
 		r.o.Metrics.applied(a)
+		r.o.Metrics.caught.Add(float64(a.New))
 		if a.New > 0 {
 			r.learned(bundles[:a.Covered])
 		}

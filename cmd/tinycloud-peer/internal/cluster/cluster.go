@@ -70,6 +70,7 @@ type Peer struct {
 	Name  string
 	Dir   string
 	URL   string // of the HTTP API
+	Stats string // URL of the metrics
 	Admin *admin.Client
 
 	o       Options
@@ -106,6 +107,7 @@ func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 	rand.Read(secret[:]) // never fails
 	token := rand.Text()
 	p.URL = "http://127.0.0.1:" + ports[0]
+	p.Stats = "http://127.0.0.1:" + ports[1] + "/metrics"
 	p.Admin = admin.Remote(p.URL, token)
 	p.env = append(foreign(os.Environ()),
 		"TINYCLOUD_CONFIG_FILE="+settings,

@@ -210,3 +210,6 @@ func (o *Owner) AwaitSame(ctx context.Context, peers []*Peer) ([]node.SpaceView,
 	})
 	return views, err
 }
+
+// SessionHeader returns the delegation of the owner's session.
+func (o *Owner) SessionHeader() string { return o.header }

@@ -20,7 +20,7 @@ type metrics struct {
 
 func newMetrics() *metrics {
 	const prefix = "tinycloud"
-	return &metrics{
+	m := &metrics{
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: prefix, Name: "hook_streams", Help: "Streams of events that are open.",
 		}),
@@ -34,6 +34,10 @@ func newMetrics() *metrics {
 			Namespace: prefix, Name: "hook_deliveries_total", Help: "Deliveries to webhooks by outcome.",
 		}, []string{"outcome"}),
 	}
+	for _, outcome := range []string{outcomeDelivered, outcomeRetry, outcomeAbandoned, outcomeDropped} {
+		m.deliveries.WithLabelValues(outcome) // at zero, so that the family is there from the start
+	}
+	return m
 }
 
 // Collectors returns the metrics for the node's registry.

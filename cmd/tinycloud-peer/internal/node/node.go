@@ -194,7 +194,7 @@ func (n *Node) openFront() error {
 }
 
 func (n *Node) frontOptions() (o p2p.Options, err error) {
-	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
 	for _, text := range n.cfg.P2P.Bootstrap {
 		to, err := parseTarget(text)
 		if err != nil {
@@ -248,6 +248,7 @@ func (n *Node) register() {
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
+	n.registry.MustRegister(n.store.Collectors()...)
 	n.registry.MustRegister(n.hooks.Collectors()...)
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -208,7 +207,7 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	a.peer, err = front.Open(p2p.PeerOptions{
 		Key: n.keys.SpaceKey(space), HelloProtocol: replication.HelloProtocol, Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
-		Blocks: n.blocks.Blocks(space), Log: s.log.With("space", space),
+		Blocks: n.blocks.Blocks(space), BlockBytes: s.metrics.Blocks, Log: s.log.With("space", space),
 	})
 	if err != nil {
 		return nil, err
@@ -319,24 +318,4 @@ func (s *spaces) status(space tinycloud.SpaceID) map[capstore.HostKey]replicatio
 		}
 	}
 	return out
-}
-
-// collectors are the metrics of replication.
-func (s *spaces) collectors() []prometheus.Collector {
-	active := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "tinycloud", Name: "active_spaces", Help: "Spaces whose peer is open.",
-	}, func() float64 { return float64(len(s.snapshot())) })
-	hosted := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "tinycloud", Name: "hosted_spaces", Help: "Spaces this node is a host of.",
-	}, func() float64 { return float64(len(s.n.store.Spaces())) })
-	peers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "tinycloud", Name: "authorised_peers", Help: "Connected hosts, counted per Space.",
-	}, func() float64 {
-		total := 0
-		for _, a := range s.snapshot() {
-			total += len(a.peer.Authorised())
-		}
-		return float64(total)
-	})
-	return append(s.metrics.Collectors(), active, hosted, peers)
 }

@@ -1,0 +1,114 @@
+package capstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count over all Spaces; they name none.
+type metrics struct {
+	epochs       *prometheus.CounterVec // by outcome
+	lag          prometheus.Histogram   // seconds
+	equivocation prometheus.Counter
+	group        prometheus.Histogram // jobs
+}
+
+// maxLagSeconds of history that is caught up with is in the histogram's last bucket.
+const maxLagSeconds = 3600
+
+func newMetrics() *metrics {
+	const prefix = "tinycloud"
+	return &metrics{
+		epochs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: prefix, Name: "epochs_total", Help: "Epochs of this host and of others: applied, void when they came, or parked as of the future.",
+		}, []string{"outcome"}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: prefix, Name: "apply_lag_seconds", Help: "From the time of another host's log entry to its commit here.",
+			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600, maxLagSeconds},
+		}),
+		equivocation: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: prefix, Name: "equivocations_total", Help: "Log entries that continue a host's log at a place that another entry has.",
+		}),
+		group: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: prefix, Name: "commit_group_jobs", Help: "Requests that shared one durable transaction.",
+			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, maxGroup},
+		}),
+	}
+}
+
+// tally is what a transaction adds to the metrics once it is durable.
+type tally struct {
+	applied, void int
+	equivocations int
+	lags          []time.Duration
+}
+
+// counted adds up what a durable transaction of some jobs did.
+func (t *tx) counted(jobs int) {
+	if len(t.order) > 0 { // it changed something
+		t.s.metrics.add(t.tally, jobs)
+	}
+}
+
+func (m *metrics) add(t tally, jobs int) {
+	m.epochs.WithLabelValues("applied").Add(float64(t.applied))
+	m.epochs.WithLabelValues("void").Add(float64(t.void))
+	m.equivocation.Add(float64(t.equivocations))
+	for _, d := range t.lags {
+		m.lag.Observe(max(0, d.Seconds())) // of a clock that is ahead: 0
+	}
+	m.group.Observe(float64(jobs))
+}
+
+func (m *metrics) parked() { m.epochs.WithLabelValues("parked").Inc() }
+
+// count notes an epoch that is new here.
+func (t *tally) count(p *parsed, valid bool, now time.Time) {
+	if valid {
+		t.applied++
+	} else {
+		t.void++
+	}
+	if !p.local {
+		t.lags = append(t.lags, now.Sub(at(p.Entry.At)))
+	}
+}
+
+// Collectors returns the metrics for the node's registry.
+func (s *Store) Collectors() []prometheus.Collector {
+	m := s.metrics
+	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, (*stored)(s)}
+}
+
+// stored is read from the database when it is asked for.
+type stored Store
+
+func wantsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tinycloud_wants", "Values that have to be fetched: due now, or waiting for their next try.", []string{"state"}, nil)
+}
+
+func bytesDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tinycloud_stored_bytes", "Bytes of the values of all Spaces.", nil, nil)
+}
+
+// Describe implements [prometheus.Collector].
+func (s *stored) Describe(out chan<- *prometheus.Desc) { out <- wantsDesc(); out <- bytesDesc() }
+
+// Collect implements [prometheus.Collector].
+func (s *stored) Collect(out chan<- prometheus.Metric) {
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var due, all, bytes int64
+	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ?),
+		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`, s.o.Now().UnixMilli())
+	if err != nil { // the families are missing rather than wrong
+		s.log.Debug("database does not tell its metrics", "error", err)
+		return
+	}
+	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(due), "due")
+	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(all-due), "waiting")
+	out <- prometheus.MustNewConstMetric(bytesDesc(), prometheus.GaugeValue, float64(bytes))
+}
