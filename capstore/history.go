@@ -111,8 +111,8 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
-// extend puts the entry at its place in the log.
-func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
+// extend puts the entry at its place in its log.
+func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {
 	b := s.b
 	if b == nil {
 		b = &branch{host: p.Entry.Host, base: s.base}
@@ -122,10 +122,14 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
 		sp.branches = append(sp.branches, b)
 	}
 	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
-	ord := len(n.spots)
 	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
+	return n.spots[len(n.spots)-1]
+}
+
+// recordEntry stores an entry that was put at its place.
+func (t *tx) recordEntry(sp *space, p *parsed, s slot, n *node, is standing) error {
 	return t.add(db.Insert{Into: "entries", Columns: "sid branch n digest at eid sig valid ord"},
-		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
+		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], is, len(n.spots)-1)
 }
 
 // second adds a further entry of a known epoch.
@@ -134,43 +138,34 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
 	}
 	t.touch(sp)
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
 	sp.next = nil
-	valid, err := t.entryValid(sp, p.Entry.Host, p.Entry.At, n)
+	floor, err := t.parentTime(sp, n)
 	if err != nil {
 		return err
 	}
-	if valid || p.Entry.At < n.t {
-		// A further witness can only make an epoch earlier or more valid; both may change what follows.
-		again, err := t.improves(sp, n, valid)
-		if err != nil {
-			return err
-		}
-		sp.again = sp.again || again
-	}
-	return t.extend(sp, p, s, n, valid)
-}
-
-// improves reports whether a further valid entry may change a verdict.
-func (t *tx) improves(sp *space, n *node, valid bool) (bool, error) {
 	var least int64
-	var void int
 	if _, err := t.one([]any{&least}, "SELECT coalesce(min(at), 0) FROM entries WHERE eid = ?", n.eid); err != nil {
-		return false, err
+		return err
 	}
-	if _, err := t.one([]any{&void}, "SELECT count(*) FROM events WHERE eid = ? AND valid = 0", n.eid); err != nil {
-		return false, err
+	spot := t.extend(sp, p, s, n)
+	is, _ := t.entryStanding(sp, p.Entry.Host, p.Entry.At, floor, n)
+	// A further witness can only make an epoch earlier or more valid. Only the former reaches what follows.
+	switch {
+	case least == n.t && p.Entry.At < least:
+		sp.again = true
+	case is == entryValid:
+		sp.redo[n.eid] = struct{}{}
 	}
-	return least == n.t || (valid && (!n.valid || void > 0)), nil
-}
-
-// entryValid reports whether a host could make an entry for an epoch at a time.
-func (t *tx) entryValid(sp *space, host HostKey, ms int64, n *node) (bool, error) {
-	floor, err := t.parentTime(sp, n)
-	if err != nil || ms < floor-judge.Slack.Milliseconds() {
-		return false, err
+	switch is {
+	case entryValid:
+		sp.vouch(n, p.Entry.Host)
+	case entryCut:
+		sp.noteCut(n, p.Entry.Host, spot)
 	}
-	_, err = sp.facts.Host(host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
-	return err == nil, nil
+	sp.unsettled = sp.unsettled || sp.cutHere(n)
+	return t.recordEntry(sp, p, s, n, is)
 }
 
 // parentTime returns the greatest t of an epoch's parents, 0 without any.
@@ -226,19 +221,15 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: p.Entry.N}); err != nil {
 		return err
 	}
-	reason := ""
-	if p.Entry.At < floor-judge.Slack.Milliseconds() {
-		reason = "its entry is older than what it builds on"
-	} else if _, err := sp.facts.Host(p.Entry.Host, at(p.Entry.At), judge.Here{Epoch: n.id, Past: past}); err != nil {
-		reason = err.Error()
-	}
-	n.valid = reason == ""
+	t.extend(sp, p, s, n)
+	is, reason := t.entryStanding(sp, p.Entry.Host, p.Entry.At, floor, n)
+	n.valid = is == entryValid
 	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t valid reason clock bytes", ID: "eid"},
 		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
 	if err != nil {
 		return err
 	}
-	if err := t.extend(sp, p, s, n, n.valid); err != nil {
+	if err := t.recordEntry(sp, p, s, n, is); err != nil {
 		return err
 	}
 	sp.nodes.Add(n.id, n)
@@ -246,6 +237,7 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	sp.epochs++
 	if n.valid {
 		sp.newHead(n)
+		sp.vouch(n, p.Entry.Host)
 	}
 	return t.judgeEvents(sp, n, p)
 }
@@ -254,6 +246,10 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 func (sp *space) newHead(n *node) {
 	sp.heads = slices.DeleteFunc(slices.Clone(sp.heads), func(h *node) bool { return h.before(n.past) })
 	sp.heads = append(sp.heads, n)
+	sp.sortHeads()
+}
+
+func (sp *space) sortHeads() {
 	slices.SortFunc(sp.heads, func(a, b *node) int {
 		return Position{Seq: b.seq, Epoch: b.id}.Compare(Position{Seq: a.seq, Epoch: a.id})
 	})
@@ -271,6 +267,7 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 		if sp.facts.Add(e.token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
 			sp.again = true
 		}
+		sp.unsettled = sp.unsettled || sp.facts.Concerns(e.token)
 		if err := t.saveToken(e.token); err != nil {
 			return err
 		}
@@ -313,24 +310,41 @@ func (t *tx) saveToken(tok *Token) error {
 func (t *tx) enforce(sp *space) error {
 	var err error
 	sp.facts.Revocations(func(r *Token) bool {
-		err = t.saveRevoked(sp, r)
+		err = t.saveRevoked(sp, r.Target, r)
 		return err == nil
 	})
+	for _, r := range sp.facts.Removals() {
+		for id := range r.Ended {
+			if err == nil {
+				err = t.saveRevoked(sp, id, r.Revocation)
+			}
+		}
+	}
 	return err
 }
 
-func (t *tx) saveRevoked(sp *space, r *Token) error {
-	if t.isRevoked(r.Target) {
+// saveRevoked records that a delegation of a Space's facts has ended.
+func (t *tx) saveRevoked(sp *space, id tinycloud.Hash, r *Token) error {
+	if t.isRevoked(id) {
 		return nil
 	}
-	t.revoked[r.Target] = r.ID
-	if target := sp.facts.Delegation(r.Target); target != nil && target.HostsSpace(sp.id) {
-		if host, ok := judge.HostOf(target.Audience); ok {
+	t.revoked[id] = r.ID
+	if target := sp.facts.Delegation(id); target != nil && target.HostsSpace(sp.id) {
+		if host, ok := judge.HostOf(target.Audience); ok && !t.hosts(sp, host) {
 			c := t.touch(sp)
 			c.Revoked = append(c.Revoked, host)
 		}
 	}
-	return t.add(intoRevoked, r.Target[:], r.ID[:], t.now.UnixMilli())
+	return t.add(intoRevoked, id[:], r.ID[:], t.now.UnixMilli())
+}
+
+// hosts reports whether a host has a delegation in force.
+func (t *tx) hosts(sp *space, host HostKey) (yes bool) {
+	sp.facts.Hosts(func(h HostKey, d *Token) bool {
+		yes = h == host && d.ValidAt(t.now, 0) && !t.isRevoked(d.ID)
+		return !yes
+	})
+	return yes
 }
 
 func (t *tx) isRevoked(id tinycloud.Hash) bool {

@@ -91,6 +91,11 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 	if err := t.place(sp, p); err != nil {
 		return fmt.Errorf("own epoch: %w", err)
 	}
+	if sp.unsettled { // what comes next in this transaction may depend on it
+		if err := t.revise(sp); err != nil {
+			return err
+		}
+	}
 	c := t.touch(sp)
 	c.Local = append(c.Local, p.Bundle)
 	return nil

@@ -87,7 +87,11 @@ type space struct {
 	events   int64
 	placed   map[tinycloud.Hash]bool // delegations in the past of this node's own next epoch
 	again    bool                    // verdicts have to be made again before the transaction ends
-	next     *next
+	// Likewise: what survives the removals of hosts has to be found anew; epochs have to be judged again.
+	unsettled bool
+	redo      map[int64]struct{}
+	lateCut   []lateCut
+	next      *next
 }
 
 // States of a Space on this node.
@@ -100,7 +104,7 @@ const (
 const rememberedNodes = 4096
 
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
-	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}}
+	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, redo: map[int64]struct{}{}}
 	sp.host = HostKey(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
@@ -200,7 +204,7 @@ func (t *tx) loadFacts(sp *space) error {
 		}
 		sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
 	}
-	return nil
+	return t.settleRemovals(sp)
 }
 
 // node returns a stored epoch of the Space, nil when unknown.
@@ -278,10 +282,8 @@ func decodeClock(b []byte) judge.Clock {
 // flush writes the changed heads and tips of the transaction's Spaces.
 func (t *tx) flush() error {
 	for _, sp := range t.order {
-		if sp.again {
-			if err := t.rejudge(sp); err != nil {
-				return err
-			}
+		if err := t.revise(sp); err != nil {
+			return err
 		}
 		heads := []byte{}
 		for _, h := range sp.heads {

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -48,7 +49,10 @@ type Here struct {
 	Epoch tinycloud.Hash
 	Index int // events of the epoch below this index are past; an epoch's own judgement uses all
 	Past  Clock
+	Spots []Spot // of the epoch's entries, to judge one of them
 }
+
+const all = int(^uint(0) >> 1) // events of an epoch
 
 func (h Here) sees(places []Place) bool {
 	for _, p := range places {
@@ -73,6 +77,7 @@ type Facts struct {
 	byTarget    map[tinycloud.Hash][]*fact
 	hosts       map[HostKey][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
+	removals    []*Removal
 }
 
 // NewFacts returns the empty set of a Space.
@@ -170,10 +175,21 @@ func (f *Facts) want(ids []tinycloud.Hash) {
 	}
 }
 
+// Able is Host as if no host had been removed.
+func (f *Facts) Able(host HostKey, at time.Time, h Here) error {
+	_, err := f.host(host, at, h, nil)
+	return err
+}
+
 // Host reports whether a host may extend the history with an entry of a given time: a host delegation
-// to its key, in window then, stands in the epoch or its past. It returns the delegation.
+// to its key, in window then, stands in the epoch or its past, and the entry survives the removals that end
+// it. It returns the delegation.
 func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
-	h.Index = int(^uint(0) >> 1)
+	return f.host(host, at, h, f.removals)
+}
+
+func (f *Facts) host(host HostKey, at time.Time, h Here, removals []*Removal) (*Token, error) {
+	h.Index = all
 	err := fmt.Errorf("no host delegation to %s: %w", host, tinycloud.ErrUnauthorized)
 	for _, n := range f.hosts[host] {
 		if !h.sees(n.places) {
@@ -184,11 +200,16 @@ func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
 			continue
 		}
 		s := f.search()
-		if f.hostable(s, n.token) {
+		if !f.hostable(s, n.token) {
+			f.want(s.missing)
+			err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
+			continue
+		}
+		i := slices.IndexFunc(removals, func(r *Removal) bool { return r.ends[n.token.ID] && !r.Survives(host, h.Spots) })
+		if i < 0 {
 			return n.token, nil
 		}
-		f.want(s.missing)
-		err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
+		err = fmt.Errorf("its host was removed by %s: %w", removals[i].Revocation.ID.EventID(), tinycloud.ErrUnauthorized)
 	}
 	return nil, err
 }
@@ -289,8 +310,20 @@ func (t *Token) Operation(space tinycloud.SpaceID, op dag.Op) (recap.Capability,
 }
 
 // MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
-// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke.
+// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a
+// host delegation it is [MayRemove] alone.
 func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
+	hosts := false
+	for _, s := range target.Spaces() {
+		if target.HostsSpace(s) {
+			if hosts = true; !MayRemove(r.Signer, target, s, find) {
+				return false
+			}
+		}
+	}
+	if hosts {
+		return true
+	}
 	principal := r.Signer
 	switch len(r.Proofs) {
 	case 0:
