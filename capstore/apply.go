@@ -24,11 +24,15 @@ const maxApply = 512
 // An error of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] is the sender's fault; what came
 // before the bad bundle is durable.
 func (s *Store) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle) (Applied, error) {
-	if len(bundles) > maxApply {
-		return Applied{}, fmt.Errorf("%d bundles at once: %w", len(bundles), tinycloud.ErrTooLarge)
-	}
 	if _, err := s.sid(ctx, id); err != nil {
 		return Applied{}, err
+	}
+	return s.apply(ctx, id, bundles, (*tx).space)
+}
+
+func (s *Store) apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle, load func(*tx, tinycloud.SpaceID) (*space, error)) (Applied, error) {
+	if len(bundles) > maxApply {
+		return Applied{}, fmt.Errorf("%d bundles at once: %w", len(bundles), tinycloud.ErrTooLarge)
 	}
 	good, bad := parseAll(id, bundles)
 	if bad != nil && !blames(bad) {
@@ -41,7 +45,7 @@ func (s *Store) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 	var fault error
 	err := s.do(ctx, func(t *tx) error {
 		out, fault = Applied{}, nil
-		sp, err := t.space(id)
+		sp, err := load(t, id)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,7 +18,7 @@ import (
 // benchStore returns a running store on disk that hosts a Space, and n signed puts for it.
 func benchStore(b *testing.B, name string, n int, change ...func(*capstore.Options)) (*capstore.Store, *owner, []*capstore.Token) {
 	b.Helper()
-	options := capstore.Options{Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys(name)}
+	options := capstore.Options{Database: newDatabase(b), Keys: keys(name)}
 	for _, c := range change {
 		c(&options)
 	}
@@ -65,29 +64,77 @@ func benchValue(space tinycloud.SpaceID, i int) capstore.Op {
 	return putOp(space, fmt.Sprint("key/", i), string(value))
 }
 
+// durable lets the shared servers keep what they acknowledge, as in use.
+func durable(b *testing.B) {
+	b.Helper()
+	switch kind(b) {
+	case onPostgres:
+		db := newServerDatabase(b)
+		db.Exec("ALTER SYSTEM SET fsync = on")
+		db.Exec("SELECT pg_reload_conf()")
+	case onMySQL:
+		newServerDatabase(b).Exec("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+	}
+}
+
 // BenchmarkPut measures admission and the durable write of 1 KiB values by concurrent callers.
 func BenchmarkPut(b *testing.B) {
-	for _, callers := range []int{1, 16} {
-		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
-			s, o, toks := benchStore(b, "bench", b.N)
-			var next atomic.Int64
-			var wg sync.WaitGroup
-			b.ResetTimer()
-			for range callers {
-				wg.Go(func() {
-					for i := int(next.Add(1)) - 1; i < b.N; i = int(next.Add(1)) - 1 {
-						err := s.Admit(b.Context(), toks[i])
-						if err == nil {
-							_, err = s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil)
-						}
-						if err != nil {
-							b.Error(err)
-						}
+	for _, kind := range []string{onSQLite, onPostgres, onMySQL} {
+		for _, callers := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%s/callers=%d", kind, callers), func(b *testing.B) {
+				durable(b)
+				s, o, toks := benchStore(b, "bench", b.N)
+				b.ResetTimer()
+				concurrently(b, callers, func(i int) error {
+					err := s.Admit(b.Context(), toks[i])
+					if err == nil {
+						_, err = s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil)
 					}
+					return err
 				})
+			})
+		}
+	}
+}
+
+// concurrently calls f for 0 … b.N-1.
+func concurrently(b *testing.B, callers int, f func(i int) error) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < b.N; i = int(next.Add(1)) - 1 {
+				if err := f(i); err != nil {
+					b.Error(err)
+				}
 			}
-			wg.Wait()
 		})
+	}
+	wg.Wait()
+}
+
+// BenchmarkGet measures the look-up of a key and its 1 KiB value by concurrent callers.
+func BenchmarkGet(b *testing.B) {
+	const keys = 512
+	for _, kind := range []string{onSQLite, onPostgres, onMySQL} {
+		for _, callers := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%s/callers=%d", kind, callers), func(b *testing.B) {
+				s, o, toks := benchStore(b, "bench", keys)
+				for i, tok := range toks {
+					if _, err := s.Write(b.Context(), tok, []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ResetTimer()
+				concurrently(b, callers, func(i int) error {
+					r, err := s.Get(b.Context(), o.space, fmt.Sprint("key/", i%keys))
+					if err == nil {
+						_, err = s.Inline(b.Context(), o.space, r.Value)
+					}
+					return err
+				})
+			})
+		}
 	}
 }
 

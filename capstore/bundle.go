@@ -27,6 +27,8 @@ type Bundle struct {
 	Ops    [][]byte // bytes of the operations, in the epoch's order
 	Values []Value  // small values that the operations write
 	Large  []Large  // hints about the other values
+	// Imported are the epochs of an import entry, which has no Epoch, Events and Ops of its own.
+	Imported []Imported
 }
 
 // Value is a value and its hash.
@@ -50,6 +52,10 @@ type parsed struct {
 	events []event
 	values map[tinycloud.Hash][]byte
 	local  bool
+	// parts are the epochs of an import entry, each as if it had an entry of its own. importedAt is the
+	// import entry's time in a part, else zero.
+	parts      []*parsed
+	importedAt int64
 }
 
 type event struct {
@@ -89,29 +95,12 @@ func parseBundle(space tinycloud.SpaceID, b *Bundle) (*parsed, error) {
 	if b.Entry.N > maxNumber || b.Entry.At < 0 || b.Entry.At > maxNumber {
 		return nil, fmt.Errorf("entry %d at %d: out of range: %w", b.Entry.N, b.Entry.At, tinycloud.ErrInvalid)
 	}
-	if tinycloud.Sum(b.Epoch) != b.Entry.Epoch {
-		return nil, fmt.Errorf("epoch does not match its entry: %w", tinycloud.ErrForged)
+	parse := p.parseEpoch
+	if !b.Entry.Import.IsZero() || len(b.Imported) > 0 {
+		parse = p.parseImport
 	}
-	var err error
-	if p.epoch, err = dag.DecodeEpoch(b.Epoch); err != nil {
+	if err := parse(); err != nil {
 		return nil, err
-	}
-	if len(p.epoch.Events) != len(b.Events) || len(b.Events) > maxEvents {
-		return nil, fmt.Errorf("epoch with %d events, got %d: %w", len(p.epoch.Events), len(b.Events), tinycloud.ErrInvalid)
-	}
-	ops := b.Ops
-	for i, ref := range p.epoch.Events {
-		if len(ops) < len(ref.Ops) {
-			return nil, fmt.Errorf("operations missing: %w", tinycloud.ErrInvalid)
-		}
-		e, err := parseEvent(ref, b.Events[i], ops[:len(ref.Ops)])
-		if err != nil {
-			return nil, err
-		}
-		p.events, ops = append(p.events, e), ops[len(ref.Ops):]
-	}
-	if len(ops) > 0 {
-		return nil, fmt.Errorf("operations left over: %w", tinycloud.ErrInvalid)
 	}
 	for _, v := range b.Values {
 		if tinycloud.Sum(v.Bytes) != v.Hash {
@@ -120,6 +109,34 @@ func parseBundle(space tinycloud.SpaceID, b *Bundle) (*parsed, error) {
 		p.values[v.Hash] = v.Bytes
 	}
 	return p, nil
+}
+
+// parseEpoch reads the epoch of a bundle with its events and operations.
+func (p *parsed) parseEpoch() (err error) {
+	if tinycloud.Sum(p.Epoch) != p.Entry.Epoch {
+		return fmt.Errorf("epoch does not match its entry: %w", tinycloud.ErrForged)
+	}
+	if p.epoch, err = dag.DecodeEpoch(p.Epoch); err != nil {
+		return err
+	}
+	if len(p.epoch.Events) != len(p.Events) || len(p.Events) > maxEvents {
+		return fmt.Errorf("epoch with %d events, got %d: %w", len(p.epoch.Events), len(p.Events), tinycloud.ErrInvalid)
+	}
+	ops := p.Ops
+	for i, ref := range p.epoch.Events {
+		if len(ops) < len(ref.Ops) {
+			return fmt.Errorf("operations missing: %w", tinycloud.ErrInvalid)
+		}
+		e, err := parseEvent(ref, p.Events[i], ops[:len(ref.Ops)])
+		if err != nil {
+			return err
+		}
+		p.events, ops = append(p.events, e), ops[len(ref.Ops):]
+	}
+	if len(ops) > 0 {
+		return fmt.Errorf("operations left over: %w", tinycloud.ErrInvalid)
+	}
+	return nil
 }
 
 func parseEvent(ref dag.EventRef, b []byte, ops [][]byte) (event, error) {
@@ -169,6 +186,7 @@ const signaturesPerBatch = 64
 // verifyAll verifies the signatures of entries and events in batches. A forged event is marked; a
 // forged entry is an error.
 func verifyAll(ps []*parsed) error {
+	ps = withParts(ps)
 	n := (len(ps) + signaturesPerBatch - 1) / signaturesPerBatch
 	bad := make([]int, n)
 	parallel(n, func(i int) {
@@ -188,8 +206,11 @@ func verifyAll(ps []*parsed) error {
 func verifyGroup(ps []*parsed) int {
 	var items []did.BatchItem
 	var events []*event
-	for _, p := range ps {
-		items = append(items, signatureItem(p.Entry.Host, p.digest, &p.Sig))
+	var entries []int
+	for i, p := range ps {
+		if p.importedAt == 0 { // the entry of a part is not signed, that of the whole is
+			items, entries = append(items, signatureItem(p.Entry.Host, p.digest, &p.Sig)), append(entries, i)
+		}
 	}
 	for _, p := range ps {
 		for i := range p.events {
@@ -206,12 +227,12 @@ func verifyGroup(ps []*parsed) int {
 	}
 	good := did.VerifyEd25519Batch(items)
 	for i, e := range events {
-		if !good[len(ps)+i] {
+		if !good[len(entries)+i] {
 			e.token, e.bad = nil, "forged"
 		}
 	}
-	for i := range ps {
-		if !good[i] {
+	for k, i := range entries {
+		if !good[k] {
 			return i
 		}
 	}

@@ -158,6 +158,9 @@ func testConvergence(t *testing.T, seeds uint64) {
 			if got := naive(t, bundles); !maps.Equal(got, state(t, stores[0], o.space)) {
 				t.Errorf("the store's state\n%v\nnaive\n%v", state(t, stores[0], o.space), got)
 			}
+			for _, s := range stores {
+				s.whole()
+			}
 			for _, s := range stores[1:] {
 				if got := s.status(o.space); got.StateHash != want.StateHash || fmt.Sprint(got.Heads) != fmt.Sprint(want.Heads) || got.Void != want.Void {
 					t.Errorf("%s:\n%+v\nwant\n%+v", s.name, got, want)
@@ -211,7 +214,7 @@ func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 	}
 	epochs := map[tinycloud.Hash]*epoch{}
 	var order []*epoch
-	for _, b := range bundles { // parents come first
+	for _, b := range expand(bundles) { // parents come first
 		e := epochs[b.Entry.Epoch]
 		if e == nil {
 			d, err := dag.DecodeEpoch(b.Epoch)
@@ -260,6 +263,14 @@ func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 			}
 		}
 	}
+	// anywhere calls f for all events.
+	anywhere := func(_ *epoch, _ int, f func(*capstore.Token)) {
+		for _, x := range order {
+			for _, tok := range x.events {
+				f(tok)
+			}
+		}
+	}
 	const slack = 120_000
 	for _, e := range order {
 		var floor int64
@@ -270,7 +281,11 @@ func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 		for _, l := range e.entries {
 			least = min(least, l.At)
 			hosted := false
-			inPast(e, len(e.events), func(tok *capstore.Token) {
+			seen := inPast
+			if !l.Import.IsZero() {
+				seen = anywhere
+			}
+			seen(e, len(e.events), func(tok *capstore.Token) {
 				h, ok := capstore.HostOf(tok.Audience)
 				hosted = hosted || (ok && h == l.Host && tok.HostsSpace(l.Space) && tok.Signer == l.Space.Owner())
 			})

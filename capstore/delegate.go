@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -105,7 +104,7 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 		if !slices.Contains(allowed, id) {
 			return false, nil
 		}
-		if err := t.create(id); err != nil {
+		if err := t.begin(id); err != nil {
 			return false, err
 		}
 		fresh = true
@@ -113,6 +112,9 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 	sp, err := t.space(id)
 	if err != nil {
 		return false, err
+	}
+	if sp.state == stateRestored {
+		return false, errRestored()
 	}
 	if err := t.ensure(sp, tok.ID, 0); err != nil {
 		return false, err
@@ -122,21 +124,6 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 		return true, t.adopt(sp)
 	}
 	return true, nil
-}
-
-// create makes a Space hosted here.
-func (t *tx) create(id tinycloud.SpaceID) error {
-	sp := newSpace(t.s, 0, id, StateHosted)
-	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state created", ID: "sid"}, id.String(), sp.host[:], StateHosted, t.now.UnixMilli())
-	if err != nil {
-		return err
-	}
-	sp.sid = sid
-	t.created = append(t.created, sp)
-	t.s.mu.Lock()
-	defer t.s.mu.Unlock()
-	t.s.ids[id], t.s.byHost[sp.host], t.s.spaces[id] = sid, id, sp
-	return nil
 }
 
 // adopt gives every stored delegation that names a new Space its epoch, and every revocation of one.
@@ -218,16 +205,23 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 		return err
 	}
 	if host, ok := judge.HostOf(target.Audience); ok && target.HostsSpace(id) {
-		if sp.state == StateJoining {
+		if sp.waits() {
 			return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; its hosts cannot be revoked yet")
 		}
 		c := t.touch(sp)
 		c.Revoked = append(c.Revoked, host)
 	}
+	if sp.state == stateRestored {
+		return errRestored()
+	}
 	if err := t.ensure(sp, target.ID, 0); err != nil {
 		return err
 	}
 	return t.ensure(sp, tok.ID, 0)
+}
+
+func errRestored() error {
+	return tinycloud.Refuse(tinycloud.ErrUnavailable, "The host was restored and waits for the space's later history")
 }
 
 // mayRevoke checks the right to revoke: the rule that peers judge by, and that a proof it rests on is

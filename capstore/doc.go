@@ -1,5 +1,6 @@
 // Package capstore is the authority of a node: which signed events are valid, in what order, and the
-// KV state they imply. It stores the history of every Space in one SQL database.
+// KV state they imply. It stores the history of every Space in one SQL database: a file of its own, or one on a
+// server, which several processes with the same keys may share as one host.
 //
 // A write is acknowledged after the transaction that holds its event, epoch, log entry and KV row is on
 // disk (synchronous=FULL). One goroutine writes; concurrent requests share its transactions, and so its

@@ -20,19 +20,25 @@ import (
 const EntryVersion = 1
 
 // Entry is one record of a host's log: that the host has an epoch of a Space, and since when. Its
-// bytes are canonical DAG-CBOR (design, "Host log").
+// bytes are canonical DAG-CBOR (design, "Host log"). An import entry names the list of the epochs of a
+// history that the host took over from elsewhere, in place of an epoch.
 type Entry struct {
-	Space tinycloud.SpaceID
-	Host  HostKey
-	N     uint64
-	Prev  tinycloud.Hash // digest of the entry before, zero at 0
-	Epoch tinycloud.Hash
-	At    int64 // unix milliseconds
+	Space  tinycloud.SpaceID
+	Host   HostKey
+	N      uint64
+	Prev   tinycloud.Hash // digest of the entry before, zero at 0
+	Epoch  tinycloud.Hash // zero in an import entry
+	Import tinycloud.Hash // hash of the list, see [ImportHash]; zero in all others
+	At     int64          // unix milliseconds
 }
+
+// linkHead begins a link to DAG-CBOR: tag 42, the length, and the CID up to its digest.
+const linkHead = "\xd8\x2a\x58\x25\x00\x01\x71\x1e\x20"
 
 const signedPrefix = "tinycloud/hostlog/1"
 
-// Encode returns the bytes of the entry: a map of n, v, at, host, prev, epoch and space.
+// Encode returns the bytes of the entry: a map of n, v, at, host, prev, epoch and space; in an import
+// entry import, after space, stands for epoch.
 func (e Entry) Encode() []byte {
 	space := e.Space.String()
 	b := make([]byte, 0, 170+len(space))
@@ -47,9 +53,15 @@ func (e Entry) Encode() []byte {
 	} else {
 		b = append(append(b, 0x58, 0x20), e.Prev[:]...)
 	}
-	b = append(append(b, "\x65epoch\xd8\x2a\x58\x25\x00\x01\x71\x1e\x20"...), e.Epoch[:]...)
+	if e.Import.IsZero() {
+		b = append(append(b, "\x65epoch"+linkHead...), e.Epoch[:]...)
+	}
 	b = dag.AppendHead(append(b, "\x65space"...), 3<<5, uint64(len(space)))
-	return append(b, space...)
+	b = append(b, space...)
+	if !e.Import.IsZero() {
+		b = append(append(b, "\x66import"+linkHead...), e.Import[:]...)
+	}
+	return b
 }
 
 // DecodeEntry reads the bytes of an entry. Only what [Entry.Encode] gives is accepted. The error is of
@@ -66,7 +78,12 @@ func DecodeEntry(b []byte) (Entry, error) {
 	if v := f.number("v"); f.err == nil && v != EntryVersion {
 		return Entry{}, fmt.Errorf("log entry of version %d, upgrade this node: %w", v, tinycloud.ErrUnsupported)
 	}
-	e := Entry{N: uint64(f.number("n")), At: f.number("at"), Host: HostKey(f.bytes("host")), Epoch: f.link("epoch")}
+	e := Entry{N: uint64(f.number("n")), At: f.number("at"), Host: HostKey(f.bytes("host"))}
+	if _, err := node.LookupByString("import"); err == nil {
+		e.Import = f.link("import")
+	} else {
+		e.Epoch = f.link("epoch")
+	}
 	if e.N > 0 {
 		e.Prev = f.bytes("prev")
 	}

@@ -18,6 +18,8 @@ func entries() []capstore.Entry {
 		{Space: space, Host: capstore.HostKey{1}, Epoch: tinycloud.Sum(nil), At: 1},
 		{Space: space, Host: capstore.HostKey{2}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 1795392000000},
 		{Space: space, Host: capstore.HostKey{3}, N: 1 << 40, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 70000},
+		{Space: space, Host: capstore.HostKey{4}, Import: tinycloud.Sum([]byte("list")), At: 70000},
+		{Space: space, Host: capstore.HostKey{4}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Import: tinycloud.Sum(nil), At: 70000},
 	}
 }
 
@@ -47,6 +49,22 @@ func FuzzDecodeEntry(f *testing.F) {
 		e, err := capstore.DecodeEntry(b)
 		if err == nil && !bytes.Equal(e.Encode(), b) {
 			t.Errorf("%x decodes but encodes as %x", b, e.Encode())
+		}
+	})
+}
+
+// FuzzDecodeImport asks for the lists of import entries what FuzzDecodeEntry asks for entries.
+func FuzzDecodeImport(f *testing.F) {
+	f.Add(capstore.ImportList([]capstore.Imported{{At: 1, Epoch: []byte("a")}, {At: 1795392000000, Epoch: []byte("b")}}))
+	f.Add(capstore.ImportList([]capstore.Imported{{}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again, err := capstore.RecodeImport(b)
+		if err == nil && !bytes.Equal(again, b) {
+			t.Errorf("%x decodes but encodes as %x", b, again)
+		}
+		nb := basicnode.Prototype.Any.NewBuilder()
+		if err == nil && dagcbor.Decode(nb, bytes.NewReader(b)) != nil {
+			t.Errorf("%x is no DAG-CBOR", b)
 		}
 	})
 }

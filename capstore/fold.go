@@ -49,7 +49,8 @@ func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
 	return k, nil
 }
 
-func (t *tx) saveKey(sp *space, key string, k keyState) error {
+// saveKey stores the fold of a key and frees the value it held before.
+func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
 	seq, fSeq, meta := int64(-1), int64(-1), k.meta
 	if k.written {
 		seq = int64(k.at.Seq)
@@ -63,10 +64,13 @@ func (t *tx) saveKey(sp *space, key string, k keyState) error {
 	indexed, whole := t.s.db.Key(key)
 	err := t.add(db.Insert{Into: "kv", Columns: "sid key whole live seq epoch idx value meta f_seq f_epoch f_idx", Key: "sid key", Replace: true},
 		sp.sid, indexed, whole, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index))
-	if err != nil || !k.live {
+	if err == nil && k.live {
+		err = t.want(sp, k.value)
+	}
+	if err != nil || !old.live || k.live && k.value == old.value {
 		return err
 	}
-	return t.want(sp, k.value)
+	return t.release(sp, old.value)
 }
 
 // want notes a current value that is not here.
@@ -76,6 +80,60 @@ func (t *tx) want(sp *space, hash tinycloud.Hash) error {
 	}
 	t.touch(sp).Wants++
 	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])
+}
+
+// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
+// before.
+func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
+	many := false
+	if len(e.ops) > 0 && !p.local {
+		var others int
+		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
+			return err
+		}
+		many = others > 0
+	}
+	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
+	for k, op := range e.ops {
+		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
+			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
+		if err != nil {
+			return err
+		}
+		if err := t.keep(sp, op, p); err != nil {
+			return err
+		}
+		if valid {
+			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+			if err := t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
+				return err
+			}
+		}
+		if !op.Delete && !p.local && p.values[op.Value] != nil {
+			if err := t.release(sp, op.Value); err != nil { // it came along and may be past
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// foldOp applies a valid operation and announces it.
+func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, twice bool, p *parsed) error {
+	counts, err := t.apply(sp, n, o, many)
+	if err != nil || !counts {
+		return err
+	}
+	return t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
+}
+
+// keep stores a small value that came with its operation.
+func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
+	b, ok := p.values[op.Value]
+	if op.Delete || !ok {
+		return nil
+	}
+	return t.saveValue(sp, op.Value, int64(len(b)), b)
 }
 
 // apply folds one valid operation. many says that its event stands in other epochs too, so that it may
@@ -89,9 +147,10 @@ func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err 
 		if err != nil || (k.written && k.at.Compare(p.at) >= 0) {
 			return true, err
 		}
+		old := k
 		k.written, k.at, k.value, k.meta = true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
 		k.settle()
-		return true, t.saveKey(sp, p.op.Key, k)
+		return true, t.saveKey(sp, p.op.Key, old, k)
 	}
 	floor, named, err := t.deleted(sp, n, p)
 	if err != nil {
@@ -111,9 +170,10 @@ func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err 
 	if err != nil || (k.floored && k.floor.Compare(*floor) >= 0) {
 		return true, err
 	}
+	old := k
 	k.floored, k.floor = true, *floor
 	k.settle()
-	return true, t.saveKey(sp, p.op.Key, k)
+	return true, t.saveKey(sp, p.op.Key, old, k)
 }
 
 // deleted returns the place and the event of the write that a delete removes; nil when it names none
@@ -193,6 +253,10 @@ func (t *tx) refold(sp *space, key string) error {
 	if err != nil {
 		return err
 	}
+	old, err := t.keyRow(sp, key)
+	if err != nil {
+		return err
+	}
 	var k keyState
 	counted, dead := map[tinycloud.Hash]bool{}, map[tinycloud.Hash]bool{}
 	for _, p := range ops {
@@ -226,5 +290,5 @@ func (t *tx) refold(sp *space, key string) error {
 	}
 	k.settle()
 	k.live = k.live && !killed
-	return t.saveKey(sp, key, k)
+	return t.saveKey(sp, key, old, k)
 }

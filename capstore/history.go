@@ -32,6 +32,9 @@ func (t *tx) place(sp *space, p *parsed) error {
 	if !p.local && p.Entry.At > t.now.Add(judge.Slack).UnixMilli() {
 		return errParked
 	}
+	if len(p.parts) > 0 {
+		return t.placeImport(sp, p, br)
+	}
 	n, err := t.node(sp, p.Entry.Epoch)
 	if err != nil {
 		return err
@@ -47,7 +50,8 @@ type slot struct {
 	index int
 	b     *branch // nil: a new branch
 	base  int
-	prev  *node // epoch of the entry before
+	prev  *node    // epoch of the entry before; nil also when that is an import entry
+	chain *chainOf // of an imported epoch: what it extends, nil for a new chain
 }
 
 func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
@@ -111,8 +115,20 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
-// extend puts the entry at its place in its log.
+// extend puts the entry at its place in its log, or an imported epoch at its place in a chain.
 func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {
+	spot := judge.Spot{Branch: uint32(s.index), N: s.number(p)}
+	if p.importedAt != 0 {
+		sp.extendChain(p, n, s)
+	} else {
+		sp.advance(p, s, n)
+	}
+	n.spots = append(n.spots, spot)
+	return spot
+}
+
+// advance makes an entry the tip of its branch.
+func (sp *space) advance(p *parsed, s slot, n *node) {
 	b := s.b
 	if b == nil {
 		b = &branch{host: p.Entry.Host, base: s.base}
@@ -122,14 +138,15 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {
 		sp.branches = append(sp.branches, b)
 	}
 	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
-	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
-	return n.spots[len(n.spots)-1]
 }
 
-// recordEntry stores an entry that was put at its place.
-func (t *tx) recordEntry(sp *space, p *parsed, s slot, n *node, is standing) error {
-	return t.add(db.Insert{Into: "entries", Columns: "sid branch n digest at eid sig valid ord"},
-		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], is, len(n.spots)-1)
+// recordEntry stores an entry, or an imported epoch, that was put at its place.
+func (t *tx) recordEntry(sp *space, p *parsed, n *node, is standing) error {
+	spot, sig := n.spots[len(n.spots)-1], p.Sig[:]
+	if p.importedAt != 0 {
+		sig = []byte{}
+	}
+	return t.add(intoEntries, sp.sid, int64(spot.Branch), spot.N, p.digest[:], p.Entry.At, n.eid, sig, is, len(n.spots)-1)
 }
 
 // second adds a further entry of a known epoch.
@@ -150,13 +167,19 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 		return err
 	}
 	spot := t.extend(sp, p, s, n)
-	is, _ := t.entryStanding(sp, p.Entry.Host, p.Entry.At, floor, n)
+	is, _ := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
 	// A further witness can only make an epoch earlier or more valid. Only the former reaches what follows.
 	switch {
 	case least == n.t && p.Entry.At < least:
 		sp.again = true
 	case is == entryValid:
-		sp.redo[n.eid] = struct{}{}
+		var void int
+		if _, err := t.one([]any{&void}, "SELECT count(*) FROM events WHERE eid = ? AND valid = 0", n.eid); err != nil {
+			return err
+		}
+		if !n.valid || void > 0 {
+			sp.redo[n.eid] = struct{}{}
+		}
 	}
 	switch is {
 	case entryValid:
@@ -165,7 +188,7 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 		sp.noteCut(n, p.Entry.Host, spot)
 	}
 	sp.unsettled = sp.unsettled || sp.cutHere(n)
-	return t.recordEntry(sp, p, s, n, is)
+	return t.recordEntry(sp, p, n, is)
 }
 
 // parentTime returns the greatest t of an epoch's parents, 0 without any.
@@ -218,18 +241,18 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	n := &node{id: p.Entry.Epoch, seq: seq, t: max(floor, p.Entry.At), past: past}
-	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: p.Entry.N}); err != nil {
+	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: s.number(p)}); err != nil {
 		return err
 	}
 	t.extend(sp, p, s, n)
-	is, reason := t.entryStanding(sp, p.Entry.Host, p.Entry.At, floor, n)
+	is, reason := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
 	n.valid = is == entryValid
 	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t valid reason clock bytes", ID: "eid"},
 		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
 	if err != nil {
 		return err
 	}
-	if err := t.recordEntry(sp, p, s, n, is); err != nil {
+	if err := t.recordEntry(sp, p, n, is); err != nil {
 		return err
 	}
 	sp.nodes.Add(n.id, n)
@@ -275,83 +298,10 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 	if !news {
 		return nil
 	}
-	return t.enforce(sp)
-}
-
-// intoRevoked records that a delegation is revoked.
-var intoRevoked = db.Insert{Into: "revoked", Columns: "target revocation at", Key: "target revocation"}
-
-// saveToken keeps a delegation or revocation for admission in any Space.
-func (t *tx) saveToken(tok *Token) error {
-	if _, ok := t.s.tokens.Get(tok.ID); ok {
-		return nil
-	}
-	err := t.add(db.Insert{Into: "tokens", Columns: "id kind bytes received", Key: "id"}, tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
-	if err != nil {
+	if err := t.question(sp); err != nil {
 		return err
 	}
-	if tok.Kind != judge.Delegation {
-		return nil
-	}
-	for _, s := range tok.Spaces() {
-		if err := t.add(db.Insert{Into: "mentions", Columns: "space id", Key: "space id"}, s.String(), tok.ID[:]); err != nil {
-			return err
-		}
-	}
-	for _, p := range parties(tok) {
-		if err := t.add(p.into, p.args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// enforce records the revocations of a Space's facts that have an effect.
-func (t *tx) enforce(sp *space) error {
-	var err error
-	sp.facts.Revocations(func(r *Token) bool {
-		err = t.saveRevoked(sp, r.Target, r)
-		return err == nil
-	})
-	for _, r := range sp.facts.Removals() {
-		for id := range r.Ended {
-			if err == nil {
-				err = t.saveRevoked(sp, id, r.Revocation)
-			}
-		}
-	}
-	return err
-}
-
-// saveRevoked records that a delegation of a Space's facts has ended.
-func (t *tx) saveRevoked(sp *space, id tinycloud.Hash, r *Token) error {
-	if t.isRevoked(id) {
-		return nil
-	}
-	t.revoked[id] = r.ID
-	if target := sp.facts.Delegation(id); target != nil && target.HostsSpace(sp.id) {
-		if host, ok := judge.HostOf(target.Audience); ok && !t.hosts(sp, host) {
-			c := t.touch(sp)
-			c.Revoked = append(c.Revoked, host)
-		}
-	}
-	return t.add(intoRevoked, id[:], r.ID[:], t.now.UnixMilli())
-}
-
-// hosts reports whether a host has a delegation in force.
-func (t *tx) hosts(sp *space, host HostKey) (yes bool) {
-	sp.facts.Hosts(func(h HostKey, d *Token) bool {
-		yes = h == host && d.ValidAt(t.now, 0) && !t.isRevoked(d.ID)
-		return !yes
-	})
-	return yes
-}
-
-func (t *tx) isRevoked(id tinycloud.Hash) bool {
-	if _, ok := t.revoked[id]; ok {
-		return true
-	}
-	return t.s.isRevoked(id)
+	return t.enforce(sp)
 }
 
 // judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
@@ -394,59 +344,8 @@ func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) str
 	return ""
 }
 
-// fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
-// before.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
-	many := false
-	if len(e.ops) > 0 && !p.local {
-		var others int
-		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
-			return err
-		}
-		many = others > 0
-	}
-	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
-	for k, op := range e.ops {
-		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
-			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
-		if err != nil {
-			return err
-		}
-		if err := t.keep(sp, op, p); err != nil {
-			return err
-		}
-		if !valid {
-			continue
-		}
-		o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
-		counts, err := t.apply(sp, n, o, many)
-		if err != nil {
-			return err
-		}
-		if !counts {
-			continue
-		}
-		if err := t.announceNew(sp, n, e, o, t.change(sp, n, e, op, before+k, p.Entry.At), many || twice); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// keep stores a small value that came with its operation.
-func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
-	b, ok := p.values[op.Value]
-	if op.Delete || !ok {
-		return nil
-	}
-	return t.saveValue(sp, op.Value, int64(len(b)), b)
-}
-
 func encodeMeta(m map[string]string) []byte {
-	if m == nil {
-		m = map[string]string{}
-	}
-	b, err := json.Marshal(m)
+	b, err := json.Marshal(shown(m))
 	if err != nil {
 		panic(err) // strings always encode
 	}

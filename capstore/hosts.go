@@ -223,5 +223,5 @@ func (s *Store) Joining(ctx context.Context, id tinycloud.SpaceID) (bool, error)
 	}
 	sp.mu.RLock()
 	defer sp.mu.RUnlock()
-	return sp.state == StateJoining, nil
+	return sp.waits(), nil
 }

@@ -172,6 +172,8 @@ type Record struct {
 	Value    tinycloud.Hash
 	Size     int64 // -1 while the value is still to be fetched from another host
 	Metadata map[string]string
+
+	small []byte // the content if the database has it, not nil then
 }
 
 // Get returns the current value of a key; the error is of class [tinycloud.ErrNotFound] when there is
@@ -181,9 +183,9 @@ func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (R
 	if err != nil {
 		return Record{}, err
 	}
-	var value, meta []byte
+	var value, meta, small []byte
 	var size *int64
-	ok, err := s.db.Read.One(ctx, []any{&value, &meta, &size}, `SELECT k.value, k.meta, v.size FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+	ok, err := s.db.Read.One(ctx, []any{&value, &meta, &size, &small}, `SELECT k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
 		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, s.key(key))
 	if err != nil {
 		return Record{}, err
@@ -191,9 +193,12 @@ func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (R
 	if !ok {
 		return Record{}, fmt.Errorf("key %q: %w", key, tinycloud.ErrNotFound)
 	}
-	r := Record{Value: tinycloud.Hash(value), Size: -1}
+	r := Record{Value: tinycloud.Hash(value), Size: -1, small: small}
 	if size != nil {
 		r.Size = *size
+	}
+	if r.Size == 0 && small == nil {
+		r.small = []byte{}
 	}
 	if err := json.Unmarshal(meta, &r.Metadata); err != nil {
 		return Record{}, fmt.Errorf("metadata of %q: %w", key, err)
@@ -204,6 +209,14 @@ func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (R
 type inlineValue struct{ *bytes.Reader }
 
 func (inlineValue) Close() error { return nil }
+
+// Open opens the value of a record; errors are those of [Store.Value].
+func (s *Store) Open(ctx context.Context, space tinycloud.SpaceID, r Record) (io.ReadSeekCloser, error) {
+	if r.small != nil {
+		return inlineValue{bytes.NewReader(r.small)}, nil
+	}
+	return s.Value(ctx, space, r.Value)
+}
 
 // Value opens a value of a Space. The error is of class [tinycloud.ErrUnavailable] while the value is
 // still to be fetched from another host.

@@ -8,7 +8,6 @@ import (
 // The lease of the process that leads. A leader that cannot renew stops in time for the next one: what it
 // runs has stopMargin to end before the lease does.
 const (
-	leaseName   = "p2p"
 	leaseTerm   = 8 * time.Second
 	renewEvery  = 2 * time.Second
 	claimEvery  = time.Second
@@ -16,23 +15,33 @@ const (
 	leaseAnswer = 1500 * time.Millisecond // the server has to answer
 )
 
-// Lead calls f while this process leads those that share the database, again each time it comes to lead,
-// until ctx ends. The context of f ends when it leads no more; f has to return within three seconds of that. A process that has the
-// database for itself always leads. Lead returns the error of f; f returning nil early makes way for another.
-func (s *Store) Lead(ctx context.Context, f func(context.Context) error) error {
+// Task is what one of the processes that share a database does for all.
+type Task string
+
+// The tasks.
+const (
+	Replication Task = "p2p"
+	Webhooks    Task = "webhooks"
+)
+
+// Lead calls f while this process leads a task, again each time it comes to lead, until ctx ends. The context
+// of f ends when it leads no more; f has to return within three seconds of that. A process that has the database
+// for itself always leads. Lead returns the error of f; f returning nil early makes way for another. A task is
+// led once at a time in a process.
+func (s *Store) Lead(ctx context.Context, task Task, f func(context.Context) error) error {
 	if !s.db.Shared {
 		return f(ctx)
 	}
 	for ctx.Err() == nil {
-		until, ok := s.claim(ctx)
+		until, ok := s.claim(ctx, task)
 		if !ok {
 			wait(ctx, claimEvery)
 			continue
 		}
-		s.log.Info("this process leads")
-		err := s.leadUntil(ctx, until, f)
-		s.release(ctx)
-		s.log.Info("this process leads no more")
+		s.log.Info("this process leads", "task", task)
+		err := s.leadUntil(ctx, task, until, f)
+		s.release(ctx, task)
+		s.log.Info("this process leads no more", "task", task)
 		if err != nil {
 			return err
 		}
@@ -50,7 +59,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // leadUntil runs f and renews the lease, which is held until then.
-func (s *Store) leadUntil(ctx context.Context, until time.Time, f func(context.Context) error) error {
+func (s *Store) leadUntil(ctx context.Context, task Task, until time.Time, f func(context.Context) error) error {
 	own, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
@@ -68,7 +77,7 @@ func (s *Store) leadUntil(ctx context.Context, until time.Time, f func(context.C
 			stop()
 			return <-done
 		case <-tick.C:
-			if later, ok := s.claim(ctx); ok {
+			if later, ok := s.claim(ctx, task); ok {
 				end.Reset(time.Until(later) - stopMargin)
 			}
 		}
@@ -76,12 +85,12 @@ func (s *Store) leadUntil(ctx context.Context, until time.Time, f func(context.C
 }
 
 // claim takes or renews the lease and returns until when it is held at least, by the clock of this process.
-func (s *Store) claim(ctx context.Context) (until time.Time, ok bool) {
+func (s *Store) claim(ctx context.Context, task Task) (until time.Time, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, leaseAnswer)
 	defer cancel()
 	until = time.Now().Add(leaseTerm)
 	n, err := s.db.Control.Exec(ctx, "UPDATE leases SET holder = ?, expires = "+s.db.Clock+" + ? WHERE name = ? AND (holder = ? OR expires < "+s.db.Clock+")",
-		s.me[:], leaseTerm.Milliseconds(), leaseName, s.me[:])
+		s.me[:], leaseTerm.Milliseconds(), string(task), s.me[:])
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("cannot ask for the lease", "error", err)
 	}
@@ -89,10 +98,10 @@ func (s *Store) claim(ctx context.Context) (until time.Time, ok bool) {
 }
 
 // release lets another process lead at once.
-func (s *Store) release(ctx context.Context) {
+func (s *Store) release(ctx context.Context, task Task) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseAnswer)
 	defer cancel()
-	_, err := s.db.Control.Exec(ctx, "UPDATE leases SET expires = 0 WHERE name = ? AND holder = ?", leaseName, s.me[:])
+	_, err := s.db.Control.Exec(ctx, "UPDATE leases SET expires = 0 WHERE name = ? AND holder = ?", string(task), s.me[:])
 	if err != nil {
 		s.log.Warn("the lease runs out by itself", "error", err)
 	}

@@ -40,8 +40,10 @@ func (t *tx) upcoming(sp *space) (*next, error) {
 	if len(named) > maxParents {
 		named = named[:maxParents]
 	}
-	if own := sp.own(); own != nil && !slices.ContainsFunc(named, func(h *node) bool { return h.id == own.tip.id || own.tip.before(h.past) }) {
-		named = append(named[:min(len(named), maxParents-1)], own.tip)
+	for _, tip := range sp.ownTips() {
+		if !slices.ContainsFunc(named, func(h *node) bool { return h.id == tip.id || tip.before(h.past) }) {
+			named = append(named[:min(len(named), maxParents-1)], tip)
+		}
 	}
 	x := &next{}
 	for _, h := range named {
@@ -118,6 +120,9 @@ func (t *tx) date(sp *space, p *parsed, x *next) error {
 
 // admitted reports whether this node's own host delegation lets it extend a Space now.
 func (t *tx) admitted(sp *space) error {
+	if sp.state == stateRestored {
+		return errRestored()
+	}
 	x, err := t.upcoming(sp)
 	if err != nil {
 		return err

@@ -106,6 +106,18 @@ func testUsage(t *testing.T) {
 	wantUsage(t, two, o.space, 11)
 	two.pull(one, o.space)
 	wantUsage(t, two, o.space, 11)
+	large := capstore.Op{Space: o.space, Key: "large", Value: tinycloud.Sum([]byte("large")), Size: 1000}
+	if _, err := one.Write(t.Context(), o.invoke(t, "large", "tinycloud.kv/put"), []capstore.Op{large}, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, one, o.space, 1011)
+	two.pull(one, o.space)
+	wantUsage(t, two, o.space, 11)
+	// What no key holds is not kept.
+	if err := two.Arrived(t.Context(), o.space, tinycloud.Sum([]byte("past")), 1000, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, two, o.space, 11)
 	for range 2 {
 		if err := two.Arrived(t.Context(), o.space, tinycloud.Sum([]byte("large")), 1000, nil); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,8 @@ package capstore
 import (
 	"maps"
 	"slices"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
 // revisited is an operation whose verdict may have changed.
@@ -60,13 +62,8 @@ func (t *tx) reconsider(sp *space) error {
 	for _, v := range order {
 		keys[v.p.op.Key] = struct{}{}
 	}
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if err := t.redelete(sp, key, ops, visit); err != nil {
-			return err
-		}
-		if err := t.refold(sp, key); err != nil {
-			return err
-		}
+	if err := t.refoldAll(sp, slices.Sorted(maps.Keys(keys)), ops, visit); err != nil {
+		return err
 	}
 	for _, v := range order {
 		if err := t.reannounced(sp, v); err != nil {
@@ -74,6 +71,28 @@ func (t *tx) reconsider(sp *space) error {
 		}
 	}
 	return t.findHeads(sp)
+}
+
+// refoldAll folds keys anew. A value is freed only when none of them holds it afterwards.
+func (t *tx) refoldAll(sp *space, keys []string, ops map[opPlace]*revisited, visit func(*revisited)) error {
+	sp.dropped = map[tinycloud.Hash]struct{}{}
+	defer func() { sp.dropped = nil }()
+	for _, key := range keys {
+		if err := t.redelete(sp, key, ops, visit); err != nil {
+			return err
+		}
+		if err := t.refold(sp, key); err != nil {
+			return err
+		}
+	}
+	dropped := sp.dropped
+	sp.dropped = nil
+	for hash := range dropped {
+		if err := t.release(sp, hash); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // operations calls f for the operations of an event.

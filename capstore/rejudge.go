@@ -41,7 +41,8 @@ func (t *tx) revise(sp *space) error {
 // for the rare arrival that reaches into the past: a delegation that others waited for, or an earlier
 // witness of an epoch.
 func (t *tx) rejudge(sp *space) error {
-	sp.again = false
+	sp.again, sp.unsure, sp.folding = false, false, true
+	defer func() { sp.folding = false }()
 	sp.facts.Forget()
 	sp.heads = nil
 	var eids []int64
@@ -84,7 +85,10 @@ func (t *tx) rejudge(sp *space) error {
 		}
 	}
 	sp.next = nil
-	return nil
+	if err := t.sweep(sp); err != nil {
+		return err
+	}
+	return t.enforce(sp)
 }
 
 // redate computes the time of an epoch and judges its entries as if no host had been removed.
@@ -106,7 +110,7 @@ func (t *tx) redate(sp *space, eid int64) error {
 			n.t = max(floor, r.at)
 		}
 		is := entryVoid
-		if r.at >= floor-judge.Slack.Milliseconds() && sp.facts.Able(sp.branches[r.branch].host, at(r.at), judge.Here{Epoch: n.id, Past: n.past}) == nil {
+		if r.at >= floor-judge.Slack.Milliseconds() && sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
 			is = entryValid
 		}
 		if is == r.is {
@@ -125,16 +129,19 @@ type entryRow struct {
 	n      uint64
 	at     int64
 	is     standing
+	digest tinycloud.Hash
 }
 
 // entriesOf reads the entries of an epoch, the earliest first.
 func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
 	err = t.each(func(scan func(...any) error) error {
 		var r entryRow
-		err := scan(&r.branch, &r.n, &r.at, &r.is)
+		var digest []byte
+		err := scan(&r.branch, &r.n, &r.at, &r.is, &digest)
+		copy(r.digest[:], digest)
 		rows = append(rows, r)
 		return err
-	}, "SELECT branch, n, at, valid FROM entries WHERE eid = ? ORDER BY at, ord", n.eid)
+	}, "SELECT branch, n, at, valid, digest FROM entries WHERE eid = ? ORDER BY at, ord", n.eid)
 	return rows, err
 }
 
@@ -155,7 +162,7 @@ func (t *tx) rejudgeEpoch(sp *space, n *node) (times []time.Time, err error) {
 		if err != nil {
 			return nil, err
 		}
-		_, reason = t.entryStanding(sp, sp.branches[rows[0].branch].host, rows[0].at, floor, n)
+		_, reason = sp.entryStanding(sp.witness(rows[0].branch, rows[0].digest), rows[0].at, floor, n)
 	}
 	return times, t.exec("UPDATE epochs SET valid = ?, reason = ? WHERE eid = ?", n.valid, reason, n.eid)
 }
@@ -263,4 +270,24 @@ func (t *tx) storedEvents(sp *space, n *node) ([]storedEvent, error) {
 		return nil
 	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err
+}
+
+// question has a Space with void events judged anew at its first news since it was loaded: what those events
+// waited for was known in memory only.
+func (t *tx) question(sp *space) error {
+	if !sp.unsure || sp.again {
+		return nil
+	}
+	sp.unsure = false
+	for _, query := range []string{
+		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
+	} {
+		var one int
+		found, err := t.one([]any{&one}, query, sp.sid)
+		if err != nil {
+			return err
+		}
+		sp.again = sp.again || found
+	}
+	return nil
 }

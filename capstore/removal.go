@@ -1,7 +1,6 @@
 package capstore
 
 import (
-	"fmt"
 	"slices"
 	"sort"
 
@@ -29,6 +28,7 @@ type trailing struct {
 	n       uint64
 	at, eid int64
 	was, is standing
+	digest  tinycloud.Hash
 }
 
 // survey computes what survives the removals of a Space's hosts and returns the entries that were to be
@@ -36,7 +36,7 @@ type trailing struct {
 func (t *tx) survey(sp *space) ([]trailing, error) {
 	ended := map[HostKey]bool{}
 	note := func(removals []*judge.Removal) {
-		for _, b := range sp.branches {
+		for _, b := range sp.logs() {
 			for _, r := range removals {
 				ended[b.host] = ended[b.host] || r.Ends(b.host)
 			}
@@ -53,21 +53,21 @@ func (t *tx) survey(sp *space) ([]trailing, error) {
 		if err := t.cut(sp, r); err != nil {
 			return nil, err
 		}
-		for i, b := range sp.branches {
+		for _, b := range sp.logs() {
 			if sp.facts.Removed(b.host) {
 				continue
 			}
-			if err := t.protect(sp, r, i, b.n); err != nil {
+			if err := t.protect(sp, r, b, b.n); err != nil {
 				return nil, err
 			}
 		}
 	}
 	var rows []trailing
-	for i, b := range sp.branches {
+	for _, b := range sp.logs() {
 		if !ended[b.host] {
 			continue
 		}
-		more, err := t.trail(sp, removals, i, b)
+		more, err := t.trail(sp, removals, b)
 		if err != nil {
 			return nil, err
 		}
@@ -88,10 +88,10 @@ func (t *tx) cut(sp *space, r *judge.Removal) error {
 		}
 		able, other := false, false
 		err = t.each(func(scan func(...any) error) error {
-			var branch int
+			var branch uint32
 			err := scan(&branch)
 			able = true
-			other = other || sp.facts.Other(r, sp.branches[branch].host, judge.Here{Epoch: n.id, Past: n.past})
+			other = other || sp.facts.Other(r, sp.witness(branch, tinycloud.Hash{}).host, judge.Here{Epoch: n.id, Past: n.past})
 			return err
 		}, "SELECT branch FROM entries WHERE eid = ? AND valid <> 0", n.eid)
 		if err != nil {
@@ -110,27 +110,23 @@ func (t *tx) cut(sp *space, r *judge.Removal) error {
 
 // protect adds the last entry of a branch, up to a number, that would be valid and did not know of the
 // removal.
-func (t *tx) protect(sp *space, r *judge.Removal, branch int, limit uint64) error {
-	b := sp.branches[branch]
-	first := uint64(0)
-	if b.base >= 0 {
-		first = b.baseN + 1
-	}
+func (t *tx) protect(sp *space, r *judge.Removal, b logRef, limit uint64) error {
+	first := b.first
 	if limit < first {
 		return nil
 	}
 	var failed error
 	unaware := sort.Search(int(limit-first)+1, func(i int) bool {
-		n, err := t.entryNode(sp, branch, limit-uint64(i))
+		n, err := t.entryNode(sp, b.branch, limit-uint64(i))
 		failed = firstOf(failed, err)
-		return n != nil && !r.In(n.past)
+		return n == nil || !r.In(n.past) // an import entry has no epoch
 	})
 	if failed != nil || unaware > int(limit-first) {
 		return failed
 	}
 	var eid int64
-	ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND n <= ? AND valid <> 0 ORDER BY n DESC LIMIT 1",
-		sp.sid, branch, int64(limit)-int64(unaware))
+	ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND n <= ? AND valid <> 0 AND eid <> 0 ORDER BY n DESC LIMIT 1",
+		sp.sid, b.branch, int64(limit)-int64(unaware))
 	if err != nil || !ok {
 		return err
 	}
@@ -150,21 +146,18 @@ func firstOf(a, b error) error {
 
 // entryNode returns the epoch of an entry.
 func (t *tx) entryNode(sp *space, branch int, n uint64) (*node, error) {
-	if b := sp.branches[branch]; b.n == n {
-		return b.tip, nil
-	}
 	return t.nodeBy(sp, "eid = (SELECT eid FROM entries WHERE sid = ? AND branch = ? AND n = ?)", sp.sid, branch, int64(n))
 }
 
 // trail returns the entries of a branch of a removed host that are behind what survives for certain, and
 // those that were cut off before. What survives for certain protects others.
-func (t *tx) trail(sp *space, removals []*judge.Removal, branch int, b *branch) (rows []trailing, err error) {
+func (t *tx) trail(sp *space, removals []*judge.Removal, b logRef) (rows []trailing, err error) {
 	safe := int64(b.n) // greatest number that survives all removals
 	for _, r := range removals {
 		if !r.Ends(b.host) {
 			continue
 		}
-		n, ok := r.Prefix(b.host, uint32(branch))
+		n, ok := r.Prefix(b.host, uint32(b.branch))
 		if !ok {
 			safe = -1
 			break
@@ -173,17 +166,19 @@ func (t *tx) trail(sp *space, removals []*judge.Removal, branch int, b *branch) 
 	}
 	if safe >= 0 {
 		for _, r := range removals {
-			if err := t.protect(sp, r, branch, uint64(safe)); err != nil {
+			if err := t.protect(sp, r, b, uint64(safe)); err != nil {
 				return nil, err
 			}
 		}
 	}
 	err = t.each(func(scan func(...any) error) error {
-		r := trailing{branch: branch}
-		err := scan(&r.n, &r.at, &r.eid, &r.was)
+		r := trailing{branch: b.branch}
+		var digest []byte
+		err := scan(&r.n, &r.at, &r.eid, &r.was, &digest)
+		copy(r.digest[:], digest)
 		rows = append(rows, r)
 		return err
-	}, "SELECT n, at, eid, valid FROM entries WHERE sid = ? AND branch = ? AND valid <> 0 AND (n > ? OR valid = 2) ORDER BY n", sp.sid, branch, safe)
+	}, "SELECT n, at, eid, valid, digest FROM entries WHERE sid = ? AND branch = ? AND valid <> 0 AND eid <> 0 AND (n > ? OR valid = 2) ORDER BY n", sp.sid, b.branch, safe)
 	return rows, err
 }
 
@@ -200,14 +195,14 @@ func (t *tx) spread(sp *space, removals []*judge.Removal, rows []trailing) error
 			if err != nil {
 				return err
 			}
-			host := sp.branches[row.branch].host
+			w := sp.witness(uint32(row.branch), row.digest)
 			row.is = entryCut
-			if _, err := sp.facts.Host(host, at(row.at), judge.Here{Epoch: n.id, Past: n.past, Spots: n.spots}); err != nil {
+			if sp.vouches(w, row.at, n) != nil {
 				continue
 			}
 			row.is = entryValid
 			for _, r := range removals {
-				if !r.In(n.past) && r.Protect(&host, n.past, n.spots) {
+				if !r.In(n.past) && r.Protect(&w.host, n.past, n.spots) {
 					again = true
 				}
 			}
@@ -229,7 +224,7 @@ func (t *tx) settleRemovals(sp *space) error {
 			if err != nil {
 				return err
 			}
-			sp.noteCut(n, sp.branches[row.branch].host, judge.Spot{Branch: uint32(row.branch), N: row.n})
+			sp.noteCut(n, sp.witness(uint32(row.branch), row.digest).host, judge.Spot{Branch: uint32(row.branch), N: row.n})
 		}
 		if row.is == row.was {
 			continue
@@ -263,9 +258,9 @@ func (sp *space) vouch(n *node, host HostKey) {
 		if r.In(n.past) {
 			continue
 		}
-		for i, b := range sp.branches {
-			k, ok := n.past[uint32(i)]
-			if ok && b.host != host && r.Ends(b.host) && !r.Survives(b.host, []judge.Spot{{Branch: uint32(i), N: k}}) {
+		for _, b := range sp.logs() {
+			k, ok := n.past[uint32(b.branch)]
+			if ok && b.host != host && r.Ends(b.host) && !r.Survives(b.host, []judge.Spot{{Branch: uint32(b.branch), N: k}}) {
 				sp.unsettled = true
 			}
 		}
@@ -275,7 +270,7 @@ func (sp *space) vouch(n *node, host HostKey) {
 			}
 		}
 		for _, s := range n.spots {
-			if other := sp.branches[s.Branch].host; other != host && r.Ends(other) && !r.Survives(other, n.spots) {
+			if other := sp.witness(s.Branch, tinycloud.Hash{}).host; other != host && r.Ends(other) && !r.Survives(other, n.spots) {
 				sp.unsettled = true
 			}
 		}
@@ -296,9 +291,9 @@ func (sp *space) cutHere(n *node) bool {
 // findHeads finds the valid epochs without valid descendants: each is the last valid one of some branch.
 func (t *tx) findHeads(sp *space) error {
 	var last []*node
-	for i := range sp.branches {
+	for _, b := range sp.logs() {
 		var eid int64
-		ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND valid = 1 ORDER BY n DESC LIMIT 1", sp.sid, i)
+		ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND valid = 1 AND eid <> 0 ORDER BY n DESC LIMIT 1", sp.sid, b.branch)
 		if err != nil {
 			return err
 		}
@@ -324,23 +319,39 @@ func (t *tx) findHeads(sp *space) error {
 	return nil
 }
 
-// entryReason says why an entry is void.
-func (t *tx) entryReason(sp *space, host HostKey, ms, floor int64, n *node) error {
-	if ms < floor-judge.Slack.Milliseconds() {
-		return fmt.Errorf("its entry is older than what it builds on: %w", tinycloud.ErrUnauthorized)
-	}
-	_, err := sp.facts.Host(host, at(ms), judge.Here{Epoch: n.id, Past: n.past, Spots: n.spots})
-	return err
-}
-
 // entryStanding is the verdict on an entry whose spot the epoch has already.
-func (t *tx) entryStanding(sp *space, host HostKey, ms, floor int64, n *node) (standing, string) {
-	err := t.entryReason(sp, host, ms, floor, n)
+func (sp *space) entryStanding(w witness, ms, floor int64, n *node) (standing, string) {
+	if ms < floor-judge.Slack.Milliseconds() {
+		return entryVoid, "its entry is older than what it builds on"
+	}
+	err := sp.vouches(w, ms, n)
 	switch {
 	case err == nil:
 		return entryValid, ""
-	case ms >= floor-judge.Slack.Milliseconds() && sp.facts.Able(host, at(ms), judge.Here{Epoch: n.id, Past: n.past}) == nil:
+	case sp.able(w, ms, n) == nil:
 		return entryCut, err.Error()
 	}
 	return entryVoid, err.Error()
+}
+
+// logRef is a branch of a log, or a chain of imported epochs.
+type logRef struct {
+	branch   int
+	host     HostKey
+	first, n uint64 // numbers of the first and the last
+}
+
+func (sp *space) logs() []logRef {
+	out := make([]logRef, 0, len(sp.branches)+len(sp.chains))
+	for i, b := range sp.branches {
+		l := logRef{branch: i, host: b.host, n: b.n}
+		if b.base >= 0 {
+			l.first = b.baseN + 1
+		}
+		out = append(out, l)
+	}
+	for i, c := range sp.chains {
+		out = append(out, logRef{branch: chainBase + i, host: c.host, n: c.n})
+	}
+	return out
 }

@@ -224,7 +224,7 @@ func (l *leaders) lead(t *testing.T, s *testStore) (leads <-chan struct{}, end f
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- s.Lead(ctx, func(ctx context.Context) error {
+		done <- s.Lead(ctx, capstore.Replication, func(ctx context.Context) error {
 			l.most.Store(max(l.most.Load(), l.now.Add(1)))
 			led <- struct{}{}
 			<-ctx.Done()
@@ -328,6 +328,7 @@ func TestServerKilled(t *testing.T) {
 		o := newOwner(t, "alice", c)
 		o.hostOn(a)
 		a.delegate(o.header)
+		mine := apart(o)
 		var mu sync.Mutex
 		acked, failed := map[string]string{}, 0
 		stop := make(chan struct{})
@@ -366,7 +367,7 @@ func TestServerKilled(t *testing.T) {
 			if err := a.Ping(t.Context()); !errors.Is(err, tinycloud.ErrUnavailable) {
 				t.Errorf("ping of a dead server: %v", err)
 			}
-			if err := o2(o).put(a, "k", "v"); !errors.Is(err, tinycloud.ErrUnavailable) {
+			if err := mine.put(a, "k", "v"); !errors.Is(err, tinycloud.ErrUnavailable) {
 				t.Errorf("put to a dead server: %v", err)
 			}
 			srv.Start()
@@ -406,8 +407,8 @@ func TestServerKilled(t *testing.T) {
 	})
 }
 
-// o2 is the owner with a counter of its own, for use beside the writers.
-func o2(o *owner) *owner {
+// apart is the owner with a counter of its own, for use beside the writers.
+func apart(o *owner) *owner {
 	c := *o
 	c.n = 1 << 30
 	return &c

@@ -66,7 +66,7 @@ type branch struct {
 	n      uint64 // of the tip
 	digest tinycloud.Hash
 	at     int64
-	tip    *node
+	tip    *node // nil: an import entry
 	dirty  bool
 }
 
@@ -82,6 +82,8 @@ type space struct {
 	facts    *judge.Facts
 	branches []*branch
 	heads    []*node
+	chains   []*chainOf
+	imports  map[tinycloud.Hash]int64 // times of the import entries, by digest
 	nodes    *lru.Cache[tinycloud.Hash, *node]
 	epochs   int64
 	events   int64
@@ -91,6 +93,9 @@ type space struct {
 	unsettled bool
 	redo      map[int64]struct{}
 	lateCut   []lateCut
+	dropped   map[tinycloud.Hash]struct{} // while keys are folded: values to be freed, unless another holds them
+	folding   bool                        // anew: a value that nothing holds now may be held again in a moment
+	unsure    bool                        // it was loaded, and what its void events wait for is not known
 	next      *next
 }
 
@@ -99,12 +104,18 @@ const (
 	StateHosted  = "hosted"  // no other host was ever asked for
 	StateJoining = "joining" // waits for the history of the others
 	StateSynced  = "synced"
+	// stateRestored is joining for a host that was there before: it signs nothing until it has its own
+	// later entries back.
+	stateRestored = "restored"
 )
+
+// waits reports whether a Space waits for the history of its other hosts.
+func (sp *space) waits() bool { return sp.state == StateJoining || sp.state == stateRestored }
 
 const rememberedNodes = 4096
 
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
-	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, redo: map[int64]struct{}{}}
+	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, imports: map[tinycloud.Hash]int64{}, redo: map[int64]struct{}{}}
 	sp.host = HostKey(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
@@ -115,20 +126,24 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 	t.s.mu.RLock()
 	sp, sid := t.s.spaces[id], t.s.ids[id]
 	t.s.mu.RUnlock()
-	if sp != nil {
-		return sp, nil
-	}
 	if sid == 0 {
 		return nil, errNoSpace()
 	}
+	if sp != nil {
+		return sp, nil
+	}
+	return t.loadSpace(id, sid)
+}
+
+func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var state string
 	var heads []byte
-	sp = newSpace(t.s, sid, id, "")
+	sp := newSpace(t.s, sid, id, "")
 	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events}, "SELECT state, heads, epochs, events FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
-	sp.state = state
+	sp.state, sp.unsure = state, true
 	if err := t.load(sp, heads); err != nil {
 		return nil, err
 	}
@@ -136,6 +151,12 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 	t.s.spaces[id] = sp
 	t.s.mu.Unlock()
 	return sp, nil
+}
+
+func (s *Store) importedID(id tinycloud.SpaceID) int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.imported[id]
 }
 
 // load reads the logs, heads and facts of a Space.
@@ -160,6 +181,9 @@ func (t *tx) load(sp *space, heads []byte) error {
 		return err
 	}
 	for i, eid := range tips {
+		if eid == 0 {
+			continue // an import entry
+		}
 		if sp.branches[i].tip, err = t.nodeBy(sp, "eid = ?", eid); err != nil {
 			return err
 		}
@@ -170,6 +194,9 @@ func (t *tx) load(sp *space, heads []byte) error {
 			return err
 		}
 		sp.heads = append(sp.heads, n)
+	}
+	if err := t.loadImports(sp); err != nil {
+		return err
 	}
 	return t.loadFacts(sp)
 }
@@ -227,6 +254,11 @@ func (sp *space) held(id tinycloud.Hash) *node {
 			return b.tip
 		}
 	}
+	for _, c := range sp.chains {
+		if c.tip != nil && c.tip.id == id {
+			return c.tip
+		}
+	}
 	n, _ := sp.nodes.Get(id)
 	return n
 }
@@ -273,7 +305,13 @@ func decodeClock(b []byte) judge.Clock {
 	c := judge.Clock{}
 	for len(b) > 0 {
 		br, n := binary.Uvarint(b)
+		if n <= 0 {
+			return c
+		}
 		v, m := binary.Uvarint(b[n:])
+		if m <= 0 { // only damage brings it here; Verify tells
+			return c
+		}
 		c[uint32(br)], b = v, b[n+m:]
 	}
 	return c
@@ -302,11 +340,14 @@ func (t *tx) flush() error {
 				base, baseN = b.base, b.baseN
 			}
 			err := t.add(db.Insert{Into: "logs", Columns: "sid branch host base base_n n digest at eid", Key: "sid branch", Replace: true},
-				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tip.eid)
+				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tipID())
 			if err != nil {
 				return err
 			}
 			b.dirty = false
+		}
+		if err := t.flushChains(sp); err != nil {
+			return err
 		}
 	}
 	return t.tell()

@@ -42,6 +42,9 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 			return err
 		}
 		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events}
+		if sp.waits() {
+			st.State = StateJoining
+		}
 		for _, h := range sp.heads {
 			st.Heads = append(st.Heads, h.id)
 		}
@@ -51,7 +54,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		return Status{}, err
 	}
 	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM wants WHERE sid = ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, sp.sid)
+		(SELECT count(*) FROM wants WHERE sid = ? AND due < ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
 		return Status{}, err
 	}

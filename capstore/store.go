@@ -96,10 +96,12 @@ type Store struct {
 	mu      sync.RWMutex // guards what follows; written by the writer only
 	ids     map[tinycloud.SpaceID]int64
 	lastSID int64 // of the Spaces that were read from the database
-	byHost  map[HostKey]tinycloud.SpaceID
-	spaces  map[tinycloud.SpaceID]*space // loaded ones
-	revoked map[tinycloud.Hash]tinycloud.Hash
-	quotas  map[tinycloud.SpaceID]int64
+	// imported are Spaces taken over from elsewhere and not hosted yet.
+	imported map[tinycloud.SpaceID]int64
+	byHost   map[HostKey]tinycloud.SpaceID
+	spaces   map[tinycloud.SpaceID]*space // loaded ones
+	revoked  map[tinycloud.Hash]tinycloud.Hash
+	quotas   map[tinycloud.SpaceID]int64
 }
 
 //go:embed migrations
@@ -110,7 +112,7 @@ var migrations embed.FS
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
-		ids: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
+		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 	}
@@ -216,13 +218,16 @@ func (s *Store) preload(ctx context.Context) (err error) {
 func (s *Store) learnSpaces(ctx context.Context, q querier) error {
 	s.mu.RLock()
 	last := s.lastSID
+	for _, sid := range s.imported { // they may be hosted by now
+		last = min(last, sid-1)
+	}
 	s.mu.RUnlock()
-	found := map[tinycloud.SpaceID]int64{}
+	found, imported := map[tinycloud.SpaceID]int64{}, map[tinycloud.SpaceID]int64{}
 	hosts := map[HostKey]tinycloud.SpaceID{}
 	err := q.Each(ctx, func(scan db.Scan) error {
-		var text string
+		var text, state string
 		var host []byte
-		if err := scan(&last, &text, &host); err != nil {
+		if err := scan(&last, &text, &host, &state); err != nil {
 			return err
 		}
 		id, err := tinycloud.ParseSpaceID(text)
@@ -232,9 +237,13 @@ func (s *Store) learnSpaces(ctx context.Context, q querier) error {
 		if s.db.Shared && len(found) == 0 && newSpace(s, 0, id, "").host != HostKey(host) {
 			return errors.New("the database belongs to a node with another secret (keys.secret)")
 		}
+		if state == StateImporting || state == StateImported {
+			imported[id] = last
+			return nil
+		}
 		found[id], hosts[HostKey(host)] = last, id
 		return nil
-	}, "SELECT sid, space, host FROM spaces WHERE sid > ? ORDER BY sid", last)
+	}, "SELECT sid, space, host, state FROM spaces WHERE sid > ? ORDER BY sid", last)
 	if err != nil {
 		return err
 	}
@@ -242,6 +251,10 @@ func (s *Store) learnSpaces(ctx context.Context, q querier) error {
 	defer s.mu.Unlock()
 	maps.Copy(s.ids, found)
 	maps.Copy(s.byHost, hosts)
+	maps.Copy(s.imported, imported)
+	for id := range found {
+		delete(s.imported, id)
+	}
 	s.lastSID = max(s.lastSID, last)
 	return nil
 }
@@ -252,6 +265,9 @@ func (s *Store) learnRevoked(ctx context.Context, q querier) error {
 		var target, revocation []byte
 		if err := scan(&target, &revocation); err != nil {
 			return err
+		}
+		if len(target) != 32 || len(revocation) != 32 {
+			return errors.New("revoked: damaged row")
 		}
 		found[tinycloud.Hash(target)] = tinycloud.Hash(revocation)
 		return nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -55,6 +54,11 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 	if err != nil || len(from) == 0 {
 		return err
 	}
+	return s.missing(ctx, id, sid, rows, from, maxValue, yield)
+}
+
+// missing calls yield with the entries of branches from the given numbers on.
+func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(Bundle) error) error {
 	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]HostKey, len(rows)), maxValue: maxValue}
 	cond, args := "", []any{sid}
 	for i, row := range rows {
@@ -66,6 +70,12 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 			cond += "(e.branch = ? AND e.n >= ? AND e.n <= ?)"
 			args = append(args, i, int64(n), int64(row.n))
 		}
+	}
+	if cond == "" {
+		return nil
+	}
+	if err := r.imports(yield, from); err != nil {
+		return err
 	}
 	return r.merged(yield, cond, args)
 }
@@ -130,138 +140,6 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uin
 		}
 	}
 	return from, rows, nil
-}
-
-// reader makes bundles of stored entries.
-type reader struct {
-	s        *Store
-	ctx      context.Context
-	space    tinycloud.SpaceID
-	sid      int64
-	hosts    []HostKey
-	maxValue int
-}
-
-// entriesAtOnce bounds the places of entries that are kept in memory.
-const entriesAtOnce = 1 << 16
-
-// merged yields the entries that meet a condition, parents first. It holds no connection while it yields,
-// which may take as long as the peer likes.
-func (r *reader) merged(yield func(Bundle) error, cond string, args []any) error {
-	type place struct {
-		branch int
-		n      uint64
-		seq    int64
-		epoch  []byte
-	}
-	const query = "SELECT e.branch, e.n, p.seq, p.id FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND ("
-	const behind = ") AND (p.seq > ? OR (p.seq = ? AND (p.id > ? OR (p.id = ? AND e.branch > ?))))"
-	const order = " ORDER BY p.seq, p.id, e.branch LIMIT ?"
-	last := place{seq: -1, epoch: []byte{}}
-	for {
-		var places []place
-		err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
-			var p place
-			err := scan(&p.branch, &p.n, &p.seq, &p.epoch)
-			places = append(places, p)
-			return err
-		}, query+cond+behind+order, append(slices.Clone(args), last.seq, last.seq, last.epoch, last.epoch, last.branch, entriesAtOnce)...)
-		if err != nil {
-			return err
-		}
-		for _, p := range places {
-			b, err := r.bundle(p.branch, p.n)
-			if err != nil {
-				return err
-			}
-			if err := yield(b); err != nil {
-				return err
-			}
-		}
-		if len(places) < entriesAtOnce {
-			return nil
-		}
-		last = places[len(places)-1]
-	}
-}
-
-// bundle reads one entry with all it names.
-func (r *reader) bundle(branch int, n uint64) (b Bundle, err error) {
-	var eid int64
-	var sig, id []byte
-	ok, err := r.s.db.Read.One(r.ctx, []any{&b.Entry.At, &sig, &eid, &id, &b.Epoch}, `SELECT e.at, e.sig, p.eid, p.id, p.bytes
-		FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?`, r.sid, branch, int64(n))
-	if err != nil {
-		return b, err
-	}
-	if !ok {
-		return b, fmt.Errorf("entry %d of branch %d is lost: %w", n, branch, tinycloud.ErrUnavailable)
-	}
-	b.Entry.Space, b.Entry.Host, b.Entry.N = r.space, r.hosts[branch], n
-	b.Entry.Epoch, b.Sig = tinycloud.Hash(id), Signature(sig)
-	if n > 0 {
-		if b.Entry.Prev, err = r.prev(branch, n); err != nil {
-			return b, err
-		}
-	}
-	return b, r.fill(&b, eid)
-}
-
-// prev returns the digest of the entry before one, following a fork to its base.
-func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
-	for range 64 {
-		digest, ok, err := r.s.digest(r.ctx, r.sid, branch, n-1)
-		if ok || err != nil {
-			return digest, err
-		}
-		var base *int64
-		if _, err := r.s.db.Read.One(r.ctx, []any{&base}, "SELECT base FROM logs WHERE sid = ? AND branch = ?", r.sid, branch); err != nil {
-			return tinycloud.Hash{}, err
-		}
-		if base == nil {
-			break
-		}
-		branch = int(*base)
-	}
-	return tinycloud.Hash{}, fmt.Errorf("entry %d of branch %d is lost: %w", n-1, branch, tinycloud.ErrUnavailable)
-}
-
-// fill adds events, operations and small current values.
-func (r *reader) fill(b *Bundle, eid int64) error {
-	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
-		var e []byte
-		err := scan(&e)
-		b.Events = append(b.Events, e)
-		return err
-	}, "SELECT bytes FROM events WHERE eid = ? ORDER BY idx", eid)
-	if err != nil {
-		return err
-	}
-	err = r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
-		var op []byte
-		err := scan(&op)
-		b.Ops = append(b.Ops, op)
-		return err
-	}, "SELECT bytes FROM ops WHERE eid = ? ORDER BY idx, n", eid)
-	if err != nil || len(b.Ops) == 0 {
-		return err
-	}
-	return r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
-		var v Value
-		var hash []byte
-		var size int64
-		if err := scan(&hash, &v.Bytes, &size); err != nil {
-			return err
-		}
-		v.Hash = tinycloud.Hash(hash)
-		if v.Bytes != nil || size == 0 {
-			b.Values = append(b.Values, v)
-		} else {
-			b.Large = append(b.Large, Large{Hash: v.Hash, Size: size})
-		}
-		return nil
-	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND k.live = 1
-		JOIN epochs p ON p.eid = o.eid AND p.id = k.epoch JOIN vals v ON v.sid = k.sid AND v.hash = k.value WHERE o.eid = ? AND o.removes = 0`, r.maxValue, eid)
 }
 
 // Have returns what to tell a peer whose tips are theirs, so that it sends what is missing here: each of

@@ -32,6 +32,9 @@ func ParseDelegation(header string) (*Token, error) {
 	if t.AsRevocation() {
 		return nil, fmt.Errorf("a revocation is no delegation: %w", tinycloud.ErrUndecodable)
 	}
+	if t.ToSelf() {
+		return nil, fmt.Errorf("a delegation to its own signer grants nothing: %w", tinycloud.ErrUndecodable)
+	}
 	t.Kind = judge.Delegation
 	return t, nil
 }

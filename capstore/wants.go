@@ -15,6 +15,9 @@ type Want struct {
 	Tries    int
 }
 
+// neverDue is when a value is looked for that nobody can have.
+const neverDue = 1 << 62
+
 // Wants returns up to limit values of a Space that are due to be fetched.
 func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, err error) {
 	sid, err := s.sid(ctx, id)
@@ -36,7 +39,8 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 	return due, err
 }
 
-// Arrived records that a value is here: its bytes, or in the block store when inline is nil.
+// Arrived records that a value is here: its bytes, or in the block store when inline is nil. One that is no
+// longer wanted, since no key holds it any more, is not kept.
 func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error {
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
@@ -46,7 +50,10 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 		if err := t.saveValue(sp, hash, size, inline); err != nil {
 			return err
 		}
-		return t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+			return err
+		}
+		return t.release(sp, hash)
 	})
 }
 
@@ -62,7 +69,7 @@ func (s *Store) Hurry(ctx context.Context, id tinycloud.SpaceID) error {
 		if err != nil {
 			return err
 		}
-		return t.exec("UPDATE wants SET due = 0 WHERE sid = ?", sp.sid)
+		return t.exec("UPDATE wants SET due = 0 WHERE sid = ? AND due < ?", sp.sid, int64(neverDue))
 	})
 }
 

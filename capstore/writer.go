@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -33,9 +34,11 @@ type tx struct {
 	dirty   map[*space]*Commit
 	order   []*space
 	created []*space
-	revoked map[tinycloud.Hash]tinycloud.Hash
-	quotas  map[tinycloud.SpaceID]*int64 // nil: cleared
-	hooks   bool                         // webhooks came or went
+	// promoted are Spaces that were only imported before.
+	promoted []*space
+	revoked  map[tinycloud.Hash]tinycloud.Hash
+	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
+	hooks    bool                         // webhooks came or went
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -268,8 +271,17 @@ func (t *tx) rollback() {
 	}
 	for _, sp := range t.created {
 		delete(t.s.ids, sp.id)
+		delete(t.s.imported, sp.id)
 		delete(t.s.byHost, sp.host)
 		delete(t.s.spaces, sp.id)
+	}
+	for _, sp := range t.promoted {
+		if slices.Contains(t.created, sp) {
+			continue
+		}
+		delete(t.s.ids, sp.id)
+		delete(t.s.byHost, sp.host)
+		t.s.imported[sp.id] = sp.sid
 	}
 }
 

@@ -49,6 +49,31 @@ func (c Config) ResolveSecret() (Secret, []Warning, error) {
 	return secret, warnings, nil
 }
 
+// ErrOtherSecret means that a node has a secret, and it is another one.
+var ErrOtherSecret = errors.New("this node has another secret")
+
+// AdoptSecret makes a secret that of the node: it is the configured one already, or [Config.SecretFile] holds it, or
+// it is written there. The error is [ErrOtherSecret] when the node has another.
+func (c Config) AdoptSecret(s Secret) error {
+	have, path := c.Keys.Secret, c.SecretFile()
+	switch {
+	case !have.IsZero():
+	case path == "":
+		return ErrMissingSecret
+	default:
+		var err error
+		if have, err = readSecret(path); errors.Is(err, fs.ErrNotExist) {
+			return createSecret(path, s.b)
+		} else if err != nil {
+			return err
+		}
+	}
+	if !have.Equal(s) {
+		return ErrOtherSecret
+	}
+	return nil
+}
+
 // LoadOrCreateSecret reads the secret at path, in the form of keys.secret. When there is no file it makes one of 32
 // random bytes, mode 0600, which is whole and durable before it returns and never replaces another. A short or
 // malformed file is an error and stays as it is.
@@ -57,7 +82,9 @@ func LoadOrCreateSecret(path string) (secret Secret, created bool, err error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return secret, false, err
 	}
-	err = createSecret(path)
+	seed := make([]byte, MinSecretBytes)
+	_, _ = rand.Read(seed) // never fails
+	err = createSecret(path, seed)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return Secret{}, false, fmt.Errorf("secret file: %w", err)
 	}
@@ -88,7 +115,7 @@ func readSecret(path string) (Secret, error) {
 }
 
 // createSecret writes a file beside path and links it there: a link, unlike a rename, never replaces.
-func createSecret(path string) (err error) {
+func createSecret(path string, secret []byte) (err error) {
 	dir := filepath.Dir(path)
 	if err := makeDir(dir); err != nil {
 		return err
@@ -99,7 +126,7 @@ func createSecret(path string) (err error) {
 	}
 	temp := f.Name()
 	defer func() { err = errors.Join(err, os.Remove(temp), syncDir(dir)) }()
-	if err := writeSecret(f); err != nil {
+	if err := writeSecret(f, secret); err != nil {
 		return err
 	}
 	err = os.Link(temp, path)
@@ -112,14 +139,12 @@ func createSecret(path string) (err error) {
 	if openErr != nil {
 		return openErr
 	}
-	return writeSecret(f)
+	return writeSecret(f, secret)
 }
 
-// writeSecret writes a new secret to f, makes it durable and closes f.
-func writeSecret(f *os.File) error {
-	seed := make([]byte, MinSecretBytes)
-	_, _ = rand.Read(seed) // never fails
-	_, err := f.WriteString(base64.RawURLEncoding.EncodeToString(seed) + "\n")
+// writeSecret writes a secret to f, makes it durable and closes f.
+func writeSecret(f *os.File, secret []byte) error {
+	_, err := f.WriteString(base64.RawURLEncoding.EncodeToString(secret) + "\n")
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

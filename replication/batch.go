@@ -3,6 +3,7 @@ package replication
 import (
 	"crypto/ed25519"
 	"fmt"
+	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -26,6 +27,16 @@ type wireBundle struct {
 	Ops    [][]byte
 	Values [][]byte
 	Large  []wireLarge
+	Import []wireImport // of an import entry, which has no Epoch
+}
+
+// wireImport is an epoch that an import entry lists.
+type wireImport struct {
+	_      struct{} `cbor:",toarray"`
+	At     int64
+	Epoch  []byte
+	Events [][]byte
+	Ops    [][]byte
 }
 
 // wireStart places an entry that does not follow another one of its batch.
@@ -49,7 +60,7 @@ func packBundles(bundles []capstore.Bundle) (*batchMessage, error) {
 	var last []capstore.Tip
 	for i := range bundles {
 		b := &bundles[i]
-		if tinycloud.Sum(b.Epoch) != b.Entry.Epoch {
+		if !named(b) {
 			return nil, fmt.Errorf("bundle %d: epoch of another entry: %w", i, tinycloud.ErrInvalid)
 		}
 		h, known := index[b.Entry.Host]
@@ -71,10 +82,21 @@ func packBundles(bundles []capstore.Bundle) (*batchMessage, error) {
 		for _, l := range b.Large {
 			w.Large = append(w.Large, wireLarge{Hash: l.Hash, Size: l.Size, Manifest: l.Manifest})
 		}
+		for _, im := range b.Imported {
+			w.Import = append(w.Import, wireImport{At: im.At, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
+		}
 		m.Entries = append(m.Entries, w)
 		last[h] = tipOf(b.Entry)
 	}
 	return m, nil
+}
+
+// named reports whether a bundle brings what its entry names.
+func named(b *capstore.Bundle) bool {
+	if len(b.Imported) > 0 {
+		return capstore.ImportHash(b.Imported) == b.Entry.Import && b.Entry.Epoch.IsZero() && len(b.Epoch) == 0
+	}
+	return tinycloud.Sum(b.Epoch) == b.Entry.Epoch && b.Entry.Import.IsZero()
 }
 
 func tipOf(e capstore.Entry) capstore.Tip {
@@ -121,7 +143,16 @@ func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]capstore.Bundle, erro
 
 // entry makes the log entry; ok is false when its place is missing, or spelled out though implied.
 func (w *wireBundle) entry(space tinycloud.SpaceID, host capstore.HostKey, last capstore.Tip, known bool) (e capstore.Entry, ok bool) {
-	e = capstore.Entry{Space: space, Host: host, Epoch: tinycloud.Sum(w.Epoch), At: w.At}
+	e = capstore.Entry{Space: space, Host: host, At: w.At}
+	if len(w.Import) > 0 {
+		if len(w.Import) > capstore.MaxImported || len(w.Epoch)+len(w.Events)+len(w.Ops) > 0 ||
+			slices.ContainsFunc(w.Import, func(im wireImport) bool { return im.At < 0 }) {
+			return e, false
+		}
+		e.Import = capstore.ImportHash(w.imported())
+	} else {
+		e.Epoch = tinycloud.Sum(w.Epoch)
+	}
 	switch len(w.Link) {
 	case 0:
 		e.N, e.Prev = last.N+1, last.Digest
@@ -137,7 +168,7 @@ func (w *wireBundle) entry(space tinycloud.SpaceID, host capstore.HostKey, last 
 }
 
 func (w *wireBundle) bundle(e capstore.Entry) capstore.Bundle {
-	b := capstore.Bundle{Entry: e, Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops}
+	b := capstore.Bundle{Entry: e, Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops, Imported: w.imported()}
 	for _, v := range w.Values {
 		b.Values = append(b.Values, capstore.Value{Hash: tinycloud.Sum(v), Bytes: v})
 	}
@@ -147,10 +178,25 @@ func (w *wireBundle) bundle(e capstore.Entry) capstore.Bundle {
 	return b
 }
 
+func (w *wireBundle) imported() (out []capstore.Imported) {
+	for _, im := range w.Import {
+		out = append(out, capstore.Imported{At: im.At, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
+	}
+	return out
+}
+
 // sizeOf bounds from above what a bundle takes on the wire.
 func sizeOf(b *capstore.Bundle) int {
 	const entry, item, large = 150, 5, 90
 	n := entry + len(b.Epoch) + large*len(b.Large)
+	for _, im := range b.Imported {
+		n += 30 + len(im.Epoch)
+		for _, group := range [][][]byte{im.Events, im.Ops} {
+			for _, x := range group {
+				n += item + len(x)
+			}
+		}
+	}
 	for _, group := range [][][]byte{b.Events, b.Ops} {
 		for _, x := range group {
 			n += item + len(x)

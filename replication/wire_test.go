@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -45,7 +46,15 @@ func sampleBundles(space tinycloud.SpaceID) []capstore.Bundle {
 		}
 		out = append(out, b)
 	}
-	return out
+	im := capstore.Bundle{
+		Entry: capstore.Entry{Space: space, Host: capstore.HostKey{9}, At: 70},
+		Imported: []capstore.Imported{
+			{At: 3, Epoch: []byte("taken over"), Events: [][]byte{[]byte("read")}, Ops: [][]byte{}},
+			{At: 70, Epoch: []byte("later"), Events: [][]byte{[]byte("put")}, Ops: [][]byte{{1}}},
+		},
+	}
+	im.Entry.Import = capstore.ImportHash(im.Imported)
+	return append(out, im)
 }
 
 func TestBatchRoundTrip(t *testing.T) {
@@ -56,7 +65,7 @@ func TestBatchRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(tinycloud.SpaceID{}), cmp.Comparer(func(a, b tinycloud.SpaceID) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(tinycloud.SpaceID{}), cmp.Comparer(func(a, b tinycloud.SpaceID) bool { return a == b }), cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
 	payload := 0
@@ -64,6 +73,9 @@ func TestBatchRoundTrip(t *testing.T) {
 		payload += len(x.Epoch) + len(x.Sig) + 3 // operations
 		for _, e := range x.Events {
 			payload += len(e)
+		}
+		for _, im := range x.Imported {
+			payload += len(im.Epoch) + len(im.Events[0])
 		}
 	}
 	if over := (len(b) - payload - 2*34) / len(want); over > 70 {

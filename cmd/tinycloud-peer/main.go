@@ -28,17 +28,26 @@ const (
 type cli struct {
 	Config string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
 
-	Serve   serveCmd   `cmd:"" default:"withargs" help:"Run the node. This is the default."`
-	Init    initCmd    `cmd:"" help:"Write a configuration and a secret for a new node."`
-	Demo    demoCmd    `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
-	ID      idCmd      `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
-	Host    hostCmd    `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
-	Join    joinCmd    `cmd:"" help:"Replicate a Space with other hosts."`
-	Spaces  spacesCmd  `cmd:"" help:"List the Spaces this node hosts."`
-	Peers   peersCmd   `cmd:"" help:"List the hosts of a Space."`
-	Status  statusCmd  `cmd:"" help:"Show what the node is doing."`
-	Quota   quotaCmd   `cmd:"" help:"Show or set how much a Space may hold."`
-	Usage   usageCmd   `cmd:"" help:"List how much the Spaces hold."`
+	Serve  serveCmd  `cmd:"" default:"withargs" help:"Run the node. This is the default."`
+	Init   initCmd   `cmd:"" help:"Write a configuration and a secret for a new node."`
+	Demo   demoCmd   `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
+	ID     idCmd     `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
+	Host   hostCmd   `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
+	Join   joinCmd   `cmd:"" help:"Replicate a Space with other hosts."`
+	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
+	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
+	Status statusCmd `cmd:"" help:"Show what the node is doing."`
+	Quota  quotaCmd  `cmd:"" help:"Show or set how much a Space may hold."`
+	Usage  usageCmd  `cmd:"" help:"List how much the Spaces hold."`
+
+	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
+	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file. The node must be stopped."`
+	Import          importCmd          `cmd:"" help:"Read a Space from a file of export. The node must be stopped."`
+	Backup          backupCmd          `cmd:"" help:"Copy the data of the running node (SQLite, values on local disk)."`
+	Gc              gcCmd              `cmd:"" name:"gc" help:"Free the values that no key holds. The node must be stopped."`
+	Compact         compactCmd         `cmd:"" help:"Make the files of the database as small as what is in them. The node must be stopped."`
+	Verify          verifyCmd          `cmd:"" help:"Hash and judge everything stored again. The node must be stopped."`
+
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

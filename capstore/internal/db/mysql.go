@@ -46,6 +46,7 @@ func mysqlConfig(dsn string) (*mysql.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.TLS = nil // made again, by its name, for the host that follows
 	cfg.User = u.User.Username()
 	cfg.Passwd, _ = u.User.Password()
 	cfg.DBName = strings.TrimPrefix(u.Path, "/")
@@ -79,7 +80,8 @@ func mysqlConfig(dsn string) (*mysql.Config, error) {
 	return cfg, nil
 }
 
-// secure sets TLS as MySQL's ssl-mode says; without one the driver's own tls parameter holds.
+// secure sets TLS as MySQL's ssl-mode says; without one the driver's own tls parameter holds. VERIFY_CA checks the
+// host's name too.
 func secure(cfg *mysql.Config, host, mode, ca string) error {
 	switch strings.ToUpper(strings.ReplaceAll(mode, "-", "_")) {
 	case "":

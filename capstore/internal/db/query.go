@@ -33,8 +33,11 @@ func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (
 	ctx, w := p.d.watch(ctx)
 	defer w.end()
 	st, err := p.stmt(ctx, query)
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, Error(err)
+	case st == nil:
+		return found(p.db.QueryRowContext(ctx, p.d.text(query), p.d.args(args)...).Scan(dest...))
 	}
 	return found(st.QueryRowContext(ctx, p.d.args(args)...).Scan(dest...))
 }
@@ -47,7 +50,12 @@ func (p *Pool) Each(ctx context.Context, f func(Scan) error, query string, args 
 	if err != nil {
 		return Error(err)
 	}
-	rows, err := st.QueryContext(ctx, p.d.args(args)...)
+	var rows *sql.Rows
+	if st == nil {
+		rows, err = p.db.QueryContext(ctx, p.d.text(query), p.d.args(args)...)
+	} else {
+		rows, err = st.QueryContext(ctx, p.d.args(args)...)
+	}
 	return each(rows, err, w, f)
 }
 
@@ -63,11 +71,12 @@ func (p *Pool) Exec(ctx context.Context, query string, args ...any) (int64, erro
 	return n, Error(err)
 }
 
+// stmt returns a prepared statement, nil when no more are kept.
 func (p *Pool) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	p.mu.RLock()
-	st := p.stmts[query]
+	st, full := p.stmts[query], len(p.stmts) >= maxPrepared
 	p.mu.RUnlock()
-	if st != nil {
+	if st != nil || full {
 		return st, nil
 	}
 	st, err := p.db.PrepareContext(ctx, p.d.text(query))
@@ -79,13 +88,6 @@ func (p *Pool) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	if other := p.stmts[query]; other != nil {
 		_ = st.Close() // another was as quick
 		return other, nil
-	}
-	if len(p.stmts) >= maxPrepared {
-		for text, old := range p.stmts { // any: those in use are prepared again
-			delete(p.stmts, text)
-			_ = old.Close() // it waits for those who run it
-			break
-		}
 	}
 	p.stmts[query] = st
 	return st, nil

@@ -2,7 +2,6 @@ package judge
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -77,6 +76,7 @@ type Facts struct {
 	byTarget    map[tinycloud.Hash][]*fact
 	hosts       map[HostKey][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
+	waiting     map[HostKey]struct{}        // importers that no host delegation was seen for
 	removals    []*Removal
 }
 
@@ -86,7 +86,7 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
 		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[HostKey][]*fact{},
-		wanted: map[tinycloud.Hash]struct{}{},
+		wanted: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
 	}
 }
 
@@ -112,15 +112,20 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 		}
 		return false // what it ends comes after it
 	}
+	_, again = f.wanted[t.ID]
 	if host, ok := HostOf(t.Audience); ok && t.HostsSpace(f.space) {
 		f.hosts[host] = append(f.hosts[host], n)
+		_, waited := f.waiting[host]
+		again = again || waited
 	}
-	_, again = f.wanted[t.ID]
 	return again
 }
 
 // Forget empties the record of what verdicts waited for, before all are made again.
-func (f *Facts) Forget() { clear(f.wanted) }
+func (f *Facts) Forget() {
+	clear(f.wanted)
+	clear(f.waiting)
+}
 
 // Delegation returns a delegation of the set, nil when unknown.
 func (f *Facts) Delegation(id tinycloud.Hash) *Token {
@@ -205,13 +210,59 @@ func (f *Facts) host(host HostKey, at time.Time, h Here, removals []*Removal) (*
 			err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
 			continue
 		}
-		i := slices.IndexFunc(removals, func(r *Removal) bool { return r.ends[n.token.ID] && !r.Survives(host, h.Spots) })
-		if i < 0 {
+		r := ending(removals, n.token, host, h.Spots)
+		if r == nil {
 			return n.token, nil
 		}
-		err = fmt.Errorf("its host was removed by %s: %w", removals[i].Revocation.ID.EventID(), tinycloud.ErrUnauthorized)
+		err = removed(r)
 	}
 	return nil, err
+}
+
+// Importer reports whether a host may vouch, with an entry of a given time, for a history it took over:
+// a host delegation to its key that has not expired then stands anywhere in the Space. Where it stands,
+// and when it begins, does not matter: it may follow what it lets in.
+// It must survive the removals that end that delegation; spots are those of the imported epoch.
+func (f *Facts) Importer(host HostKey, at time.Time, spots []Spot) error {
+	return f.importer(host, at, spots, f.removals)
+}
+
+// AbleImporter is Importer as if no host had been removed.
+func (f *Facts) AbleImporter(host HostKey, at time.Time) error { return f.importer(host, at, nil, nil) }
+
+func (f *Facts) importer(host HostKey, at time.Time, spots []Spot, removals []*Removal) error {
+	err := fmt.Errorf("no host delegation to %s, who imported it: %w", host, tinycloud.ErrUnauthorized)
+	for _, n := range f.hosts[host] {
+		if !n.token.Expires.IsZero() && at.After(n.token.Expires) {
+			continue
+		}
+		s := f.search()
+		if !f.hostable(s, n.token) {
+			f.want(s.missing)
+			continue
+		}
+		r := ending(removals, n.token, host, spots)
+		if r == nil {
+			return nil
+		}
+		err = removed(r)
+	}
+	f.waiting[host] = struct{}{}
+	return err
+}
+
+// ending returns a removal that ends a delegation and that an entry of its host does not survive.
+func ending(removals []*Removal, d *Token, host HostKey, spots []Spot) *Removal {
+	for _, r := range removals {
+		if r.ends[d.ID] && !r.Survives(host, spots) {
+			return r
+		}
+	}
+	return nil
+}
+
+func removed(r *Removal) error {
+	return fmt.Errorf("its host was removed by %s: %w", r.Revocation.ID.EventID(), tinycloud.ErrUnauthorized)
 }
 
 func (f *Facts) hostable(s *search, t *Token) bool {

@@ -69,6 +69,8 @@ func Decode(b []byte, hasOps bool) (*Token, error) {
 			t.Kind = Invocation
 		case t.Audience == t.Signer && t.setTarget():
 			t.Kind = Revocation
+		case t.ToSelf(): // grants nothing: a read that the reference recorded
+			t.Kind = Invocation
 		default:
 			t.Kind = Delegation
 		}
@@ -161,6 +163,9 @@ func (t *Token) AsRevocation() bool {
 	t.Kind = Revocation
 	return true
 }
+
+// ToSelf reports whether a token is a UCAN addressed to its own signer, as invocations are.
+func (t *Token) ToSelf() bool { return !t.openStart && t.Audience == t.Signer }
 
 // Header returns the Authorization value that carries the token.
 func (t *Token) Header() string {

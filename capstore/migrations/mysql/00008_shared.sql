@@ -28,7 +28,7 @@ CREATE TABLE leases (
   holder  VARBINARY(16) NOT NULL,
   expires BIGINT NOT NULL                -- by the server's clock
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-INSERT INTO leases (name, holder, expires) VALUES ('p2p', '', 0);
+INSERT INTO leases (name, holder, expires) VALUES ('p2p', '', 0), ('webhooks', '', 0);
 
 -- +goose Down
 SELECT 1;

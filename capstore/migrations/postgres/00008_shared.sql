@@ -28,7 +28,7 @@ CREATE TABLE leases (
   holder  BYTEA NOT NULL,
   expires BIGINT NOT NULL                -- by the server's clock
 );
-INSERT INTO leases (name, holder, expires) VALUES ('p2p', '', 0);
+INSERT INTO leases (name, holder, expires) VALUES ('p2p', '', 0), ('webhooks', '', 0);
 
 -- +goose Down
 SELECT 1;

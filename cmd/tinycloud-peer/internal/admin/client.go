@@ -155,6 +155,21 @@ func (c *Client) HostDID(ctx context.Context, space tinycloud.SpaceID) (string, 
 	return string(answer), nil
 }
 
+// Backup has the node write a copy of its data to a directory; it takes as long as it takes.
+func (c *Client) Backup(ctx context.Context, dir string) (b node.Backup, err error) {
+	body, err := json.Marshal(node.BackupRequest{Dir: dir})
+	if err != nil {
+		return b, err
+	}
+	patient := *c
+	patient.http = &http.Client{Transport: c.http.Transport}
+	status, answer, err := patient.do(ctx, http.MethodPost, "/admin/backup", "", body)
+	if err != nil {
+		return b, err
+	}
+	return b, c.decode(status, answer, &b)
+}
+
 // Delegate posts a delegation by its Authorization header.
 func (c *Client) Delegate(ctx context.Context, header string) (d Delegated, err error) {
 	status, answer, err := c.do(ctx, http.MethodPost, "/delegate", header, nil)

@@ -28,10 +28,10 @@ func program(b *testing.B) string {
 	return path
 }
 
-// hosts starts processes that all host a Space; joined ones replicate with the first.
-func hosts(b *testing.B, n int, join bool) (*cluster.Cluster, *cluster.Owner) {
+// hosts starts processes, with some settings, that all host a Space; joined ones replicate with the first.
+func hosts(b *testing.B, n int, join bool, env ...string) (*cluster.Cluster, *cluster.Owner) {
 	b.Helper()
-	c, o := cluster.New(cluster.Options{Binary: program(b), Dir: b.TempDir()}), cluster.NewOwner("bench")
+	c, o := cluster.New(cluster.Options{Binary: program(b), Dir: b.TempDir(), Env: env}), cluster.NewOwner("bench")
 	b.Cleanup(func() { o.Close(); _ = c.Close() })
 	for i := range n {
 		p, err := c.Add(b.Context())

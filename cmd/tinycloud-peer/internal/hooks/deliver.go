@@ -49,6 +49,12 @@ func (h *Hooks) feed(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-h.bus.news:
+		case <-h.reload:
+			if err := h.load(ctx); err != nil && ctx.Err() == nil {
+				h.log.Warn("webhooks of other processes are not known, trying again", "error", err)
+				h.wait(ctx)
+				signal(h.reload)
+			}
 		case <-move.C:
 			for _, w := range h.current() {
 				h.bus.changedIn(w.Space)
@@ -59,12 +65,16 @@ func (h *Hooks) feed(ctx context.Context) {
 
 // retry has a Space looked at again in a while.
 func (h *Hooks) retry(ctx context.Context, space tinycloud.SpaceID) {
+	h.wait(ctx)
+	h.bus.changedIn(space)
+}
+
+func (h *Hooks) wait(ctx context.Context) {
 	wait := time.NewTimer(pause)
 	defer wait.Stop()
 	select {
 	case <-ctx.Done():
 	case <-wait.C:
-		h.bus.changedIn(space)
 	}
 }
 

@@ -37,6 +37,10 @@ type Options struct {
 	// Lookup returns the addresses of a host name. Nil: the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
+	// Lead calls a function while this process is the one to call webhooks, again each time it comes to be, until
+	// the context ends. Nil: it always is.
+	Lead func(ctx context.Context, deliver func(context.Context) error) error
+
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: nothing is logged
 }
@@ -56,6 +60,7 @@ type Hooks struct {
 	webhooks map[string]*webhook // guarded by mu
 	kicks    map[string]struct{} // guarded by mu; webhooks with something to deliver
 	kick     chan struct{}       // kicks is not empty
+	reload   chan struct{}       // webhooks came or went in another process
 }
 
 // New returns Hooks over a store, to be told of its commits.
@@ -81,6 +86,7 @@ func New(o Options) *Hooks {
 		o: o, log: o.Log, metrics: newMetrics(), streams: make(chan struct{}, o.Streams),
 		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
 		webhooks: map[string]*webhook{}, kicks: map[string]struct{}{}, kick: make(chan struct{}, 1),
+		reload: make(chan struct{}, 1),
 		client: &http.Client{
 			Transport: o.Transport, Timeout: requestTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -98,22 +104,48 @@ func orDefault(n, otherwise int) int {
 }
 
 // Committed tells the hooks of a commit. It is for [capstore.Options]: it does not block.
-func (h *Hooks) Committed(c capstore.Commit) { h.bus.publish(c) }
+func (h *Hooks) Committed(c capstore.Commit) {
+	if c.Webhooks {
+		signal(h.reload)
+	}
+	h.bus.publish(c)
+}
 
 // Run delivers to webhooks until the context ends, and then ends the streams.
 func (h *Hooks) Run(ctx context.Context) error {
 	defer h.end()
 	defer h.client.CloseIdleConnections()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if h.o.Lead == nil {
+			return h.deliver(ctx)
+		}
+		return h.o.Lead(ctx, func(ctx context.Context) error {
+			if err := h.deliver(ctx); err != nil {
+				h.log.Warn("webhooks are not called, trying again", "error", err)
+			}
+			return nil
+		})
+	})
+	<-ctx.Done()
+	h.end()
+	return g.Wait()
+}
+
+// deliver calls the webhooks that are stored until the context ends.
+func (h *Hooks) deliver(ctx context.Context) error {
+	for _, w := range h.current() {
+		h.remove(w.ID) // another process may have gone on from there
+	}
 	if err := h.load(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	g.Go(func() error { h.feed(ctx); return nil })
-	g.Go(func() error { h.dispatch(ctx); return nil })
-	<-ctx.Done()
-	h.end()
-	return g.Wait()
+	var wg sync.WaitGroup
+	wg.Go(func() { h.feed(ctx) })
+	h.dispatch(ctx)
+	wg.Wait()
+	return nil
 }

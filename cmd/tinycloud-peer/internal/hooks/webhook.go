@@ -201,15 +201,26 @@ func (h *Hooks) remove(id string) {
 	}
 }
 
-// load takes up the webhooks of the node's last life.
+// load takes up the webhooks that are stored: of the node's last life, or of other processes. Those that are
+// not stored any more it forgets.
 func (h *Hooks) load(ctx context.Context) error {
 	all, err := h.o.Store.Webhooks(ctx)
 	if err != nil {
 		return fmt.Errorf("webhooks: %w", err)
 	}
+	active := map[string]bool{}
 	for _, w := range all {
 		if w.Active {
+			active[w.ID] = true
 			h.add(w)
+		}
+	}
+	if h.o.Lead == nil {
+		return nil // nobody else removes any
+	}
+	for _, w := range h.current() {
+		if !active[w.ID] {
+			h.remove(w.ID)
 		}
 	}
 	return nil

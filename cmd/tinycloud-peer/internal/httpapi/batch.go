@@ -134,7 +134,7 @@ func (a *API) batchItem(ctx context.Context, o op) (batchItem, error) {
 func batchHeaders(rec capstore.Record, sized bool) map[string]string {
 	out := map[string]string{"etag": etag(rec.Value)}
 	for name, value := range rec.Metadata {
-		if lower := strings.ToLower(name); isMetadata(lower) && isText(value) {
+		if lower := strings.ToLower(name); capstore.IsMetadata(lower, value) {
 			out[lower] = value
 		}
 	}
@@ -145,7 +145,7 @@ func batchHeaders(rec capstore.Record, sized bool) map[string]string {
 }
 
 func (a *API) openItem(c *call, item batchItem) (io.ReadSeekCloser, error) {
-	value, err := a.o.Store.Value(c.r.Context(), item.op.space, item.rec.Value)
+	value, err := a.o.Store.Open(c.r.Context(), item.op.space, item.rec)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return nil, notHere()
 	}

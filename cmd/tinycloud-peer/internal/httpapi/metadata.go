@@ -4,22 +4,10 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
-
-const metaPrefix = "x-tinycloud-meta-"
-
-// isMetadata reports whether a header, by its lower-case name, belongs to a value. The list keeps tokens and
-// cookies out of the store, and framing headers out of answers.
-func isMetadata(name string) bool {
-	switch name {
-	case "content-type", "content-encoding", "content-language", "content-disposition":
-		return true
-	}
-	return strings.HasPrefix(name, metaPrefix)
-}
 
 // metadataOf returns what is stored of a request's headers: lower-case names, the last value of each. A
 // value that is no text is left out.
@@ -27,7 +15,7 @@ func metadataOf(h http.Header) map[string]string {
 	out := map[string]string{}
 	for name, values := range h {
 		lower := strings.ToLower(name)
-		if last := values[len(values)-1]; isMetadata(lower) && isText(last) {
+		if last := values[len(values)-1]; capstore.IsMetadata(lower, last) {
 			out[lower] = last
 		}
 	}
@@ -57,20 +45,10 @@ func checkStored(key string, metadata map[string]string) error {
 func setMetadata(h http.Header, metadata map[string]string) {
 	h["Content-Type"] = nil
 	for name, value := range metadata {
-		if lower := strings.ToLower(name); isMetadata(lower) && isText(value) {
+		if lower := strings.ToLower(name); capstore.IsMetadata(lower, value) {
 			h.Set(lower, value)
 		}
 	}
-}
-
-// isText reports whether a header may carry the value.
-func isText(value string) bool {
-	for i := range len(value) {
-		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return utf8.ValidString(value)
 }
 
 func isMultipart(h http.Header) bool {

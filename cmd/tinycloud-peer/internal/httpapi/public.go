@@ -146,7 +146,7 @@ func (a *API) getPublic(w http.ResponseWriter, r *http.Request, segment, path st
 func setPublicRecord(h http.Header, rec capstore.Record) {
 	setMetadata(h, rec.Metadata)
 	for name := range h {
-		if strings.HasPrefix(strings.ToLower(name), metaPrefix) {
+		if strings.HasPrefix(strings.ToLower(name), capstore.MetaPrefix) {
 			h.Del(name)
 		}
 	}

@@ -135,7 +135,7 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request, d delivery) error 
 		return tinycloud.Refuse(tinycloud.ErrTooLarge,
 			"KV response is %d bytes, exceeding the requested limit of %d bytes", p.length, d.maxBytes)
 	}
-	value, err := a.o.Store.Value(r.Context(), d.space, d.rec.Value)
+	value, err := a.o.Store.Open(r.Context(), d.space, d.rec)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return notHere()
 	}

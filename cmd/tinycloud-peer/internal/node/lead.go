@@ -8,6 +8,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
@@ -22,7 +23,7 @@ func (n *Node) shared() bool { return n.cfg.Storage.Database.Scheme() != config.
 
 // replicate runs the p2p side whenever this process leads.
 func (n *Node) replicate(ctx context.Context) error {
-	return n.store.Lead(ctx, func(ctx context.Context) error {
+	return n.store.Lead(ctx, capstore.Replication, func(ctx context.Context) error {
 		for n.front.Load() == nil {
 			err := n.openFront()
 			if err == nil {
@@ -72,4 +73,14 @@ func (n *Node) frontAddrs() []ma.Multiaddr {
 func (n *Node) frontID() string {
 	id, _ := p2p.PeerIDFromEd25519(n.nodeKey()) // a derived key has the right length
 	return id.String()
+}
+
+// leadWebhooks chooses the process that calls webhooks; nil where there is no other.
+func (n *Node) leadWebhooks() func(context.Context, func(context.Context) error) error {
+	if !n.shared() {
+		return nil
+	}
+	return func(ctx context.Context, deliver func(context.Context) error) error {
+		return n.store.Lead(ctx, capstore.Webhooks, deliver)
+	}
 }

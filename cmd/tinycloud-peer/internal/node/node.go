@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type Node struct {
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
+	files  sync.Mutex        // held while values are freed, or copied for a backup
 	quota  *policy.Quota     // nil without quota_url
 	allow  *policy.Allowlist // nil without spaces.allowlist
 
@@ -78,7 +80,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openFront(); err != nil && !n.shared() {
+	if err := n.checkFront(); err != nil {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -139,7 +141,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
-		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Log: n.log.With("part", "hooks"),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Log: n.log.With("part", "hooks"),
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
@@ -158,12 +160,18 @@ func (n *Node) committed(c capstore.Commit) {
 	n.hooks.Committed(c)
 }
 
-func (n *Node) openFront() (err error) {
-	o := p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
-	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+// checkFront opens the front, or checks its settings when it is for the process that leads.
+func (n *Node) checkFront() error {
+	if n.shared() {
+		_, err := n.frontOptions()
 		return err
 	}
-	if o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
+	return n.openFront()
+}
+
+func (n *Node) openFront() error {
+	o, err := n.frontOptions()
+	if err != nil {
 		return err
 	}
 	f, err := p2p.New(o)
@@ -172,6 +180,15 @@ func (n *Node) openFront() (err error) {
 	}
 	n.front.Store(f)
 	return nil
+}
+
+func (n *Node) frontOptions() (o p2p.Options, err error) {
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
+		return o, err
+	}
+	o.Announce, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce)
+	return o, err
 }
 
 func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) {
@@ -265,6 +282,7 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
+	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error {
 		n.repair(ctx)
 		return nil

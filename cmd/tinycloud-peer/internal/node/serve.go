@@ -50,7 +50,12 @@ func (n *Node) publicHandler() http.Handler {
 }
 
 // localHandler is what the socket of the data directory answers: whoever may open it is the operator.
-func (n *Node) localHandler() http.Handler { return n.withAdmin(n.adminHandler()) }
+func (n *Node) localHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", n.adminHandler())
+	mux.HandleFunc("POST /admin/backup", answer(n.adminBackup)) // it writes where it is told
+	return n.withAdmin(mux)
+}
 
 func (n *Node) withAdmin(admin http.Handler) http.Handler {
 	api := n.api.Handler()

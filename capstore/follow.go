@@ -1,0 +1,158 @@
+package capstore
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// follow tells Committed what other processes write, until the context ends.
+func (s *Store) follow(ctx context.Context) {
+	if !s.db.Shared {
+		return
+	}
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.others.wake:
+		}
+		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("cannot follow the database, trying again", "error", err)
+		}
+	}
+}
+
+func (s *Store) followOnce(ctx context.Context) error {
+	if err := s.fresh(ctx); err != nil {
+		return err
+	}
+	o := &s.others
+	for o.told < o.generation.Load() {
+		rows, err := s.untold(ctx)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if rows[0].generation > o.told+1 {
+			s.log.Warn("missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
+		}
+		for len(rows) > 0 {
+			g, n := rows[0].generation, 1
+			for n < len(rows) && rows[n].generation == g {
+				n++
+			}
+			if settled, err := s.tellGeneration(ctx, rows[:n]); err != nil || !settled {
+				return err
+			}
+			o.told, rows = g, rows[n:]
+		}
+	}
+	return nil
+}
+
+// untold reads whole generations that come next.
+func (s *Store) untold(ctx context.Context) ([]commit, error) {
+	for limit := maxBehind; ; limit *= 8 {
+		rows, err := s.commits(ctx, s.db.Read, s.others.told, limit)
+		if err != nil || len(rows) < limit {
+			return rows, err
+		}
+		last := rows[len(rows)-1].generation // the limit may have cut it off
+		rows = slices.DeleteFunc(rows, func(c commit) bool { return c.generation == last })
+		if len(rows) > 0 {
+			return rows, nil
+		}
+	}
+}
+
+// tellGeneration tells what one transaction did. It reports false when its outcome is not known yet.
+func (s *Store) tellGeneration(ctx context.Context, rows []commit) (bool, error) {
+	o, g := &s.others, rows[0].generation
+	o.mu.Lock()
+	pending := o.pending
+	own, mine := o.own[g]
+	o.mu.Unlock()
+	if pending != 0 && g >= pending {
+		return false, nil
+	}
+	commits := own
+	if !mine {
+		var err error
+		if commits, err = s.relayed(ctx, rows); err != nil {
+			return false, err
+		}
+	}
+	if s.o.Committed != nil {
+		for _, c := range commits {
+			s.o.Committed(c)
+		}
+	}
+	for _, r := range rows {
+		if r.last.Compare(o.cursor) > 0 {
+			o.cursor = r.last
+		}
+	}
+	o.mu.Lock()
+	delete(o.own, g)
+	o.mu.Unlock()
+	return true, nil
+}
+
+// relayed makes commits of the rows of one transaction.
+func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err error) {
+	ended := 0
+	for _, r := range rows {
+		ended += len(r.revoked) / 64
+		c, err := s.relay(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	for i := range out {
+		out[i].Ended, out[i].More = ended, i < len(out)-1
+	}
+	return out, nil
+}
+
+// relay makes a commit of what a transaction did in one Space.
+func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
+	c = Commit{
+		Remote: int(row.remote), Wants: int(row.wants), LastWrite: row.last,
+		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0, Webhooks: row.flags&flagWebhooks != 0,
+	}
+	var text string
+	if row.sid == 0 {
+		return c, nil
+	}
+	if ok, err := s.db.Read.One(ctx, []any{&text}, "SELECT space FROM spaces WHERE sid = ?", row.sid); err != nil || !ok {
+		return c, err
+	}
+	if c.Space, err = tinycloud.ParseSpaceID(text); err != nil {
+		return c, err
+	}
+	for h := range slices.Chunk(row.hosts, 32) {
+		c.Revoked = append(c.Revoked, HostKey(h))
+	}
+	if row.last != (Cursor{}) {
+		if c.Writes, _, _, err = s.ChangesSince(ctx, []tinycloud.SpaceID{c.Space}, s.others.cursor, maxWrites); err != nil {
+			return c, err
+		}
+		c.Writes = slices.DeleteFunc(c.Writes, func(w Change) bool { return w.Cursor.Compare(row.last) > 0 })
+	}
+	r := &reader{s: s, ctx: ctx, space: c.Space, sid: row.sid, hosts: make([]HostKey, row.branch+1), maxValue: toldValue}
+	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
+	for n := row.first; n < row.first+min(row.entries, maxTold); n++ {
+		b, err := r.bundle(int(row.branch), uint64(n))
+		if err != nil {
+			return c, err
+		}
+		c.Local = append(c.Local, b)
+	}
+	return c, nil
+}

@@ -1,0 +1,140 @@
+package capstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// release frees a value that no key of the Space holds: a small one with its row, of a larger one the row,
+// and with it its share of the quota; its file goes with the next collection. A value whose key was
+// overwritten or deleted is freed in the same transaction.
+func (t *tx) release(sp *space, hash tinycloud.Hash) error {
+	if sp.folding {
+		return nil
+	}
+	if sp.dropped != nil {
+		sp.dropped[hash] = struct{}{}
+		return nil
+	}
+	var one int
+	held, err := t.one([]any{&one}, "SELECT 1 FROM kv WHERE sid = ? AND value = ? AND live = 1 LIMIT 1", sp.sid, hash[:])
+	if err != nil || held {
+		return err
+	}
+	if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		return err
+	}
+	var size int64
+	if here, err := t.one([]any{&size}, "SELECT size FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil || !here {
+		return err
+	}
+	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		return err
+	}
+	return t.grow(sp, -size)
+}
+
+// sweep frees all values that no key of a Space holds. Those of a Space that is imported and not hosted
+// yet belong to keys that count for nothing so far.
+func (t *tx) sweep(sp *space) error {
+	if sp.state == StateImporting || sp.state == StateImported {
+		return nil
+	}
+	const unheld = " WHERE sid = ? AND hash NOT IN (SELECT value FROM kv WHERE sid = ? AND live = 1)"
+	if err := t.exec("DELETE FROM wants"+unheld, sp.sid, sp.sid); err != nil {
+		return err
+	}
+	if err := t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid); err != nil {
+		return err
+	}
+	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
+}
+
+// Freed is what a collection gave back.
+type Freed struct {
+	Values int64
+	Bytes  int64
+}
+
+// Sweep frees the values of a Space that no key holds. It finds some only after a crash of an older
+// version, or of what brought them.
+func (s *Store) Sweep(ctx context.Context, id tinycloud.SpaceID) (freed Freed, err error) {
+	err = s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		count := func() (f Freed, err error) {
+			_, err = t.one([]any{&f.Values, &f.Bytes}, "SELECT count(*), coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid)
+			return f, err
+		}
+		before, err := count()
+		if err != nil {
+			return err
+		}
+		if err := t.sweep(sp); err != nil {
+			return err
+		}
+		after, err := count()
+		freed = Freed{before.Values - after.Values, before.Bytes - after.Bytes}
+		return err
+	})
+	return freed, err
+}
+
+// Known reports whether the database knows a Space, hosted or only imported.
+func (s *Store) Known(id tinycloud.SpaceID) bool { return s.Hosted(id) || s.importedID(id) != 0 }
+
+// Held reports whether a Space holds a value, here or in the block store.
+func (s *Store) Held(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash) (bool, error) {
+	s.mu.RLock()
+	sid := max(s.ids[id], s.imported[id])
+	s.mu.RUnlock()
+	var one int
+	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sid, hash[:])
+}
+
+// Compact rewrites the database without the room of what was deleted. It takes as much room again while it
+// runs.
+func (s *Store) Compact(ctx context.Context) error {
+	return s.maintain(ctx, "VACUUM")
+}
+
+// Snapshot writes a copy of the database as it is now to a file that is not there yet, while the store is in
+// use. In the copy, Spaces that have met other hosts wait for the history of one of them: what this host
+// signed later must come back before it signs anything else (design, "Host log").
+func (s *Store) Snapshot(ctx context.Context, path string) error {
+	if err := s.maintain(ctx, "VACUUM INTO ?", path); err != nil {
+		return err
+	}
+	file, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(FULL)")
+	if err != nil {
+		return err
+	}
+	_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateSynced)
+	if err == nil {
+		_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateHosted)
+	}
+	return errors.Join(err, file.Close())
+}
+
+// maintain runs a statement that may not stand in a transaction, on a connection of its own.
+func (s *Store) maintain(ctx context.Context, query string, args ...any) error {
+	if s.o.Database == InMemory || s.db.Shared {
+		return fmt.Errorf("only for a SQLite file, a server has its own means: %w", tinycloud.ErrUnsupported)
+	}
+	file, err := sql.Open("sqlite", "file:"+s.o.Database+"?_pragma=busy_timeout(60000)")
+	if err != nil {
+		return err
+	}
+	file.SetMaxOpenConns(1)
+	_, err = file.ExecContext(ctx, query, args...)
+	if err == nil {
+		_, err = file.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	return errors.Join(err, file.Close())
+}

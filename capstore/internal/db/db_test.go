@@ -1,0 +1,170 @@
+package db_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+func TestInsert(t *testing.T) {
+	plain := db.Insert{Into: "kv", Columns: "sid key live"}
+	keep, replace, numbered := plain, plain, plain
+	keep.Key, replace.Key, replace.Replace, numbered.ID = "sid key", "sid key", true, "eid"
+	for _, tt := range []struct {
+		d    db.Dialect
+		i    db.Insert
+		want string
+	}{
+		{db.SQLite(), plain, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?)"},
+		{db.SQLite(), keep, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"},
+		{db.SQLite(), replace, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?) ON CONFLICT (sid, key) DO UPDATE SET `live`=`excluded`.`live`"},
+		{db.SQLite(), numbered, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?)"},
+		{db.Postgres(), keep, `INSERT INTO "kv" ("sid", "key", "live") VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`},
+		{db.Postgres(), replace, `INSERT INTO "kv" ("sid", "key", "live") VALUES ($1, $2, $3) ON CONFLICT (sid, key) DO UPDATE SET "live"="excluded"."live"`},
+		{db.Postgres(), numbered, `INSERT INTO "kv" ("sid", "key", "live") VALUES ($1, $2, $3) RETURNING "eid"`},
+		{db.MySQL(), keep, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE `sid`=`sid`"},
+		{db.MySQL(), replace, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE `live`=VALUES(`live`)"},
+		{db.MySQL(), numbered, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?)"},
+	} {
+		got, err := tt.d.SQL(tt.i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, strings.Join(strings.Fields(got), " ")); diff != "" {
+			t.Errorf("%s: %s", tt.d.Name, diff)
+		}
+	}
+}
+
+// Indexed keys are equal iff the keys are, fit into an index, and are in the keys' order unless these are
+// equal in their heads.
+func FuzzKey(f *testing.F) {
+	long := strings.Repeat("k", db.KeyHead)
+	for _, pair := range [][2]string{
+		{"", "a"},
+		{"a", "a\x00"},
+		{long, long + "\x00"},
+		{long + strings.Repeat("x", 32), long + strings.Repeat("x", 33)},
+		{long[1:], long},
+		{long[1:] + "a" + long, long[1:] + "b" + long},
+	} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		d := db.Postgres()
+		ia, wa := d.Key(a)
+		ib, _ := d.Key(b)
+		x, y := ia.([]byte), ib.([]byte)
+		if bytes.Equal(x, y) != (a == b) {
+			t.Errorf("%q and %q: indexed %q and %q", a, b, x, y)
+		}
+		if len(x) > 933 {
+			t.Errorf("indexed form of %d bytes", len(x))
+		}
+		if whole, ok := wa.([]byte); (ok && string(whole) != a) || (!ok && string(x) != a) {
+			t.Errorf("%q is stored as %q and %q", a, x, wa)
+		}
+		if len(a) >= db.KeyHead && len(b) >= db.KeyHead && a[:db.KeyHead] == b[:db.KeyHead] {
+			return
+		}
+		if got := bytes.Compare(x, y); got != strings.Compare(a, b) {
+			t.Errorf("%q and %q: order %d", a, b, got)
+		}
+	})
+}
+
+func TestMySQLConfig(t *testing.T) {
+	for dsn, want := range map[string]string{
+		"mysql://u:p%40ss%2Fword@h/db":                 "u:p@ss/word tcp(h:3306)/db tls=",
+		"mysql://u@[::1]:3307/db?ssl-mode=REQUIRED":    "u: tcp([::1]:3307)/db tls=skip-verify",
+		"mariadb://u@h/db?tls=preferred&timeout=1s":    "u: tcp(h:3306)/db tls=preferred",
+		"mysql://u@localhost/db?socket=/run/my.sock":   "u: unix(/run/my.sock)/db tls=",
+		"mysql://u@h/db?ssl-mode=verify_identity":      "u: tcp(h:3306)/db tls=own",
+		"mysql://u@h/db?ssl-mode=disabled&charset=x":   "u: tcp(h:3306)/db tls=",
+		"mysql://u@h/db?ssl-mode=sometimes":            "error",
+		"mysql://u@h/db?ssl-ca=/does/not/exist":        "error",
+		"mysql://u@h/db?timeout=soon":                  "error",
+		"mysql://u@h/db?allowAllFiles=maybe":           "error",
+		"mysql://u:p\x7f@h/db":                         "error",
+		"mysql://u@h/db?collation=utf8mb4_bin&tls=nix": "error",
+		"mysql://u@h/db?tls=true":                      "u: tcp(h:3306)/db tls=true",
+	} {
+		got := "error"
+		if c, err := db.MySQLConfig(dsn); err == nil {
+			mode := c.TLSConfig
+			if c.TLS != nil {
+				mode = "own"
+			}
+			got = fmt.Sprintf("%s:%s %s(%s)/%s tls=%s", c.User, c.Passwd, c.Net, c.Addr, c.DBName, mode)
+			if !c.ParseTime || !c.ClientFoundRows || c.InterpolateParams || c.Timeout == 0 {
+				t.Errorf("%s: %+v", dsn, c)
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", dsn, got, want)
+		}
+	}
+}
+
+func FuzzMySQLConfig(f *testing.F) {
+	f.Add("mysql://u:p%40ss@h:1/db?ssl-mode=REQUIRED&socket=/x")
+	f.Add("mysql://?tls=custom")
+	f.Fuzz(func(t *testing.T, dsn string) {
+		c, err := db.MySQLConfig(dsn)
+		if err == nil && (c.Timeout <= 0 || c.DialFunc == nil || c.InterpolateParams) {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+func TestRedact(t *testing.T) {
+	for dsn, want := range map[string]string{
+		"/data/caps.db":                         "/data/caps.db",
+		"postgres://u:hunter2@h/db?sslkey=k":    "postgres://u:REDACTED@h/db?REDACTED",
+		"mysql://u:hun%20ter2@h/db":             "mysql://u:REDACTED@h/db",
+		"postgres://u:hun ter2@h:port/db":       "postgres://REDACTED",
+		"mariadb://u@h/db?password=hunter2#hun": "mariadb://u@h/db?REDACTED#hun",
+	} {
+		if got := db.Redact(dsn); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err                error
+		retryable, refused bool
+	}{
+		{&pgconn.PgError{Code: "40001"}, true, true},
+		{&pgconn.PgError{Code: "40P01"}, true, true},
+		{&pgconn.PgError{Code: "23505"}, false, true},
+		{&pgconn.PgError{Code: "57P01"}, false, false},
+		{&pgconn.PgError{Code: "08006"}, false, false},
+		{&mysql.MySQLError{Number: 1213}, true, true},
+		{&mysql.MySQLError{Number: 1062}, false, true},
+		{&mysql.MySQLError{Number: 1053}, false, false},
+		{driver.ErrBadConn, false, false},
+		{io.ErrUnexpectedEOF, false, false},
+	} {
+		err := db.Error(tt.err)
+		if !errors.Is(err, tinycloud.ErrUnavailable) || db.Retryable(err) != tt.retryable || db.Refused(err) != tt.refused {
+			t.Errorf("%v: retryable %v, refused %v", err, db.Retryable(err), db.Refused(err))
+		}
+	}
+	if err := db.Error(context.Canceled); err != context.Canceled || db.Error(nil) != nil { //nolint:errorlint // unchanged
+		t.Error(err)
+	}
+}

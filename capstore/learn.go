@@ -1,0 +1,83 @@
+package capstore
+
+import (
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+)
+
+// intoRevoked records that a delegation is revoked.
+var intoRevoked = db.Insert{Into: "revoked", Columns: "target revocation at", Key: "target revocation"}
+
+// saveToken keeps a delegation or revocation for admission in any Space.
+func (t *tx) saveToken(tok *Token) error {
+	if _, ok := t.s.tokens.Get(tok.ID); ok {
+		return nil
+	}
+	err := t.add(db.Insert{Into: "tokens", Columns: "id kind bytes received", Key: "id"}, tok.ID[:], tok.Kind, tok.Bytes, t.now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if tok.Kind != judge.Delegation {
+		return nil
+	}
+	for _, s := range tok.Spaces() {
+		if err := t.add(db.Insert{Into: "mentions", Columns: "space id", Key: "space id"}, s.String(), tok.ID[:]); err != nil {
+			return err
+		}
+	}
+	for _, p := range parties(tok) {
+		if err := t.add(p.into, p.args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enforce records the revocations of a Space's facts that have an effect.
+func (t *tx) enforce(sp *space) error {
+	var err error
+	sp.facts.Revocations(func(r *Token) bool {
+		err = t.saveRevoked(sp, r.Target, r)
+		return err == nil
+	})
+	for _, r := range sp.facts.Removals() {
+		for id := range r.Ended {
+			if err == nil {
+				err = t.saveRevoked(sp, id, r.Revocation)
+			}
+		}
+	}
+	return err
+}
+
+// saveRevoked records that a delegation of a Space's facts has ended.
+func (t *tx) saveRevoked(sp *space, id tinycloud.Hash, r *Token) error {
+	if t.isRevoked(id) {
+		return nil
+	}
+	t.revoked[id] = r.ID
+	if target := sp.facts.Delegation(id); target != nil && target.HostsSpace(sp.id) {
+		if host, ok := judge.HostOf(target.Audience); ok && !t.hosts(sp, host) {
+			c := t.touch(sp)
+			c.Revoked = append(c.Revoked, host)
+		}
+	}
+	return t.add(intoRevoked, id[:], r.ID[:], t.now.UnixMilli())
+}
+
+// hosts reports whether a host has a delegation in force.
+func (t *tx) hosts(sp *space, host HostKey) (yes bool) {
+	sp.facts.Hosts(func(h HostKey, d *Token) bool {
+		yes = h == host && d.ValidAt(t.now, 0) && !t.isRevoked(d.ID)
+		return !yes
+	})
+	return yes
+}
+
+func (t *tx) isRevoked(id tinycloud.Hash) bool {
+	if _, ok := t.revoked[id]; ok {
+		return true
+	}
+	return t.s.isRevoked(id)
+}

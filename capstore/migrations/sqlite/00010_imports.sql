@@ -1,0 +1,28 @@
+-- +goose Up
+-- Import entries: the lists of epochs that hosts took over from elsewhere. The entries themselves stand in
+-- entries, with eid 0; each epoch of a list has a row there too, with the digest of the import entry, no
+-- signature, and its place in a chain for branch and n (branch - 1073741824 is the chain's number).
+CREATE TABLE imports (
+  sid    INTEGER NOT NULL,
+  branch INTEGER NOT NULL,
+  n      INTEGER NOT NULL,
+  ord    INTEGER NOT NULL,               -- order of arrival in the Space
+  list   BLOB    NOT NULL,               -- DAG-CBOR [[epoch, at]…]
+  PRIMARY KEY (sid, branch, n)
+) WITHOUT ROWID;
+-- Imported histories fork and have no entries of their own, so each is cut into chains, in which every
+-- epoch is an ancestor of the next.
+CREATE TABLE chains (
+  sid   INTEGER NOT NULL,
+  chain INTEGER NOT NULL,
+  host  BLOB    NOT NULL,                -- who imported it
+  n     INTEGER NOT NULL,                -- of the last epoch
+  eid   INTEGER NOT NULL,                -- the last epoch
+  PRIMARY KEY (sid, chain)
+) WITHOUT ROWID;
+
+-- Which keys hold a value: it is freed with the last of them.
+CREATE INDEX kv_value ON kv (sid, value);
+
+-- +goose Down
+SELECT 1;

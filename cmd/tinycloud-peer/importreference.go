@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
+	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+)
+
+type importReferenceCmd struct {
+	Database string `required:"" placeholder:"PATH|URL" help:"Database of the reference node: a SQLite file or postgres://…. That node must be stopped."`
+	Blocks   string `required:"" placeholder:"DIR|s3://BUCKET" help:"Its storage.blocks.path or bucket; credentials and region of a bucket come from the AWS_* variables."`
+	Endpoint string `name:"blocks-endpoint" placeholder:"URL" help:"Its storage.blocks.endpoint, of a bucket that is not at AWS."`
+	Secret   string `env:"REFERENCE_SECRET" placeholder:"SECRET" help:"Its keys.secret (better in $$REFERENCE_SECRET). This node takes it as its own, so that it stays the host its Spaces were delegated to. Version 1.16.0 cannot be read without it."`
+	OwnKeys  bool   `help:"Use the secret to read the data only: this node keeps its own keys, and each owner has to delegate to it."`
+}
+
+// Run takes the data over; it may be repeated, and goes on where it was interrupted. The node is stopped.
+func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
+	cfg, warnings, err := p.load()
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(p.err, "tinycloud-peer:", w)
+	}
+	key, err := c.keys(cfg)
+	if err != nil {
+		return err
+	}
+	where, err := config.ParseDatabase(c.Database)
+	if err != nil {
+		return fmt.Errorf("--database: %w", err)
+	}
+	from, err := reference.Open(ctx, where, key)
+	if errors.Is(err, reference.ErrEncrypted) {
+		return fmt.Errorf("%w: give it with --secret", err)
+	}
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	blocks, closeBlocks, err := c.blocks()
+	if err != nil {
+		return err
+	}
+	defer closeBlocks()
+	to, err := node.OpenData(ctx, cfg, slog.New(logHandler(p.err, cfg)))
+	if err != nil {
+		return err
+	}
+	o := &transfer.TakeOver{From: from, Blocks: blocks, To: to, Log: p.err}
+	out, err := o.Run(ctx)
+	if err = errors.Join(err, to.Close()); err != nil {
+		return err
+	}
+	return c.print(p, out, &o.Odd)
+}
+
+// blocks opens where the values are.
+func (c *importReferenceCmd) blocks() (reference.Blocks, func(), error) {
+	bucket, ok := strings.CutPrefix(c.Blocks, "s3://")
+	if !ok {
+		if info, err := os.Stat(c.Blocks); err != nil || !info.IsDir() {
+			return nil, nil, fmt.Errorf("--blocks: %s is no directory", c.Blocks)
+		}
+		return reference.Dir(c.Blocks), func() {}, nil
+	}
+	b, err := reference.OpenBucket(blockstore.S3FromEnv(c.Endpoint, strings.TrimSuffix(bucket, "/"), os.Getenv))
+	if err != nil {
+		return nil, nil, fmt.Errorf("--blocks: %w", err)
+	}
+	return b, func() { _ = b.Close() }, nil // it was only read
+}
+
+// keys takes the secret, and returns the key of the reference's encrypted columns.
+func (c *importReferenceCmd) keys(cfg config.Config) (*[32]byte, error) {
+	if c.Secret == "" {
+		return nil, nil
+	}
+	secret, err := config.ParseSecret(c.Secret)
+	if err != nil {
+		return nil, fmt.Errorf("--secret: %w", err)
+	}
+	theirs, err := hostkeys.New(secret.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if !c.OwnKeys {
+		if err := cfg.AdoptSecret(secret); err != nil {
+			return nil, fmt.Errorf("--secret: %w (with --own-keys this node keeps its own, and each owner has to delegate to it)", err)
+		}
+	}
+	key := theirs.Derive(hostkeys.ContextWebhookSecrets)
+	return &key, nil
+}
+
+func (c *importReferenceCmd) print(p *program, out []transfer.Outcome, odd *transfer.Findings) error {
+	waiting := 0
+	for _, x := range out {
+		state := "hosted"
+		if !x.Hosted {
+			state = "waits for its owner to delegate it to " + hostkeys.DIDKey(x.Host[:])
+			waiting++
+		}
+		fmt.Fprintf(p.out, "%s\n  %s\n  %d epochs read, %d of them new; %d values of %s new\n", x.Space, state, x.Read, x.New, x.Values, progress.Bytes(x.Bytes))
+		if x.Hosted {
+			fmt.Fprintf(p.out, "  %d epochs, %d of them void, %d keys, %d values missing\n", x.Epochs, x.Void, x.Keys, x.Wants)
+		}
+	}
+	if waiting > 0 {
+		fmt.Fprintf(p.out, "\n%d spaces are not served yet: this node has other keys than the one the data is of. A client that signs in\n"+
+			"has its owner delegate the space to this node; so does \"tinycloud-peer host SPACE\" while it runs.\n", waiting)
+	}
+	if odd.Len() > 0 {
+		fmt.Fprintf(p.out, "\nodd in the data:\n")
+		odd.Print(p.out)
+	}
+	if n := odd.Count(transfer.FoundOtherValue) + odd.Count(transfer.FoundLate); n > 0 {
+		return fmt.Errorf("%d things could not be taken over as they were", n)
+	}
+	return nil
+}

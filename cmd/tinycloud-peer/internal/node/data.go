@@ -1,0 +1,43 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
+	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+)
+
+// Data are the stores of a node that is not running: opening them takes the same locks. The caller closes
+// them.
+type Data struct {
+	Keys   *hostkeys.Static
+	Store  *capstore.Store
+	Blocks *blockstore.Store
+	n      *Node
+	writer *layer
+}
+
+// OpenData opens the stores of the node that a configuration is of.
+func OpenData(ctx context.Context, cfg config.Config, log *slog.Logger) (*Data, error) {
+	n := &Node{cfg: cfg, log: log}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	err := n.loadKeys()
+	if err == nil {
+		err = n.openStores(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	d := &Data{Keys: n.keys, Store: n.store, Blocks: n.blocks, n: n}
+	d.writer = begin(ctx, n.store.Run, func(error) {}) // what it fails with, Close returns
+	return d, nil
+}
+
+// Close finishes what was begun and releases the locks.
+func (d *Data) Close() error { return errors.Join(d.writer.end(), d.n.close()) }

@@ -1,0 +1,141 @@
+package transfer
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/ipfs/go-cid"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// Bounds of a CAR.
+const (
+	maxBlock  = 4 << 20
+	maxHeader = 64 << 10
+)
+
+// carWriter writes a CARv1: length-prefixed sections of a CID and its bytes.
+type carWriter struct {
+	w *bufio.Writer
+	n int64
+}
+
+func newCARWriter(w io.Writer, root cid.Cid) (*carWriter, error) {
+	c := &carWriter{w: bufio.NewWriterSize(w, 64<<10)}
+	// {"roots": [root], "version": 1}
+	head := append([]byte("\xa2\x65roots\x81"), link(root)...)
+	head = append(head, "\x67version\x01"...)
+	return c, c.section(head)
+}
+
+// link is the DAG-CBOR of a CID: tag 42 and a byte string that begins with 0.
+func link(c cid.Cid) []byte {
+	b := c.Bytes()
+	return append([]byte{0xd8, 0x2a, 0x58, byte(1 + len(b)), 0}, b...)
+}
+
+func (c *carWriter) section(parts ...[]byte) error {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	head := binary.AppendUvarint(nil, uint64(size))
+	for _, p := range append([][]byte{head}, parts...) {
+		if _, err := c.w.Write(p); err != nil {
+			return err
+		}
+		c.n += int64(len(p))
+	}
+	return nil
+}
+
+// block writes a block and returns its CID.
+func (c *carWriter) block(codec uint64, b []byte) (cid.Cid, error) {
+	id := tinycloud.Sum(b).CID(codec)
+	return id, c.section(id.Bytes(), b)
+}
+
+// carReader reads a CARv1 whose blocks are hashed by BLAKE3, and compares their hashes.
+type carReader struct {
+	r    *bufio.Reader
+	n    int64
+	root cid.Cid
+}
+
+// errCut means that a file ends in the middle.
+var errCut = fmt.Errorf("the file is cut short: what came before is imported, import the whole file to go on: %w", tinycloud.ErrInvalid)
+
+func newCARReader(r io.Reader) (*carReader, error) {
+	c := &carReader{r: bufio.NewReaderSize(r, 64<<10)}
+	b, err := c.section(maxHeader)
+	if errors.Is(err, io.EOF) {
+		err = errCut
+	}
+	if err != nil {
+		return nil, err
+	}
+	var head struct {
+		Roots   []cbor.RawTag `cbor:"roots"`
+		Version int           `cbor:"version"`
+	}
+	if err := cbor.Unmarshal(b, &head); err != nil || head.Version != 1 || len(head.Roots) != 1 {
+		return nil, fmt.Errorf("not a CAR of version 1 with one root: %w", tinycloud.ErrInvalid)
+	}
+	var text []byte
+	if err := cbor.Unmarshal(head.Roots[0].Content, &text); err != nil || len(text) == 0 {
+		return nil, fmt.Errorf("CAR root: %w", tinycloud.ErrInvalid)
+	}
+	if _, c.root, err = cid.CidFromBytes(text[1:]); err != nil {
+		return nil, fmt.Errorf("CAR root: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	return c, nil
+}
+
+// section returns the next section; io.EOF between sections.
+func (c *carReader) section(limit uint64) ([]byte, error) {
+	size, err := binary.ReadUvarint(c.r)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, errCut
+	}
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 || size > limit {
+		return nil, fmt.Errorf("CAR section of %d bytes: %w", size, tinycloud.ErrInvalid)
+	}
+	var buf bytes.Buffer // grows with what is there
+	if _, err := io.CopyN(&buf, c.r, int64(size)); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errCut
+		}
+		return nil, err
+	}
+	c.n += int64(size)
+	return buf.Bytes(), nil
+}
+
+// block returns the next block; errCut at the end of the file, which ends with a block that says so.
+func (c *carReader) block() (tinycloud.Hash, uint64, []byte, error) {
+	b, err := c.section(maxBlock)
+	if errors.Is(err, io.EOF) {
+		err = errCut
+	}
+	if err != nil {
+		return tinycloud.Hash{}, 0, nil, err
+	}
+	n, id, err := cid.CidFromBytes(b)
+	if err != nil {
+		return tinycloud.Hash{}, 0, nil, fmt.Errorf("CAR block: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	h := tinycloud.Sum(b[n:])
+	if !h.CID(id.Type()).Equals(id) {
+		return tinycloud.Hash{}, 0, nil, fmt.Errorf("CAR block %s has other bytes: %w", id, tinycloud.ErrForged)
+	}
+	return h, id.Type(), b[n:], nil
+}
