@@ -217,7 +217,7 @@ func testRefusedBundles(t *testing.T) {
 		}
 	}
 	future := l.bundle(o.clock.now().Add(3*time.Minute), heads, tok, write("k", "liar"))
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{future}); err != nil || !a.Parked || a.Covered != 0 {
+	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{future}); err != nil || a.Held != 1 || a.Covered != 1 {
 		t.Errorf("an entry of the future: %+v %v", a, err)
 	}
 	gap := l.bundle(o.clock.now(), []tinycloud.Hash{l.last, tinycloud.Sum([]byte("?"))}, tok, write("k", "liar"))

@@ -94,8 +94,9 @@ type space struct {
 	redo      map[int64]struct{}
 	lateCut   []lateCut
 	dropped   map[tinycloud.Hash]struct{} // while keys are folded: values to be freed, unless another holds them
-	folding   bool                        // anew: a value that nothing holds now may be held again in a moment
-	unsure    bool                        // it was loaded, and what its void events wait for is not known
+	parked    parking
+	folding   bool // anew: a value that nothing holds now may be held again in a moment
+	unsure    bool // it was loaded, and what its void events wait for is not known
 	next      *next
 }
 
@@ -138,14 +139,19 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var state string
 	var heads []byte
+	var rules int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events}, "SELECT state, heads, epochs, events FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules}, "SELECT state, heads, epochs, events, rules FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
 	sp.state, sp.unsure = state, true
 	if err := t.load(sp, heads); err != nil {
 		return nil, err
+	}
+	if rules != judge.Rules && sp.epochs > 0 {
+		sp.again = true
+		t.touch(sp)
 	}
 	t.s.mu.Lock()
 	t.s.spaces[id] = sp
@@ -230,6 +236,9 @@ func (t *tx) loadFacts(sp *space) error {
 			tok = known
 		}
 		sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
+	}
+	if err := t.loadParked(sp); err != nil {
+		return err
 	}
 	return t.settleRemovals(sp)
 }
@@ -327,7 +336,7 @@ func (t *tx) flush() error {
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, judge.Rules, sp.sid)
 		if err != nil {
 			return err
 		}

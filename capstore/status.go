@@ -21,6 +21,7 @@ type Status struct {
 	Heads  []tinycloud.Hash
 	Epochs int64
 	Void   int64 // epochs that count for nothing
+	Parked int64 // entries of the future, and what follows them
 	Events int64
 	Keys   int64
 	Wants  int64
@@ -41,7 +42,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		if sp, err = t.space(id); err != nil {
 			return err
 		}
-		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events}
+		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events, Parked: sp.parked.entries + sp.parked.noted}
 		if sp.waits() {
 			st.State = StateJoining
 		}

@@ -82,7 +82,7 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Hosts: []HostView{}, Heads: []string{},
-		Epochs: st.Epochs, Void: st.Void, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Bytes: st.Bytes,
+		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Bytes: st.Bytes,
 		StateHash: st.StateHash, Joins: []JoinView{},
 	}
 	for _, h := range st.Heads {
