@@ -269,11 +269,11 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 func (sp *space) newHead(n *node) {
 	sp.heads = slices.DeleteFunc(slices.Clone(sp.heads), func(h *node) bool { return h.before(n.past) })
 	sp.heads = append(sp.heads, n)
-	sp.sortHeads()
+	sortHeads(sp.heads)
 }
 
-func (sp *space) sortHeads() {
-	slices.SortFunc(sp.heads, func(a, b *node) int {
+func sortHeads(heads []*node) {
+	slices.SortFunc(heads, func(a, b *node) int {
 		return Position{Seq: b.seq, Epoch: b.id}.Compare(Position{Seq: a.seq, Epoch: a.id})
 	})
 }

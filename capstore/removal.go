@@ -1,6 +1,7 @@
 package capstore
 
 import (
+	"math"
 	"slices"
 	"sort"
 
@@ -288,35 +289,42 @@ func (sp *space) cutHere(n *node) bool {
 	return false
 }
 
-// findHeads finds the valid epochs without valid descendants: each is the last valid one of some branch.
-func (t *tx) findHeads(sp *space) error {
+// findHeads finds the valid epochs without valid descendants.
+func (t *tx) findHeads(sp *space) (err error) {
+	sp.next = nil
+	sp.heads, err = t.lastValid(sp, math.MaxInt64)
+	return err
+}
+
+// lastValid returns the valid epochs up to a time without valid descendants up to it, the greatest first: each
+// is the last one of some log.
+func (t *tx) lastValid(sp *space, limit int64) (heads []*node, err error) {
 	var last []*node
 	for _, b := range sp.logs() {
 		var eid int64
-		ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND valid = 1 AND eid <> 0 ORDER BY n DESC LIMIT 1", sp.sid, b.branch)
+		ok, err := t.one([]any{&eid}, `SELECT e.eid FROM entries e JOIN epochs p ON p.eid = e.eid
+			WHERE e.sid = ? AND e.branch = ? AND e.valid = 1 AND p.t <= ? ORDER BY e.n DESC LIMIT 1`, sp.sid, b.branch, limit)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !ok {
 			continue
 		}
 		n, err := t.nodeBy(sp, "eid = ?", eid)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !slices.Contains(last, n) {
 			last = append(last, n)
 		}
 	}
-	sp.heads = nil
 	for _, n := range last {
 		if !slices.ContainsFunc(last, func(o *node) bool { return n.before(o.past) }) {
-			sp.heads = append(sp.heads, n)
+			heads = append(heads, n)
 		}
 	}
-	sp.sortHeads()
-	sp.next = nil
-	return nil
+	sortHeads(heads)
+	return heads, nil
 }
 
 // entryStanding is the verdict on an entry whose spot the epoch has already.

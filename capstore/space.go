@@ -95,8 +95,10 @@ type space struct {
 	lateCut   []lateCut
 	dropped   map[tinycloud.Hash]struct{} // while keys are folded: values to be freed, unless another holds them
 	parked    parking
-	folding   bool // anew: a value that nothing holds now may be held again in a moment
-	unsure    bool // it was loaded, and what its void events wait for is not known
+	forking   bool  // events that are left behind are being minted
+	limit     int64 // time up to which own entries are due, 0 when all are
+	folding   bool  // anew: a value that nothing holds now may be held again in a moment
+	unsure    bool  // it was loaded, and what its void events wait for is not known
 	next      *next
 }
 
