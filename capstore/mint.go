@@ -146,6 +146,9 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 // date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the
 // slack that clocks are allowed.
 func (t *tx) date(sp *space, p *parsed, x *next) error {
+	if t.s.awaitsOwn(sp.id) {
+		return tinycloud.Refuse(tinycloud.ErrUnavailable, "This host is fetching later entries of its own")
+	}
 	if ahead := x.ahead(t.now); ahead > judge.Slack {
 		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space's history is %s ahead of this host's clock", ahead.Round(time.Second))
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/zeebo/blake3"
@@ -28,6 +29,8 @@ type Status struct {
 	Bytes  int64
 	// StateHash is equal on two hosts iff their KV maps are.
 	StateHash string
+	// Expires is when this node's host delegation ends, zero for never or when there is none.
+	Expires time.Time
 }
 
 // Status returns the state of a Space.
@@ -58,6 +61,11 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		(SELECT count(*) FROM wants WHERE sid = ? AND due < ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
 		return Status{}, err
+	}
+	if d, err := s.hostDelegation(ctx, id, sp.host); err != nil {
+		return Status{}, err
+	} else if d != nil {
+		st.Expires = d.Expires
 	}
 	st.Keys, st.StateHash, err = s.stateHash(ctx, sp.sid)
 	return st, err
