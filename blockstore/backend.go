@@ -3,6 +3,7 @@ package blockstore
 import (
 	"context"
 	"io"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -20,6 +21,8 @@ type backend interface {
 	// readAt fills p with the bytes of a value from an offset on.
 	readAt(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, p []byte, at int64) error
 	size(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (int64, error)
+	// modified returns when a value was last put.
+	modified(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (time.Time, error)
 	// remove removes a value; one that isn't there is no error.
 	remove(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) error
 	// walk calls fn for each value of a Space until fn returns an error, which it returns.

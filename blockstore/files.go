@@ -173,6 +173,18 @@ func (f *files) size(_ context.Context, space tinycloud.SpaceID, hash tinycloud.
 	return info.Size(), nil
 }
 
+func (f *files) modified(_ context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (time.Time, error) {
+	path, err := f.path(space, hash)
+	if err != nil {
+		return time.Time{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}, f.missing(hash, err)
+	}
+	return info.ModTime(), nil
+}
+
 func (f *files) remove(_ context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) error {
 	path, err := f.path(space, hash)
 	if err != nil {

@@ -207,13 +207,22 @@ func key(space tinycloud.SpaceID, hash tinycloud.Hash) string {
 	return space.String() + "/" + fileName(hash)
 }
 
-func (b *bucket) size(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (size int64, err error) {
-	err = b.retry(ctx, b.o.Stall, func(ctx context.Context) error {
-		info, err := b.core.StatObject(ctx, b.o.Bucket, key(space, hash), minio.StatObjectOptions{})
-		size = info.Size
+func (b *bucket) size(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (int64, error) {
+	info, err := b.stat(ctx, space, hash)
+	return info.Size, err
+}
+
+func (b *bucket) modified(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (time.Time, error) {
+	info, err := b.stat(ctx, space, hash)
+	return info.LastModified, err
+}
+
+func (b *bucket) stat(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (info minio.ObjectInfo, err error) {
+	err = b.retry(ctx, b.o.Stall, func(ctx context.Context) (err error) {
+		info, err = b.core.StatObject(ctx, b.o.Bucket, key(space, hash), minio.StatObjectOptions{})
 		return err
 	})
-	return size, b.missing(hash, err)
+	return info, b.missing(hash, err)
 }
 
 func (b *bucket) remove(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) error {

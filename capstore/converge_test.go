@@ -143,6 +143,9 @@ func feed(t *testing.T, rng *rand.Rand, s *testStore, space tinycloud.SpaceID, b
 func TestConvergence(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		seeds := uint64(12)
+		if racing {
+			seeds = 3
+		}
 		if !strings.HasSuffix(t.Name(), "/sqlite") {
 			seeds = 1 // servers are slower, and the rules are the same
 		}

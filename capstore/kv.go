@@ -215,6 +215,10 @@ func (s *Store) Open(ctx context.Context, space tinycloud.SpaceID, r Record) (io
 	if r.small != nil {
 		return inlineValue{bytes.NewReader(r.small)}, nil
 	}
+	if r.Size >= 0 && s.o.Blocks != nil {
+		// Its row may have been freed since the record was read, its file is not for a while.
+		return s.o.Blocks.Open(ctx, space, r.Value)
+	}
 	return s.Value(ctx, space, r.Value)
 }
 

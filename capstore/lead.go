@@ -2,7 +2,10 @@ package capstore
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
 // The lease of the process that leads. A leader that cannot renew stops in time for the next one: what it
@@ -47,6 +50,29 @@ func (s *Store) Lead(ctx context.Context, task Task, f func(context.Context) err
 		}
 	}
 	return nil
+}
+
+// Alone calls f while no other process that shares the database leads. A node that runs leads, or one beside it
+// does; while f runs none may be started. The error is of class [tinycloud.ErrConflict] when there is one.
+func (s *Store) Alone(ctx context.Context, f func(context.Context) error) error {
+	if !s.db.Shared {
+		return f(ctx)
+	}
+	last := time.Now().Add(leaseTerm + claimEvery) // by then the lease of one that was killed is over
+	for {
+		until, ok := s.claim(ctx, Replication)
+		if ok {
+			defer s.release(ctx, Replication)
+			return s.leadUntil(ctx, Replication, until, f)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if time.Now().After(last) {
+			return fmt.Errorf("a node is running on this database: %w", tinycloud.ErrConflict)
+		}
+		wait(ctx, claimEvery)
+	}
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -38,7 +38,11 @@ func everywhere(t *testing.T, test func(t *testing.T)) {
 // onServers runs a test on each database that several processes can share.
 func onServers(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
-	for _, kind := range []string{onPostgres, onMySQL} {
+	kinds := []string{onPostgres, onMySQL}
+	if racing {
+		kinds = kinds[:1]
+	}
+	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			test(t)

@@ -107,12 +107,15 @@ type P2P struct {
 	Listen []string
 	// Announce (p2p.announce) replaces the addresses told to other hosts; empty is those the node finds out.
 	Announce []string
-	// Bootstrap (p2p.bootstrap) are Space addresses to try at start; each ends in /p2p/<peer ID>.
+	// Bootstrap (p2p.bootstrap) are addresses of Spaces or of nodes to try; each ends in /p2p/<peer ID>.
 	Bootstrap []string
 	// MDNS (p2p.mdns) looks for hosts of its Spaces on the local network. Default false.
 	MDNS bool
 	// DHT (p2p.dht) looks for hosts of its Spaces in the TinyCloud DHT. Default false.
 	DHT bool
+	// NAT (p2p.nat) makes a node behind a router reachable: it asks for a port, finds out its address, and connects
+	// over other hosts of its Spaces, directly if that can be had. Default true.
+	NAT bool
 	// Isolated (p2p.isolated) gives each Space listeners of its own, so that Spaces share no connection.
 	// Default false.
 	Isolated bool
@@ -138,7 +141,7 @@ func defaults() Config {
 		Keys:           Keys{Type: "static"},
 		MaxLifetime:    300 * time.Second,
 		PublicSpaces:   PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
-		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}},
+		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, NAT: true},
 	}
 }
 

@@ -63,6 +63,7 @@ func p2pSettings() []setting {
 		{"p2p.bootstrap", list(checkBootstrap, func(c *Config) *[]string { return &c.P2P.Bootstrap })},
 		{"p2p.mdns", flag(func(c *Config) *bool { return &c.P2P.MDNS })},
 		{"p2p.dht", flag(func(c *Config) *bool { return &c.P2P.DHT })},
+		{"p2p.nat", flag(func(c *Config) *bool { return &c.P2P.NAT })},
 		{"p2p.isolated", flag(func(c *Config) *bool { return &c.P2P.Isolated })},
 	}
 }

@@ -78,6 +78,32 @@ func ParseSpaceAddr(s string) (peer.AddrInfo, error) {
 	return peer.AddrInfo{ID: space, Addrs: []ma.Multiaddr{relay.Encapsulate(circuitAddr())}}, nil
 }
 
+// ParseFrontAddr parses the address of a front, <transport>/p2p/<front peer>.
+// Errors are [ErrInvalid].
+func ParseFrontAddr(s string) (peer.AddrInfo, error) {
+	fail := func(what string) (peer.AddrInfo, error) {
+		return peer.AddrInfo{}, fmt.Errorf("node address %q: %s: %w", s, what, ErrInvalid)
+	}
+	a, err := ma.NewMultiaddr(s)
+	if err != nil {
+		return fail("not a multiaddr")
+	}
+	if _, rest := splitCircuit(a); len(rest) > 0 {
+		return fail("it has a /p2p-circuit in it")
+	}
+	front, err := frontOf(a)
+	if err != nil {
+		return fail("it must end in /p2p/<node peer>")
+	}
+	if len(front.Addrs) == 0 {
+		return fail("no transport address before /p2p/<node peer>")
+	}
+	if _, err := Ed25519FromPeerID(front.ID); err != nil {
+		return fail("the node peer is not an ed25519 key")
+	}
+	return front, nil
+}
+
 // splitCircuit cuts a before its first /p2p-circuit; rest is empty without one.
 func splitCircuit(a ma.Multiaddr) (relay, rest ma.Multiaddr) {
 	return ma.SplitFunc(a, func(c ma.Component) bool { return c.Protocol().Code == ma.P_CIRCUIT })

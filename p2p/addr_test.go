@@ -132,3 +132,22 @@ func TestPeerIDs(t *testing.T) {
 		}
 	}
 }
+
+func TestParseFrontAddr(t *testing.T) {
+	id := keyID(t, newKey(t)).String()
+	for _, good := range []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + id, "/dns4/peer.example/udp/4001/quic-v1/p2p/" + id} {
+		info, err := p2p.ParseFrontAddr(good)
+		if err != nil || info.ID.String() != id || len(info.Addrs) != 1 {
+			t.Errorf("%s: %v, %v", good, info, err)
+		}
+	}
+	for _, bad := range []string{
+		"", "x", "/p2p/" + id, "/ip4/192.0.2.1/tcp/4001", "/ip4/192.0.2.1/tcp/4001/p2p/" + id + "/p2p/" + id,
+		"/ip4/192.0.2.1/tcp/4001/p2p/" + id + "/p2p-circuit/p2p/" + id,
+		"/ip4/192.0.2.1/tcp/4001/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+	} {
+		if info, err := p2p.ParseFrontAddr(bad); !errors.Is(err, p2p.ErrInvalid) {
+			t.Errorf("%q: %v, %v", bad, info, err)
+		}
+	}
+}

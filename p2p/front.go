@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -23,6 +23,7 @@ import (
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // Options of a [Front]. Key is required; everything else has a zero value that
@@ -38,8 +39,16 @@ type Options struct {
 	// per remote, so it may look into a database.
 	Wake func(space peer.ID) bool
 
-	DHT bool // kad-dht under /tinycloud without values; off unless asked for
-	Log *slog.Logger
+	// NAT is for a node that others may not reach: it finds out its addresses
+	// outside (AutoNAT v2, identify), asks the router for a port (UPnP, NAT-PMP),
+	// reaches other fronts, and is reached, through those of hosts of the same
+	// Space, and then tries to connect to them directly (DCUtR, over QUIC). It
+	// is such a way for others, too.
+	NAT bool
+
+	DHT   bool            // kad-dht under /tinycloud without values; off unless asked for
+	Seeds []peer.AddrInfo // fronts to begin with while the DHT knows no other
+	Log   *slog.Logger
 }
 
 // Front is the host of the node key: the process's only listeners, and the way
@@ -53,8 +62,14 @@ type Front struct {
 	waker  *waker
 	log    *slog.Logger
 
+	circuits *circuits // nil without Options.NAT
+	puncher  *puncher  // nil without Options.NAT
+
+	running sync.WaitGroup // handlers of [Front.Handle] and the puncher; Add under mu while not closed
+
 	mu     sync.Mutex
 	closed bool              // guarded by mu
+	ends   []func()          // guarded by mu; they end the contexts of handlers
 	peers  map[peer.ID]*Peer // guarded by mu; open Space peers
 	held   map[peer.ID]int   // guarded by mu; Space connections over a remote front
 }
@@ -78,7 +93,12 @@ func New(o Options) (_ *Front, err error) {
 	if f.limits, err = spaceLimits(); err != nil {
 		return nil, err
 	}
-	if f.host, err = frontHost(key, o); err != nil {
+	var nat []libp2p.Option
+	if o.NAT {
+		f.circuits = newCircuits()
+		nat = f.natOptions(o.Listen)
+	}
+	if f.host, err = frontHost(key, o, nat); err != nil {
 		return nil, err
 	}
 	f.swarm, _ = f.host.Network().(*swarm.Swarm)
@@ -86,16 +106,32 @@ func New(o Options) (_ *Front, err error) {
 		return nil, fmt.Errorf("front network is a %T: %w", f.host.Network(), ErrInvalid)
 	}
 	if o.DHT {
-		f.dht, err = dht.New(f.host, dht.ProtocolPrefix("/tinycloud"), dht.Mode(dht.ModeAutoServer), dht.DisableValues())
-		if err != nil {
-			return nil, fmt.Errorf("dht: %w", err)
+		if f.dht, err = newDHT(f.host, o.Seeds); err != nil {
+			return nil, err
 		}
 	}
 	f.host.SetStreamHandler(hopProtocol, f.handleHop)
+	if o.NAT {
+		f.puncher = newPuncher(f)
+		life, end := context.WithCancel(context.Background())
+		f.ends = append(f.ends, end)
+		f.running.Go(func() { f.puncher.run(life) })
+	}
 	return f, nil
 }
 
-func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
+// natOptions are those of [Options].NAT. Nobody is asked to map a port on loopback.
+func (f *Front) natOptions(listen []ma.Multiaddr) []libp2p.Option {
+	opts := []libp2p.Option{
+		libp2p.EnableRelay(), libp2p.ConnectionGater(gate{f.partner}), libp2p.EnableAutoNATv2(),
+	}
+	if slices.ContainsFunc(listen, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) }) {
+		opts = append(opts, libp2p.NATPortMap())
+	}
+	return opts
+}
+
+func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option) (host.Host, error) {
 	limits, err := frontLimits()
 	if err != nil {
 		return nil, err
@@ -105,14 +141,17 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 		return nil, errors.Join(err, limits.Close())
 	}
 	announce := slices.Clone(o.Announce)
-	h, err := libp2p.New(
+	if nat == nil {
+		nat = []libp2p.Option{libp2p.DisableRelay(), libp2p.DisableIdentifyAddressDiscovery()}
+	}
+	h, err := libp2p.New(append(nat,
 		libp2p.Identity(key), libp2p.NoListenAddrs,
 		// Dialing from the listening port would let two nodes that dial each
 		// other at once meet in one TCP connection with two clients.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
-		libp2p.DisableRelay(), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.DisableMetrics(),
 		libp2p.Ping(false), libp2p.UserAgent("tinycloud-peer"), libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
 		libp2p.AddrsFactory(func(addrs []ma.Multiaddr) []ma.Multiaddr {
 			if len(announce) > 0 {
@@ -120,7 +159,7 @@ func frontHost(key crypto.PrivKey, o Options) (host.Host, error) {
 			}
 			return addrs
 		}),
-	)
+	)...)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("front host: %w", err), conns.Close(), limits.Close())
 	}
@@ -166,11 +205,16 @@ func isTCP(a ma.Multiaddr) bool {
 func (f *Front) Close() error {
 	f.mu.Lock()
 	f.closed = true
+	ends := f.ends
 	peers := make([]*Peer, 0, len(f.peers))
 	for _, p := range f.peers {
 		peers = append(peers, p)
 	}
 	f.mu.Unlock()
+	for _, end := range ends {
+		end()
+	}
+	f.running.Wait()
 	var wg sync.WaitGroup
 	errs := make([]error, len(peers))
 	for i, p := range peers {
@@ -182,6 +226,9 @@ func (f *Front) Close() error {
 	}
 	if f.host != nil {
 		errs = append(errs, f.host.Close())
+	}
+	if f.circuits != nil {
+		f.circuits.running.Wait()
 	}
 	if f.limits != nil {
 		errs = append(errs, f.limits.Close())
@@ -195,14 +242,6 @@ func (f *Front) ID() peer.ID { return f.host.ID() }
 // Host is the node's own libp2p host, for protocols between nodes. Protocols
 // registered on it are listed to anyone; they must say nothing about Spaces.
 func (f *Front) Host() host.Host { return f.host }
-
-// Routing is the DHT, nil unless [Options].DHT is set.
-func (f *Front) Routing() routing.ContentRouting {
-	if f.dht == nil {
-		return nil
-	}
-	return f.dht
-}
 
 // Addrs are the addresses of the front, each ending in /p2p/<front>, TCP first.
 func (f *Front) Addrs() []ma.Multiaddr {

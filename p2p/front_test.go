@@ -234,27 +234,6 @@ func TestAddrs(t *testing.T) {
 	}
 }
 
-func TestDHT(t *testing.T) {
-	if newFront(t, p2p.Options{}).Routing() != nil {
-		t.Error("dht without being asked for")
-	}
-	a, b := newFront(t, p2p.Options{DHT: true}), newFront(t, p2p.Options{DHT: true})
-	if err := a.Host().Connect(testContext(t), peer.AddrInfo{ID: b.ID(), Addrs: b.Host().Addrs()}); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := a.Host().Peerstore().GetProtocols(b.ID()); err != nil || !slices.Contains(got, "/tinycloud/kad/1.0.0") {
-		t.Fatalf("protocols %v, %v", got, err)
-	}
-	c := newBlock(t, "name").Cid()
-	eventually(t, "provided", func() bool { return a.Routing().Provide(testContext(t), c, true) == nil })
-	eventually(t, "found", func() bool {
-		for ai := range b.Routing().FindProvidersAsync(testContext(t), c, 1) {
-			return ai.ID == a.ID()
-		}
-		return false
-	})
-}
-
 func TestBadOptions(t *testing.T) {
 	if _, err := p2p.New(p2p.Options{}); err == nil {
 		t.Error("front without a key")

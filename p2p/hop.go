@@ -39,6 +39,9 @@ func (f *Front) handleHop(s network.Stream) {
 		return
 	}
 	remote := s.Conn().RemotePeer()
+	if f.relay(s, dst.ID) {
+		return
+	}
 	p := f.find(remote, dst.ID)
 	if p == nil {
 		hopRefuse(s, pb.Status_NO_RESERVATION)
@@ -141,10 +144,11 @@ type waker struct {
 	fn    func(peer.ID) bool
 	slots chan struct{} // one per running call
 
-	mu      sync.Mutex
 	all     *rate.Limiter
-	remotes map[peer.ID]*rate.Limiter // guarded by mu
-	running map[peer.ID]*wakeCall     // guarded by mu
+	remotes *rates
+
+	mu      sync.Mutex
+	running map[peer.ID]*wakeCall // guarded by mu
 }
 
 type wakeCall struct {
@@ -157,20 +161,16 @@ func newWaker(fn func(peer.ID) bool) *waker {
 		fn:      fn,
 		slots:   make(chan struct{}, wakeConcurrent),
 		all:     rate.NewLimiter(wakeGlobal, wakeGlobal),
-		remotes: map[peer.ID]*rate.Limiter{},
+		remotes: newRates(wakePerSecond, wakeBurst),
 		running: map[peer.ID]*wakeCall{},
 	}
 }
 
 func (w *waker) wake(remote, space peer.ID) bool {
-	if w.fn == nil {
+	if w.fn == nil || !w.remotes.allow(string(remote)) {
 		return false
 	}
 	w.mu.Lock()
-	if !w.limiter(remote).Allow() {
-		w.mu.Unlock()
-		return false
-	}
 	if c := w.running[space]; c != nil {
 		w.mu.Unlock()
 		<-c.done
@@ -200,29 +200,4 @@ func (w *waker) wake(remote, space peer.ID) bool {
 	}()
 	c.ok = w.fn(space)
 	return c.ok
-}
-
-// limiter returns remote's limiter; w.mu is held. When too many remotes are
-// remembered those that have their whole burst again go first, then any: the
-// limit over all remotes still holds.
-func (w *waker) limiter(remote peer.ID) *rate.Limiter {
-	if l := w.remotes[remote]; l != nil {
-		return l
-	}
-	if len(w.remotes) >= wakeRemotes {
-		for id, l := range w.remotes {
-			if l.Tokens() >= wakeBurst {
-				delete(w.remotes, id)
-			}
-		}
-		for id := range w.remotes {
-			if len(w.remotes) < wakeRemotes {
-				break
-			}
-			delete(w.remotes, id)
-		}
-	}
-	l := rate.NewLimiter(wakePerSecond, wakeBurst)
-	w.remotes[remote] = l
-	return l
 }

@@ -43,8 +43,18 @@ const (
 	wakeBurst      = 64   // CONNECTs to sleeping Spaces one remote may make at once
 	wakePerSecond  = 16   // and then per second
 	wakeGlobal     = 256  // per second, all remotes together
-	wakeRemotes    = 1024 // remotes remembered by the limiter
 	wakeConcurrent = 16   // Wake calls running at once
+	limitedRemotes = 1024 // remotes remembered by one limiter
+
+	maxCircuits      = 64       // between other fronts, through this one
+	circuitsPerFront = 8        // that one front asked for
+	circuitBuffer    = 16 << 10 // bytes each way
+
+	guardedBurst     = 64               // streams of one protocol of [Front.Handle] that one origin may open at once
+	guardedPerSecond = 8                // and then per second
+	guardedGlobal    = 128              // per second, all origins together
+	guardedStreams   = 16               // running at once
+	guardedTimeout   = 10 * time.Second // of one
 )
 
 // frontLimits lets one node pair carry thousands of Spaces: the library's

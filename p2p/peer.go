@@ -313,6 +313,7 @@ func (p *Peer) route(ai peer.AddrInfo) error {
 			fronts = append(fronts, front.ID)
 		}
 	}
+	p.through(fronts)
 	for _, id := range fronts {
 		p.front.swarm.Backoff().Clear(id)
 		p.store.AddAddr(ai.ID, throughFront(id), peerstore.TempAddrTTL)

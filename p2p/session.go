@@ -272,6 +272,9 @@ func (p *Peer) Authorise(id peer.ID) {
 	}
 	p.mu.Unlock()
 	p.view.up(id, via)
+	if u := p.front.puncher; u != nil {
+		u.again()
+	}
 }
 
 // settle waits until gossipsub has dropped id's session before the present

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -108,9 +109,15 @@ func joinRecord(rec *peer.PeerRecord, b []byte) []string {
 	return append(out, recordPrefix+base64.RawURLEncoding.EncodeToString(b))
 }
 
-// known returns the records to tell other hosts: this host's own and all that are stored.
-func (r *Replica) known(ctx context.Context) ([][]byte, error) {
+// known returns what to tell other hosts: the Space's rendezvous secret, this host's own record and all that
+// are stored. Who waits for the history of the others has no secret to give: the one it would make is not
+// theirs.
+func (r *Replica) known(ctx context.Context) (*hostsMessage, error) {
 	own, err := r.sign()
+	if err != nil {
+		return nil, err
+	}
+	meet, err := r.o.Store.Rendezvous(ctx, r.space, !r.isJoining())
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +125,11 @@ func (r *Replica) known(ctx context.Context) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out [][]byte
+	out := &hostsMessage{Generation: meet.Generation, Secret: meet.Secret}
 	size := 0
 	add := func(b []byte) {
-		if b != nil && len(out) < maxRecords && size+len(b) <= maxRecordBytes {
-			out = append(out, b)
+		if b != nil && len(out.Records) < maxRecords && size+len(b) <= maxRecordBytes {
+			out.Records = append(out.Records, b)
 			size += len(b) + 5
 		}
 	}
@@ -135,9 +142,10 @@ func (r *Replica) known(ctx context.Context) ([][]byte, error) {
 	return out, nil
 }
 
-func hashRecords(records [][]byte) tinycloud.Hash {
-	var b []byte
-	for _, rec := range records {
+// hash tells whether a peer was told the same before.
+func (m *hostsMessage) hash() tinycloud.Hash {
+	b := append(binary.BigEndian.AppendUint64(nil, uint64(m.Generation)), m.Secret[:]...)
+	for _, rec := range m.Records {
 		h := tinycloud.Sum(rec)
 		b = append(b, h[:]...)
 	}
@@ -146,33 +154,49 @@ func hashRecords(records [][]byte) tinycloud.Hash {
 
 // exchange tells a peer the known addresses, unless it has them from us, and takes what it knows.
 func (r *Replica) exchange(ctx context.Context, m *remote) error {
-	records, err := r.known(ctx)
+	ours, err := r.known(ctx)
 	if err != nil {
 		return own(err)
 	}
-	if !r.news(m, hashRecords(records)) {
+	if !r.news(m, ours.hash()) {
 		return nil
 	}
-	answer, err := r.ask(ctx, m, &message{Hosts: &hostsMessage{Records: records}}, maxRequest)
+	answer, err := r.ask(ctx, m, &message{Hosts: ours}, maxRequest)
 	if err != nil {
 		return err
 	}
 	if answer.Hosts == nil {
 		return fmt.Errorf("answer to hosts: %w", tinycloud.ErrInvalid)
 	}
-	return r.saveRecords(ctx, m, answer.Hosts.Records)
+	later, err := r.learn(ctx, m, answer.Hosts)
+	if later {
+		r.news(m, tinycloud.Hash{})
+	}
+	return err
 }
 
 func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *hostsMessage) error {
-	if err := r.saveRecords(ctx, m, theirs.Records); err != nil {
+	later, err := r.learn(ctx, m, theirs)
+	if err != nil {
 		return err
 	}
-	records, err := r.known(ctx)
+	ours, err := r.known(ctx)
 	if err != nil {
 		return own(err)
 	}
-	r.news(m, hashRecords(records))
-	return f.put(&message{Hosts: &hostsMessage{Records: records}})
+	if !later {
+		r.news(m, ours.hash())
+	}
+	return f.put(&message{Hosts: ours})
+}
+
+// learn takes over what a peer knows; later says that it has to be asked again.
+func (r *Replica) learn(ctx context.Context, m *remote, theirs *hostsMessage) (later bool, err error) {
+	meet := capstore.Rendezvous{Generation: theirs.Generation, Secret: theirs.Secret}
+	if err := r.o.Store.SaveRendezvous(ctx, r.space, meet); err != nil {
+		return false, own(err)
+	}
+	return r.saveRecords(ctx, m, theirs.Records)
 }
 
 // news notes what a peer was told last; it reports whether that is something else.
@@ -187,11 +211,11 @@ func (r *Replica) news(m *remote, hash tinycloud.Hash) bool {
 }
 
 // saveRecords stores the records of hosts of the Space. One of a host whose delegation is not here yet is
-// left out: it comes again.
-func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) error {
+// left for later.
+func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) (later bool, err error) {
 	hosts, err := r.o.Store.Hosts(ctx, r.space)
 	if err != nil {
-		return own(err)
+		return false, own(err)
 	}
 	stored := map[capstore.HostKey]capstore.KnownHost{}
 	for _, h := range hosts {
@@ -201,19 +225,20 @@ func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) 
 	for _, b := range records {
 		rec, host, err := parseRecord(b)
 		if err != nil {
-			return err
+			return false, err
 		}
 		h, ok := stored[host]
+		later = later || host != r.host && !ok && host != m.host
 		if host == r.host || !ok && host != m.host || ok && len(h.Addrs) > 0 && rec.Seq <= h.Seq {
 			continue
 		}
 		if err := r.o.Store.SaveAddrs(ctx, r.space, host, joinRecord(rec, b), rec.Seq); err != nil {
-			return own(err)
+			return false, own(err)
 		}
 		changed = true
 	}
 	if changed {
 		r.dialer.refresh()
 	}
-	return nil
+	return later, nil
 }

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
@@ -36,15 +38,17 @@ type dialer struct {
 	slots chan struct{}
 
 	mu      sync.Mutex
-	reload  bool                // guarded by mu; the store knows more
-	hurried time.Time           // guarded by mu
-	targets map[peer.ID]*target // guarded by mu
+	reload  bool                       // guarded by mu; the store knows more
+	hurried time.Time                  // guarded by mu
+	targets map[peer.ID]*target        // guarded by mu
+	finds   map[peer.ID][]ma.Multiaddr // guarded by mu; nodes that a finder met under the Space's name
 }
 
-// target is a host to stay connected with.
+// target is a host to stay connected with or, while its Space peer is not known, its node.
 type target struct {
 	addrs    []ma.Multiaddr
-	joins    []string // addresses of joins that name it
+	joins    []string    // addresses of joins that name it
+	node     *nodeTarget // nil: a Space peer
 	next     time.Time
 	failures int
 	busy     bool
@@ -53,7 +57,7 @@ type target struct {
 func newDialer() dialer {
 	return dialer{
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, dialsAtOnce),
-		reload: true, targets: map[peer.ID]*target{},
+		reload: true, targets: map[peer.ID]*target{}, finds: map[peer.ID][]ma.Multiaddr{},
 	}
 }
 
@@ -145,6 +149,9 @@ func (r *Replica) dialDue(ctx context.Context) time.Duration {
 		if host, err := hostOf(id); err != nil || r.offences.banned(host) || r.authorised(id) != nil {
 			continue
 		}
+		if r.located(id) {
+			continue
+		}
 		ai, due := r.dialer.due(id, t)
 		if due > 0 {
 			wait = min(wait, due)
@@ -211,6 +218,10 @@ func (d *dialer) tried(id peer.ID, err error) []string {
 }
 
 func (r *Replica) connect(ctx context.Context, ai peer.AddrInfo) {
+	if node := r.dialer.nodeTarget(ai.ID); node != nil {
+		r.askNode(ctx, ai, node)
+		return
+	}
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	err := r.net.Peer.Connect(dialCtx, ai)
@@ -267,6 +278,10 @@ func (r *Replica) loadTargets(ctx context.Context) error {
 		if err == nil {
 			_, err = hostOf(ai.ID)
 		}
+		ofNode := err == nil && !viaFront(*ai)
+		if ofNode && r.o.Locate == nil {
+			err = fmt.Errorf("address of a node: %w", tinycloud.ErrInvalid)
+		}
 		if err != nil {
 			if j.State != JoinInvalid {
 				r.setJoins(ctx, []string{j.Addr}, JoinInvalid, err)
@@ -276,6 +291,9 @@ func (r *Replica) loadTargets(ctx context.Context) error {
 		x := found.at(ai.ID)
 		x.joins = append(x.joins, j.Addr)
 		x.addrs = append(x.addrs, ai.Addrs...)
+		if ofNode {
+			x.node = &nodeTarget{}
+		}
 	}
 	for _, h := range hosts {
 		if h.Self {
@@ -306,6 +324,7 @@ func (t targets) at(id peer.ID) *target {
 func (d *dialer) set(found targets, self peer.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.lead(found)
 	for id, x := range found {
 		slices.SortFunc(x.addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
 		x.addrs = slices.CompactFunc(x.addrs, ma.Multiaddr.Equal)
@@ -317,7 +336,7 @@ func (d *dialer) set(found targets, self peer.ID) {
 			if !slices.EqualFunc(old.addrs, x.addrs, ma.Multiaddr.Equal) {
 				old.addrs, old.next = x.addrs, time.Time{}
 			}
-			old.joins = x.joins
+			old.joins, old.node = x.joins, x.node
 		case len(d.targets) < maxTargets:
 			d.targets[id] = x
 		}

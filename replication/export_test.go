@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"context"
 	"encoding/binary"
 	"time"
 
@@ -154,7 +155,7 @@ func SampleMessages() map[string][]byte {
 		"done":     encoded(message{Done: &stateMessage{Now: 1}}),
 		"locate":   encoded(message{Locate: &locateMessage{Hashes: []tinycloud.Hash{h}}}),
 		"located":  encoded(message{Located: &locatedMessage{Values: []location{{Size: -1}, {Size: 9, Manifest: h}}}}),
-		"hosts":    encoded(message{Hosts: &hostsMessage{Records: [][]byte{[]byte("r")}}}),
+		"hosts":    encoded(message{Hosts: &hostsMessage{Records: [][]byte{[]byte("r")}, Generation: 1, Secret: h}}),
 		"announce": encoded(message{Announce: &announceMessage{Entries: []announcedEntry{{Entry: []byte("e"), Sig: []byte("s")}}}}),
 	}
 }
@@ -173,3 +174,20 @@ func PackLive(bundles []capstore.Bundle) (messages [][]byte, large int) {
 	}
 	return messages, len(left)
 }
+
+// WhereQuestion is the frame that asks, for any peers and nonces.
+func WhereQuestion(ctx context.Context, l *Locator, caller, responder peer.ID, n Nonces, space tinycloud.SpaceID) ([]byte, error) {
+	run := &whereRun{caller: caller, responder: responder, hs: handshake{n.Dialer, n.Responder}}
+	q, err := l.question(ctx, run, run.digest(), space, secretOf(space))
+	return Frame(encoded(q)), err
+}
+
+// TryWhere decodes a frame of a question, and what is sealed in one.
+func TryWhere(b []byte) {
+	_ = wire.decode(b, &whereMessage{})
+	_ = wire.decode(b, &whereProof{})
+	_ = wire.decode(b, &whereAnswer{})
+}
+
+// RefusedAfter is how long a refused question takes.
+const RefusedAfter = refusedAfter

@@ -160,12 +160,15 @@ func (r *Replica) verifyProof(ctx context.Context, id peer.ID, p *proofMessage, 
 
 // helloFramer bounds a handshake's stream in bytes and time; stop ends the watch over ctx.
 func (r *Replica) helloFramer(ctx context.Context, s network.Stream) (*helloStream, func() bool, error) {
-	if err := s.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+	return boundStream(ctx, s, helloTimeout, r.o.Metrics.bytes("hello"))
+}
+
+func boundStream(ctx context.Context, s network.Stream, limit time.Duration, count func(in, out int)) (*helloStream, func() bool, error) {
+	if err := s.SetDeadline(time.Now().Add(limit)); err != nil {
 		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	f := newFramer(s, maxHelloFrame, helloTimeout, r.o.Metrics.bytes("hello"))
-	return &helloStream{f}, stop, nil
+	return &helloStream{newFramer(s, maxHelloFrame, limit, count)}, stop, nil
 }
 
 type helloStream struct{ f *framer }

@@ -249,6 +249,11 @@ func (r *Replica) revoke(host capstore.HostKey) {
 	r.dialer.refresh()
 	r.mu.Lock()
 	m := r.remotes[peerOf(host)]
+	for _, other := range r.remotes {
+		if other != m {
+			signal(other.pull) // the rendezvous secret is another from now on
+		}
+	}
 	if m == nil {
 		r.mu.Unlock()
 		return

@@ -76,6 +76,11 @@ type Hosts interface {
 	// SaveAddrs keeps how to reach a host; a record with a lower seq than the stored one is ignored.
 	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, addrs []string, seq uint64) error
 	Seen(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey) error
+	// Rendezvous returns the secret that the Space's names are made of, zero when there is none. With renew
+	// a missing or outdated one is made.
+	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (capstore.Rendezvous, error)
+	// SaveRendezvous takes over another host's if all hosts come to prefer it.
+	SaveRendezvous(ctx context.Context, space tinycloud.SpaceID, theirs capstore.Rendezvous) error
 }
 
 // Wants are the values that are known but not here.
@@ -139,6 +144,9 @@ type Options struct {
 	// Addrs returns the Space's own addresses, each with the Space peer at its end. Nil or none: this host
 	// is not dialed.
 	Addrs func() []ma.Multiaddr
+	// Locate asks a node for its peer of the Space, as [Locator.Ask] does. Nil: a join that names only a
+	// node is invalid.
+	Locate func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error)
 	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
 	Check   func(tinycloud.SpaceID, *capstore.Bundle) error
 	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]

@@ -19,6 +19,7 @@ import (
 const (
 	HelloProtocol = "/tinycloud/hello/1"
 	SyncProtocol  = "/tinycloud/sync/1"
+	WhereProtocol = "/tinycloud/where/1" // between fronts
 	Topic         = "tinycloud/1"
 )
 
@@ -142,6 +143,9 @@ type location struct {
 type hostsMessage struct {
 	_       struct{} `cbor:",toarray"`
 	Records [][]byte // signed peer records
+	// The rendezvous secret of the Space; zero when the sender has none yet.
+	Generation int64
+	Secret     tinycloud.Hash
 }
 
 // announceMessage names log entries without what they bring.
@@ -167,6 +171,27 @@ type proofMessage struct {
 	Nonce [32]byte
 	Tag   [32]byte
 	Chain [][]byte // this host's delegation and its proofs
+}
+
+// whereMessage and whereAnswer are the frames of a question for a Space's peer; a nonceMessage comes first.
+type whereMessage struct {
+	_      struct{} `cbor:",toarray"`
+	Nonce  [32]byte
+	Tag    [32]byte
+	Sealed []byte // a whereProof
+}
+
+type whereProof struct {
+	_     struct{} `cbor:",toarray"`
+	Host  [32]byte
+	Sig   [64]byte
+	Chain [][]byte // the host's delegation and its proofs
+}
+
+type whereAnswer struct {
+	_    struct{} `cbor:",toarray"`
+	Tag  [32]byte
+	Host [32]byte // of the Space peer
 }
 
 // codec is the one way messages are written and read.

@@ -36,6 +36,7 @@ func Run(t *testing.T, newPlace func(*testing.T) Place) {
 			{"stage ends", testStageEnds},
 			{"spaces are apart", testSpacesApart},
 			{"delete", testDelete},
+			{"collect", testCollect},
 			{"walk", testWalk},
 			{"put value", testPutValue},
 			{"concurrent commits", testConcurrentCommits},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
@@ -12,10 +14,15 @@ import (
 
 type gcCmd struct{}
 
-// Run frees what no key holds. A running node does the same by itself now and then.
+// Run frees what no key holds. A running node does the same by itself now and then, but not in a bucket.
 func (c *gcCmd) Run(ctx context.Context, p *program) error {
 	return p.offline(ctx, func(d *node.Data) error {
-		freed, unknown, err := transfer.Collect(ctx, d, p.err)
+		var freed capstore.Freed
+		var unknown []tinycloud.SpaceID
+		err := d.Store.Alone(ctx, func(ctx context.Context) (err error) {
+			freed, unknown, err = transfer.Collect(ctx, d, p.err)
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 
 type joinCmd struct {
 	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	Addrs []string          `arg:"" optional:"" name:"multiaddr" help:"Addresses of the Space at other hosts, as their \"id\" prints them."`
+	Addrs []string          `arg:"" optional:"" name:"multiaddr" help:"Addresses of the Space at other hosts, as their \"id\" prints them, or of their nodes."`
 	Wait  bool              `help:"Wait until the history of the others is here."`
 	Empty bool              `help:"The others have no history: do not wait for it before serving."`
 }

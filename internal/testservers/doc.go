@@ -5,5 +5,5 @@
 // A test that kills its server takes one of its own ([Postgres], [MariaDB], [S3]). Others of a package share one
 // through [Shared], each with a database or bucket of its own.
 //
-// The programs are installed by scripts/servers. A test whose server is missing fails, and says so.
+// The programs are installed by scripts/install. A test whose server is missing fails, and says so.
 package testservers

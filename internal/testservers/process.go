@@ -217,5 +217,5 @@ func run(cmd *exec.Cmd) (string, error) {
 
 // missing is what a test says when its server isn't installed.
 func missing(what, packages string) error {
-	return fmt.Errorf("%s is not installed and the tests need it: run ./scripts/servers (it installs %s)", what, packages)
+	return fmt.Errorf("%s is not installed and the tests need it: run ./scripts/install (it installs %s)", what, packages)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
 // Options of a [Cluster]. Binary and Dir are required.
@@ -25,6 +27,9 @@ type Options struct {
 	Args   []string // before those of the serve command
 	Env    []string // NAME=value pairs for every process, over the environment
 	Dir    string   // under which each peer has a directory
+	// Within is a command that runs another one somewhere, such as another network; it gets the peer's name.
+	// The peers are then spoken to by the sockets in their data directories.
+	Within func(name string) []string
 }
 
 // Cluster is a group of nodes. Its methods are for one goroutine.
@@ -80,8 +85,9 @@ type process struct {
 	err   error         // valid when done is closed
 }
 
-// Add makes a peer and starts it. It has free ports of the loopback interface.
-func (c *Cluster) Add(ctx context.Context) (*Peer, error) {
+// Add makes a peer and starts it, with NAME=value pairs of its own. It has free ports of the loopback
+// interface.
+func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 	p := &Peer{Name: fmt.Sprintf("peer%d", len(c.peers)+1), o: c.o}
 	p.Dir = filepath.Join(c.o.Dir, p.Name)
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
@@ -108,13 +114,55 @@ func (c *Cluster) Add(ctx context.Context) (*Peer, error) {
 		"TINYCLOUD_ADDRESS=127.0.0.1",
 		"TINYCLOUD_PORT="+ports[0],
 		"TINYCLOUD_PROMETHEUS_PORT="+ports[1],
-		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"+ports[2],
-		"TINYCLOUD_STORAGE_DATADIR="+filepath.Join(p.Dir, "data"),
+		listenOn+ports[2],
+		"TINYCLOUD_STORAGE_DATADIR="+p.data(),
 	)
-	p.env = append(p.env, c.o.Env...)
+	p.env = append(append(p.env, c.o.Env...), env...)
+	if c.o.Within != nil {
+		p.Admin.Close()
+		p.Admin, p.URL = admin.Local(p.data()), socketURL(node.Socket(p.data()))
+	}
 	c.peers = append(c.peers, p)
 	return p, p.Start(ctx)
 }
+
+func (p *Peer) data() string { return filepath.Join(p.Dir, "data") }
+
+// socketURL names a socket as the host of a URL, which [dial] understands.
+func socketURL(path string) string {
+	return "http://" + hex.EncodeToString([]byte(path)) + socketSuffix
+}
+
+const socketSuffix = ".socket"
+
+// dial connects to a TCP address, or to the socket that a host of [socketURL] names.
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if name, ok := strings.CutSuffix(host, socketSuffix); ok {
+		path, err := hex.DecodeString(name)
+		if err != nil {
+			return nil, err
+		}
+		return d.DialContext(ctx, "unix", string(path))
+	}
+	return d.DialContext(ctx, network, addr)
+}
+
+// Move gives a peer that is down another port for the other peers.
+func (p *Peer) Move() error {
+	ports, err := freePorts(1)
+	if err != nil {
+		return err
+	}
+	p.env = append(p.env, listenOn+ports[0]) // the last one counts
+	return nil
+}
+
+const listenOn = "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"
 
 // foreign drops the variables that would configure a node.
 func foreign(environ []string) []string {
@@ -153,7 +201,11 @@ func (p *Peer) Start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close() // the process has its own
-	cmd := exec.Command(p.o.Binary, append(append([]string{}, p.o.Args...), "serve", "--lease")...)
+	words := append(append([]string{p.o.Binary}, p.o.Args...), "serve", "--lease")
+	if p.o.Within != nil {
+		words = append(p.o.Within(p.Name), words...)
+	}
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.env, log, log
 	lease, err := cmd.StdinPipe()
 	if err != nil {

@@ -37,7 +37,7 @@ type Owner struct {
 func NewOwner(name string) *Owner {
 	o := &Owner{Wallet: captest.RandomWallet(), session: captest.RandomSession()}
 	o.Space = o.Wallet.Space(name)
-	o.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	o.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64}}
 	o.header = o.Wallet.SignDelegation(captest.DelegationOptions{
 		Audience: o.session.URI(), Expires: time.Now().Add(24 * time.Hour),
 		Caps: captest.Caps{

@@ -133,7 +133,7 @@ func (n *Node) adminSpace(r *http.Request) (int, any, error) {
 
 // JoinRequest is the body of POST /admin/spaces/{space}/join.
 type JoinRequest struct {
-	Addrs []string `json:"addrs"` // of Space peers
+	Addrs []string `json:"addrs"` // of Space peers, or of nodes that are asked for theirs
 	Empty bool     `json:"empty"` // the others have no history to wait for
 }
 
@@ -183,11 +183,11 @@ func (n *Node) checkAddrs(space tinycloud.SpaceID, q JoinRequest) error {
 		return fmt.Errorf("addrs: %d of them, expected 1 to %d: %w", len(q.Addrs), maxJoinAddrs, tinycloud.ErrInvalid)
 	}
 	for _, text := range q.Addrs {
-		info, err := p2p.ParseSpaceAddr(text)
+		target, err := parseTarget(text)
 		if err != nil {
 			return err
 		}
-		if info.ID == n.spacePeer(space) {
+		if target.space == n.spacePeer(space) || target.space == "" && target.front.ID.String() == n.frontID() {
 			return fmt.Errorf("%s is this node: %w", text, tinycloud.ErrInvalid)
 		}
 	}

@@ -22,8 +22,12 @@ const (
 	collectAge   = time.Hour // of a value whose row may still come
 )
 
-// collect frees the files of values that nothing holds now and then; their rows are gone already.
+// collect frees the files of values that nothing holds now and then; their rows are gone already. A bucket is
+// left to the verb gc, for other processes may put values there.
 func (n *Node) collect(ctx context.Context) error {
+	if n.cfg.Storage.Blocks.Type == config.BlocksS3 {
+		return nil
+	}
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
 	for {
@@ -43,9 +47,6 @@ func (n *Node) collectOnce(ctx context.Context, before time.Time) error {
 	defer n.files.Unlock()
 	for _, space := range n.store.Spaces() {
 		freed, err := n.blocks.Collect(ctx, space, before, func(h tinycloud.Hash) (bool, error) { return n.store.Held(ctx, space, h) })
-		if errors.Is(err, tinycloud.ErrUnsupported) {
-			return nil // a bucket
-		}
 		if err != nil {
 			return err
 		}

@@ -46,11 +46,14 @@ func (n *Node) replicate(ctx context.Context) error {
 	})
 }
 
-func (n *Node) closeFront() error {
-	if f := n.front.Swap(nil); f != nil {
-		return f.Close()
+func (n *Node) closeFront() (err error) {
+	if l := n.lan.Swap(nil); l != nil {
+		err = l.Close()
 	}
-	return nil
+	if f := n.front.Swap(nil); f != nil {
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 // spaceAddrs are where a Space of this node can be reached, none while another process leads.

@@ -28,6 +28,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // Options of a [Node].
@@ -45,6 +46,8 @@ type Node struct {
 	store  *capstore.Store
 	blocks *blockstore.Store
 	front  atomic.Pointer[p2p.Front] // nil while another process leads
+	lan    atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
+	where  *replication.Locator
 	spaces *spaces
 	hooks  *hooks.Hooks
 	api    *httpapi.API
@@ -80,6 +83,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
+	if err := n.openLocator(); err != nil {
+		return nil, err
+	}
 	if err := n.checkFront(); err != nil {
 		return nil, err
 	}
@@ -111,9 +117,6 @@ func (n *Node) loadKeys() error {
 	}
 	for _, w := range warnings {
 		n.log.Warn("configuration", "warning", w.String())
-	}
-	if n.cfg.P2P.MDNS {
-		n.log.Warn("p2p.mdns is not served by this build, ignored")
 	}
 	n.keys, err = hostkeys.New(secret.Bytes())
 	if err != nil {
@@ -178,12 +181,27 @@ func (n *Node) openFront() error {
 	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
+	if n.cfg.P2P.MDNS {
+		lan, err := f.OpenLAN()
+		if err != nil {
+			return errors.Join(fmt.Errorf("p2p.mdns: %w", err), f.Close())
+		}
+		n.lan.Store(lan)
+	}
+	f.Handle(replication.WhereProtocol, n.where.Serve)
 	n.front.Store(f)
 	return nil
 }
 
 func (n *Node) frontOptions() (o p2p.Options, err error) {
-	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	for _, text := range n.cfg.P2P.Bootstrap {
+		to, err := parseTarget(text)
+		if err != nil {
+			return o, fmt.Errorf("p2p.bootstrap: %w", err)
+		}
+		o.Seeds = append(o.Seeds, to.front)
+	}
 	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
 		return o, err
 	}

@@ -30,6 +30,9 @@ func listenSocket(datadir string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
 	s := &socket{path: filepath.Join(dir, socketName)}
 	if err := s.clear(Socket(dir), filepath.Join(dir, socketRecord)); err != nil {
 		return nil, err

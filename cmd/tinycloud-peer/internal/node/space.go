@@ -32,6 +32,7 @@ type spaces struct {
 	look    chan struct{} // signalled when a Space may have to start
 	memory  *replication.Budget
 	metrics *replication.Metrics
+	created []chan struct{} // capacity 1; told of new Spaces, one for each address of p2p.bootstrap
 
 	mu     sync.RWMutex
 	active map[tinycloud.SpaceID]*active // guarded by mu; changed by run and its goroutines
@@ -61,8 +62,12 @@ type request struct {
 }
 
 func newSpaces(n *Node) *spaces {
+	created := make([]chan struct{}, len(n.cfg.P2P.Bootstrap))
+	for i := range created {
+		created[i] = make(chan struct{}, 1)
+	}
 	return &spaces{
-		n: n, log: n.log.With("part", "replication"), look: make(chan struct{}, 1),
+		n: n, log: n.log.With("part", "replication"), look: make(chan struct{}, 1), created: created,
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{},
 	}
@@ -75,10 +80,11 @@ func (s *spaces) run(ctx context.Context) error {
 	defer s.begin(nil)
 	defer close(now.ended) // who asks the front waits for nothing more
 	g, ctx := errgroup.WithContext(ctx)
-	if err := s.bootstrap(ctx); err != nil && ctx.Err() == nil {
-		return err
-	}
 	s.startMet(ctx, g)
+	g.Go(func() error { return s.bootstrap(ctx) })
+	for _, f := range s.finders() {
+		g.Go(func() error { return f.run(ctx) })
+	}
 	rest := time.NewTicker(restEvery)
 	defer rest.Stop()
 	for ctx.Err() == nil {
@@ -186,7 +192,10 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
-		Addrs:  func() []ma.Multiaddr { return n.spaceAddrs(space) },
+		Addrs: func() []ma.Multiaddr { return n.spaceAddrs(space) },
+		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
+			return n.locate(ctx, space, front, private)
+		},
 		Memory: s.memory, Metrics: s.metrics, Log: s.log,
 	})
 	if err != nil {
@@ -290,6 +299,15 @@ func (s *spaces) committed(c capstore.Commit) {
 		default:
 		}
 	}
+	if !c.Created {
+		return
+	}
+	for _, wake := range s.created {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // status is what the Space's replica sees of the other hosts; none when there is no replica.
@@ -301,41 +319,6 @@ func (s *spaces) status(space tinycloud.SpaceID) map[capstore.HostKey]replicatio
 		}
 	}
 	return out
-}
-
-// bootstrap adds the configured addresses to the Spaces whose history names their host. To others nothing
-// is sent: it would show them Spaces they have no part in.
-func (s *spaces) bootstrap(ctx context.Context) error {
-	for _, text := range s.n.cfg.P2P.Bootstrap {
-		info, err := p2p.ParseSpaceAddr(text)
-		if err != nil {
-			return err
-		}
-		key, err := p2p.Ed25519FromPeerID(info.ID)
-		if err != nil {
-			return err
-		}
-		used := false
-		for _, space := range s.n.store.Spaces() {
-			hosts, err := s.n.store.Hosts(ctx, space)
-			if err != nil {
-				return err
-			}
-			for _, h := range hosts {
-				if h.Self || h.Host != capstore.HostKey(key) {
-					continue
-				}
-				used = true
-				if err := s.n.store.AddJoin(ctx, space, []string{text}, false); err != nil {
-					return err
-				}
-			}
-		}
-		if !used {
-			s.log.Warn("p2p.bootstrap names no known host of a space here, join it", "addr", text)
-		}
-	}
-	return nil
 }
 
 // collectors are the metrics of replication.

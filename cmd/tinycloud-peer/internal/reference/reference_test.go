@@ -22,7 +22,10 @@ func TestMillis(t *testing.T) {
 		{[]byte("2026-11-23T02:51:28.398+01:00"), at.UnixMilli()},
 		{at, at.UnixMilli()},
 		{"2100-01-01T00:00:00Z", time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()},
-		{nil, 0}, {"yesterday", 0}, {7, 0}, {"", 0},
+		{nil, 0},
+		{"yesterday", 0},
+		{7, 0},
+		{"", 0},
 	} {
 		if got := millis(tt.in); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.in, got, tt.want)

@@ -28,12 +28,13 @@ func Collect(ctx context.Context, d *node.Data, log io.Writer) (freed capstore.F
 		freed.Values, freed.Bytes = freed.Values+f.Values, freed.Bytes+f.Bytes
 		bar.Add(1, 0)
 	}
+	began := time.Now()
 	err = d.Blocks.Spaces(ctx, func(space tinycloud.SpaceID) error {
 		if !d.Store.Known(space) {
 			unknown = append(unknown, space)
 			return nil
 		}
-		u, err := d.Blocks.Collect(ctx, space, time.Now().Add(time.Minute), func(h tinycloud.Hash) (bool, error) {
+		u, err := d.Blocks.Collect(ctx, space, began.Add(time.Minute), func(h tinycloud.Hash) (bool, error) {
 			return d.Store.Held(ctx, space, h)
 		})
 		freed.Values, freed.Bytes = freed.Values+int64(u.Values), freed.Bytes+u.Bytes

@@ -150,3 +150,25 @@ func TestSnapshot(t *testing.T) {
 		}
 	})
 }
+
+// TestReadOfOverwritten reads values whose keys were overwritten after their records were found.
+func TestReadOfOverwritten(t *testing.T) {
+	cfg, o := filled(t)
+	with(t, cfg, func(d *node.Data) {
+		for key, size := range map[string]int{"k/0": len("third"), "race": 3, "large": 3_200_000} {
+			r, err := d.Store.Get(t.Context(), o.space, key)
+			must(t, err)
+			size = max(size, int(r.Size))
+			next := "next " + key
+			o.write(d, key, &next)
+			v, err := d.Store.Open(t.Context(), o.space, r)
+			must(t, err)
+			b, err := io.ReadAll(v)
+			must(t, err)
+			must(t, v.Close())
+			if len(b) != size || tinycloud.Sum(b) != r.Value {
+				t.Errorf("%s: %d bytes of %d", key, len(b), size)
+			}
+		}
+	})
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package capstore_test
+
+const racing = false

@@ -1,0 +1,112 @@
+package capstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+// Rendezvous is the secret that names of a Space are made of, under which its hosts find each other. All
+// hosts come to have the same: of two the one of the later generation is kept, of one generation the
+// greater.
+type Rendezvous struct {
+	// Generation counts the host delegations of the Space that were revoked when it was made. Whoever lost
+	// one knows no later secret.
+	Generation int64
+	Secret     tinycloud.Hash // 32 random bytes; zero: there is none
+}
+
+func (r Rendezvous) after(o Rendezvous) bool {
+	return r.Generation > o.Generation || r.Generation == o.Generation && bytes.Compare(r.Secret[:], o.Secret[:]) > 0
+}
+
+// Rendezvous returns a Space's secret. A missing one, and one that a host knows whose delegation was
+// revoked since, is made anew if renew says so; it is zero if not.
+func (s *Store) Rendezvous(ctx context.Context, id tinycloud.SpaceID, renew bool) (Rendezvous, error) {
+	r, now, err := s.rendezvous(ctx, id)
+	if err != nil || !r.Secret.IsZero() && r.Generation >= now {
+		return r, err
+	}
+	if !renew {
+		return Rendezvous{}, nil
+	}
+	made := Rendezvous{Generation: now}
+	_, _ = rand.Read(made.Secret[:]) // never fails
+	if err := s.saveRendezvous(ctx, id, made); err != nil {
+		return Rendezvous{}, err
+	}
+	r, _, err = s.rendezvous(ctx, id)
+	return r, err
+}
+
+// SaveRendezvous takes over another host's secret if it is to be preferred. One that came after a
+// revocation which is not known here is left for later.
+func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, theirs Rendezvous) error {
+	ours, now, err := s.rendezvous(ctx, id)
+	if err != nil || theirs.Secret.IsZero() || theirs.Generation != now || !theirs.after(ours) {
+		return err
+	}
+	return s.saveRendezvous(ctx, id, theirs)
+}
+
+// Rendezvouses returns the secrets of all Spaces that have one.
+func (s *Store) Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinycloud.Hash, error) {
+	out := map[tinycloud.SpaceID]tinycloud.Hash{}
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var text string
+		var secret []byte
+		if err := scan(&text, &secret); err != nil {
+			return err
+		}
+		id, err := tinycloud.ParseSpaceID(text)
+		if len(secret) == len(tinycloud.Hash{}) {
+			out[id] = tinycloud.Hash(secret)
+		}
+		return err
+	}, "SELECT s.space, r.secret FROM rendezvous r JOIN spaces s ON s.sid = r.sid")
+	return out, err
+}
+
+// rendezvous returns the stored secret, and the generation that a new one would have.
+func (s *Store) rendezvous(ctx context.Context, id tinycloud.SpaceID) (r Rendezvous, now int64, err error) {
+	sp, err := s.loaded(ctx, id)
+	if err != nil {
+		return r, 0, err
+	}
+	revoked := map[tinycloud.Hash]bool{}
+	sp.mu.RLock()
+	sp.facts.Hosts(func(_ HostKey, t *Token) bool {
+		if s.isRevoked(t.ID) {
+			revoked[t.ID] = true
+		}
+		return true
+	})
+	sp.mu.RUnlock()
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var secret []byte
+		err := scan(&r.Generation, &secret)
+		if err == nil && len(secret) == len(r.Secret) {
+			r.Secret = tinycloud.Hash(secret)
+		}
+		return err
+	}, "SELECT gen, secret FROM rendezvous WHERE sid = ?", sp.sid)
+	return r, int64(len(revoked)), err
+}
+
+// saveRendezvous stores a secret unless the stored one is to be preferred.
+func (s *Store) saveRendezvous(ctx context.Context, id tinycloud.SpaceID, r Rendezvous) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		if err := t.add(db.Insert{Into: "rendezvous", Columns: "sid gen secret", Key: "sid"}, sp.sid, r.Generation, r.Secret[:]); err != nil {
+			return err
+		}
+		return t.exec("UPDATE rendezvous SET gen = ?, secret = ? WHERE sid = ? AND (gen < ? OR gen = ? AND secret < ?)",
+			r.Generation, r.Secret[:], sp.sid, r.Generation, r.Generation, r.Secret[:])
+	})
+}

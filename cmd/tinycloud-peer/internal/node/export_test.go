@@ -1,0 +1,7 @@
+package node
+
+// What is said on the local network.
+var (
+	SealLAN = sealLAN
+	OpenLAN = openLAN
+)

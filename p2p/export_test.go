@@ -1,0 +1,48 @@
+package p2p
+
+import (
+	"net"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	pb "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/util"
+	"golang.org/x/net/ipv4"
+)
+
+// Bounds that tests go to.
+const (
+	ProvidedNames    = providedNames
+	ProvidersPerName = providersPerName
+)
+
+// NewProviders returns the store of what other nodes announce.
+func NewProviders() datastore.Batching {
+	return &providers{names: map[string]map[string][]byte{}}
+}
+
+// ParseLAN reads a packet and counts what it asks and answers.
+func ParseLAN(b []byte) (asked, heard int) {
+	a, h := parseLAN(b)
+	return len(a), len(h)
+}
+
+// LANAnswer is the packet that answers for a name.
+func LANAnswer(name Name, payload []byte) ([]byte, error) {
+	m := lanAnswer(name, payload)
+	return m.Pack()
+}
+
+// SendLAN multicasts anything.
+func SendLAN(l *LAN, ifi *net.Interface, b []byte) error {
+	_, err := l.multi.WriteTo(b, &ipv4.ControlMessage{IfIndex: ifi.Index}, &lanGroup)
+	return err
+}
+
+// StopConnect says, as a relay does, that a front wants to connect.
+func StopConnect(s network.Stream, src peer.ID) error {
+	return util.NewDelimitedWriter(s).WriteMsg(&pb.StopMessage{
+		Type: pb.StopMessage_CONNECT.Enum(), Peer: util.PeerInfoToPeerV2(peer.AddrInfo{ID: src}),
+	})
+}

@@ -1,0 +1,281 @@
+package replication
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/crypto/chacha20poly1305"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	whereTimeout = 10 * time.Second
+	// refusedAfter is when a question that is not answered ends, whatever was wrong with it.
+	refusedAfter = 250 * time.Millisecond
+	roleSeal     = "seal"
+)
+
+// Locator asks other nodes which of their Space peers is the one of a Space, and answers them
+// (/tinycloud/where/1). One serves all Spaces of a node.
+//
+//	responder → nonce; caller → nonce, tag, sealed proof; responder → tag, Space peer
+//
+// Both tags and the key of the seal follow from the secret of the Space, the two node peers and the two
+// nonces. The secret is the digest of the Space id or, between nodes that found each other by it, the
+// Space's rendezvous secret. Who does not know it learns nothing from either message; who does and is no host
+// of the Space gets no answer, at the same time and in the same way. The proof inside is a host delegation
+// and a signature by the host it names over the same peers and nonces: a copy of it is of no use elsewhere.
+//
+// Source: replication design §3.
+type Locator struct{ o LocatorOptions }
+
+// LocatorOptions are all required, but Log and Metrics.
+type LocatorOptions struct {
+	Node   peer.ID                                    // of the node key
+	Key    func(tinycloud.SpaceID) ed25519.PrivateKey // this node's key of a Space
+	Spaces func() []tinycloud.SpaceID                 // hosted ones
+	Store  interface {
+		// Rendezvouses returns the rendezvous secrets of the Spaces that have one.
+		Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinycloud.Hash, error)
+		HostChain(ctx context.Context, space tinycloud.SpaceID) ([][]byte, error)
+		VerifyHost(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, tokens [][]byte) (time.Time, error)
+	}
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// NewLocator returns a locator.
+func NewLocator(o LocatorOptions) (*Locator, error) {
+	if o.Node == "" || o.Key == nil || o.Spaces == nil || o.Store == nil {
+		return nil, fmt.Errorf("locator without node, keys, spaces or store: %w", tinycloud.ErrInvalid)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Locator{o}, nil
+}
+
+// whereRun is what both sides of one question know but the secret.
+type whereRun struct {
+	caller, responder peer.ID
+	hs                handshake
+}
+
+// digest stands for the run; every derived value has it inside.
+func (w *whereRun) digest() tinycloud.Hash {
+	b := []byte(WhereProtocol[1:])
+	for _, part := range [][]byte{[]byte(w.caller), []byte(w.responder), w.hs.dialer[:], w.hs.responder[:]} {
+		b = append(append(b, byte(len(part))), part...)
+	}
+	return tinycloud.Sum(b)
+}
+
+// derive is the tag of a role, or the key of the seal. BLAKE3 of a secret and what follows it is a MAC, and
+// a question is tried against all Spaces of a node.
+func (w *whereRun) derive(secret, digest tinycloud.Hash, role string) [32]byte {
+	var b [80]byte
+	n := copy(b[:], secret[:])
+	n += copy(b[n:], digest[:])
+	n += copy(b[n:], role)
+	return tinycloud.Sum(b[:n])
+}
+
+// signed is what the caller's Space key signs.
+func (w *whereRun) signed(digest tinycloud.Hash) []byte {
+	return append([]byte(WhereProtocol[1:]), digest[:]...)
+}
+
+func secretOf(space tinycloud.SpaceID) tinycloud.Hash { return tinycloud.Sum([]byte(space.String())) }
+
+// Serve answers one question on a stream that has a deadline.
+func (l *Locator) Serve(ctx context.Context, s network.Stream) {
+	began := time.Now()
+	defer func() { _ = s.Reset() }()
+	f, stop, err := l.framer(ctx, s)
+	if err == nil {
+		defer stop()
+		err = l.answer(ctx, f, s.Conn().RemotePeer(), &began)
+	}
+	if err == nil {
+		_ = s.Close()
+		return
+	}
+	l.o.Metrics.refuse("where")
+	l.o.Log.InfoContext(ctx, "question for a space refused", "peer", s.Conn().RemotePeer(), "error", err)
+	pause(ctx, refusedAfter-time.Since(began))
+}
+
+// answer reads a question and answers it. asked is set to when it came.
+func (l *Locator) answer(ctx context.Context, f *helloStream, caller peer.ID, asked *time.Time) error {
+	run := &whereRun{caller: caller, responder: l.o.Node}
+	run.hs.responder = nonce()
+	if err := f.send(nonceMessage{Nonce: run.hs.responder}); err != nil {
+		return err
+	}
+	var q whereMessage
+	err := f.receive(&q)
+	*asked = time.Now()
+	if err != nil {
+		return err
+	}
+	run.hs.dialer = q.Nonce
+	digest := run.digest()
+	space, secret, err := l.match(ctx, run, digest, q.Tag)
+	if err != nil {
+		return err
+	}
+	if err := l.check(ctx, run, digest, space, secret, q.Sealed); err != nil {
+		return err
+	}
+	return f.send(whereAnswer{
+		Tag: run.derive(secret, digest, roleAnswerer), Host: [32]byte(l.o.Key(space).Public().(ed25519.PublicKey)),
+	})
+}
+
+// match finds the hosted Space that a tag was made with.
+func (l *Locator) match(ctx context.Context, run *whereRun, digest tinycloud.Hash, tag [32]byte) (found tinycloud.SpaceID, with tinycloud.Hash, err error) {
+	secrets, err := l.o.Store.Rendezvouses(ctx)
+	if err != nil {
+		return found, with, err
+	}
+	err = fmt.Errorf("space is not here, or the tag is of another connection: %w", tinycloud.ErrNotFound)
+	try := func(space tinycloud.SpaceID, secret tinycloud.Hash) {
+		want := run.derive(secret, digest, roleDialer)
+		if subtle.ConstantTimeCompare(want[:], tag[:]) == 1 {
+			found, with, err = space, secret, nil
+		}
+	}
+	for _, space := range l.o.Spaces() {
+		try(space, secretOf(space))
+	}
+	for space, secret := range secrets {
+		try(space, secret)
+	}
+	return found, with, err
+}
+
+// check opens a proof and verifies it.
+func (l *Locator) check(ctx context.Context, run *whereRun, digest tinycloud.Hash, space tinycloud.SpaceID, secret tinycloud.Hash, sealed []byte) error {
+	b, err := run.seal(secret, digest).Open(nil, make([]byte, chacha20poly1305.NonceSize), sealed, nil)
+	if err != nil {
+		return fmt.Errorf("sealed proof: %v: %w", err, tinycloud.ErrForged)
+	}
+	var p whereProof
+	if err := wire.decode(b, &p); err != nil {
+		return err
+	}
+	host := capstore.HostKey(p.Host)
+	switch {
+	case peerOf(host) == peerOf(capstore.HostKey(l.o.Key(space).Public().(ed25519.PublicKey))):
+		return fmt.Errorf("the caller has this node's own key: %w", tinycloud.ErrInvalid)
+	case len(p.Chain) == 0 || len(p.Chain) > maxChain:
+		return fmt.Errorf("chain of %d tokens: %w", len(p.Chain), tinycloud.ErrInvalid)
+	case !ed25519.Verify(p.Host[:], run.signed(digest), p.Sig[:]):
+		return fmt.Errorf("proof is not signed by %s: %w", host, tinycloud.ErrForged)
+	}
+	_, err = l.o.Store.VerifyHost(ctx, space, host, p.Chain)
+	return err
+}
+
+// seal encrypts one message: its key is of one run.
+func (w *whereRun) seal(secret, digest tinycloud.Hash) interface {
+	Seal(dst, nonce, text, more []byte) []byte
+	Open(dst, nonce, sealed, more []byte) ([]byte, error)
+} {
+	key := w.derive(secret, digest, roleSeal)
+	aead, err := chacha20poly1305.New(key[:])
+	if err != nil {
+		panic(err) // the key has the right length
+	}
+	return aead
+}
+
+// Ask asks the node at the other end of a stream for its peer of a Space. private asks with the Space's
+// rendezvous secret, so that a node without it can't even test a guess of the Space id; the error is of class
+// [tinycloud.ErrNotFound] when there is none. [tinycloud.ErrUnauthorized] means that the node gave no
+// answer: the Space is not there, or this node is no host of it there.
+func (l *Locator) Ask(ctx context.Context, s network.Stream, space tinycloud.SpaceID, private bool) (peer.ID, error) {
+	ctx, cancel := context.WithTimeout(ctx, whereTimeout)
+	defer cancel()
+	defer func() { _ = s.Reset() }()
+	secret := secretOf(space)
+	if private {
+		secrets, err := l.o.Store.Rendezvouses(ctx)
+		if err != nil {
+			return "", err
+		}
+		if secret = secrets[space]; secret.IsZero() {
+			return "", fmt.Errorf("no rendezvous secret yet: %w", tinycloud.ErrNotFound)
+		}
+	}
+	f, stop, err := l.framer(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	defer stop()
+	var first nonceMessage
+	if err := f.receive(&first); err != nil {
+		return "", noAnswer(err)
+	}
+	run := &whereRun{
+		caller: l.o.Node, responder: s.Conn().RemotePeer(), hs: handshake{dialer: nonce(), responder: first.Nonce},
+	}
+	digest := run.digest()
+	q, err := l.question(ctx, run, digest, space, secret)
+	if err != nil {
+		return "", err
+	}
+	if err := f.send(q); err != nil {
+		return "", noAnswer(err)
+	}
+	var a whereAnswer
+	if err := f.receive(&a); err != nil {
+		return "", noAnswer(err)
+	}
+	want := run.derive(secret, digest, roleAnswerer)
+	if subtle.ConstantTimeCompare(want[:], a.Tag[:]) != 1 {
+		return "", fmt.Errorf("answer of another question: %w", tinycloud.ErrForged)
+	}
+	return peerOf(a.Host), nil
+}
+
+func noAnswer(err error) error {
+	if errors.Is(err, tinycloud.ErrInvalid) {
+		return err
+	}
+	return fmt.Errorf("the node gives no answer: the space is not there, or its log has the reason: %v: %w", err, tinycloud.ErrUnauthorized)
+}
+
+func (l *Locator) question(ctx context.Context, run *whereRun, digest tinycloud.Hash, space tinycloud.SpaceID, secret tinycloud.Hash) (whereMessage, error) {
+	chain, err := l.o.Store.HostChain(ctx, space)
+	if err != nil {
+		return whereMessage{}, fmt.Errorf("own host delegation: %w", err)
+	}
+	key := l.o.Key(space)
+	proof, err := wire.encode(whereProof{
+		Host: [32]byte(key.Public().(ed25519.PublicKey)), Sig: [64]byte(ed25519.Sign(key, run.signed(digest))), Chain: chain,
+	})
+	if err != nil {
+		return whereMessage{}, err
+	}
+	return whereMessage{
+		Nonce: run.hs.dialer, Tag: run.derive(secret, digest, roleDialer),
+		Sealed: run.seal(secret, digest).Seal(nil, make([]byte, chacha20poly1305.NonceSize), proof, nil),
+	}, nil
+}
+
+func (l *Locator) framer(ctx context.Context, s network.Stream) (*helloStream, func() bool, error) {
+	return boundStream(ctx, s, whereTimeout, l.o.Metrics.bytes("where"))
+}
