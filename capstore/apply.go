@@ -14,7 +14,8 @@ type Applied struct {
 	Duplicate int  // entries that were
 	Covered   int  // leading bundles that are durable now
 	Gap       bool // what the next one builds on is missing: pull
-	Parked    bool // the next one is dated in the future: try later
+	Held      int  // entries that are durable, but of the future: they count when they are due
+	Parked    bool // the next one is too, and there is no room for it: try later
 }
 
 // maxApply bounds the bundles of one transaction.
@@ -50,11 +51,13 @@ func (s *Store) apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 			return err
 		}
 		for _, p := range good {
-			switch err := t.place(sp, p); {
+			switch err := t.enter(sp, p); {
 			case err == nil:
 				out.New++
 			case errors.Is(err, errKnown):
 				out.Duplicate++
+			case errors.Is(err, errHeld):
+				out.Held++
 			case errors.Is(err, errGap):
 				out.Gap = true
 				return nil

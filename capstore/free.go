@@ -16,6 +16,10 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if sp.folding {
 		return nil
 	}
+	if sp.dropped != nil {
+		sp.dropped[hash] = struct{}{}
+		return nil
+	}
 	var one int
 	held, err := t.one([]any{&one}, "SELECT 1 FROM kv WHERE sid = ? AND value = ? AND live = 1 LIMIT 1", sp.sid, hash[:])
 	if err != nil || held {

@@ -116,16 +116,16 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
 
-// extend puts the entry at its place in the log.
-func (t *tx) extend(sp *space, p *parsed, s slot, n *node, valid bool) error {
+// extend puts the entry at its place in its log, or an imported epoch at its place in a chain.
+func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {
+	spot := judge.Spot{Branch: uint32(s.index), N: s.number(p)}
 	if p.importedAt != 0 {
-		return t.extendChain(sp, p, n, s, valid)
+		sp.extendChain(p, n, s)
+	} else {
+		sp.advance(p, s, n)
 	}
-	sp.advance(p, s, n)
-	ord := len(n.spots)
-	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: p.Entry.N})
-	return t.add(intoEntries,
-		sp.sid, s.index, p.Entry.N, p.digest[:], p.Entry.At, n.eid, p.Sig[:], valid, ord)
+	n.spots = append(n.spots, spot)
+	return spot
 }
 
 // advance makes an entry the tip of its branch.
@@ -141,48 +141,55 @@ func (sp *space) advance(p *parsed, s slot, n *node) {
 	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
 }
 
+// recordEntry stores an entry, or an imported epoch, that was put at its place.
+func (t *tx) recordEntry(sp *space, p *parsed, n *node, is standing) error {
+	spot, sig := n.spots[len(n.spots)-1], p.Sig[:]
+	if p.importedAt != 0 {
+		sig = []byte{}
+	}
+	return t.add(intoEntries, sp.sid, int64(spot.Branch), spot.N, p.digest[:], p.Entry.At, n.eid, sig, is, len(n.spots)-1)
+}
+
 // second adds a further entry of a known epoch.
 func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 	if s.prev != nil && !s.prev.before(n.past) {
 		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
 	}
 	t.touch(sp)
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
 	sp.next = nil
-	valid, err := t.entryValid(sp, p, n)
+	floor, err := t.parentTime(sp, n)
 	if err != nil {
 		return err
 	}
-	if valid || p.Entry.At < n.t {
-		// A further witness can only make an epoch earlier or more valid; both may change what follows.
-		again, err := t.improves(sp, n, valid)
-		if err != nil {
+	var least int64
+	if _, err := t.one([]any{&least}, "SELECT coalesce(min(at), 0) FROM entries WHERE eid = ?", n.eid); err != nil {
+		return err
+	}
+	spot := t.extend(sp, p, s, n)
+	is, _ := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
+	// A further witness can only make an epoch earlier or more valid. Only the former reaches what follows.
+	switch {
+	case least == n.t && p.Entry.At < least:
+		sp.again = true
+	case is == entryValid:
+		var void int
+		if _, err := t.one([]any{&void}, "SELECT count(*) FROM events WHERE eid = ? AND valid = 0", n.eid); err != nil {
 			return err
 		}
-		sp.again = sp.again || again
+		if !n.valid || void > 0 {
+			sp.redo[n.eid] = struct{}{}
+		}
 	}
-	return t.extend(sp, p, s, n, valid)
-}
-
-// improves reports whether a further valid entry may change a verdict.
-func (t *tx) improves(sp *space, n *node, valid bool) (bool, error) {
-	var least int64
-	var void int
-	if _, err := t.one([]any{&least}, "SELECT coalesce(min(at), 0) FROM entries WHERE eid = ?", n.eid); err != nil {
-		return false, err
+	switch is {
+	case entryValid:
+		sp.vouch(n, p.Entry.Host)
+	case entryCut:
+		sp.noteCut(n, p.Entry.Host, spot)
 	}
-	if _, err := t.one([]any{&void}, "SELECT count(*) FROM events WHERE eid = ? AND valid = 0", n.eid); err != nil {
-		return false, err
-	}
-	return least == n.t || (valid && (!n.valid || void > 0)), nil
-}
-
-// entryValid reports whether a host could make an entry for an epoch at a time.
-func (t *tx) entryValid(sp *space, p *parsed, n *node) (bool, error) {
-	floor, err := t.parentTime(sp, n)
-	if err != nil || p.Entry.At < floor-judge.Slack.Milliseconds() {
-		return false, err
-	}
-	return sp.vouches(p.Entry.Host, p.Entry.At, p.importedAt, n) == nil, nil
+	sp.unsettled = sp.unsettled || sp.cutHere(n)
+	return t.recordEntry(sp, p, n, is)
 }
 
 // parentTime returns the greatest t of an epoch's parents, 0 without any.
@@ -238,19 +245,15 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: s.number(p)}); err != nil {
 		return err
 	}
-	reason := ""
-	if p.Entry.At < floor-judge.Slack.Milliseconds() {
-		reason = "its entry is older than what it builds on"
-	} else if err := sp.vouches(p.Entry.Host, p.Entry.At, p.importedAt, n); err != nil {
-		reason = err.Error()
-	}
-	n.valid = reason == ""
+	t.extend(sp, p, s, n)
+	is, reason := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
+	n.valid = is == entryValid
 	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t valid reason clock bytes", ID: "eid"},
 		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
 	if err != nil {
 		return err
 	}
-	if err := t.extend(sp, p, s, n, n.valid); err != nil {
+	if err := t.recordEntry(sp, p, n, is); err != nil {
 		return err
 	}
 	sp.nodes.Add(n.id, n)
@@ -259,6 +262,7 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 	t.tally.count(p, n.valid, t.now)
 	if n.valid {
 		sp.newHead(n)
+		sp.vouch(n, p.Entry.Host)
 	}
 	return t.judgeEvents(sp, n, p)
 }
@@ -267,7 +271,11 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 func (sp *space) newHead(n *node) {
 	sp.heads = slices.DeleteFunc(slices.Clone(sp.heads), func(h *node) bool { return h.before(n.past) })
 	sp.heads = append(sp.heads, n)
-	slices.SortFunc(sp.heads, func(a, b *node) int {
+	sortHeads(sp.heads)
+}
+
+func sortHeads(heads []*node) {
+	slices.SortFunc(heads, func(a, b *node) int {
 		return Position{Seq: b.seq, Epoch: b.id}.Compare(Position{Seq: a.seq, Epoch: a.id})
 	})
 }
@@ -284,6 +292,7 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 		if sp.facts.Add(e.token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
 			sp.again = true
 		}
+		sp.unsettled = sp.unsettled || sp.facts.Concerns(e.token)
 		if err := t.saveToken(e.token); err != nil {
 			return err
 		}

@@ -19,6 +19,10 @@ type liar struct {
 	n    uint64
 	prev tinycloud.Hash
 	last tinycloud.Hash // epoch
+
+	delegation tinycloud.Hash
+	removal    []byte
+	entries    []tinycloud.Hash
 }
 
 func newLiar(o *owner) *liar {
@@ -36,6 +40,10 @@ func (l *liar) bundle(at time.Time, parents []tinycloud.Hash, event []byte, ops 
 	}
 	b.Epoch = dag.Epoch{Parents: parents, Events: []dag.EventRef{ref}}.Encode()
 	b.Entry = capstore.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
+	return l.sign(b)
+}
+
+func (l *liar) sign(b capstore.Bundle) capstore.Bundle {
 	digest := b.Entry.Digest()
 	b.Sig = capstore.Signature(ed25519.Sign(l.key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
 	return b
@@ -49,6 +57,7 @@ func (l *liar) say(t *testing.T, s *testStore, b capstore.Bundle) {
 		t.Fatalf("applied %+v: %v", a, err)
 	}
 	l.n, l.prev, l.last = l.n+1, b.Entry.Digest(), b.Entry.Epoch
+	l.entries = append(l.entries, l.prev)
 }
 
 // welcome gives the liar a host delegation on its first epoch.
@@ -58,6 +67,7 @@ func (l *liar) welcome(t *testing.T, s *testStore) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.delegation = tok.ID
 	l.say(t, s, l.bundle(l.o.clock.now(), s.status(l.o.space).Heads, tok.Bytes))
 }
 
@@ -207,7 +217,7 @@ func testRefusedBundles(t *testing.T) {
 		}
 	}
 	future := l.bundle(o.clock.now().Add(3*time.Minute), heads, tok, write("k", "liar"))
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{future}); err != nil || !a.Parked || a.Covered != 0 {
+	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{future}); err != nil || a.Held != 1 || a.Covered != 1 {
 		t.Errorf("an entry of the future: %+v %v", a, err)
 	}
 	gap := l.bundle(o.clock.now(), []tinycloud.Hash{l.last, tinycloud.Sum([]byte("?"))}, tok, write("k", "liar"))

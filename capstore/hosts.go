@@ -19,7 +19,18 @@ type KnownHost struct {
 	Seen  time.Time
 	// Forked says that the host signed two entries of one number.
 	Forked bool
+	// Forks are the proofs: the digests of two entries, which this host stores and serves with the signatures.
+	Forks []Fork
 }
+
+// Fork names two entries of one number that a host signed.
+type Fork struct {
+	N       uint64
+	Digests [2]tinycloud.Hash
+}
+
+// maxForks bounds the proofs of a host that are shown.
+const maxForks = 16
 
 // Hosts returns the hosts that delegations in a Space's history name and that are not revoked, this
 // node first.
@@ -56,14 +67,21 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 	if err != nil {
 		return nil, err
 	}
+	known[sp.host] = &out[0]
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var host []byte
-		err := scan(&host)
+		var host, first, second []byte
+		var f Fork
+		err := scan(&host, &f.N, &first, &second)
+		copy(f.Digests[0][:], first)
+		copy(f.Digests[1][:], second)
 		if k := known[HostKey(host)]; err == nil && k != nil {
-			k.Forked = true
+			if k.Forked = true; len(k.Forks) < maxForks {
+				k.Forks = append(k.Forks, f)
+			}
 		}
 		return err
-	}, "SELECT DISTINCT host FROM equivocations WHERE sid = ?", sp.sid)
+	}, "SELECT host, n, first, second FROM equivocations WHERE sid = ? ORDER BY host, n, second", sp.sid)
+	delete(known, sp.host)
 	for _, k := range known {
 		out = append(out, *k)
 	}

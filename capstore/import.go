@@ -162,21 +162,35 @@ type chainOf struct {
 	dirty bool
 }
 
-// witness returns whose entry stands in a branch or chain, and for a chain the time of the import entry.
-func (sp *space) witness(branch uint32, digest tinycloud.Hash) (HostKey, int64) {
+// witness is who makes an epoch valid: the host of an entry, or of the import entry that lists it.
+type witness struct {
+	host       HostKey
+	importedAt int64 // time of the import entry, 0 for none
+}
+
+// witness returns whose entry stands in a branch or chain.
+func (sp *space) witness(branch uint32, digest tinycloud.Hash) witness {
 	if branch < chainBase {
-		return sp.branches[branch].host, 0
+		return witness{host: sp.branches[branch].host}
 	}
-	return sp.chains[branch-chainBase].host, max(sp.imports[digest], 1)
+	return witness{sp.chains[branch-chainBase].host, max(sp.imports[digest], 1)}
 }
 
 // vouches says why an entry does not make its epoch valid.
-func (sp *space) vouches(host HostKey, ms, importedAt int64, n *node) error {
-	if importedAt != 0 {
-		return sp.facts.Importer(host, at(importedAt))
+func (sp *space) vouches(w witness, ms int64, n *node) error {
+	if w.importedAt != 0 {
+		return sp.facts.Importer(w.host, at(w.importedAt), n.spots)
 	}
-	_, err := sp.facts.Host(host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
+	_, err := sp.facts.Host(w.host, at(ms), judge.Here{Epoch: n.id, Past: n.past, Spots: n.spots})
 	return err
+}
+
+// able is vouches as if no host had been removed.
+func (sp *space) able(w witness, ms int64, n *node) error {
+	if w.importedAt != 0 {
+		return sp.facts.AbleImporter(w.host, at(w.importedAt))
+	}
+	return sp.facts.Able(w.host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
 }
 
 // ownTips returns the epochs that this node's next one has to follow.
@@ -297,8 +311,8 @@ func (t *tx) placePart(sp *space, part *parsed) error {
 	return t.first(sp, part, s)
 }
 
-// extendChain puts an imported epoch at its place in a chain.
-func (t *tx) extendChain(sp *space, p *parsed, n *node, s slot, valid bool) error {
+// extendChain makes an imported epoch the tip of its chain.
+func (sp *space) extendChain(p *parsed, n *node, s slot) {
 	number := s.number(p)
 	c := s.chain
 	if c == nil {
@@ -306,9 +320,6 @@ func (t *tx) extendChain(sp *space, p *parsed, n *node, s slot, valid bool) erro
 		sp.chains = append(sp.chains, c)
 	}
 	c.n, c.tip, c.dirty = number, n, true
-	ord := len(n.spots)
-	n.spots = append(n.spots, judge.Spot{Branch: uint32(s.index), N: number})
-	return t.add(intoEntries, sp.sid, s.index, number, p.digest[:], p.Entry.At, n.eid, []byte{}, valid, ord)
 }
 
 // intoEntries adds an entry, or an imported epoch.

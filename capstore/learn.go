@@ -38,24 +38,41 @@ func (t *tx) saveToken(tok *Token) error {
 func (t *tx) enforce(sp *space) error {
 	var err error
 	sp.facts.Revocations(func(r *Token) bool {
-		err = t.saveRevoked(sp, r)
+		err = t.saveRevoked(sp, r.Target, r)
 		return err == nil
 	})
+	for _, r := range sp.facts.Removals() {
+		for id := range r.Ended {
+			if err == nil {
+				err = t.saveRevoked(sp, id, r.Revocation)
+			}
+		}
+	}
 	return err
 }
 
-func (t *tx) saveRevoked(sp *space, r *Token) error {
-	if t.isRevoked(r.Target) {
+// saveRevoked records that a delegation of a Space's facts has ended.
+func (t *tx) saveRevoked(sp *space, id tinycloud.Hash, r *Token) error {
+	if t.isRevoked(id) {
 		return nil
 	}
-	t.revoked[r.Target] = r.ID
-	if target := sp.facts.Delegation(r.Target); target != nil && target.HostsSpace(sp.id) {
-		if host, ok := judge.HostOf(target.Audience); ok {
+	t.revoked[id] = r.ID
+	if target := sp.facts.Delegation(id); target != nil && target.HostsSpace(sp.id) {
+		if host, ok := judge.HostOf(target.Audience); ok && !t.hosts(sp, host) {
 			c := t.touch(sp)
 			c.Revoked = append(c.Revoked, host)
 		}
 	}
-	return t.add(intoRevoked, r.Target[:], r.ID[:], t.now.UnixMilli())
+	return t.add(intoRevoked, id[:], r.ID[:], t.now.UnixMilli())
+}
+
+// hosts reports whether a host has a delegation in force.
+func (t *tx) hosts(sp *space, host HostKey) (yes bool) {
+	sp.facts.Hosts(func(h HostKey, d *Token) bool {
+		yes = h == host && d.ValidAt(t.now, 0) && !t.isRevoked(d.ID)
+		return !yes
+	})
+	return yes
 }
 
 func (t *tx) isRevoked(id tinycloud.Hash) bool {

@@ -18,12 +18,26 @@ type next struct {
 	parents []tinycloud.Hash // sorted by bytes
 	past    judge.Clock
 	floor   int64
+	limited bool // what is dated in the future was left aside
+	fork    bool // likewise, and with it the end of this node's own log
+	own     tail // what the entry follows
 }
 
-// own returns this node's branch with the greatest entry, nil when it has none.
+// tail is the entry that the next one of this node follows: none at all with digest zero.
+type tail struct {
+	n      uint64
+	digest tinycloud.Hash
+	at     int64
+}
+
+// own returns this node's branch that it goes on with, nil when it has none: the one with the greatest entry,
+// of those that are due when there are such.
 func (sp *space) own() (best *branch) {
 	for _, b := range sp.branches {
-		if b.host == sp.host && (best == nil || b.n > best.n) {
+		if b.host != sp.host {
+			continue
+		}
+		if best == nil || b.due(sp.limit) && !best.due(sp.limit) || b.due(sp.limit) == best.due(sp.limit) && b.n > best.n {
 			best = b
 		}
 	}
@@ -33,14 +47,30 @@ func (sp *space) own() (best *branch) {
 // upcoming returns what the next epoch builds on: the greatest heads, and this node's own tip unless a
 // head follows it.
 func (t *tx) upcoming(sp *space) (*next, error) {
-	if sp.next != nil {
+	if sp.next != nil && sp.next.ahead(t.now) <= judge.Slack {
 		return sp.next, nil
 	}
-	named := slices.Clone(sp.heads)
+	sp.next, sp.limit = nil, 0
+	x, err := t.build(sp, slices.Clone(sp.heads), sp.ownTips())
+	if err != nil {
+		return nil, err
+	}
+	if own := sp.own(); own != nil {
+		x.own = tail{own.n, own.digest, own.at}
+	}
+	if sp.aheadOfSelf(t.now) || x.ahead(t.now) > judge.Slack {
+		return t.limit(sp, x)
+	}
+	sp.next = x
+	return x, nil
+}
+
+// build makes the parents of an epoch out of heads and what must be among their ancestors.
+func (t *tx) build(sp *space, named []*node, tips []*node) (*next, error) {
 	if len(named) > maxParents {
 		named = named[:maxParents]
 	}
-	for _, tip := range sp.ownTips() {
+	for _, tip := range tips {
 		if !slices.ContainsFunc(named, func(h *node) bool { return h.id == tip.id || tip.before(h.past) }) {
 			named = append(named[:min(len(named), maxParents-1)], tip)
 		}
@@ -51,11 +81,8 @@ func (t *tx) upcoming(sp *space) (*next, error) {
 	}
 	slices.SortFunc(x.parents, func(a, b tinycloud.Hash) int { return slices.Compare(a[:], b[:]) })
 	var err error
-	if x.past, x.floor, _, err = t.parents(sp, x.parents); err != nil {
-		return nil, err
-	}
-	sp.next = x
-	return x, nil
+	x.past, x.floor, _, err = t.parents(sp, x.parents)
+	return x, err
 }
 
 // mint makes an epoch of one event and places it with this node's entry. It does nothing when another
@@ -64,6 +91,11 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 	x, err := t.upcoming(sp)
 	if err != nil {
 		return err
+	}
+	if x.limited {
+		if x, ops, err = t.aside(sp, x, ops); err != nil {
+			return err
+		}
 	}
 	p := &parsed{local: true, values: map[tinycloud.Hash][]byte{}}
 	e := event{id: tok.ID, bytes: tok.Bytes, token: tok, ops: ops}
@@ -82,7 +114,8 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 		p.values[v.Hash] = v.Bytes
 	}
 	p.Entry = Entry{Space: sp.id, Host: sp.host, Epoch: tinycloud.Sum(p.Epoch)}
-	if known, err := t.node(sp, p.Entry.Epoch); err != nil || known != nil {
+	known, err := t.node(sp, p.Entry.Epoch)
+	if err != nil || known != nil && !(sp.forking && known.t > sp.limit) {
 		return err
 	}
 	if err := t.date(sp, p, x); err != nil {
@@ -93,6 +126,18 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 	if err := t.place(sp, p); err != nil {
 		return fmt.Errorf("own epoch: %w", err)
 	}
+	if known != nil { // left behind, and the very same again
+		sp.again = true
+		known.t = max(x.floor, p.Entry.At)
+		if err := t.exec("UPDATE epochs SET t = ? WHERE eid = ?", known.t, known.eid); err != nil {
+			return err
+		}
+	}
+	if sp.unsettled { // what comes next in this transaction may depend on it
+		if err := t.revise(sp); err != nil {
+			return err
+		}
+	}
 	c := t.touch(sp)
 	c.Local = append(c.Local, p.Bundle)
 	return nil
@@ -101,15 +146,16 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 // date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the
 // slack that clocks are allowed.
 func (t *tx) date(sp *space, p *parsed, x *next) error {
-	ms := max(t.now.UnixMilli(), x.floor-judge.Slack.Milliseconds())
-	if own := sp.own(); own != nil {
-		ms = max(ms, own.at)
-		p.Entry.N, p.Entry.Prev = own.n+1, own.digest
+	if t.s.awaitsOwn(sp.id) {
+		return tinycloud.Refuse(tinycloud.ErrUnavailable, "This host is fetching later entries of its own")
 	}
-	if ahead := time.Duration(ms-t.now.UnixMilli()) * time.Millisecond; ahead > judge.Slack {
+	if ahead := x.ahead(t.now); ahead > judge.Slack {
 		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space's history is %s ahead of this host's clock", ahead.Round(time.Second))
 	}
-	p.Entry.At = ms
+	p.Entry.At = x.time(t.now)
+	if !x.own.digest.IsZero() {
+		p.Entry.N, p.Entry.Prev = x.own.n+1, x.own.digest
+	}
 	return nil
 }
 

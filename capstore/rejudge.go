@@ -9,12 +9,38 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
+// revise brings the verdicts of a Space up to date with what the transaction added.
+func (t *tx) revise(sp *space) error {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	settled := false
+	if sp.unsettled && !sp.again {
+		if err := t.settleRemovals(sp); err != nil {
+			return err
+		}
+		settled = true
+	}
+	if sp.again {
+		if err := t.rejudge(sp); err != nil {
+			return err
+		}
+		settled = true
+	}
+	if len(sp.redo) > 0 {
+		if err := t.reconsider(sp); err != nil {
+			return err
+		}
+	}
+	if settled {
+		return t.enforce(sp)
+	}
+	return nil
+}
+
 // rejudge makes every verdict of a Space again, in causal order, and folds the operations anew. It is
 // for the rare arrival that reaches into the past: a delegation that others waited for, or an earlier
 // witness of an epoch.
 func (t *tx) rejudge(sp *space) error {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
 	sp.again, sp.unsure, sp.folding = false, false, true
 	defer func() { sp.folding = false }()
 	sp.facts.Forget()
@@ -34,7 +60,27 @@ func (t *tx) rejudge(sp *space) error {
 	}
 	sp.nodes.Purge() // times change
 	for _, eid := range eids {
-		if err := t.rejudgeEpoch(sp, eid); err != nil {
+		if err := t.redate(sp, eid); err != nil {
+			return err
+		}
+	}
+	if err := t.settleRemovals(sp); err != nil {
+		return err
+	}
+	clear(sp.redo) // all are
+	for _, eid := range eids {
+		n, err := t.nodeBy(sp, "eid = ?", eid)
+		if err != nil {
+			return err
+		}
+		times, err := t.rejudgeEpoch(sp, n)
+		if err != nil {
+			return err
+		}
+		if n.valid {
+			sp.newHead(n)
+		}
+		if err := t.rejudgeEvents(sp, n, times); err != nil {
 			return err
 		}
 	}
@@ -45,75 +91,80 @@ func (t *tx) rejudge(sp *space) error {
 	return t.enforce(sp)
 }
 
-func (t *tx) rejudgeEpoch(sp *space, eid int64) error {
+// redate computes the time of an epoch and judges its entries as if no host had been removed.
+func (t *tx) redate(sp *space, eid int64) error {
 	n, err := t.nodeBy(sp, "eid = ?", eid)
 	if err != nil {
 		return err
 	}
-	var b []byte
-	if _, err := t.one([]any{&b}, "SELECT bytes FROM epochs WHERE eid = ?", eid); err != nil {
-		return err
-	}
-	e, err := dag.DecodeEpoch(b)
+	floor, err := t.parentTime(sp, n)
 	if err != nil {
 		return err
 	}
-	_, floor, _, err := t.parents(sp, e.Parents)
+	rows, err := t.entriesOf(n)
 	if err != nil {
 		return err
-	}
-	times, least, reason, err := t.rejudgeEntries(sp, n, floor)
-	if err != nil {
-		return err
-	}
-	n.t, n.valid = max(floor, least), len(times) > 0
-	if n.valid {
-		reason = ""
-		sp.newHead(n)
-	}
-	if err := t.exec("UPDATE epochs SET t = ?, valid = ?, reason = ? WHERE eid = ?", n.t, n.valid, reason, eid); err != nil {
-		return err
-	}
-	return t.rejudgeEvents(sp, n, times)
-}
-
-// rejudgeEntries returns the times of an epoch's valid entries and the least time of all.
-func (t *tx) rejudgeEntries(sp *space, n *node, floor int64) (times []time.Time, least int64, reason string, err error) {
-	type row struct {
-		branch uint32
-		n      uint64
-		at     int64
-		digest []byte
-	}
-	var rows []row
-	err = t.each(func(scan func(...any) error) error {
-		var r row
-		err := scan(&r.branch, &r.n, &r.at, &r.digest)
-		rows = append(rows, r)
-		return err
-	}, "SELECT branch, n, at, digest FROM entries WHERE eid = ? ORDER BY at", n.eid)
-	if err != nil {
-		return nil, 0, "", err
 	}
 	for i, r := range rows {
 		if i == 0 {
-			least = r.at
+			n.t = max(floor, r.at)
 		}
-		host, importedAt := sp.witness(r.branch, tinycloud.Hash(r.digest))
-		bad := sp.vouches(host, r.at, importedAt, n)
-		if bad == nil && r.at < floor-judge.Slack.Milliseconds() {
-			bad = fmt.Errorf("its entry is older than what it builds on: %w", tinycloud.ErrUnauthorized)
+		is := entryVoid
+		if r.at >= floor-judge.Slack.Milliseconds() && sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
+			is = entryValid
 		}
-		if bad == nil {
-			times = append(times, at(r.at))
-		} else {
-			reason = bad.Error()
+		if is == r.is {
+			continue
 		}
-		if err := t.exec("UPDATE entries SET valid = ? WHERE sid = ? AND branch = ? AND n = ?", bad == nil, sp.sid, r.branch, r.n); err != nil {
-			return nil, 0, "", err
+		if err := t.exec("UPDATE entries SET valid = ? WHERE sid = ? AND branch = ? AND n = ?", is, sp.sid, r.branch, int64(r.n)); err != nil {
+			return err
 		}
 	}
-	return times, least, reason, nil
+	return t.exec("UPDATE epochs SET t = ? WHERE eid = ?", n.t, eid)
+}
+
+// entryRow is a stored entry of an epoch.
+type entryRow struct {
+	branch uint32
+	n      uint64
+	at     int64
+	is     standing
+	digest tinycloud.Hash
+}
+
+// entriesOf reads the entries of an epoch, the earliest first.
+func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
+	err = t.each(func(scan func(...any) error) error {
+		var r entryRow
+		var digest []byte
+		err := scan(&r.branch, &r.n, &r.at, &r.is, &digest)
+		copy(r.digest[:], digest)
+		rows = append(rows, r)
+		return err
+	}, "SELECT branch, n, at, valid, digest FROM entries WHERE eid = ? ORDER BY at, ord", n.eid)
+	return rows, err
+}
+
+// rejudgeEpoch follows the verdicts on an epoch's entries. It returns the times of the valid ones.
+func (t *tx) rejudgeEpoch(sp *space, n *node) (times []time.Time, err error) {
+	rows, err := t.entriesOf(n)
+	if err != nil {
+		return nil, err
+	}
+	reason := ""
+	for _, r := range rows {
+		if r.is == entryValid {
+			times = append(times, at(r.at))
+		}
+	}
+	if n.valid = len(times) > 0; !n.valid {
+		floor, err := t.parentTime(sp, n)
+		if err != nil {
+			return nil, err
+		}
+		_, reason = sp.entryStanding(sp.witness(rows[0].branch, rows[0].digest), rows[0].at, floor, n)
+	}
+	return times, t.exec("UPDATE epochs SET valid = ?, reason = ? WHERE eid = ?", n.valid, reason, n.eid)
 }
 
 func (t *tx) rejudgeEvents(sp *space, n *node, times []time.Time) error {
@@ -124,9 +175,8 @@ func (t *tx) rejudgeEvents(sp *space, n *node, times []time.Time) error {
 	before := 0 // operations
 	for i := range events {
 		e := &events[i]
-		reason := t.verdict(sp, n, i, &e.event, times)
-		valid := reason == "" && n.valid
-		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
+		valid, err := t.rejudgeEvent(sp, n, i, e, times)
+		if err != nil {
 			return err
 		}
 		if err := t.rejudgeOps(sp, n, i, e, valid, before); err != nil {
@@ -137,13 +187,20 @@ func (t *tx) rejudgeEvents(sp *space, n *node, times []time.Time) error {
 	return nil
 }
 
+// rejudgeEvent stores the verdict on an event, and the same on its operations.
+func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []time.Time) (valid bool, err error) {
+	reason := t.verdict(sp, n, i, &e.event, times)
+	valid = reason == "" && n.valid
+	if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil || len(e.ops) == 0 {
+		return valid, err
+	}
+	return valid, t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ?", valid, n.eid, i)
+}
+
 // rejudgeOps folds the operations of an event anew. So many operations of the epoch came before.
 func (t *tx) rejudgeOps(sp *space, n *node, i int, e *storedEvent, valid bool, before int) error {
 	if len(e.ops) == 0 {
 		return nil
-	}
-	if err := t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ?", valid, n.eid, i); err != nil {
-		return err
 	}
 	var places int
 	if valid {

@@ -89,9 +89,17 @@ type space struct {
 	events   int64
 	placed   map[tinycloud.Hash]bool // delegations in the past of this node's own next epoch
 	again    bool                    // verdicts have to be made again before the transaction ends
-	folding  bool                    // anew: a value that nothing holds now may be held again in a moment
-	unsure   bool                    // it was loaded, and what its void events wait for is not known
-	next     *next
+	// Likewise: what survives the removals of hosts has to be found anew; epochs have to be judged again.
+	unsettled bool
+	redo      map[int64]struct{}
+	lateCut   []lateCut
+	dropped   map[tinycloud.Hash]struct{} // while keys are folded: values to be freed, unless another holds them
+	parked    parking
+	forking   bool  // events that are left behind are being minted
+	limit     int64 // time up to which own entries are due, 0 when all are
+	folding   bool  // anew: a value that nothing holds now may be held again in a moment
+	unsure    bool  // it was loaded, and what its void events wait for is not known
+	next      *next
 }
 
 // States of a Space on this node.
@@ -110,7 +118,7 @@ func (sp *space) waits() bool { return sp.state == StateJoining || sp.state == s
 const rememberedNodes = 4096
 
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
-	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, imports: map[tinycloud.Hash]int64{}}
+	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, imports: map[tinycloud.Hash]int64{}, redo: map[int64]struct{}{}}
 	sp.host = HostKey(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
@@ -133,14 +141,19 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var state string
 	var heads []byte
+	var rules int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events}, "SELECT state, heads, epochs, events FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules}, "SELECT state, heads, epochs, events, rules FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
 	sp.state, sp.unsure = state, true
 	if err := t.load(sp, heads); err != nil {
 		return nil, err
+	}
+	if rules != judge.Rules && sp.epochs > 0 {
+		sp.again = true
+		t.touch(sp)
 	}
 	t.s.mu.Lock()
 	t.s.spaces[id] = sp
@@ -226,7 +239,10 @@ func (t *tx) loadFacts(sp *space) error {
 		}
 		sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
 	}
-	return nil
+	if err := t.loadParked(sp); err != nil {
+		return err
+	}
+	return t.settleRemovals(sp)
 }
 
 // node returns a stored epoch of the Space, nil when unknown.
@@ -315,16 +331,14 @@ func decodeClock(b []byte) judge.Clock {
 // flush writes the changed heads and tips of the transaction's Spaces.
 func (t *tx) flush() error {
 	for _, sp := range t.order {
-		if sp.again {
-			if err := t.rejudge(sp); err != nil {
-				return err
-			}
+		if err := t.revise(sp); err != nil {
+			return err
 		}
 		heads := []byte{}
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, judge.Rules, sp.sid)
 		if err != nil {
 			return err
 		}

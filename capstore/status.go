@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/zeebo/blake3"
@@ -21,12 +22,15 @@ type Status struct {
 	Heads  []tinycloud.Hash
 	Epochs int64
 	Void   int64 // epochs that count for nothing
+	Parked int64 // entries of the future, and what follows them
 	Events int64
 	Keys   int64
 	Wants  int64
 	Bytes  int64
 	// StateHash is equal on two hosts iff their KV maps are.
 	StateHash string
+	// Expires is when this node's host delegation ends, zero for never or when there is none.
+	Expires time.Time
 }
 
 // Status returns the state of a Space.
@@ -41,7 +45,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		if sp, err = t.space(id); err != nil {
 			return err
 		}
-		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events}
+		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events, Parked: sp.parked.entries + sp.parked.noted}
 		if sp.waits() {
 			st.State = StateJoining
 		}
@@ -57,6 +61,11 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		(SELECT count(*) FROM wants WHERE sid = ? AND due < ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
 		return Status{}, err
+	}
+	if d, err := s.hostDelegation(ctx, id, sp.host); err != nil {
+		return Status{}, err
+	} else if d != nil {
+		st.Expires = d.Expires
 	}
 	st.Keys, st.StateHash, err = s.stateHash(ctx, sp.sid)
 	return st, err

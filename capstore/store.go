@@ -65,6 +65,7 @@ type Commit struct {
 	Space   tinycloud.SpaceID
 	Local   []Bundle  // epochs this node made, in order
 	Remote  int       // entries taken from peers
+	Parked  int       // entries of peers that are to be due
 	Revoked []HostKey // hosts whose delegation was revoked
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
@@ -80,14 +81,16 @@ type Commit struct {
 
 // Store is a node's capability database. It is safe for concurrent use.
 type Store struct {
-	o    Options
-	log  *slog.Logger
-	lock *flock.Flock
-	temp string // directory of an in-memory database
-	db   *db.DB
-	me   [16]byte // names this process to the others
-	jobs chan *job
-	gone chan struct{} // closed when Run has returned
+	o       Options
+	log     *slog.Logger
+	lock    *flock.Flock
+	temp    string // directory of an in-memory database
+	db      *db.DB
+	me      [16]byte // names this process to the others
+	jobs    chan *job
+	gone    chan struct{}                   // closed when Run has returned
+	parked  chan struct{}                   // something was parked
+	awaited map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
@@ -113,7 +116,7 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}),
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), awaited: map[tinycloud.SpaceID]time.Time{},
 		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},

@@ -167,10 +167,17 @@ func (o *owner) hostOn(s *testStore) {
 
 func (o *owner) invoke(t *testing.T, key, ability string) *capstore.Token {
 	t.Helper()
+	return o.invokeFor(t, time.Minute, key, ability)
+}
+
+func ops(o ...capstore.Op) []capstore.Op { return o }
+
+func (o *owner) invokeFor(t *testing.T, life time.Duration, key, ability string) *capstore.Token {
+	t.Helper()
 	o.n++
 	tok, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
 		Caps:   captest.Caps{o.space.String() + "/kv/" + key: {ability}},
-		Proofs: []tinycloud.Hash{o.proof}, Expires: o.clock.now().Add(time.Minute), Nonce: fmt.Sprint("nonce ", o.n),
+		Proofs: []tinycloud.Hash{o.proof}, Expires: o.clock.now().Add(life), Nonce: fmt.Sprint("nonce ", o.n),
 	}))
 	if err != nil {
 		t.Fatal(err)

@@ -177,6 +177,12 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) ([
 			}
 			known = known || (ok && digest == tip.Digest)
 		}
+		if !known {
+			var one int
+			if known, err = s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ? AND bytes IS NOT NULL", sid, tip.Host[:], int64(tip.N), tip.Digest[:]); err != nil {
+				return nil, err
+			}
+		}
 		if known {
 			out = append(out, tip)
 			continue

@@ -298,12 +298,10 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 		}
 		t.touch(sp)
 		sid = sp.sid
-		if sp.again {
-			if err := t.rejudge(sp); err != nil {
-				return err
-			}
+		if err := t.revise(sp); err != nil {
+			return err
 		}
-		out = Taken{Host: sp.host, Hosted: sp.facts.Importer(sp.host, t.now) == nil, Epochs: sp.epochs}
+		out = Taken{Host: sp.host, Hosted: sp.facts.AbleImporter(sp.host, t.now) == nil, Epochs: sp.epochs}
 		if !out.Hosted {
 			if !t.s.Hosted(id) {
 				sp.state = StateImported

@@ -58,6 +58,12 @@ func (s *Store) Run(ctx context.Context) error {
 		aboard.Wait()
 	}()
 	defer func() { <-following }()
+	unparking := make(chan struct{})
+	go func() {
+		defer close(unparking)
+		s.keepUnparking(ctx)
+	}()
+	defer func() { <-unparking }()
 	w := &writer{s: s}
 	defer w.close()
 	if !s.db.Shared {
@@ -319,6 +325,14 @@ func (t *tx) publish() {
 		commits = append(commits, *c)
 	}
 	t.settle(commits)
+	for _, c := range commits {
+		if c.Parked > 0 {
+			select {
+			case s.parked <- struct{}{}:
+			default:
+			}
+		}
+	}
 }
 
 // touch marks a Space as changed by the transaction.

@@ -54,6 +54,7 @@ func (m *Metrics) applied(a capstore.Applied) {
 	if a.Gap {
 		m.entries.WithLabelValues("gap").Inc()
 	}
+	m.entries.WithLabelValues("parked").Add(float64(a.Held))
 	if a.Parked {
 		m.entries.WithLabelValues("parked").Inc()
 	}

@@ -105,6 +105,9 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		r.equal(ctx, m, joining)
 		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
+	if lacks(r.ofSelf(theirs), have) && r.mayClaim(m.host) {
+		defer r.o.Store.AwaitOwn(r.space)()
+	}
 	err = pages(have, func(page []wireTip, more bool) error {
 		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead(ours, theirs)}})
 	})
@@ -112,6 +115,31 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		return false, err
 	}
 	return r.drain(ctx, m, f)
+}
+
+// ofSelf returns the tips of this node's own log.
+func (r *Replica) ofSelf(tips []capstore.Tip) (out []capstore.Tip) {
+	for _, t := range tips {
+		if peerOf(t.Host) == r.self {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// claimEvery is how often one host's word keeps this node from writing for a moment.
+const claimEvery = time.Hour
+
+// mayClaim reports whether a host's claim to have later entries of this node is to be waited for. One that only
+// says so gets no second chance for a while.
+func (r *Replica) mayClaim(host capstore.HostKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last, ok := r.claims[host]; ok && time.Since(last) < claimEvery || len(r.claims) >= maxTips {
+		return false
+	}
+	r.claims[host] = time.Now()
+	return true
 }
 
 // drain applies batches until the peer is done. One goroutine reads and decodes while another applies and

@@ -62,6 +62,8 @@ type Log interface {
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error
 	// Apply verifies bundles and makes them durable.
 	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []capstore.Bundle) (capstore.Applied, error)
+	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
+	AwaitOwn(space tinycloud.SpaceID) (arrived func())
 }
 
 // Hosts is what is known of the hosts of a Space.
@@ -198,6 +200,7 @@ type Replica struct {
 	remotes map[peer.ID]*remote   // connected ones
 	proofs  map[peer.ID]time.Time // authorised ones, and when that ends
 	seen    map[capstore.HostKey]sighting
+	claims  map[capstore.HostKey]time.Time // when a host said that it has later entries of this node
 	joining bool
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
@@ -237,7 +240,7 @@ func New(o Options) (*Replica, error) {
 		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
 		offences: offences{m: map[capstore.HostKey]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
-		seen: map[capstore.HostKey]sighting{}, waiting: map[*remote]struct{}{},
+		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
 	}, nil
 }
 

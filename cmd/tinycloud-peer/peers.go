@@ -53,7 +53,11 @@ func hostState(h node.HostView) string {
 
 func hostNote(h node.HostView) string {
 	if h.Forked {
-		return "restored or forked"
+		note := "restored or forked"
+		for _, f := range h.Forks {
+			note += fmt.Sprintf(" %d:%.8s/%.8s", f.N, f.Digests[0], f.Digests[1])
+		}
+		return note
 	}
 	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
@@ -43,5 +44,16 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 		fmt.Fprintf(w, "%s\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%.8s\t%s\n",
 			v.State, connected, len(v.Hosts), v.Epochs, v.Void, v.Keys, v.Wants, v.Bytes, v.StateHash, v.Space)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, v := range all {
+		if v.Expires != nil && time.Until(*v.Expires) < expiryNotice {
+			fmt.Fprintf(out, "warning: this node's host delegation for %s expires %s: have the owner sign a new one (tinycloud-peer host)\n", v.Space, v.Expires.Format(time.RFC3339))
+		}
+	}
+	return nil
 }
+
+// expiryNotice is how long before the end of a host delegation its operator is told.
+const expiryNotice = 7 * 24 * time.Hour

@@ -71,9 +71,10 @@ type search struct {
 	at      time.Time                   // zero: windows do not count
 	slack   time.Duration
 	budget  int
-	missing []tinycloud.Hash // proofs not in the set
-	revoked tinycloud.Hash   // a revoked delegation that would have helped
-	path    []tinycloud.Hash // of the path found, leaf first
+	missing []tinycloud.Hash    // proofs not in the set
+	revoked tinycloud.Hash      // a revoked delegation that would have helped
+	path    []tinycloud.Hash    // of the path found, leaf first
+	by      tinycloud.Principal // not "": some token of the path must be of this signer
 }
 
 // Justified reports whether a token's signer holds one of the token's capabilities: as owner of its
@@ -86,7 +87,11 @@ func Justified(t *Token, c recap.Capability, find func(tinycloud.Hash) *Token) b
 
 // justify reports whether a token's signer holds one of the token's capabilities.
 func (s *search) justify(t *Token, c recap.Capability) bool {
-	if owner, ok := c.Resource.Owner(); ok && owner == t.Signer {
+	if s.by == t.Signer {
+		s.by = ""
+		defer func() { s.by = t.Signer }()
+	}
+	if owner, ok := c.Resource.Owner(); ok && owner == t.Signer && s.by == "" {
 		return true
 	}
 	for _, id := range t.Proofs {

@@ -9,6 +9,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 )
 
+// Rules is the version of these rules: a history that was judged by other ones is judged anew.
+const Rules = 1
+
 // Slack is how far an entry's time may be from the truth: windows are widened by it, and an entry may
 // claim to be that much older than what it builds on.
 const Slack = 120 * time.Second
@@ -48,7 +51,10 @@ type Here struct {
 	Epoch tinycloud.Hash
 	Index int // events of the epoch below this index are past; an epoch's own judgement uses all
 	Past  Clock
+	Spots []Spot // of the epoch's entries, to judge one of them
 }
+
+const all = int(^uint(0) >> 1) // events of an epoch
 
 func (h Here) sees(places []Place) bool {
 	for _, p := range places {
@@ -74,6 +80,7 @@ type Facts struct {
 	hosts       map[HostKey][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
 	waiting     map[HostKey]struct{}        // importers that no host delegation was seen for
+	removals    []*Removal
 }
 
 // NewFacts returns the empty set of a Space.
@@ -176,10 +183,21 @@ func (f *Facts) want(ids []tinycloud.Hash) {
 	}
 }
 
+// Able is Host as if no host had been removed.
+func (f *Facts) Able(host HostKey, at time.Time, h Here) error {
+	_, err := f.host(host, at, h, nil)
+	return err
+}
+
 // Host reports whether a host may extend the history with an entry of a given time: a host delegation
-// to its key, in window then, stands in the epoch or its past. It returns the delegation.
+// to its key, in window then, stands in the epoch or its past, and the entry survives the removals that end
+// it. It returns the delegation.
 func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
-	h.Index = int(^uint(0) >> 1)
+	return f.host(host, at, h, f.removals)
+}
+
+func (f *Facts) host(host HostKey, at time.Time, h Here, removals []*Removal) (*Token, error) {
+	h.Index = all
 	err := fmt.Errorf("no host delegation to %s: %w", host, tinycloud.ErrUnauthorized)
 	for _, n := range f.hosts[host] {
 		if !h.sees(n.places) {
@@ -190,11 +208,16 @@ func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
 			continue
 		}
 		s := f.search()
-		if f.hostable(s, n.token) {
+		if !f.hostable(s, n.token) {
+			f.want(s.missing)
+			err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
+			continue
+		}
+		r := ending(removals, n.token, host, h.Spots)
+		if r == nil {
 			return n.token, nil
 		}
-		f.want(s.missing)
-		err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
+		err = removed(r)
 	}
 	return nil, err
 }
@@ -202,19 +225,47 @@ func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
 // Importer reports whether a host may vouch, with an entry of a given time, for a history it took over:
 // a host delegation to its key that has not expired then stands anywhere in the Space. Where it stands,
 // and when it begins, does not matter: it may follow what it lets in.
-func (f *Facts) Importer(host HostKey, at time.Time) error {
+// It must survive the removals that end that delegation; spots are those of the imported epoch.
+func (f *Facts) Importer(host HostKey, at time.Time, spots []Spot) error {
+	return f.importer(host, at, spots, f.removals)
+}
+
+// AbleImporter is Importer as if no host had been removed.
+func (f *Facts) AbleImporter(host HostKey, at time.Time) error { return f.importer(host, at, nil, nil) }
+
+func (f *Facts) importer(host HostKey, at time.Time, spots []Spot, removals []*Removal) error {
+	err := fmt.Errorf("no host delegation to %s, who imported it: %w", host, tinycloud.ErrUnauthorized)
 	for _, n := range f.hosts[host] {
 		if !n.token.Expires.IsZero() && at.After(n.token.Expires) {
 			continue
 		}
 		s := f.search()
-		if f.hostable(s, n.token) {
+		if !f.hostable(s, n.token) {
+			f.want(s.missing)
+			continue
+		}
+		r := ending(removals, n.token, host, spots)
+		if r == nil {
 			return nil
 		}
-		f.want(s.missing)
+		err = removed(r)
 	}
 	f.waiting[host] = struct{}{}
-	return fmt.Errorf("no host delegation to %s, who imported it: %w", host, tinycloud.ErrUnauthorized)
+	return err
+}
+
+// ending returns a removal that ends a delegation and that an entry of its host does not survive.
+func ending(removals []*Removal, d *Token, host HostKey, spots []Spot) *Removal {
+	for _, r := range removals {
+		if r.ends[d.ID] && !r.Survives(host, spots) {
+			return r
+		}
+	}
+	return nil
+}
+
+func removed(r *Removal) error {
+	return fmt.Errorf("its host was removed by %s: %w", r.Revocation.ID.EventID(), tinycloud.ErrUnauthorized)
 }
 
 func (f *Facts) hostable(s *search, t *Token) bool {
@@ -313,8 +364,20 @@ func (t *Token) Operation(space tinycloud.SpaceID, op dag.Op) (recap.Capability,
 }
 
 // MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
-// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke.
+// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a
+// host delegation it is [MayRemove] alone.
 func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
+	hosts := false
+	for _, s := range target.Spaces() {
+		if target.HostsSpace(s) {
+			if hosts = true; !MayRemove(r.Signer, target, s, find) {
+				return false
+			}
+		}
+	}
+	if hosts {
+		return true
+	}
 	principal := r.Signer
 	switch len(r.Proofs) {
 	case 0:

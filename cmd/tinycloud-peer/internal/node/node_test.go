@@ -206,7 +206,7 @@ func TestAdminFields(t *testing.T) {
 	path := n.URL() + "/admin/spaces/" + url.PathEscape(space.String())
 	_, answer := call(t, http.MethodGet, path, bearer, "")
 	names, object := members(t, answer)
-	want := strings.Fields("space did peerId addrs state hosts heads epochs void parked events keys wants bytes stateHash joins")
+	want := strings.Fields("space did peerId addrs state hosts heads epochs void parked events keys wants bytes stateHash joins expires")
 	if diff := cmp.Diff(want, names, sorted); diff != "" {
 		t.Error(diff)
 	}
@@ -215,7 +215,7 @@ func TestAdminFields(t *testing.T) {
 	}
 	host, _ := json.Marshal(object["hosts"].([]any)[0])
 	names, _ = members(t, string(host))
-	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked"), names, sorted); diff != "" {
+	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks"), names, sorted); diff != "" {
 		t.Error(diff)
 	}
 	_, answer = call(t, http.MethodGet, n.URL()+"/admin/node", bearer, "")

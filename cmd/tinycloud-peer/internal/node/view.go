@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ type SpaceView struct {
 	Bytes     int64             `json:"bytes"`
 	StateHash string            `json:"stateHash"`
 	Joins     []JoinView        `json:"joins"`
+	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
 }
 
 // HostView is a host of a Space.
@@ -49,6 +51,13 @@ type HostView struct {
 	Synced    bool       `json:"synced"`
 	LastSeen  *time.Time `json:"lastSeen"` // null: never
 	Forked    bool       `json:"forked"`   // restored from a backup, or lying
+	Forks     []ForkView `json:"forks"`    // the proofs
+}
+
+// ForkView names two entries of one number that a host signed: hex digests.
+type ForkView struct {
+	N       uint64    `json:"n"`
+	Digests [2]string `json:"digests"`
 }
 
 // JoinView is an address a Space was told to join through.
@@ -82,8 +91,8 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Hosts: []HostView{}, Heads: []string{},
-		Epochs: st.Epochs, Void: st.Void, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Bytes: st.Bytes,
-		StateHash: st.StateHash, Joins: []JoinView{},
+		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Bytes: st.Bytes,
+		StateHash: st.StateHash, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
 		v.Heads = append(v.Heads, h.EpochID())
@@ -109,7 +118,10 @@ func hostViews(known []capstore.KnownHost, live map[capstore.HostKey]replication
 		return strings.Compare(a.Host.String(), b.Host.String())
 	})
 	for _, k := range known {
-		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, LastSeen: stamp(k.Seen)}
+		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, Forks: []ForkView{}, LastSeen: stamp(k.Seen)}
+		for _, f := range k.Forks {
+			v.Forks = append(v.Forks, ForkView{f.N, [2]string{hex.EncodeToString(f.Digests[0][:]), hex.EncodeToString(f.Digests[1][:])}})
+		}
 		if id, err := p2p.PeerIDFromEd25519(k.Host[:]); err == nil {
 			v.PeerID = id.String()
 		}
