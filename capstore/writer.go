@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"slices"
+	"sync"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
