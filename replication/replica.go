@@ -192,6 +192,7 @@ type Replica struct {
 	dialer   dialer
 	wants    wanted
 	offences offences
+	heard    heard
 	records  ownRecord
 
 	mu      sync.Mutex            // guards what follows
