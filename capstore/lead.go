@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -52,23 +53,46 @@ func (s *Store) Lead(ctx context.Context, task Task, f func(context.Context) err
 	return nil
 }
 
-// Alone calls f while no other process that shares the database leads. A node that runs leads, or one beside it
-// does; while f runs none may be started. The error is of class [tinycloud.ErrConflict] when there is one.
+// aboard is the prefix of the leases by which processes say that they have the database open.
+const aboard = "process "
+
+// stayAboard renews this process's word that it has the database open, until the context ends.
+func (s *Store) stayAboard(ctx context.Context) {
+	if !s.db.Shared {
+		return
+	}
+	name := aboard + hex.EncodeToString(s.me[:])
+	for ctx.Err() == nil {
+		n, err := s.db.Control.Exec(ctx, "UPDATE leases SET expires = "+s.db.Clock+" + ? WHERE name = ?", leaseTerm.Milliseconds(), name)
+		if err == nil && n == 0 {
+			_, err = s.db.Control.Exec(ctx, "INSERT INTO leases (name, holder, expires) VALUES (?, ?, "+s.db.Clock+" + ?)", name, s.me[:], leaseTerm.Milliseconds())
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("cannot tell other processes that this one is here", "error", err)
+		}
+		wait(ctx, renewEvery)
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseAnswer)
+	defer cancel()
+	_, _ = s.db.Control.Exec(ending, "DELETE FROM leases WHERE name = ? OR (name LIKE ? AND expires < "+s.db.Clock+")", name, aboard+"%") // else it runs out
+}
+
+// Alone calls f if no other process has the database open; while f runs none may be started. The error is of
+// class [tinycloud.ErrConflict] when there is one.
 func (s *Store) Alone(ctx context.Context, f func(context.Context) error) error {
 	if !s.db.Shared {
 		return f(ctx)
 	}
-	last := time.Now().Add(leaseTerm + claimEvery) // by then the lease of one that was killed is over
+	last := time.Now().Add(leaseTerm + claimEvery) // by then the word of one that was killed is void
 	for {
-		until, ok := s.claim(ctx, Replication)
-		if ok {
-			defer s.release(ctx, Replication)
-			return s.leadUntil(ctx, Replication, until, f)
-		}
-		if err := ctx.Err(); err != nil {
+		var n int64
+		_, err := s.db.Read.One(ctx, []any{&n}, "SELECT count(*) FROM leases WHERE name LIKE ? AND holder <> ? AND expires >= "+s.db.Clock, aboard+"%", s.me[:])
+		switch {
+		case err != nil:
 			return err
-		}
-		if time.Now().After(last) {
+		case n == 0:
+			return f(ctx)
+		case time.Now().After(last):
 			return fmt.Errorf("a node is running on this database: %w", tinycloud.ErrConflict)
 		}
 		wait(ctx, claimEvery)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"slices"
 	"time"
 
@@ -51,7 +52,10 @@ func (s *Store) Run(ctx context.Context) error {
 	following := make(chan struct{})
 	go func() {
 		defer close(following)
+		var aboard sync.WaitGroup
+		aboard.Go(func() { s.stayAboard(ctx) })
 		s.follow(ctx)
+		aboard.Wait()
 	}()
 	defer func() { <-following }()
 	w := &writer{s: s}

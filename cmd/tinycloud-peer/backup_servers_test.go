@@ -161,3 +161,50 @@ func (g *group) keepWriting(p *cluster.Peer) (end func()) {
 		wg.Wait()
 	}
 }
+
+// TestCollectBucket frees what is left in a bucket, and only while no process that shares it is running.
+func TestCollectBucket(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 0)
+	bucket := testservers.S3(t)
+	g.nodes = cluster.New(cluster.Options{
+		Binary: g.binary, Dir: t.TempDir(), Env: append(s3Env(bucket), "TINYCLOUD_STORAGE_DATABASE="+testservers.Postgres(t).DSN,
+			"TINYCLOUD_KEYS_SECRET="+base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("of a bucket ", 6)))),
+	})
+	p := g.add()
+	twin, err := g.nodes.Add(g.ctx)
+	g.must(err)
+	objects := func() (n int) {
+		g.must(filepath.WalkDir(bucket.Dir(), func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && !strings.Contains(path, ".sgwtmp") {
+				n++
+			}
+			return err
+		}))
+		return n
+	}
+	old, kept := strings.Repeat("old ", 50_000), strings.Repeat("new ", 50_000)
+	g.put(p, "k", old)
+	g.put(p, "k", kept)
+	if n := objects(); n != 2 {
+		t.Errorf("%d objects", n)
+	}
+	g.must(p.Stop())
+	if out, err := p.Verb(g.ctx, "gc"); err == nil || !strings.Contains(out, "a node is running") {
+		t.Errorf("gc beside a running node: %v %s", err, out)
+	}
+	g.must(twin.Stop())
+	if out, err := p.Verb(g.ctx, "gc"); err != nil || !strings.Contains(out, "freed 1 values") {
+		t.Errorf("gc: %v %s", err, out)
+	}
+	if n := objects(); n != 1 {
+		t.Errorf("%d objects after gc", n)
+	}
+	if out, err := p.Verb(g.ctx, "verify"); err != nil {
+		t.Errorf("verify: %v %s", err, out)
+	}
+	g.must(p.Start(g.ctx))
+	g.reads("k", kept, p)
+	g.put(p, "k2", old)
+	g.reads("k2", old, p)
+}

@@ -238,6 +238,14 @@ func (p *Peer) await(ctx context.Context, proc *process) error {
 	})
 }
 
+// Verb runs the program with the settings of the peer and returns what it printed.
+func (p *Peer) Verb(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, p.o.Binary, append(append([]string{}, p.o.Args...), args...)...)
+	cmd.Dir, cmd.Env = p.Dir, p.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // PID is the id of the running process.
 func (p *Peer) PID() int { return p.process.cmd.Process.Pid }
 
