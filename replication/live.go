@@ -260,10 +260,16 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 	if !m.rate.AllowN(now(), max(0, len(it.bundles)-1)) {
 		return limited()
 	}
+	if r.heard.all(it) { // said again: to pass it on would have the other hosts judge it again
+		outcome = "repeated"
+		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
+	}
 	if !r.inbox.add(it) {
 		outcome = "overflow"
 		r.gap(m)
+		return nil
 	}
+	r.heard.add(it)
 	return nil
 }
 

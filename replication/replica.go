@@ -194,6 +194,7 @@ type Replica struct {
 	dialer   dialer
 	wants    wanted
 	offences offences
+	heard    heard
 	records  ownRecord
 
 	mu      sync.Mutex            // guards what follows
