@@ -58,6 +58,7 @@ func (s *Store) apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 				out.Duplicate++
 			case errors.Is(err, errHeld):
 				out.Held++
+				s.metrics.parked()
 			case errors.Is(err, errGap):
 				out.Gap = true
 				return nil

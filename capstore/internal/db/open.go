@@ -20,6 +20,8 @@ const (
 	dialTimeout = 4 * time.Second
 	// startTimeout bounds what [Open] waits for a server.
 	startTimeout = 12 * time.Second
+	// migrateTimeout bounds what it waits for changes of the schema.
+	migrateTimeout = 5 * time.Minute
 	maxConns     = 16 // of a pool that reads from a server
 	idleLife     = 5 * time.Minute
 )
@@ -230,7 +232,10 @@ func (x *DB) migrate(ctx context.Context, migrations fs.FS, older []*goose.Migra
 	if current > target {
 		return fmt.Errorf("schema version %d is newer than this program's %d", current, target)
 	}
-	_, err = p.Up(ctx)
+	// A server that answers is not out of reach, however long it takes; and what was begun is better finished.
+	up, cancel := context.WithTimeout(context.WithoutCancel(ctx), migrateTimeout)
+	defer cancel()
+	_, err = p.Up(up)
 	return err
 }
 
