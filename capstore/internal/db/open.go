@@ -22,8 +22,8 @@ const (
 	startTimeout = 12 * time.Second
 	// migrateTimeout bounds what it waits for changes of the schema.
 	migrateTimeout = 5 * time.Minute
-	maxConns     = 16 // of a pool that reads from a server
-	idleLife     = 5 * time.Minute
+	maxConns       = 16 // of a pool that reads from a server
+	idleLife       = 5 * time.Minute
 )
 
 // DB is an open database.
@@ -184,7 +184,9 @@ func (x *DB) prepare(ctx context.Context, migrations fs.FS, older ...*goose.Migr
 	if err := x.migrate(ctx, migrations, older); err != nil {
 		return plain(ctx, err)
 	}
-	return x.checkDurability(ctx)
+	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	return x.checkDurability(asked)
 }
 
 // plain says in words what a context tells by its class.
