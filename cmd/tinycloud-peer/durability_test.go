@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -74,6 +75,9 @@ func TestDurability(t *testing.T) {
 			t.Parallel()
 			s := open(t)
 			g := startGroup(t, 0)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Duration(rounds(t))*time.Minute, errors.New("not in time"))
+			defer cancel()
+			g.ctx = ctx
 			g.nodes = cluster.New(cluster.Options{Binary: g.binary, Dir: t.TempDir(), Env: s.env})
 			p := g.add()
 			all := map[string]string{}
