@@ -20,8 +20,21 @@ func tether(cmd *exec.Cmd) {
 }
 
 // stat returns the state and the parent of a process.
-func stat(pid int) (state byte, parent int) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func stat(pid int) (state byte, parent int) { return statFile(fmt.Sprintf("/proc/%d/stat", pid)) }
+
+// stopped reports whether all threads of a process stand still: they stop one after the other.
+func stopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is right
+	for _, path := range threads {
+		if state, _ := statFile(path); state != 'T' && state != 'X' {
+			return false
+		}
+	}
+	return true
+}
+
+func statFile(path string) (state byte, parent int) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return 'X', 0
 	}

@@ -143,7 +143,10 @@ func (p *process) signal(sig syscall.Signal) error {
 	if p.cmd == nil {
 		return errors.New(p.engine.name() + " is not running")
 	}
-	return signalAll(p.cmd.Process.Pid, sig)
+	if err := signalAll(p.cmd.Process.Pid, sig); err != nil || sig != syscall.SIGSTOP {
+		return err
+	}
+	return await(stopped, append(children(p.cmd.Process.Pid), p.cmd.Process.Pid))
 }
 
 func signalAll(pid int, sig syscall.Signal) error {
@@ -157,17 +160,17 @@ func signalAll(pid int, sig syscall.Signal) error {
 	return err
 }
 
-// gone waits until killed processes have left the memory and the ports they shared.
-func gone(pids []int) error {
+// await waits until processes are as they should be: what is gone has left the memory and the ports it shared.
+func await(as func(pid int) bool, pids []int) error {
 	deadline := time.NewTimer(startTime)
 	defer deadline.Stop()
 	tick := time.NewTicker(startPoll)
 	defer tick.Stop()
 	for _, pid := range pids {
-		for !exited(pid) {
+		for !as(pid) {
 			select {
 			case <-deadline.C:
-				return fmt.Errorf("process %d does not end", pid)
+				return fmt.Errorf("process %d does not obey", pid)
 			case <-tick.C:
 			}
 		}
@@ -188,7 +191,7 @@ func (p *process) kill() error {
 	err = errors.Join(err, signalAll(pid, syscall.SIGKILL))
 	_ = p.cmd.Wait() // says that it was killed
 	p.cmd = nil
-	return errors.Join(err, gone(below))
+	return errors.Join(err, await(exited, below))
 }
 
 // remove ends the server, if it runs, and removes its data.

@@ -86,6 +86,13 @@ func postgresEngine() (engine, error) { return findPostgres() }
 
 func mariadbEngine() (engine, error) { return findMariaDB() }
 
+// hastyMariaDBEngine is for tests that don't kill it. Changing a schema syncs a file many times.
+func hastyMariaDBEngine() (engine, error) {
+	e, err := findMariaDB()
+	e.hasty = true
+	return e, err
+}
+
 // own starts a server that ends with the test.
 func own(t testing.TB, find func() (engine, error)) *process {
 	t.Helper()

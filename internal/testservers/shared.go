@@ -77,7 +77,7 @@ func (s *Shared) Postgres(t testing.TB) *Database {
 // MariaDB returns an empty database of the shared MariaDB.
 func (s *Shared) MariaDB(t testing.TB) *Database {
 	t.Helper()
-	return sharedDatabase(t, s.get(t, mariadbEngine))
+	return sharedDatabase(t, s.get(t, hastyMariaDBEngine))
 }
 
 func sharedDatabase(t testing.TB, p *process) *Database {
