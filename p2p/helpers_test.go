@@ -222,14 +222,23 @@ func joined(t testing.TB, a, b *space) {
 
 func gossip(t testing.TB, a, b *space, text string) {
 	t.Helper()
+	if m := said(t, a, b, text); m.from != a.ID() {
+		t.Fatalf("got %q from %s, want it from %s", text, m.from, a.ID())
+	}
+}
+
+// said sends a message of a and returns it as it came to b, over whomever.
+func said(t testing.TB, a, b *space, text string) message {
+	t.Helper()
 	joined(t, a, b)
 	if err := a.topic.Publish(testContext(t), []byte(text)); err != nil {
 		t.Fatalf("publish: %v", err)
 	}
 	m := wait(t, b.got, "message")
-	if m.data != text || m.from != a.ID() {
-		t.Fatalf("got message %q from %s, want %q from %s", m.data, m.from, text, a.ID())
+	if m.data != text {
+		t.Fatalf("got message %q from %s, want %q", m.data, m.from, text)
 	}
+	return m
 }
 
 func newBlock(t testing.TB, data string) blocks.Block {

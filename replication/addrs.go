@@ -110,14 +110,15 @@ func joinRecord(rec *peer.PeerRecord, b []byte) []string {
 }
 
 // known returns what to tell other hosts: the Space's rendezvous secret, this host's own record and all that
-// are stored. Who waits for the history of the others has no secret to give: the one it would make is not
-// theirs.
-func (r *Replica) known(ctx context.Context) (*hostsMessage, error) {
+// are stored. With renew a missing secret is made: by whoever is asked and was told none, so that a newcomer,
+// which asks, learns that of the others before it could make one. Who waits for the history of the others
+// makes none either: it is not theirs.
+func (r *Replica) known(ctx context.Context, renew bool) (*hostsMessage, error) {
 	own, err := r.sign()
 	if err != nil {
 		return nil, err
 	}
-	meet, err := r.o.Store.Rendezvous(ctx, r.space, !r.isJoining())
+	meet, err := r.o.Store.Rendezvous(ctx, r.space, renew && !r.isJoining())
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func (m *hostsMessage) hash() tinycloud.Hash {
 
 // exchange tells a peer the known addresses, unless it has them from us, and takes what it knows.
 func (r *Replica) exchange(ctx context.Context, m *remote) error {
-	ours, err := r.known(ctx)
+	ours, err := r.known(ctx, false)
 	if err != nil {
 		return own(err)
 	}
@@ -180,7 +181,7 @@ func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *
 	if err != nil {
 		return err
 	}
-	ours, err := r.known(ctx)
+	ours, err := r.known(ctx, true)
 	if err != nil {
 		return own(err)
 	}
