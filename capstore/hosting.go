@@ -30,21 +30,57 @@ func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string
 	}
 	caps := []recap.Capability{{URI: space.String() + "/space", Ability: judge.AbilityHost}}
 	statement := recap.Statement(caps)
-	m := &siwe.Message{
-		Domain: hostDomain, Address: account, ChainID: chain, URI: string(host),
-		Nonce: nonce, IssuedAt: now.UTC().Format("2006-01-02T15:04:05.000Z"),
-		Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
+	return ownerText(siwe.Message{
+		Address: account, ChainID: chain, URI: string(host), Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
+	}, nonce, now)
+}
+
+// UnhostMessage returns the EIP-4361 text by whose signature the owner of a Space removes a host: a revocation
+// of the host's latest delegation, which ends those before it too (replication design §5). The error is of class
+// [tinycloud.ErrInvalid] when host is no did:key of a host, [tinycloud.ErrNotFound] when it is no host of the
+// Space as far as this node knows, and [tinycloud.ErrUnsupported] when the owner is not an Ethereum account.
+func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host tinycloud.Principal, nonce string) (string, error) {
+	chain, account, ok := space.Owner().EIP155()
+	if !ok {
+		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", space.Owner(), tinycloud.ErrUnsupported)
 	}
+	key, ok := judge.HostOf(host)
+	if !ok {
+		return "", fmt.Errorf("%q is no host's DID: %w", host, tinycloud.ErrInvalid)
+	}
+	sp, err := s.loaded(ctx, space)
+	if err != nil {
+		return "", err
+	}
+	var last *Token
+	now := s.o.Now()
+	sp.mu.RLock()
+	sp.facts.Hosts(func(h HostKey, t *Token) bool {
+		if h == key && !s.isRevoked(t.ID) && t.ValidAt(now, 0) && (last == nil || t.IssuedAt.After(last.IssuedAt)) {
+			last = t
+		}
+		return true
+	})
+	sp.mu.RUnlock()
+	if last == nil {
+		return "", fmt.Errorf("%s is no host of %s: %w", host, space, tinycloud.ErrNotFound)
+	}
+	return ownerText(siwe.Message{Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID()}, nonce, now)
+}
+
+// ownerText completes a message that the owner of a Space is to sign by hand.
+func ownerText(m siwe.Message, nonce string, now time.Time) (string, error) {
+	m.Domain, m.Nonce, m.IssuedAt = hostDomain, nonce, now.UTC().Format("2006-01-02T15:04:05.000Z")
 	if err := m.Check(); err != nil {
 		return "", err
 	}
 	return string(m.Text()), nil
 }
 
-// HostDelegation returns the Authorization header of a text of [HostMessage] and the owner's signature
-// of it: 65 bytes r ‖ s ‖ v in hex, v also as 0 or 1 as some wallets give it. The error is of class
-// [tinycloud.ErrInvalid], or [tinycloud.ErrForged] when another account or another text was signed.
-func HostDelegation(text, signature string) (string, error) {
+// SignedByOwner returns the Authorization header of a text of [HostMessage] or [Store.UnhostMessage] and the
+// owner's signature of it: 65 bytes r ‖ s ‖ v in hex, v also as 0 or 1 as some wallets give it. The error is of
+// class [tinycloud.ErrInvalid], or [tinycloud.ErrForged] when another account or another text was signed.
+func SignedByOwner(text, signature string) (string, error) {
 	m, err := siwe.Parse([]byte(text))
 	if err != nil {
 		return "", err

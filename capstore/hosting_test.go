@@ -19,7 +19,7 @@ func TestHostMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	sig := owner.SignText([]byte(text))
-	header, err := capstore.HostDelegation(text, "0x"+hex.EncodeToString(sig))
+	header, err := capstore.SignedByOwner(text, "0x"+hex.EncodeToString(sig))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestHostMessage(t *testing.T) {
 	}
 	raw := append([]byte(nil), sig...)
 	raw[64] -= 27
-	if again, err := capstore.HostDelegation(text, hex.EncodeToString(raw)); err != nil || again != header {
+	if again, err := capstore.SignedByOwner(text, hex.EncodeToString(raw)); err != nil || again != header {
 		t.Errorf("v of 0 or 1: %v", err)
 	}
 }
@@ -64,7 +64,7 @@ func TestHostMessageRefuses(t *testing.T) {
 		{"short", text, "0x00", tinycloud.ErrInvalid},
 		{"no text", "", stranger, tinycloud.ErrInvalid},
 	} {
-		if _, err := capstore.HostDelegation(tt.text, tt.signature); !errors.Is(err, tt.want) {
+		if _, err := capstore.SignedByOwner(tt.text, tt.signature); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}

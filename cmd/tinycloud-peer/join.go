@@ -28,7 +28,7 @@ func (c *joinCmd) Run(ctx context.Context, p *program) error {
 	v, err := client.Join(ctx, c.Space, node.JoinRequest{Addrs: append([]string{}, c.Addrs...), Empty: c.Empty})
 	var refused *admin.NotHostError
 	if errors.As(err, &refused) && refused.SIWE != "" {
-		text, err := pendingText(datadir, c.Space, refused.DID)
+		text, err := pending(hostFile(datadir, c.Space), hostText(c.Space, refused.DID))
 		if err != nil {
 			return err
 		}

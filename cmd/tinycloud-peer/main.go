@@ -33,6 +33,7 @@ type cli struct {
 	Demo   demoCmd   `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
 	ID     idCmd     `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
 	Host   hostCmd   `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
+	Unhost unhostCmd `cmd:"" help:"Print what a Space's owner has to sign to remove a host, or complete it."`
 	Join   joinCmd   `cmd:"" help:"Replicate a Space with other hosts."`
 	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
 	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
@@ -71,6 +72,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(errs, "tinycloud-peer:", err)
 		return exitFailure
+	}
+	if len(args) > 0 && args[0] == "help" { // kong knows the flag only
+		args = append(args[1:len(args):len(args)], "--help")
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

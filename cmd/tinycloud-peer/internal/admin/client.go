@@ -179,6 +179,22 @@ func (c *Client) Delegate(ctx context.Context, header string) (d Delegated, err 
 	return d, c.decode(status, answer, &d)
 }
 
+// Unhosting returns the text that the owner of a Space signs to remove a host.
+func (c *Client) Unhosting(ctx context.Context, space tinycloud.SpaceID, host string) (string, error) {
+	var u node.Unhosting
+	err := c.get(ctx, spacePath(space)+"/hosts/"+url.PathEscape(host)+"/removal", &u)
+	return u.SIWE, err
+}
+
+// Revoke posts a revocation by its Authorization header.
+func (c *Client) Revoke(ctx context.Context, header string) error {
+	status, answer, err := c.do(ctx, http.MethodPost, "/revoke", header, nil)
+	if err == nil && status/100 != 2 {
+		err = c.refused(status, answer)
+	}
+	return err
+}
+
 // Delegated is the answer to a delegation.
 type Delegated struct {
 	CID       string   `json:"cid"`

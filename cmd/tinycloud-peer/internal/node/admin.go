@@ -30,6 +30,7 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
 	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
 	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
+	mux.HandleFunc("GET /admin/spaces/{space}/hosts/{did}/removal", answer(n.adminRemoval))
 	mux.HandleFunc("GET /admin/quota", answer(n.adminQuotas))
 	mux.HandleFunc("GET /admin/quota/{space}", answer(n.adminQuota))
 	mux.HandleFunc("PUT /admin/quota/{space}", answer(n.adminSetQuota))
@@ -78,7 +79,7 @@ func answer(f func(*http.Request) (int, any, error)) http.HandlerFunc {
 
 func adminStatus(err error) int {
 	switch {
-	case errors.Is(err, tinycloud.ErrInvalid), errors.Is(err, p2p.ErrInvalid):
+	case errors.Is(err, tinycloud.ErrInvalid), errors.Is(err, p2p.ErrInvalid), errors.Is(err, tinycloud.ErrUnsupported):
 		return http.StatusBadRequest
 	case errors.Is(err, tinycloud.ErrNotFound):
 		return http.StatusNotFound
@@ -192,6 +193,23 @@ func (n *Node) checkAddrs(space tinycloud.SpaceID, q JoinRequest) error {
 		}
 	}
 	return nil
+}
+
+// Unhosting is what the owner of a Space has to sign to remove a host.
+type Unhosting struct {
+	SIWE string `json:"siwe"` // the text for the wallet's personal_sign
+}
+
+func (n *Node) adminRemoval(r *http.Request) (int, any, error) {
+	space, err := pathSpace(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if !n.store.Hosted(space) {
+		return 0, nil, fmt.Errorf("%s is not hosted here: %w", space, tinycloud.ErrNotFound)
+	}
+	text, err := n.store.UnhostMessage(r.Context(), space, tinycloud.Principal(r.PathValue("did")), rand.Text())
+	return http.StatusOK, Unhosting{SIWE: text}, err
 }
 
 // hosting returns what the owner has to sign.
