@@ -16,8 +16,8 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 }
 
 // Admit decides whether an invocation may be carried out now: window, signature, lifetime, replay,
-// authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD). It changes
-// nothing. Refusals carry the protocol's texts.
+// authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD), and not waiting for its
+// history. It changes nothing. Refusals carry the protocol's texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
 	if err := s.Verify(ctx, t); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *Store) genuine(t *Token) error {
 	return nil
 }
 
-// entitled checks the authority of an invocation and that every Space it names is hosted.
+// entitled checks the authority of an invocation and that every Space it names is hosted, with its history.
 func (s *Store) entitled(ctx context.Context, t *Token) error {
 	if err := s.chain(ctx, s.db.Read).authorise(t, s.o.Now()); err != nil {
 		return err
@@ -74,6 +74,9 @@ func (s *Store) entitled(ctx context.Context, t *Token) error {
 	for _, id := range t.Spaces() {
 		if !s.Hosted(id) {
 			return errNoSpace()
+		}
+		if err := s.present(ctx, id); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -145,8 +145,9 @@ type Join struct {
 
 const maxAddr = 1024 // bytes
 
-// AddJoin remembers addresses of a Space's hosts; it is idempotent. Unless the operator says that the
-// others have no history, the Space is joining until it has been synced with one of them.
+// AddJoin remembers addresses of a Space's hosts; it is idempotent. A Space without a write is joining until it
+// has been synced with one of them, unless the operator says that they have no history. One with writes of its
+// own goes on answering.
 func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []string, empty bool) error {
 	for _, a := range addrs {
 		if len(a) > maxAddr {
@@ -163,17 +164,54 @@ func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []strin
 				return err
 			}
 		}
+		written, err := written(t.ctx, t, sp.sid)
+		if err != nil {
+			return err
+		}
 		t.touch(sp).Joins = true
 		sp.mu.Lock()
 		defer sp.mu.Unlock()
 		if sp.state == StateHosted {
 			sp.state = StateJoining
 		}
-		if empty {
+		if empty || written && sp.state == StateJoining {
 			sp.state = StateSynced
 		}
 		return nil
 	})
+}
+
+// written reports whether a Space holds a write or a delete that counts.
+func written(ctx context.Context, q querier, sid int64) (yes bool, err error) {
+	_, err = q.One(ctx, []any{&yes}, "SELECT EXISTS (SELECT 1 FROM kv WHERE sid = ?)", sid)
+	return yes, err
+}
+
+// present refuses a Space that waits for the history of its other hosts, so that it is not taken for an empty one
+// (replication design §6).
+func (s *Store) present(ctx context.Context, id tinycloud.SpaceID) error {
+	s.mu.RLock()
+	_, ok := s.settled[id]
+	sid := s.ids[id]
+	s.mu.RUnlock()
+	if ok {
+		return nil
+	}
+	var state string
+	if _, err := s.db.Read.One(ctx, []any{&state}, "SELECT state FROM spaces WHERE sid = ?", sid); err != nil {
+		return err
+	}
+	if state == StateJoining {
+		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; retry when its history is here")
+	}
+	yes, err := written(ctx, s.db.Read, sid)
+	if err != nil || !yes && state != StateSynced {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled[id] = struct{}{} // it will not join any more
+	return nil
 }
 
 // Joins returns the addresses given for a Space.

@@ -91,6 +91,7 @@ type Store struct {
 	gone    chan struct{}                   // closed when Run has returned
 	parked  chan struct{}                   // something was parked
 	awaited map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
+	settled map[tinycloud.SpaceID]struct{}  // guarded by mu: those that wait for no history, now and later
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
@@ -116,7 +117,7 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), awaited: map[tinycloud.SpaceID]time.Time{},
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
 		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -48,13 +49,15 @@ func (c *joinCmd) Run(ctx context.Context, p *program) error {
 	return nil
 }
 
-// wait asks until the Space is synced.
+func isSynced(h node.HostView) bool { return h.Synced && !h.Self }
+
+// wait asks until the Space is synced: a host that is connected has no more than is here.
 func (c *joinCmd) wait(ctx context.Context, client *admin.Client) (node.SpaceView, error) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		v, err := client.Space(ctx, c.Space)
-		if err != nil || v.State == capstore.StateSynced && v.Wants == 0 {
+		if err != nil || v.State == capstore.StateSynced && v.Wants == 0 && (c.Empty || slices.ContainsFunc(v.Hosts, isSynced)) {
 			return v, err
 		}
 		select {

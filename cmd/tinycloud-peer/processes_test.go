@@ -103,6 +103,13 @@ func (g *group) same(peers ...*cluster.Peer) node.SpaceView {
 	return views[0]
 }
 
+func (g *group) view(p *cluster.Peer, o *cluster.Owner) node.SpaceView {
+	g.Helper()
+	v, err := p.Admin.Space(g.ctx, o.Space)
+	g.must(err)
+	return v
+}
+
 func (g *group) put(p *cluster.Peer, key, value string) {
 	g.Helper()
 	g.must(g.owner.Put(g.ctx, p, key, []byte(value)))

@@ -76,13 +76,6 @@ func newSiege(t *testing.T) *siege {
 	return s
 }
 
-func (s *siege) view(p *cluster.Peer, o *cluster.Owner) node.SpaceView {
-	s.Helper()
-	v, err := p.Admin.Space(s.ctx, o.Space)
-	s.must(err)
-	return v
-}
-
 func (s *siege) heads(p *cluster.Peer) (heads []tinycloud.Hash) {
 	s.Helper()
 	for _, text := range s.view(p, s.owner).Heads {

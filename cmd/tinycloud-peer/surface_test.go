@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
 // call sends a request to a peer and checks the status of the answer.
@@ -243,4 +244,66 @@ func TestHooksWhileAPeerRestarts(t *testing.T) {
 	if !slices.Equal(paths, want) {
 		t.Errorf("%d events, want %d: %v", len(paths), len(want), paths)
 	}
+}
+
+// A Space that waits for the history of its other hosts is not shown as an empty one.
+func TestJoiningSpaceWaits(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 1)
+	first := g.nodes.Peers()[0]
+	g.put(first, "bootstrap", "complete")
+	addrs := g.view(first, g.owner).Addrs
+	g.must(first.Stop())
+
+	late, err := g.nodes.Add(g.ctx)
+	g.must(err)
+	g.must(g.owner.Host(g.ctx, late))
+	_, err = g.owner.SignIn(g.ctx, late)
+	g.must(err)
+	g.invoke(late, http.StatusNotFound, nil, "", "kv/bootstrap", "tinycloud.kv/get")
+	_, err = late.Admin.Join(g.ctx, g.owner.Space, node.JoinRequest{Addrs: addrs})
+	g.must(err)
+	waits := func() {
+		t.Helper()
+		for _, ability := range []string{"tinycloud.kv/get", "tinycloud.kv/put", "tinycloud.kv/del", "tinycloud.kv/list"} {
+			a := g.invoke(late, http.StatusServiceUnavailable, nil, "fresh", "kv/bootstrap", ability)
+			if a.Header.Get("Retry-After") == "" || !strings.Contains(a.Body, "joining") {
+				t.Errorf("%s: %v %q", ability, a.Header, a.Body)
+			}
+		}
+	}
+	waits()
+	g.must(late.Kill())
+	g.must(late.Start(g.ctx))
+	waits()
+	g.must(first.Start(g.ctx))
+	g.same()
+	g.reads("bootstrap", "complete", late)
+
+	// Who has writes of its own goes on; so does who is told that the others have none.
+	_, err = first.Admin.Join(g.ctx, g.owner.Space, node.JoinRequest{Addrs: g.nowhere(g.view(late, g.owner).Addrs)})
+	g.must(err)
+	g.must(late.Stop())
+	g.put(first, "more", "as before")
+	alone, err := g.nodes.Add(g.ctx)
+	g.must(err)
+	g.must(g.owner.Host(g.ctx, alone))
+	_, err = g.owner.SignIn(g.ctx, alone)
+	g.must(err)
+	_, err = alone.Admin.Join(g.ctx, g.owner.Space, node.JoinRequest{Addrs: g.nowhere(addrs)})
+	g.must(err)
+	g.invoke(alone, http.StatusServiceUnavailable, nil, "", "kv/bootstrap", "tinycloud.kv/get")
+	_, err = alone.Admin.Join(g.ctx, g.owner.Space, node.JoinRequest{Empty: true})
+	g.must(err)
+	g.invoke(alone, http.StatusNotFound, nil, "", "kv/bootstrap", "tinycloud.kv/get")
+}
+
+// nowhere returns an address of a Space where nobody listens.
+func (g *group) nowhere(addrs []string) []string {
+	g.Helper()
+	_, peers, ok := strings.Cut(addrs[0], "/p2p/")
+	if !ok {
+		g.Fatalf("address %s", addrs[0])
+	}
+	return []string{"/ip4/127.0.0.1/tcp/1/p2p/" + peers}
 }
