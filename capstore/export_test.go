@@ -15,3 +15,6 @@ func RecodeImport(b []byte) ([]byte, error) {
 	list, err := decodeList(b)
 	return encodeList(list), err
 }
+
+// HoldsValue is the query of [Store] for who holds a value.
+const HoldsValue = holdsValue

@@ -9,6 +9,9 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
+// holdsValue asks whether a key of a Space holds a value, at every write: an index has to answer it.
+const holdsValue = "SELECT 1 FROM kv WHERE sid = ? AND value = ? AND live = 1 LIMIT 1"
+
 // release frees a value that no key of the Space holds: a small one with its row, of a larger one the row,
 // and with it its share of the quota; its file goes with the next collection. A value whose key was
 // overwritten or deleted is freed in the same transaction.
@@ -21,7 +24,7 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		return nil
 	}
 	var one int
-	held, err := t.one([]any{&one}, "SELECT 1 FROM kv WHERE sid = ? AND value = ? AND live = 1 LIMIT 1", sp.sid, hash[:])
+	held, err := t.one([]any{&one}, holdsValue, sp.sid, hash[:])
 	if err != nil || held {
 		return err
 	}

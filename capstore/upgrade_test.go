@@ -4,10 +4,13 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
 // A file that the first version made is brought up to date with what is in it.
@@ -65,5 +68,21 @@ func TestUpgrade(t *testing.T) {
 	s.delegate(o.header)
 	if err := o.put(s, "k", "new"); err != nil || s.get(o.space, "k") != "new" {
 		t.Error(s.get(o.space, "k"), err)
+	}
+}
+
+// What is asked at every write is answered by an index that has all of it, not by a walk through the Space's keys.
+func TestWhoHoldsAValueIsIndexed(t *testing.T) {
+	s := open(t, "one", newClock(), filepath.Join(t.TempDir(), "caps.db"))
+	db, err := sql.Open("sqlite", s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var id, parent, unused int
+	var plan string
+	err = db.QueryRowContext(t.Context(), "EXPLAIN QUERY PLAN "+capstore.HoldsValue, 1, []byte("hash")).Scan(&id, &parent, &unused, &plan)
+	if err != nil || !strings.Contains(plan, "kv_value (sid=? AND value=?)") {
+		t.Errorf("%q, %v", plan, err)
 	}
 }

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
-	"io"
-	"net/http"
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,27 +17,9 @@ import (
 // scrape reads the metrics of a node: values by name and labels, and the text.
 func (g *group) scrape(p *cluster.Peer) (values map[string]float64, text string) {
 	g.Helper()
-	r, err := http.NewRequestWithContext(g.ctx, http.MethodGet, p.Stats, nil)
+	values, text, err := p.Metrics(g.ctx)
 	g.must(err)
-	resp, err := http.DefaultTransport.RoundTrip(r)
-	g.must(err)
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	g.must(err)
-	if resp.StatusCode != http.StatusOK {
-		g.Fatalf("metrics: %d %.200s", resp.StatusCode, b)
-	}
-	values = map[string]float64{}
-	for lines := bufio.NewScanner(strings.NewReader(string(b))); lines.Scan(); {
-		line := lines.Text()
-		i := strings.LastIndexByte(line, ' ')
-		if strings.HasPrefix(line, "#") || i < 0 {
-			continue
-		}
-		values[line[:i]], err = strconv.ParseFloat(line[i+1:], 64)
-		g.must(err)
-	}
-	return values, string(b)
+	return values, text
 }
 
 // TestMetricsMove has a node do, and suffer, what its metrics count, and reads them as Prometheus does. The

@@ -115,13 +115,26 @@ func BenchmarkHTTP(b *testing.B) {
 }
 
 // BenchmarkLive measures, at 100 writes a second, from the answer to a put on one process to the value
-// being read on another.
+// being read on another, near or over a distance.
 func BenchmarkLive(b *testing.B) {
-	c, o := hosts(b, 2, true)
-	from, to := c.Peers()[0], c.Peers()[1]
+	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond} {
+		b.Run(fmt.Sprint("rtt=", rtt), func(b *testing.B) {
+			c, o := hosts(b, 1, false)
+			from, to := c.Peers()[0], newcomer(b, c, o)
+			joinOver(b, o, to, from, wan(b, from, rtt))
+			if _, err := o.AwaitSame(b.Context(), c.Peers()); err != nil {
+				b.Fatal(err)
+			}
+			live(b, o, from, to)
+		})
+	}
+}
+
+func live(b *testing.B, o *cluster.Owner, from, to *cluster.Peer) {
 	took := make([]time.Duration, b.N)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	var reading sync.WaitGroup
 	b.ResetTimer()
 	for i := range b.N {
 		<-tick.C
@@ -130,48 +143,21 @@ func BenchmarkLive(b *testing.B) {
 			b.Fatal(err)
 		}
 		begin := time.Now()
-		for {
-			_, err := o.Get(b.Context(), to, key)
-			if err == nil {
-				break
+		reading.Go(func() { // over a distance more than one is on its way
+			for {
+				_, err := o.Get(b.Context(), to, key)
+				if err == nil {
+					break
+				}
+				if (!errors.Is(err, tinycloud.ErrNotFound) && !errors.Is(err, tinycloud.ErrUnavailable)) || time.Since(begin) > 10*time.Second {
+					b.Error(err)
+					return
+				}
+				time.Sleep(200 * time.Microsecond) // leaves the two cores to the processes
 			}
-			if (!errors.Is(err, tinycloud.ErrNotFound) && !errors.Is(err, tinycloud.ErrUnavailable)) || time.Since(begin) > 10*time.Second {
-				b.Fatal(err)
-			}
-		}
-		took[i] = time.Since(begin)
+			took[i] = time.Since(begin)
+		})
 	}
+	reading.Wait()
 	percentiles(b, took)
-}
-
-// BenchmarkCatchUp measures how long a process that joins needs for a history of 10,000 epochs with
-// 1 KiB values, from the join to equal states.
-func BenchmarkCatchUp(b *testing.B) {
-	const epochs = 10_000
-	c, o := hosts(b, 1, false)
-	first := c.Peers()[0]
-	drive(b, 16, epochs, func(ctx context.Context, i int) error { return o.Put(ctx, first, fmt.Sprint("k/", i), value(i)) })
-	b.ResetTimer()
-	for b.Loop() {
-		b.StopTimer()
-		late, err := c.Add(b.Context())
-		if err == nil {
-			err = o.Host(b.Context(), late)
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-		if err := o.Join(b.Context(), late, first); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := o.AwaitSame(b.Context(), []*cluster.Peer{first, late}); err != nil {
-			b.Fatal(err)
-		}
-		b.StopTimer()
-		if err := late.Kill(); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-	}
 }

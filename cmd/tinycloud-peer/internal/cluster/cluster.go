@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -164,6 +166,16 @@ func (p *Peer) Move() error {
 	return nil
 }
 
+// Port is where the peer listens for other peers.
+func (p *Peer) Port() (port string) {
+	for _, pair := range p.env {
+		if found, ok := strings.CutPrefix(pair, listenOn); ok {
+			port = found
+		}
+	}
+	return port
+}
+
 const listenOn = "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"
 
 // foreign drops the variables that would configure a node.
@@ -248,6 +260,40 @@ func (p *Peer) Verb(ctx context.Context, args ...string) (string, error) {
 
 // PID is the id of the running process.
 func (p *Peer) PID() int { return p.process.cmd.Process.Pid }
+
+// Metrics reads what the peer tells Prometheus: values by name and labels, and the text.
+func (p *Peer) Metrics(ctx context.Context) (values map[string]float64, text string, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Stats, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, "", fmt.Errorf("metrics of %s: %d %.200s", p.Name, resp.StatusCode, b)
+	}
+	values = map[string]float64{}
+	for line := range strings.Lines(string(b)) {
+		name, number, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.HasPrefix(line, "#") || !ok {
+			continue
+		}
+		if i := strings.LastIndexByte(number, ' '); i >= 0 { // a label with a space
+			name, number = name+" "+number[:i], number[i+1:]
+		}
+		if values[name], err = strconv.ParseFloat(number, 64); err != nil {
+			return nil, "", fmt.Errorf("metrics of %s: %w", p.Name, err)
+		}
+	}
+	return values, string(b), nil
+}
 
 // LogFile is where the peer's output goes.
 func (p *Peer) LogFile() string { return filepath.Join(p.Dir, "log") }

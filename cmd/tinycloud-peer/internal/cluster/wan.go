@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// WAN is a way to a TCP address of this machine that takes time, as one over a distance does: what enters it at
+// either end leaves the other after half the round trip, at whatever rate it came.
+type WAN struct {
+	listener net.Listener
+	to       string
+	delay    time.Duration
+	bytes    atomic.Int64
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+}
+
+const (
+	wanPiece = 32 << 10
+	wanFull  = 4096 // pieces on the way in one direction, above which the sender waits
+)
+
+// NewWAN opens a way to an address with a round trip time, which may be 0.
+func NewWAN(to string, rtt time.Duration) (*WAN, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &WAN{listener: l, to: to, delay: rtt / 2, cancel: cancel}
+	w.running.Go(func() { w.accept(ctx) })
+	return w, nil
+}
+
+// Bytes is what went over it so far, both directions together.
+func (w *WAN) Bytes() int64 { return w.bytes.Load() }
+
+// Through returns multiaddrs with the ones of the WAN's target replaced by the WAN's own.
+func (w *WAN) Through(addrs []string) []string {
+	spell := func(hostPort string) string {
+		host, port, _ := net.SplitHostPort(hostPort)
+		return "/ip4/" + host + "/tcp/" + port + "/"
+	}
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = strings.Replace(a, spell(w.to), spell(w.listener.Addr().String()), 1)
+	}
+	return out
+}
+
+// Close ends all connections and returns when they are gone.
+func (w *WAN) Close() error {
+	w.cancel()
+	err := w.listener.Close()
+	w.running.Wait()
+	return err
+}
+
+func (w *WAN) accept(ctx context.Context) {
+	for {
+		near, err := w.listener.Accept()
+		if err != nil {
+			return
+		}
+		var d net.Dialer
+		far, err := d.DialContext(ctx, "tcp", w.to)
+		if err != nil {
+			_ = near.Close()
+			continue
+		}
+		w.running.Go(func() { w.join(ctx, near, far) })
+	}
+}
+
+// join carries both ways until one ends.
+func (w *WAN) join(ctx context.Context, near, far net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = errors.Join(near.Close(), far.Close()) })
+	defer stop()
+	var ways sync.WaitGroup
+	for _, ends := range [][2]net.Conn{{near, far}, {far, near}} {
+		ways.Go(func() {
+			defer cancel()
+			w.carry(ctx, ends[1], ends[0])
+		})
+	}
+	ways.Wait()
+}
+
+// piece is what was read at once, and when it is due at the other end.
+type piece struct {
+	b  []byte
+	at time.Time
+}
+
+// carry copies until an end closes or the context ends; what was read before is still delivered.
+func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
+	way := make(chan piece, wanFull)
+	w.running.Go(func() {
+		defer close(way)
+		for {
+			b := make([]byte, wanPiece)
+			n, err := from.Read(b)
+			if n > 0 {
+				select {
+				case way <- piece{b[:n:n], time.Now().Add(w.delay)}:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	for p := range way {
+		select {
+		case <-time.After(time.Until(p.at)):
+		case <-ctx.Done():
+			return
+		}
+		n, err := to.Write(p.b)
+		w.bytes.Add(int64(n))
+		if err != nil {
+			return
+		}
+	}
+}
