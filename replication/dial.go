@@ -229,12 +229,14 @@ func (r *Replica) connect(ctx context.Context, ai peer.AddrInfo) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
+	r.hasTried()
 	r.log.DebugContext(ctx, "host does not answer", "peer", ai.ID, "error", err)
 	r.setJoins(ctx, joins, JoinUnreachable, err)
 }
 
 // met notes how the handshake with a host ended.
 func (r *Replica) met(ctx context.Context, id peer.ID, err error) {
+	r.hasTried()
 	joins := r.dialer.greeted(id, err)
 	if err == nil {
 		r.setJoins(ctx, joins, JoinConnected, nil)

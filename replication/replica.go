@@ -186,6 +186,8 @@ type Replica struct {
 
 	started chan struct{} // closed when net is set
 	stopped chan struct{} // closed when Run ends
+	tried   chan struct{} // closed when a host was met, or did not answer
+	once    sync.Once     // closes tried
 	net     Net
 
 	jobs     jobs
@@ -236,7 +238,7 @@ func New(o Options) (*Replica, error) {
 	host := capstore.HostKey(o.Key.Public().(ed25519.PublicKey))
 	return &Replica{
 		o: o, space: o.Space, self: peerOf(host), host: host, log: o.Log.With("space", o.Space),
-		started: make(chan struct{}), stopped: make(chan struct{}),
+		started: make(chan struct{}), stopped: make(chan struct{}), tried: make(chan struct{}),
 		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
 		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
 		offences: offences{m: map[capstore.HostKey]*offence{}},
@@ -378,6 +380,11 @@ func (r *Replica) Kick() {
 	r.dialer.now(true)
 	signal(r.wants.wake)
 }
+
+// Tried is closed when a try to be connected with another host ended, well or not.
+func (r *Replica) Tried() <-chan struct{} { return r.tried }
+
+func (r *Replica) hasTried() { r.once.Do(func() { close(r.tried) }) }
 
 func (r *Replica) isJoining() bool {
 	r.mu.Lock()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -70,13 +71,9 @@ func (f *finder) run(ctx context.Context) error {
 
 // look starts what is due.
 func (f *finder) look(ctx context.Context, g *errgroup.Group) {
-	running := f.snapshot()
-	for space := range f.states {
-		if running[space] == nil {
-			delete(f.states, space)
-		}
-	}
-	if len(running) == 0 {
+	met := f.met()
+	maps.DeleteFunc(f.states, func(space tinycloud.SpaceID, _ *finding) bool { _, ok := met[space]; return !ok })
+	if len(met) == 0 {
 		return
 	}
 	secrets, err := f.n.store.Rendezvouses(ctx)
@@ -87,7 +84,7 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 		return
 	}
 	now := time.Now()
-	for space, a := range running {
+	for space := range met {
 		secret, ok := secrets[space]
 		if !ok {
 			continue
@@ -108,7 +105,7 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 		}
 		if now.Sub(x.announced) < announceEvery && now.Before(x.next) || !g.TryGo(func() error {
 			defer func() { <-x.busy }()
-			f.work(ctx, space, a, x)
+			f.work(ctx, space, x)
 			return nil
 		}) {
 			<-x.busy
@@ -117,12 +114,13 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 }
 
 // work announces and searches for one Space. x is busy, and so this goroutine's.
-func (f *finder) work(ctx context.Context, space tinycloud.SpaceID, a *active, x *finding) {
+func (f *finder) work(ctx context.Context, space tinycloud.SpaceID, x *finding) {
+	found := func(node peer.AddrInfo) { f.found(space, node) }
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	if time.Since(x.announced) >= announceEvery {
 		for _, name := range x.names {
-			if err := f.way.announce(ctx, name, x.secret, a.replica.Found); err != nil {
+			if err := f.way.announce(ctx, name, x.secret, found); err != nil {
 				return // nobody to tell yet: tried again at the next look
 			}
 		}
@@ -131,25 +129,25 @@ func (f *finder) work(ctx context.Context, space tinycloud.SpaceID, a *active, x
 	if time.Now().Before(x.next) {
 		return
 	}
-	if !f.lonely(ctx, space, a) {
+	if !f.lonely(ctx, space) {
 		x.failures, x.next = 0, time.Now().Add(findFirst)
 		return
 	}
 	for _, name := range x.names {
-		f.way.find(ctx, name, a.replica.Found)
+		f.way.find(ctx, name, found)
 	}
 	x.failures++
 	x.next = time.Now().Add(min(findLongest, findFirst<<min(x.failures-1, 10)))
 }
 
 // lonely says whether a known host of a Space is not connected.
-func (f *finder) lonely(ctx context.Context, space tinycloud.SpaceID, a *active) bool {
+func (f *finder) lonely(ctx context.Context, space tinycloud.SpaceID) bool {
 	hosts, err := f.n.store.Hosts(ctx, space)
 	if err != nil {
 		return false
 	}
 	connected := 0
-	for _, p := range a.replica.Status().Peers {
+	for _, p := range f.status(space) {
 		if p.Connected {
 			connected++
 		}

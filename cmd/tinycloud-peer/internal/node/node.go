@@ -35,6 +35,9 @@ import (
 type Options struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // of this program, as /info tells it
+
+	// Rest is how long a Space stays open without another host; 0 means a quarter of an hour.
+	Rest time.Duration
 }
 
 // Node is one host with all its parts.

@@ -46,7 +46,12 @@ func settings(t *testing.T, variables ...string) config.Config {
 // run runs a node until the result is called, which waits for its end.
 func run(t *testing.T, cfg config.Config) (n *node.Node, stop func()) {
 	t.Helper()
-	n, err := node.New(t.Context(), cfg, node.Options{Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	return runWith(t, cfg, node.Options{Version: "test", Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+}
+
+func runWith(t *testing.T, cfg config.Config, o node.Options) (n *node.Node, stop func()) {
+	t.Helper()
+	n, err := node.New(t.Context(), cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,23 +20,33 @@ import (
 )
 
 const (
-	restEvery = time.Minute      // between looks for Spaces that may stop or have to start again
-	restAfter = 15 * time.Minute // without peers, of a Space that never met another host
+	restEvery  = time.Minute      // between looks for Spaces that may sleep, and for some that were met elsewhere
+	restAfter  = 15 * time.Minute // without peers
+	trialAfter = time.Minute      // likewise, of a Space that was started because a node of another host answered
 )
 
-// spaces starts and stops the replicas. A Space has one while it has someone to replicate with: another
-// host was met or is to be joined, or a peer is connecting.
+// spaces starts and stops the replicas. A Space's peer is open while it is connected with another host, and
+// for some time before and after: from a local write when another host was met, from a join, from the
+// connection of a peer, and from the moment a node of another host answers. Else the Space sleeps, and costs
+// no more than the look for its hosts (sleep.go).
 type spaces struct {
 	n       *Node
 	log     *slog.Logger
 	look    chan struct{} // signalled when a Space may have to start
+	turn    chan struct{} // signalled when a sleeping Space may look for its hosts
+	seeks   chan struct{} // one for each that does
+	silent  silent
 	memory  *replication.Budget
 	metrics *replication.Metrics
 	created []chan struct{} // capacity 1; told of new Spaces, one for each address of p2p.bootstrap
 
 	mu     sync.RWMutex
-	active map[tinycloud.SpaceID]*active // guarded by mu; changed by run and its goroutines
-	term   *term                         // guarded by mu; nil while this process does not replicate
+	active map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
+	asleep map[tinycloud.SpaceID]*sleeper      // guarded by mu; those that have met another host
+	woken  map[tinycloud.SpaceID]time.Duration // guarded by mu; those of asleep, or stopping, that have to start, see active.rest
+	term   *term                               // guarded by mu; nil while this process does not replicate
+
+	restAfter, trialAfter, restEvery time.Duration
 }
 
 // term is a time during which this process replicates.
@@ -51,13 +62,19 @@ type active struct {
 	replica *replication.Replica
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the peer is closed
-	since   time.Time     // it last had a peer, or began; used by run alone
+
+	// Guarded by spaces.mu:
+	since    time.Time     // it last had a peer, or began
+	rest     time.Duration // without peers, until it sleeps
+	failures int           // of looking for its hosts before
+	stopping bool
 }
 
 // request asks run for a Space's replica.
 type request struct {
 	space tinycloud.SpaceID
-	done  chan bool // capacity 1
+	rest  time.Duration // see active
+	done  chan bool     // capacity 1
 }
 
 func newSpaces(n *Node) *spaces {
@@ -65,10 +82,14 @@ func newSpaces(n *Node) *spaces {
 	for i := range created {
 		created[i] = make(chan struct{}, 1)
 	}
+	rest := cmp.Or(n.o.Rest, restAfter)
 	return &spaces{
-		n: n, log: n.log.With("part", "replication"), look: make(chan struct{}, 1), created: created,
+		n: n, log: n.log.With("part", "replication"), created: created,
+		look: make(chan struct{}, 1), turn: make(chan struct{}, 1), seeks: make(chan struct{}, seeksAtOnce),
+		silent: silent{until: map[peer.ID]time.Time{}},
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
-		active: map[tinycloud.SpaceID]*active{},
+		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
+		restAfter: rest, trialAfter: min(trialAfter, rest), restEvery: min(restEvery, rest),
 	}
 }
 
@@ -76,29 +97,41 @@ func newSpaces(n *Node) *spaces {
 func (s *spaces) run(ctx context.Context) error {
 	now := &term{asked: make(chan request), ended: make(chan struct{})}
 	s.begin(now)
-	defer s.begin(nil)
-	defer close(now.ended) // who asks the front waits for nothing more
 	g, ctx := errgroup.WithContext(ctx)
-	s.startMet(ctx, g)
+	s.loadMet(ctx)
 	g.Go(func() error { return s.bootstrap(ctx) })
 	for _, f := range s.finders() {
 		g.Go(func() error { return f.run(ctx) })
 	}
-	rest := time.NewTicker(restEvery)
+	rest := time.NewTicker(s.restEvery)
 	defer rest.Stop()
+	seek := time.NewTimer(0)
+	defer seek.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case q := <-now.asked:
-			q.done <- s.start(ctx, g, q.space)
+			q.done <- s.start(ctx, g, q.space, q.rest)
 		case <-s.look:
-			s.startMet(ctx, g)
+			s.startWoken(ctx, g)
+			s.loadMet(ctx)
+		case <-s.turn:
+			seek.Reset(s.seekDue(ctx, g))
+		case <-seek.C:
+			seek.Reset(s.seekDue(ctx, g))
 		case <-rest.C:
-			s.stopIdle(ctx)
-			s.startMet(ctx, g) // those that failed
+			s.stopIdle()
+			s.loadMet(ctx)
 		}
 	}
-	return g.Wait()
+	s.begin(nil)
+	close(now.ended) // who asks waits for nothing more
+	err := g.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.asleep)
+	clear(s.woken)
+	return err
 }
 
 func (s *spaces) begin(t *term) {
@@ -107,33 +140,17 @@ func (s *spaces) begin(t *term) {
 	s.term = t
 }
 
-// startMet starts the Spaces that have met another host.
-func (s *spaces) startMet(ctx context.Context, g *errgroup.Group) {
-	met, err := s.n.store.Met(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			s.log.Warn("cannot tell which spaces to replicate, trying again", "error", err)
-		}
-		return
-	}
-	for _, space := range met {
-		if ctx.Err() != nil {
-			return
-		}
-		s.start(ctx, g, space)
-	}
-}
-
-// stopIdle stops Spaces that were woken by somebody who turned out to be no host.
-func (s *spaces) stopIdle(ctx context.Context) {
-	for space, a := range s.snapshot() {
-		if len(a.peer.Authorised()) > 0 {
-			a.since = time.Now()
-		}
-		if time.Since(a.since) < restAfter {
-			continue
-		}
-		if met, err := s.n.store.HasMet(ctx, space); err == nil && !met {
+// stopIdle stops Spaces that have had no peers for a while.
+func (s *spaces) stopIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.active {
+		switch {
+		case a.stopping:
+		case len(a.peer.Authorised()) > 0:
+			a.since, a.rest, a.failures = time.Now(), s.restAfter, longAlone
+		case time.Since(a.since) >= a.rest:
+			a.stopping = true
 			a.stop()
 		}
 	}
@@ -156,9 +173,9 @@ func (s *spaces) get(space tinycloud.SpaceID) *active {
 }
 
 // start opens a Space's peer and runs its replica. It reports whether the peer is open.
-func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.SpaceID) bool {
-	if s.get(space) != nil {
-		return true
+func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.SpaceID, rest time.Duration) bool {
+	if running, open := s.prolong(space, rest); running {
+		return open
 	}
 	a, err := s.open(space)
 	if err != nil {
@@ -166,24 +183,65 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 		return false
 	}
 	own, stop := context.WithCancel(ctx)
-	a.stop, a.since = stop, time.Now()
+	a.stop, a.since, a.rest = stop, time.Now(), rest
 	s.mu.Lock()
+	if z := s.asleep[space]; z != nil {
+		a.failures = z.failures
+		for _, node := range z.found {
+			a.replica.Found(node)
+		}
+	}
 	s.active[space] = a
+	delete(s.asleep, space)
 	s.mu.Unlock()
 	g.Go(func() error {
 		defer close(a.done)
 		defer stop()
 		err := a.replica.Run(own, replication.Net{Peer: a.peer, Blocks: a.peer, Topic: a.topic})
 		err = errors.Join(err, a.topic.Close(), a.peer.Close())
-		s.mu.Lock()
-		delete(s.active, space)
-		s.mu.Unlock()
-		if err != nil && own.Err() == nil {
+		failed := err != nil && own.Err() == nil
+		if failed {
 			s.log.Warn("replica ended, starting it again", "space", space, "error", err)
 		}
+		s.ended(ctx, space, failed)
 		return nil // of one Space; the others go on
 	})
 	return true
+}
+
+// prolong says whether a Space has a replica and whether that stays; then it does for a time without peers.
+func (s *spaces) prolong(space tinycloud.SpaceID, rest time.Duration) (running, stays bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.active[space]
+	switch {
+	case a == nil:
+		return false, false
+	case a.stopping:
+		s.woken[space] = max(s.woken[space], rest) // once it has ended
+		return true, false
+	}
+	a.rest = max(a.rest, rest)
+	return true, true
+}
+
+// ended lays a Space whose replica has ended to sleep if it has met another host.
+func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool) {
+	met, err := s.n.store.HasMet(ctx, space)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	failures := s.active[space].failures + 1
+	if failed {
+		failures = min(failures, failedOnce)
+	}
+	delete(s.active, space)
+	if met || err != nil {
+		s.asleep[space] = backedOff(failures)
+		notify(s.turn)
+	}
+	if _, woken := s.woken[space]; woken {
+		notify(s.look)
+	}
 }
 
 // open makes a Space's replica and its presence in the network.
@@ -233,18 +291,20 @@ func verdict(err error) p2p.Verdict {
 	return p2p.Ignore
 }
 
-// ask has run start a Space's replica, unless this process does not replicate now.
-func (s *spaces) ask(space tinycloud.SpaceID) bool {
+// ask has run start a Space's replica, unless this process does not replicate now or ctx ends.
+func (s *spaces) ask(ctx context.Context, q request) bool {
 	s.mu.RLock()
 	now := s.term
 	s.mu.RUnlock()
 	if now == nil {
 		return false
 	}
-	q := request{space, make(chan bool, 1)}
+	q.done = make(chan bool, 1)
 	select {
 	case now.asked <- q:
 	case <-now.ended:
+		return false
+	case <-ctx.Done():
 		return false
 	}
 	select {
@@ -262,7 +322,7 @@ func (s *spaces) wake(id peer.ID) bool {
 		return false
 	}
 	space, ok := s.n.store.SpaceOf(capstore.HostKey(key))
-	return ok && s.ask(space)
+	return ok && s.ask(context.Background(), request{space: space, rest: s.restAfter})
 }
 
 // fetch brings a value of a Space here that another host has.
@@ -270,12 +330,13 @@ func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinyc
 	if a := s.get(space); a != nil {
 		return a.replica.Fetch(ctx, capstore.Want{Hash: value})
 	}
+	s.wakeUp(space, s.restAfter)
 	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)
 }
 
 // joined begins, or goes on, with the addresses a Space is to be joined through.
 func (s *spaces) joined(space tinycloud.SpaceID) {
-	if s.ask(space) {
+	if s.ask(context.Background(), request{space: space, rest: s.restAfter}) {
 		if a := s.get(space); a != nil {
 			a.replica.Kick()
 		}
@@ -283,29 +344,26 @@ func (s *spaces) joined(space tinycloud.SpaceID) {
 }
 
 // committed hands a commit to the Space's replica. It runs on the database's writer and must not block. A
-// Space without a replica has nobody to tell.
+// Space that has met no other host has nobody to tell.
 func (s *spaces) committed(c capstore.Commit) {
 	a := s.get(c.Space)
-	switch {
-	case a != nil:
+	if a != nil {
 		a.replica.Committed(c)
 		if c.Joins {
 			a.replica.Kick()
 		}
-	case c.Joins: // another process was told to
-		select {
-		case s.look <- struct{}{}:
-		default:
-		}
+	}
+	if len(c.Local) > 0 || c.Joins {
+		s.wakeUp(c.Space, s.restAfter)
+	}
+	if a == nil && c.Joins { // another process was told to
+		notify(s.look)
 	}
 	if !c.Created {
 		return
 	}
 	for _, wake := range s.created {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+		notify(wake)
 	}
 }
 
