@@ -2,9 +2,11 @@ package capstore_test
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
 // While later entries of its own come, a host signs nothing; then it goes on from them without a fork. One that
@@ -47,4 +49,36 @@ func TestRestoredHost(t *testing.T) {
 			t.Errorf("diverged: %+v %+v", x, y)
 		}
 	}
+}
+
+// A backup of a Space that was joining signs nothing either, and is not taken for an empty one.
+func TestRestoredWhileJoining(t *testing.T) {
+	c := newClock()
+	o := newOwner(t, "alice", c)
+	dir := t.TempDir()
+	a := open(t, "a", c, filepath.Join(dir, "caps.db"))
+	o.member(a)
+	if err := a.AddJoin(t.Context(), o.space, []string{"/ip4/192.0.2.1/tcp/1"}, false); err != nil {
+		t.Fatal(err)
+	}
+	a.delegate(o.header)
+	backup := filepath.Join(dir, "backup.db")
+	if err := a.Snapshot(t.Context(), backup); err != nil {
+		t.Fatal(err)
+	}
+	restored := open(t, "a", c, backup)
+	if err := o.put(restored, "k", "v"); !errors.Is(err, tinycloud.ErrUnavailable) {
+		t.Errorf("put: %v", err)
+	}
+	tok, err := capstore.ParseDelegation(o.wallet.SignHost(o.space, openNew(t, "b", c).host(o.space).String()))
+	if err == nil {
+		_, err = restored.Delegate(t.Context(), tok)
+	}
+	if !errors.Is(err, tinycloud.ErrUnavailable) {
+		t.Errorf("delegation: %v", err)
+	}
+	if err := restored.AddJoin(t.Context(), o.space, nil, true); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, o, restored, "k", "v")
 }

@@ -29,6 +29,7 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if err != nil {
 		return Delegated{}, err
 	}
+	s.compared(ctx, tok.Spaces())
 	out := Delegated{CID: tok.ID.EventID()}
 	err = s.do(ctx, func(t *tx) error {
 		out.Activated, out.Skipped = nil, nil
@@ -164,6 +165,9 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 	}
 	if !tok.ValidAt(s.o.Now(), 0) {
 		return tinycloud.Refuse(tinycloud.ErrForbidden, "Revocation expired or not yet valid")
+	}
+	if target, err := s.token(ctx, s.db.Read, tok.Target); err == nil && target != nil {
+		s.compared(ctx, target.Spaces())
 	}
 	err := s.do(ctx, func(t *tx) error {
 		target, err := s.token(t.ctx, t, tok.Target)

@@ -118,10 +118,7 @@ func (s *Store) Snapshot(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateSynced)
-	if err == nil {
-		_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE state = ? AND sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored, StateHosted)
-	}
+	_, err = file.ExecContext(ctx, "UPDATE spaces SET state = ? WHERE sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts)", stateRestored)
 	return errors.Join(err, file.Close())
 }
 

@@ -201,12 +201,15 @@ func (s *Store) present(ctx context.Context, id tinycloud.SpaceID) error {
 	if _, err := s.db.Read.One(ctx, []any{&state}, "SELECT state FROM spaces WHERE sid = ?", sid); err != nil {
 		return err
 	}
-	if state == StateJoining {
+	yes, err := written(ctx, s.db.Read, sid)
+	if err != nil {
+		return err
+	}
+	if state == StateJoining || state == stateRestored && !yes {
 		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; retry when its history is here")
 	}
-	yes, err := written(ctx, s.db.Read, sid)
-	if err != nil || !yes && state != StateSynced {
-		return err
+	if !yes && state != StateSynced {
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

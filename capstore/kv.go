@@ -33,6 +33,7 @@ type Precondition struct {
 // returns per operation the hash written, or removed by a delete (zero when the key was deleted
 // already). Authority, replay, preconditions and quota are judged in the transaction.
 func (s *Store) Write(ctx context.Context, tok *Token, ops []Op, pre *Precondition) ([]tinycloud.Hash, error) {
+	s.compared(ctx, tok.Spaces())
 	var out []tinycloud.Hash
 	err := s.do(ctx, func(t *tx) error {
 		out = nil

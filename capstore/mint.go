@@ -146,6 +146,9 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 // date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the
 // slack that clocks are allowed.
 func (t *tx) date(sp *space, p *parsed, x *next) error {
+	if sp.state == stateRestored {
+		return errRestored()
+	}
 	if t.s.awaitsOwn(sp.id) {
 		return tinycloud.Refuse(tinycloud.ErrUnavailable, "This host is fetching later entries of its own")
 	}
@@ -156,6 +159,7 @@ func (t *tx) date(sp *space, p *parsed, x *next) error {
 	if !x.own.digest.IsZero() {
 		p.Entry.N, p.Entry.Prev = x.own.n+1, x.own.digest
 	}
+	t.s.unsigned.sign(sp.id)
 	return nil
 }
 

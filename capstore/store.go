@@ -81,17 +81,18 @@ type Commit struct {
 
 // Store is a node's capability database. It is safe for concurrent use.
 type Store struct {
-	o       Options
-	log     *slog.Logger
-	lock    *flock.Flock
-	temp    string // directory of an in-memory database
-	db      *db.DB
-	me      [16]byte // names this process to the others
-	jobs    chan *job
-	gone    chan struct{}                   // closed when Run has returned
-	parked  chan struct{}                   // something was parked
-	awaited map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
-	settled map[tinycloud.SpaceID]struct{}  // guarded by mu: those that wait for no history, now and later
+	o        Options
+	log      *slog.Logger
+	lock     *flock.Flock
+	temp     string // directory of an in-memory database
+	db       *db.DB
+	me       [16]byte // names this process to the others
+	jobs     chan *job
+	gone     chan struct{}                   // closed when Run has returned
+	parked   chan struct{}                   // something was parked
+	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
+	unsigned unsigned
+	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
@@ -118,7 +119,8 @@ var migrations embed.FS
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
-		ids: map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
+		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
+		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(),

@@ -1,10 +1,12 @@
 package replication_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -384,6 +386,62 @@ func TestRestoredBackup(t *testing.T) {
 		}
 		restored.put("goes/on", "1")
 		same(t, nodes...)
+	})
+}
+
+// A host that runs on an old copy of its database writes the moment another host is connected: it compares tips
+// before it signs, and goes on from its later entries without a fork.
+func TestOldCopyComparesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("copy")
+		nodes := cluster(t, f, o, 2)
+		restored, other := nodes[1], nodes[0]
+		restored.put("old", "1")
+		same(t, nodes...)
+		restored.stop()
+		copied := t.TempDir()
+		if err := os.CopyFS(copied, os.DirFS(restored.dir)); err != nil {
+			t.Fatal(err)
+		}
+		restored.start(t)
+		restored.put("later", "1")
+		same(t, nodes...)
+		restored.stop()
+		restored.dir = copied
+
+		came, held := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		f.mu.Lock()
+		f.opening = func(from, _ peer.ID) {
+			if from == restored.id {
+				once.Do(func() {
+					close(came)
+					<-held // the question for tips is under way
+				})
+			}
+		}
+		f.mu.Unlock()
+		restored.start(t)
+		<-came
+		written := make(chan error, 1)
+		go func() { written <- restored.tryPut("early", "1") }()
+		synctest.Wait()
+		select {
+		case err := <-written:
+			t.Errorf("written before tips were compared: %v", err)
+			written <- err
+		default:
+		}
+		close(held)
+		if err := <-written; err != nil && !errors.Is(err, tinycloud.ErrUnavailable) {
+			t.Error(err)
+		}
+		same(t, nodes...)
+		restored.put("goes/on", "1")
+		same(t, nodes...)
+		if tips, err := other.store.Tips(t.Context(), o.space); err != nil || len(tips) != 2 {
+			t.Errorf("%d tips, %v", len(tips), err)
+		}
 	})
 }
 

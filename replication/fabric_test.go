@@ -28,7 +28,8 @@ type fabric struct {
 	cut  map[[2]peer.ID]bool
 	// lose decides over gossip messages; nil delivers all.
 	lose    func(from, to peer.ID) bool
-	traffic int // bytes of sync streams, both directions
+	opening func(from, to peer.ID) // guarded by mu; called before a sync stream is opened, unless nil
+	traffic int                    // bytes of sync streams, both directions
 	running sync.WaitGroup
 }
 
@@ -199,6 +200,12 @@ func (e *endpoint) connected(id peer.ID) bool {
 
 func (e *endpoint) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error) {
 	f := e.f
+	f.mu.Lock()
+	opening := f.opening
+	f.mu.Unlock()
+	if opening != nil && proto == replication.SyncProtocol {
+		opening(e.id, id)
+	}
 	f.mu.Lock()
 	l, other := e.links[id], f.ends[id]
 	if l == nil || other == nil || other.links[e.id] == nil {

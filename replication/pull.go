@@ -29,6 +29,7 @@ var errWait = errors.New("another stream is catching up")
 // round compares tips with a peer and takes what this side lacks. complete means that everything the peer
 // had when it answered is durable here.
 func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err error) {
+	defer m.compared()
 	s, err := r.net.Peer.NewStream(ctx, m.id, SyncProtocol)
 	if err != nil {
 		return false, err
@@ -87,12 +88,21 @@ func readTips(f *framer, m *message) ([]capstore.Tip, error) {
 
 // take tells the peer what is here and applies what it sends. joining says that the peer itself waits for
 // the Space's history.
-func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []capstore.Tip, joining bool) (bool, error) {
+func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []capstore.Tip, joining bool) (complete bool, err error) {
+	if err := r.awaitOwn(ctx, m, ours, theirs); err != nil {
+		return false, err
+	}
+	m.compared()
 	turn, err := r.turn(m)
 	if err != nil {
 		return false, errors.Join(err, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
 	}
 	defer turn()
+	defer func() {
+		if !errors.Is(err, errTurn) { // else the rest comes next time
+			m.haveOwn()
+		}
+	}()
 	if err := r.o.Memory.take.Acquire(ctx, maxJoined); err != nil {
 		return false, err
 	}
@@ -105,9 +115,6 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		r.equal(ctx, m, joining)
 		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
-	if lacks(r.ofSelf(theirs), have) && r.mayClaim(m.host) {
-		defer r.o.Store.AwaitOwn(r.space)()
-	}
 	err = pages(have, func(page []wireTip, more bool) error {
 		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead(ours, theirs)}})
 	})
@@ -115,6 +122,31 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		return false, err
 	}
 	return r.drain(ctx, m, f)
+}
+
+// awaitOwn keeps this node from writing when a peer has later entries of its own, until they are here, also
+// while another stream has its turn.
+func (r *Replica) awaitOwn(ctx context.Context, m *remote, ours, theirs []capstore.Tip) error {
+	named := r.ofSelf(theirs)
+	if m.arrived != nil || !lacks(named, ours) {
+		return nil
+	}
+	have, err := r.o.Store.Have(ctx, r.space, named)
+	if err != nil {
+		return own(err)
+	}
+	if lacks(named, have) && r.mayClaim(m.host) {
+		m.arrived = r.o.Store.AwaitOwn(r.space)
+	}
+	return nil
+}
+
+// haveOwn ends what [Replica.awaitOwn] began.
+func (m *remote) haveOwn() {
+	if m.arrived != nil {
+		m.arrived()
+		m.arrived = nil
+	}
 }
 
 // ofSelf returns the tips of this node's own log.

@@ -30,6 +30,9 @@ type remote struct {
 	rate   *rate.Limiter // of bundles by gossip
 	opened *rate.Limiter // of streams
 
+	compared func() // says that it is known whether the peer has later entries of this node's own; set once authorised
+	arrived  func() // says that those are here; nil unless they are waited for. Of the session's goroutine
+
 	// Guarded by Replica.mu.
 	authorised bool
 	revoked    bool
@@ -165,9 +168,10 @@ func (r *Replica) begin(m *remote, expires time.Time) {
 	if m.authorised {
 		return
 	}
-	m.authorised = true
+	m.authorised, m.compared = true, r.o.Store.Comparing(r.space)
 	r.sawLocked(m)
 	if !r.spawn(func(ctx context.Context) { r.session(ctx, m) }) {
+		m.compared()
 		m.authorised = false
 	}
 }

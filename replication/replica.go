@@ -64,6 +64,8 @@ type Log interface {
 	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []capstore.Bundle) (capstore.Applied, error)
 	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
 	AwaitOwn(space tinycloud.SpaceID) (arrived func())
+	// Comparing has this process's first entry wait until the returned function is called, or for two seconds.
+	Comparing(space tinycloud.SpaceID) (compared func())
 }
 
 // Hosts is what is known of the hosts of a Space.

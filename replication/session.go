@@ -18,6 +18,8 @@ const (
 func (r *Replica) session(ctx context.Context, m *remote) {
 	ctx, end := r.scoped(ctx, m)
 	defer end()
+	defer m.haveOwn()
+	defer m.compared()
 	r.log.InfoContext(ctx, "host connected", "peer", m.id)
 	r.met(ctx, m.id, nil)
 	if err := r.o.Store.Hurry(ctx, r.space); err != nil && ctx.Err() == nil {
