@@ -28,29 +28,51 @@ func (s *Store) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 	if _, err := s.sid(ctx, id); err != nil {
 		return Applied{}, err
 	}
-	return s.apply(ctx, id, bundles, (*tx).space)
+	return s.enterAll(ctx, Verify(id, bundles), (*tx).space)
 }
 
-func (s *Store) apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle, load func(*tx, tinycloud.SpaceID) (*space, error)) (Applied, error) {
+// ApplyVerified is [Store.Apply] without its first half, [Verify].
+func (s *Store) ApplyVerified(ctx context.Context, v Verified) (Applied, error) {
+	if _, err := s.sid(ctx, v.space); err != nil {
+		return Applied{}, err
+	}
+	return s.enterAll(ctx, v, (*tx).space)
+}
+
+// Verified are bundles of a Space whose bytes and signatures were checked.
+type Verified struct {
+	space tinycloud.SpaceID
+	good  []*parsed // the leading ones that may be entered
+	bad   error     // of the first one behind them
+}
+
+// Verify checks what bundles alone decide, on all cores. It needs no store, so that the next bundles are verified
+// while a transaction runs; [Store.ApplyVerified] tells what it found.
+func Verify(id tinycloud.SpaceID, bundles []Bundle) Verified {
 	if len(bundles) > maxApply {
-		return Applied{}, fmt.Errorf("%d bundles at once: %w", len(bundles), tinycloud.ErrTooLarge)
+		return Verified{space: id, bad: fmt.Errorf("%d bundles at once: %w", len(bundles), tinycloud.ErrTooLarge)}
 	}
 	good, bad := parseAll(id, bundles)
-	if bad != nil && !blames(bad) {
-		return Applied{}, bad
-	}
 	if bad != nil && errors.Is(bad, tinycloud.ErrForged) && len(good) == len(bundles) {
 		good = nil // some entry of them is forged: none is covered
+	}
+	return Verified{space: id, good: good, bad: bad}
+}
+
+// enterAll adds verified bundles in one transaction.
+func (s *Store) enterAll(ctx context.Context, v Verified, load func(*tx, tinycloud.SpaceID) (*space, error)) (Applied, error) {
+	if v.bad != nil && !blames(v.bad) {
+		return Applied{}, v.bad
 	}
 	var out Applied
 	var fault error
 	err := s.do(ctx, func(t *tx) error {
 		out, fault = Applied{}, nil
-		sp, err := load(t, id)
+		sp, err := load(t, v.space)
 		if err != nil {
 			return err
 		}
-		for _, p := range good {
+		for _, p := range v.good {
 			switch err := t.enter(sp, p); {
 			case err == nil:
 				out.New++
@@ -83,7 +105,7 @@ func (s *Store) apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundl
 		return Applied{}, err
 	}
 	if fault == nil {
-		fault = bad
+		fault = v.bad
 	}
 	return out, fault
 }

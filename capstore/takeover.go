@@ -355,7 +355,7 @@ func (o Takeover) Open(ctx context.Context, id tinycloud.SpaceID) error {
 
 // Apply is [Store.Apply] for a Space that need not be hosted.
 func (o Takeover) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle) (Applied, error) {
-	return o.s.apply(ctx, id, bundles, (*tx).importing)
+	return o.s.enterAll(ctx, Verify(id, bundles), (*tx).importing)
 }
 
 // CurrentValues calls yield with the values of a hosted Space that are here whole, by hash and size.

@@ -192,3 +192,18 @@ func TryWhere(b []byte) {
 
 // RefusedAfter is how long a refused question takes.
 const RefusedAfter = refusedAfter
+
+// Progress is what a replica counts while it catches up.
+type Progress struct{ p progress }
+
+// Begin says that a stream will bring a number of entries.
+func (p *Progress) Begin(now time.Time, missing int64) { p.p.begin(now, missing) }
+
+// Add notes entries that came.
+func (p *Progress) Add(now time.Time, n int) { p.p.add(now, n) }
+
+// End says that the stream ended.
+func (p *Progress) End(now time.Time) { p.p.end(now) }
+
+// View returns what is shown.
+func (p *Progress) View(now time.Time) *CatchUp { return p.p.view(now) }

@@ -121,6 +121,8 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 	if err != nil {
 		return false, err
 	}
+	r.expect(lacking(theirs, have, ours))
+	defer r.expected()
 	return r.drain(ctx, m, f)
 }
 
@@ -174,11 +176,18 @@ func (r *Replica) mayClaim(host capstore.HostKey) bool {
 	return true
 }
 
-// drain applies batches until the peer is done. One goroutine reads and decodes while another applies and
-// acknowledges.
+// received is a batch whose bytes were checked.
+type received struct {
+	bundles  []capstore.Bundle
+	verified capstore.Verified
+}
+
+// drain applies batches until the peer is done. One goroutine reads and decodes, one verifies, and one applies
+// and acknowledges, each a batch ahead of the next.
 func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
-	batches := make(chan []capstore.Bundle, syncWindow)
+	batches := make(chan []capstore.Bundle, syncWindow-1)
+	ready := make(chan received)
 	var end *stateMessage
 	parked := map[capstore.HostKey]bool{}
 	g.Go(func() (err error) {
@@ -187,9 +196,20 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 		return err
 	})
 	g.Go(func() error {
+		defer close(ready)
+		for b := range batches {
+			select {
+			case ready <- received{b, capstore.Verify(r.space, b)}:
+			case <-running.Done():
+				return context.Cause(running)
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
 		var durable uint64
 		began := time.Now()
-		for b := range batches {
+		for b := range ready {
 			if err := r.applyBatch(running, m, b, parked); err != nil {
 				return err
 			}
@@ -255,19 +275,25 @@ func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capst
 // applyBatch makes a batch durable, all of it or an error. An entry dated in the future is left for a later
 // round, with what follows it in its log: no honest host builds on it before it is due. parked collects
 // the hosts of such entries.
-func (r *Replica) applyBatch(ctx context.Context, m *remote, bundles []capstore.Bundle, parked map[capstore.HostKey]bool) error {
+func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked map[capstore.HostKey]bool) error {
+	bundles, verified := b.bundles, b.verified
 	if len(bundles) == 0 {
 		return fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
 	}
 	r.wants.hints(m.host, bundles)
 	for {
+		before := len(bundles)
 		bundles = slices.DeleteFunc(bundles, func(b capstore.Bundle) bool { return parked[b.Entry.Host] })
 		if len(bundles) == 0 {
 			return nil
 		}
-		a, err := r.o.Store.Apply(ctx, r.space, bundles)
+		if len(bundles) < before {
+			verified = capstore.Verify(r.space, bundles)
+		}
+		a, err := r.o.Store.ApplyVerified(ctx, verified)
 		r.o.Metrics.applied(a)
 		r.o.Metrics.caught.Add(float64(a.New))
+		r.advance(a.New)
 		if a.New > 0 {
 			r.learned(bundles[:a.Covered])
 		}

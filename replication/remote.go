@@ -278,7 +278,7 @@ func (r *Replica) revoke(host capstore.HostKey) {
 func (r *Replica) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Status{Joining: r.joining}
+	s := Status{Joining: r.joining, CatchUp: r.caught.view(time.Now())}
 	for host, seen := range r.seen {
 		p := PeerStatus{Host: host, Peer: peerOf(host), LastSeen: seen.at, Skew: seen.skew}
 		if m := r.remotes[p.Peer]; m != nil && m.authorised && !m.revoked {

@@ -62,6 +62,8 @@ type Log interface {
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error
 	// Apply verifies bundles and makes them durable.
 	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []capstore.Bundle) (capstore.Applied, error)
+	// ApplyVerified makes bundles durable that [capstore.Verify] saw.
+	ApplyVerified(ctx context.Context, v capstore.Verified) (capstore.Applied, error)
 	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
 	AwaitOwn(space tinycloud.SpaceID) (arrived func())
 	// Comparing has this process's first entry wait until the returned function is called, or for two seconds.
@@ -209,6 +211,7 @@ type Replica struct {
 	joining bool
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
+	caught  progress
 }
 
 type sighting struct {
@@ -398,6 +401,7 @@ func (r *Replica) isJoining() bool {
 type Status struct {
 	Joining bool
 	Peers   []PeerStatus // by host key
+	CatchUp *CatchUp     // nil: no stream is catching the Space up
 }
 
 // PeerStatus is one other host.

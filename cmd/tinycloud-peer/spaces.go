@@ -48,11 +48,22 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 		return err
 	}
 	for _, v := range all {
+		if c := v.CatchUp; c != nil {
+			fmt.Fprintf(out, "catching up: %d of %d entries, %.0f/s, %s left: %s\n", c.Entries, c.Total, c.PerSecond, eta(c.ETA), v.Space)
+		}
 		if v.Expires != nil && time.Until(*v.Expires) < expiryNotice {
 			fmt.Fprintf(out, "warning: this node's host delegation for %s expires %s: have the owner sign a new one (tinycloud-peer host)\n", v.Space, v.Expires.Format(time.RFC3339))
 		}
 	}
 	return nil
+}
+
+// eta spells a number of seconds that is not known when it is 0.
+func eta(seconds int64) string {
+	if seconds == 0 {
+		return "?"
+	}
+	return (time.Duration(seconds) * time.Second).String()
 }
 
 // expiryNotice is how long before the end of a host delegation its operator is told.

@@ -147,7 +147,7 @@ func (f *finder) lonely(ctx context.Context, space tinycloud.SpaceID) bool {
 		return false
 	}
 	connected := 0
-	for _, p := range f.status(space) {
+	for _, p := range f.status(space).Peers {
 		if p.Connected {
 			connected++
 		}

@@ -367,13 +367,10 @@ func (s *spaces) committed(c capstore.Commit) {
 	}
 }
 
-// status is what the Space's replica sees of the other hosts; none when there is no replica.
-func (s *spaces) status(space tinycloud.SpaceID) map[capstore.HostKey]replication.PeerStatus {
-	out := map[capstore.HostKey]replication.PeerStatus{}
+// status is what the Space's replica sees of the other hosts; zero when there is no replica.
+func (s *spaces) status(space tinycloud.SpaceID) replication.Status {
 	if a := s.get(space); a != nil {
-		for _, p := range a.replica.Status().Peers {
-			out[p.Host] = p
-		}
+		return a.replica.Status()
 	}
-	return out
+	return replication.Status{}
 }

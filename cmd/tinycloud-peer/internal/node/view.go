@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,15 @@ type SpaceView struct {
 	StateHash string            `json:"stateHash"`
 	Joins     []JoinView        `json:"joins"`
 	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
+	CatchUp   *CatchUpView      `json:"catchup"` // null: nothing is being caught up
+}
+
+// CatchUpView is how far a Space is that is being caught up.
+type CatchUpView struct {
+	Entries   int64   `json:"entries"`    // log entries that came
+	Total     int64   `json:"total"`      // with those to come
+	PerSecond float64 `json:"perSecond"`  // of the last seconds
+	ETA       int64   `json:"etaSeconds"` // 0: not known, or none
 }
 
 // HostView is a host of a Space.
@@ -100,13 +110,21 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	for _, j := range joins {
 		v.Joins = append(v.Joins, JoinView{Addr: j.Addr, State: j.State, LastTry: stamp(j.LastTry), LastError: j.LastError})
 	}
-	v.Hosts = hostViews(hosts, n.spaces.status(space), st.State)
+	seen := n.spaces.status(space)
+	v.Hosts = hostViews(hosts, seen.Peers, st.State)
+	if c := seen.CatchUp; c != nil {
+		v.CatchUp = &CatchUpView{c.Entries, c.Total, c.PerSecond, int64(math.Ceil(c.Left.Seconds()))}
+	}
 	return v, nil
 }
 
 // hostViews joins what is stored of the hosts with what the replica, if one runs, sees of them. This node
 // comes first.
-func hostViews(known []capstore.KnownHost, live map[capstore.HostKey]replication.PeerStatus, state string) []HostView {
+func hostViews(known []capstore.KnownHost, peers []replication.PeerStatus, state string) []HostView {
+	live := make(map[capstore.HostKey]replication.PeerStatus, len(peers))
+	for _, p := range peers {
+		live[p.Host] = p
+	}
 	views := make([]HostView, 0, len(known))
 	slices.SortFunc(known, func(a, b capstore.KnownHost) int {
 		if a.Self != b.Self {
