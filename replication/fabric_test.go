@@ -30,11 +30,13 @@ type fabric struct {
 	lose    func(from, to peer.ID) bool
 	opening func(from, to peer.ID) // guarded by mu; called before a sync stream is opened, unless nil
 	traffic int                    // bytes of sync streams, both directions
+	said    map[peer.ID]int        // those that each peer wrote
+	opened  int                    // sync streams
 	running sync.WaitGroup
 }
 
 func newFabric(t testing.TB) *fabric {
-	f := &fabric{ends: map[peer.ID]*endpoint{}, cut: map[[2]peer.ID]bool{}}
+	f := &fabric{ends: map[peer.ID]*endpoint{}, cut: map[[2]peer.ID]bool{}, said: map[peer.ID]int{}}
 	t.Cleanup(f.running.Wait)
 	return f
 }
@@ -233,6 +235,9 @@ func (e *endpoint) NewStream(ctx context.Context, id peer.ID, proto protocol.ID)
 	defer f.mu.Unlock()
 	a, b := net.Pipe()
 	count := proto != replication.HelloProtocol
+	if count {
+		f.opened++
+	}
 	here := &stream{Conn2: a, e: e, l: l, remote: id, count: count}
 	there := &stream{Conn2: b, e: other, l: theirs, remote: e.id, count: count}
 	l.streams[here], theirs.streams[there] = struct{}{}, struct{}{}
@@ -263,6 +268,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	if s.count {
 		s.e.f.mu.Lock()
 		s.e.f.traffic += n
+		s.e.f.said[s.e.id] += n
 		s.e.f.mu.Unlock()
 	}
 	return n, err
@@ -376,6 +382,13 @@ func (f *fabric) sent() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.traffic
+}
+
+// talk is how many sync streams there were so far, their bytes, and those that one peer wrote.
+func (f *fabric) talk(of peer.ID) (streams, bytes, said int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.opened, f.traffic, f.said[of]
 }
 
 func (f *fabric) setLoss(lose func(from, to peer.ID) bool) {

@@ -93,8 +93,8 @@ func archive(b *testing.B, o *cluster.Owner, p *cluster.Peer) float64 {
 }
 
 // BenchmarkCatchUp measures how long a process that joins needs for a history of epochs with 1 KiB values, from the
-// join to equal states of all three processes; and what it receives and sends meanwhile, in relation to a CAR of the
-// Space.
+// join to equal states of all processes: a third one is there when it costs nothing to reach it. bytes/CAR is what
+// it exchanged with the first, in relation to a CAR of the Space.
 func BenchmarkCatchUp(b *testing.B) {
 	for _, epochs := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprint("epochs=", epochs), func(b *testing.B) {
@@ -105,11 +105,15 @@ func BenchmarkCatchUp(b *testing.B) {
 				b.Fatal(err)
 			}
 			car := archive(b, o, second)
-			if err := second.Start(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-			for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond} {
+			for _, rtt := range []time.Duration{100 * time.Millisecond, 20 * time.Millisecond, 0} {
 				b.Run(fmt.Sprint("rtt=", rtt), func(b *testing.B) {
+					others := []*cluster.Peer{first}
+					if rtt == 0 {
+						others = append(others, second)
+						if err := second.Start(b.Context()); err != nil {
+							b.Fatal(err)
+						}
+					}
 					for b.Loop() {
 						b.StopTimer()
 						late, way := newcomer(b, c, o), wan(b, first, rtt)
@@ -117,7 +121,7 @@ func BenchmarkCatchUp(b *testing.B) {
 						joinOver(b, o, late, first, way)
 						awaitEntries(b, late, float64(epochs))
 						b.ReportMetric(b.Elapsed().Seconds(), "s-durable")
-						if _, err := o.AwaitSame(b.Context(), []*cluster.Peer{first, second, late}); err != nil {
+						if _, err := o.AwaitSame(b.Context(), append(others, late)); err != nil {
 							b.Fatal(err)
 						}
 						b.StopTimer()
