@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -309,6 +311,40 @@ func TestGarbageCutsOff(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A host that says it has more and then sends nothing keeps the others from catching the Space up for a turn, not for
+// as long as a stream may be silent.
+func TestStalledSourceLosesItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("stall")
+		n := newNode(t, f, o, "host")
+		n.delegate(o.header)
+		x := newOutsider(t, f, o, "outsider")
+		host := capstore.HostKey(x.key.Public().(ed25519.PublicKey))
+		holds := make(chan struct{}, 64)
+		x.answer = func(s network.Stream) {
+			var reading sync.WaitGroup
+			defer reading.Wait()
+			reading.Go(func() { _, _ = io.Copy(io.Discard, s) })
+			_, _ = s.Write(replication.TipsFrame([]capstore.Tip{{Host: host, N: 9, Digest: tinycloud.Hash{9}}}))
+			holds <- struct{}{}
+		}
+		x.admitted(t, n)
+		<-holds
+		synctest.Wait() // it has the turn
+		began := time.Now()
+		other := newNode(t, f, o, "other")
+		other.delegate(o.header)
+		for i := range 10 {
+			other.put(fmt.Sprint("key/", i), "value")
+		}
+		other.join(n)
+		until(t, "what the other has is here", func() bool { return n.status().Keys == 10 })
+		if spent := time.Since(began); spent > 20*time.Second {
+			t.Errorf("it took %v", spent)
+		}
+	})
 }
 
 // A host whose gossip no honest host would pass on is cut off, and what else it sent is not read.

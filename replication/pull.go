@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,9 @@ const (
 
 // errTurn ends a stream early because other peers wait for their turn; what came is durable.
 var errTurn = errors.New("turn is over")
+
+// errStalled ends a stream that brings nothing while other peers wait for their turn.
+var errStalled = errors.New("peer sends nothing, and others wait")
 
 // errWait says that another stream is catching this Space up; its end wakes the peer again.
 var errWait = errors.New("another stream is catching up")
@@ -188,6 +192,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []capstore.Bundle, syncWindow-1)
 	ready := make(chan received)
+	moved, over := make(chan struct{}, 1), make(chan struct{})
 	var end *stateMessage
 	parked := map[capstore.HostKey]bool{}
 	g.Go(func() (err error) {
@@ -198,6 +203,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 	g.Go(func() error {
 		defer close(ready)
 		for b := range batches {
+			signal(moved)
 			select {
 			case ready <- received{b, capstore.Verify(r.space, b)}:
 			case <-running.Done():
@@ -206,10 +212,14 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 		}
 		return nil
 	})
+	var applying atomic.Bool
+	g.Go(func() error { return r.hurry(running, moved, over, &applying) })
 	g.Go(func() error {
+		defer close(over)
 		var durable uint64
 		began := time.Now()
 		for b := range ready {
+			applying.Store(true)
 			if err := r.applyBatch(running, m, b, parked); err != nil {
 				return err
 			}
@@ -220,6 +230,8 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 			if time.Since(began) > syncTurn && r.othersWait() {
 				return errTurn
 			}
+			applying.Store(false)
+			signal(moved)
 		}
 		return nil
 	})
@@ -231,6 +243,28 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 	}
 	r.equal(ctx, m, end.Joining)
 	return true, nil
+}
+
+// hurry ends a stream that was idle for a turn while others wait for theirs. moved tells of batches, over of the end.
+func (r *Replica) hurry(ctx context.Context, moved, over <-chan struct{}, applying *atomic.Bool) error {
+	const again = time.Second // between looks at who waits
+	idle := time.NewTimer(syncTurn)
+	defer idle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-over:
+			return nil
+		case <-moved:
+			idle.Reset(syncTurn)
+		case <-idle.C:
+			if !applying.Load() && r.othersWait() {
+				return errStalled
+			}
+			idle.Reset(again)
+		}
+	}
 }
 
 // receive decodes frames into batches until the peer is done or the context ends.
