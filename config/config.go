@@ -116,8 +116,9 @@ type P2P struct {
 	// NAT (p2p.nat) makes a node behind a router reachable: it asks for a port, finds out its address, and connects
 	// over other hosts of its Spaces, directly if that can be had. Default true.
 	NAT bool
-	// Isolated (p2p.isolated) gives each Space listeners of its own, so that Spaces share no connection.
-	// Default false.
+	// Isolated (p2p.isolated) gives each Space listeners of its own, so that Spaces share no connection: on the
+	// addresses of Listen, with ports from 10000 to 32767 that follow from the secret and the Space. It excludes DHT,
+	// MDNS and Announce. Default false.
 	Isolated bool
 }
 

@@ -188,7 +188,7 @@ func (n *Node) checkAddrs(space tinycloud.SpaceID, q JoinRequest) error {
 		if err != nil {
 			return err
 		}
-		if target.space == n.spacePeer(space) || target.space == "" && target.front.ID.String() == n.frontID() {
+		if target.space == n.spacePeer(space) || target.space == "" && target.front.ID == n.entranceID(space) {
 			return fmt.Errorf("%s is this node: %w", text, tinycloud.ErrInvalid)
 		}
 	}

@@ -49,24 +49,29 @@ func (n *Node) openLocator() (err error) {
 	if err != nil {
 		return err
 	}
-	n.where, err = replication.NewLocator(replication.LocatorOptions{
-		Node: id, Key: n.keys.SpaceKey, Spaces: n.store.Spaces, Store: n.store,
+	n.where, err = n.locator(id, n.store.Spaces)
+	return err
+}
+
+// locator answers for some Spaces at one front.
+func (n *Node) locator(front peer.ID, spaces func() []tinycloud.SpaceID) (*replication.Locator, error) {
+	return replication.NewLocator(replication.LocatorOptions{
+		Node: front, Key: n.keys.SpaceKey, Spaces: spaces, Store: n.store,
 		Metrics: n.spaces.metrics, Log: n.log.With("part", "discovery"),
 	})
-	return err
 }
 
 // locate asks a node for its peer of a Space.
 func (n *Node) locate(ctx context.Context, space tinycloud.SpaceID, front peer.AddrInfo, private bool) (peer.ID, error) {
-	f := n.front.Load()
-	if f == nil {
+	e := n.entrance(space)
+	if e.front == nil {
 		return "", fmt.Errorf("another process replicates: %w", tinycloud.ErrUnavailable)
 	}
-	s, err := f.NewStream(ctx, front, replication.WhereProtocol)
+	s, err := e.front.NewStream(ctx, front, replication.WhereProtocol)
 	if err != nil {
 		return "", err
 	}
-	return n.where.Ask(ctx, s, space, private)
+	return e.where.Ask(ctx, s, space, private)
 }
 
 // bootstrap joins the hosted Spaces to the configured addresses that are of use to them, until ctx ends:
@@ -143,6 +148,9 @@ func (b *bootstrap) run(ctx context.Context, created <-chan struct{}) error {
 // shows its id to a node that has the same Space, and to others a text by which a guess of it can be
 // tested. A Space that has met another host has a rendezvous secret, and asks with that, which shows nothing.
 func (b *bootstrap) try(ctx context.Context, space tinycloud.SpaceID) (bool, error) {
+	if b.to.front.ID == b.n.entranceID(space) {
+		return true, nil // it is this node's
+	}
 	joins, err := b.n.store.Joins(ctx, space)
 	if err != nil {
 		return false, err

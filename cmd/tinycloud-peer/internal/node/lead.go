@@ -53,12 +53,12 @@ func (n *Node) closeFront() (err error) {
 	if f := n.front.Swap(nil); f != nil {
 		err = errors.Join(err, f.Close())
 	}
-	return err
+	return errors.Join(err, n.closeEntrances())
 }
 
 // spaceAddrs are where a Space of this node can be reached, none while another process leads.
 func (n *Node) spaceAddrs(space tinycloud.SpaceID) []ma.Multiaddr {
-	if f := n.front.Load(); f != nil {
+	if f := n.entrance(space).front; f != nil {
 		return f.SpaceAddrs(n.spacePeer(space))
 	}
 	return nil

@@ -42,21 +42,22 @@ type Options struct {
 
 // Node is one host with all its parts.
 type Node struct {
-	cfg    config.Config
-	o      Options
-	log    *slog.Logger
-	keys   *hostkeys.Static
-	store  *capstore.Store
-	blocks *blockstore.Store
-	front  atomic.Pointer[p2p.Front] // nil while another process leads
-	lan    atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
-	where  *replication.Locator
-	spaces *spaces
-	hooks  *hooks.Hooks
-	api    *httpapi.API
-	files  sync.Mutex        // held while values are freed, or copied for a backup
-	quota  *policy.Quota     // nil without quota_url
-	allow  *policy.Allowlist // nil without spaces.allowlist
+	cfg       config.Config
+	o         Options
+	log       *slog.Logger
+	keys      *hostkeys.Static
+	store     *capstore.Store
+	blocks    *blockstore.Store
+	front     atomic.Pointer[p2p.Front] // nil while another process leads
+	lan       atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
+	where     *replication.Locator
+	entrances entrances // with p2p.isolated
+	spaces    *spaces
+	hooks     *hooks.Hooks
+	api       *httpapi.API
+	files     sync.Mutex        // held while values are freed, or copied for a backup
+	quota     *policy.Quota     // nil without quota_url
+	allow     *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
 	public   net.Listener
@@ -67,7 +68,7 @@ type Node struct {
 // New opens everything a node needs; errors name the setting they come from. The caller calls Run, once,
 // which also closes it.
 func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error) {
-	n := &Node{cfg: cfg, o: o, log: o.Log}
+	n := &Node{cfg: cfg, o: o, log: o.Log, entrances: entrances{open: map[tinycloud.SpaceID]entrance{}}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -76,7 +77,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if err := unserved(cfg); err != nil {
+	if err := checkIsolated(cfg.P2P); err != nil {
 		return nil, err
 	}
 	if err := n.loadKeys(); err != nil {
@@ -102,15 +103,6 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	})
 	n.register()
 	return n, n.listen()
-}
-
-// unserved names settings that promise a restriction this build would not keep.
-func unserved(cfg config.Config) error {
-	var errs []error
-	if cfg.P2P.Isolated {
-		errs = append(errs, errors.New("p2p.isolated: not served by this build: Spaces would share a connection"))
-	}
-	return errors.Join(errs...)
 }
 
 func (n *Node) loadKeys() error {
@@ -180,6 +172,9 @@ func (n *Node) openFront() error {
 	if err != nil {
 		return err
 	}
+	if n.cfg.P2P.Isolated {
+		o.Listen, o.NAT = nil, false
+	}
 	f, err := p2p.New(o)
 	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
@@ -191,7 +186,9 @@ func (n *Node) openFront() error {
 		}
 		n.lan.Store(lan)
 	}
-	f.Handle(replication.WhereProtocol, n.where.Serve)
+	if !n.cfg.P2P.Isolated {
+		f.Handle(replication.WhereProtocol, n.where.Serve)
+	}
 	n.front.Store(f)
 	return nil
 }

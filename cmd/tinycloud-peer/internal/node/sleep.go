@@ -183,7 +183,7 @@ func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 
 // answered returns nil when a node of another host of a Space is connected or answers.
 func (s *spaces) answered(ctx context.Context, space tinycloud.SpaceID) error {
-	front := s.n.front.Load()
+	front := s.n.entrance(space).front
 	fronts, err := s.frontsOf(ctx, space)
 	if err != nil {
 		return err
@@ -233,7 +233,7 @@ func (s *spaces) frontsOf(ctx context.Context, space tinycloud.SpaceID) ([]peer.
 	var fronts []peer.AddrInfo
 	for _, a := range addrs {
 		to, err := parseTarget(a)
-		if err != nil || to.front.ID.String() == s.n.frontID() {
+		if err != nil || to.front.ID == s.n.entranceID(space) {
 			continue // a signed record stands among the addresses
 		}
 		i := slices.IndexFunc(fronts, func(f peer.AddrInfo) bool { return f.ID == to.front.ID })

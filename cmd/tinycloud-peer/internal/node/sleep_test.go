@@ -104,6 +104,10 @@ func TestSleepingSpacesLookForTheirHosts(t *testing.T) {
 	s.host(b, false)
 	s.join(b, a)
 	s.reads(b, "first", "1")
+	await(t, func() bool {
+		fronts, err := a.Fronts(t.Context(), s.space)
+		return err == nil && len(fronts) > 0
+	}, func() string { return "A does not know where B is" })
 	stopA()
 	stopB()
 

@@ -98,6 +98,7 @@ func (s *spaces) run(ctx context.Context) error {
 	now := &term{asked: make(chan request), ended: make(chan struct{})}
 	s.begin(now)
 	g, ctx := errgroup.WithContext(ctx)
+	s.n.openEntrances()
 	s.loadMet(ctx)
 	g.Go(func() error { return s.bootstrap(ctx) })
 	for _, f := range s.finders() {
@@ -113,6 +114,7 @@ func (s *spaces) run(ctx context.Context) error {
 		case q := <-now.asked:
 			q.done <- s.start(ctx, g, q.space, q.rest)
 		case <-s.look:
+			s.n.openEntrances()
 			s.startWoken(ctx, g)
 			s.loadMet(ctx)
 		case <-s.turn:
@@ -121,6 +123,7 @@ func (s *spaces) run(ctx context.Context) error {
 			seek.Reset(s.seekDue(ctx, g))
 		case <-rest.C:
 			s.stopIdle()
+			s.n.openEntrances()
 			s.loadMet(ctx)
 		}
 	}
@@ -258,7 +261,7 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	if err != nil {
 		return nil, err
 	}
-	front := n.front.Load()
+	front := n.entrance(space).front
 	if front == nil {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
@@ -361,6 +364,9 @@ func (s *spaces) committed(c capstore.Commit) {
 	}
 	if !c.Created {
 		return
+	}
+	if s.n.cfg.P2P.Isolated {
+		notify(s.look) // it needs an entrance
 	}
 	for _, wake := range s.created {
 		notify(wake)
