@@ -21,7 +21,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
@@ -187,9 +186,7 @@ func (p *Peer) start(ctx context.Context, key crypto.PrivKey) error {
 
 func (p *Peer) startSwarm(key crypto.PrivKey) error {
 	var err error
-	if p.store, err = pstoremem.NewPeerstore(); err != nil {
-		return fmt.Errorf("peerstore: %w", err)
-	}
+	p.store = newStore(p.front.protocols)
 	if err := errors.Join(p.store.AddPrivKey(p.id, key), p.store.AddPubKey(p.id, key.GetPublic())); err != nil {
 		return fmt.Errorf("peerstore: %w", err)
 	}
