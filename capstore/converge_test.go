@@ -13,8 +13,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
 // history makes a random history of one Space on several hosts: races on few keys, deletes, the same
@@ -210,176 +209,23 @@ func state(t *testing.T, s *testStore, space tinycloud.SpaceID) map[string]tinyc
 	return out
 }
 
-type naiveEpoch struct {
-	id      tinycloud.Hash
-	parents []tinycloud.Hash
-	entries []capstore.Entry
-	events  []*capstore.Token
-	ops     [][]dag.Op
-	past    map[tinycloud.Hash]bool
-	seq     uint64
-	t       int64
-	able    map[int]bool // entries that would be valid if no host had been removed
-	valid   []int64
-}
-
-// naive folds a history by the letter of the rules: whole ancestor sets, no increments, no database.
+// naive folds a history by the letter of the rules.
 func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
 	t.Helper()
-	state, _ := naively(t, bundles)
-	return state
+	return oracle(t, bundles).Keys
 }
 
 // naiveVoid counts the void epochs.
-func naiveVoid(t *testing.T, bundles []capstore.Bundle) (n int64) {
+func naiveVoid(t *testing.T, bundles []capstore.Bundle) int64 {
 	t.Helper()
-	_, epochs := naively(t, bundles)
-	for _, e := range epochs {
-		if len(e.valid) == 0 {
-			n++
-		}
-	}
-	return n
+	return int64(oracle(t, bundles).Void)
 }
 
-func naively(t *testing.T, bundles []capstore.Bundle) (map[string]tinycloud.Hash, []*naiveEpoch) {
+func oracle(t *testing.T, bundles []capstore.Bundle) oracletest.State {
 	t.Helper()
-	type epoch = naiveEpoch
-	epochs := map[tinycloud.Hash]*epoch{}
-	var order []*epoch
-	for _, b := range expand(bundles) { // parents come first
-		e := epochs[b.Entry.Epoch]
-		if e == nil {
-			d, err := dag.DecodeEpoch(b.Epoch)
-			if err != nil {
-				t.Fatal(err)
-			}
-			e = &epoch{id: b.Entry.Epoch, parents: d.Parents, past: map[tinycloud.Hash]bool{}}
-			ops := b.Ops
-			for i, ref := range d.Events {
-				tok, err := judge.Decode(b.Events[i], len(ref.Ops) > 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var own []dag.Op
-				for range ref.Ops {
-					op, err := dag.DecodeOp(ops[0])
-					if err != nil {
-						t.Fatal(err)
-					}
-					own, ops = append(own, op), ops[1:]
-				}
-				e.events, e.ops = append(e.events, tok), append(e.ops, own)
-			}
-			for _, p := range d.Parents {
-				e.past[p] = true
-				maps.Copy(e.past, epochs[p].past)
-				e.seq = max(e.seq, epochs[p].seq+1)
-			}
-			epochs[e.id], order = e, append(order, e)
-		}
-		e.entries = append(e.entries, b.Entry)
+	st, err := oracletest.Fold(bundles, oracletest.Rules{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	known := map[tinycloud.Hash]*capstore.Token{}
-	for _, e := range order {
-		for _, tok := range e.events {
-			known[tok.ID] = tok
-		}
-	}
-	// inPast calls f for the events that an event of e sees.
-	inPast := func(e *epoch, index int, f func(*capstore.Token)) {
-		for _, x := range order {
-			for i, tok := range x.events {
-				if e.past[x.id] || (x == e && i < index) {
-					f(tok)
-				}
-			}
-		}
-	}
-	// anywhere calls f for all events.
-	anywhere := func(_ *epoch, _ int, f func(*capstore.Token)) {
-		for _, x := range order {
-			for _, tok := range x.events {
-				f(tok)
-			}
-		}
-	}
-	const slack = 120_000
-	for _, e := range order {
-		var floor int64
-		for _, p := range e.parents {
-			floor = max(floor, epochs[p].t)
-		}
-		least := e.entries[0].At
-		e.able = map[int]bool{}
-		for i, l := range e.entries {
-			least = min(least, l.At)
-			hosted := false
-			seen := inPast
-			if !l.Import.IsZero() {
-				seen = anywhere
-			}
-			seen(e, len(e.events), func(tok *capstore.Token) {
-				h, ok := capstore.HostOf(tok.Audience)
-				hosted = hosted || (ok && h == l.Host && tok.HostsSpace(l.Space) && tok.Signer == l.Space.Owner())
-			})
-			e.able[i] = hosted && l.At >= floor-slack
-		}
-		e.t = max(floor, least)
-	}
-	naiveRemovals(order)
-	type write struct {
-		at    capstore.Position
-		value tinycloud.Hash
-		event tinycloud.Hash
-	}
-	writes, floors, dead := map[string]map[tinycloud.Hash]write{}, map[string]capstore.Position{}, map[string]map[tinycloud.Hash]bool{}
-	for _, e := range order {
-		for i, tok := range e.events {
-			timely := slices.ContainsFunc(e.valid, func(at int64) bool { return !time.UnixMilli(at).After(tok.Expires.Add(slack * time.Millisecond)) })
-			if tok.Kind != judge.Invocation || !timely || known[tok.Proofs[0]] == nil {
-				continue
-			}
-			revoked := false
-			inPast(e, i, func(r *capstore.Token) {
-				revoked = revoked || (r.Kind == judge.Revocation && r.Target == tok.Proofs[0])
-			})
-			if revoked {
-				continue
-			}
-			for _, op := range e.ops[i] {
-				if writes[op.Key] == nil {
-					writes[op.Key], dead[op.Key] = map[tinycloud.Hash]write{}, map[tinycloud.Hash]bool{}
-				}
-				at := capstore.Position{Seq: e.seq, Epoch: e.id, Index: uint64(i)}
-				if op.Delete {
-					v := capstore.Position{Seq: op.Version.Seq, Epoch: op.Version.Epoch, Index: op.Version.Index}
-					dead[op.Key][epochs[v.Epoch].events[v.Index].ID] = true
-					if f, ok := floors[op.Key]; !ok || v.Compare(f) > 0 {
-						floors[op.Key] = v
-					}
-					continue
-				}
-				if w, ok := writes[op.Key][tok.ID]; !ok || at.Compare(w.at) < 0 {
-					writes[op.Key][tok.ID] = write{at, op.Value, tok.ID}
-				}
-			}
-		}
-	}
-	out := map[string]tinycloud.Hash{}
-	for key, ws := range writes {
-		var best *write
-		for _, w := range ws {
-			if best == nil || w.at.Compare(best.at) > 0 {
-				best = &w
-			}
-		}
-		if best == nil || dead[key][best.event] {
-			continue
-		}
-		if f, ok := floors[key]; !ok || best.at.Compare(f) > 0 {
-			out[key] = best.value
-		}
-	}
-	return out, order
+	return st
 }

@@ -15,22 +15,6 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 )
 
-// expand gives every epoch of an import entry a bundle of its own.
-func expand(bundles []capstore.Bundle) []capstore.Bundle {
-	var out []capstore.Bundle
-	for _, b := range bundles {
-		if len(b.Imported) == 0 {
-			out = append(out, b)
-		}
-		for _, im := range b.Imported {
-			e := b.Entry
-			e.At, e.Epoch = im.At, tinycloud.Sum(im.Epoch)
-			out = append(out, capstore.Bundle{Entry: e, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
-		}
-	}
-	return out
-}
-
 // reference makes of a history what a node without logs would hold of it: its epochs, parents first.
 func reference(bundles []capstore.Bundle) []capstore.Imported {
 	var out []capstore.Imported

@@ -57,8 +57,10 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 	})
 }
 
-// WantFailed puts off a wanted value that could not be fetched.
-func (s *Store) WantFailed(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, due time.Time) error {
+// WantFailed puts off a wanted value that could not be fetched. It is due again by the store's clock, which
+// [Store.Wants] goes by.
+func (s *Store) WantFailed(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, wait time.Duration) error {
+	due := s.o.Now().Add(wait)
 	return s.updateWant(ctx, id, "UPDATE wants SET tries = tries + 1, due = ? WHERE sid = ? AND hash = ?", due.UnixMilli(), hash)
 }
 

@@ -93,7 +93,7 @@ type Wants interface {
 	Wants(ctx context.Context, space tinycloud.SpaceID, limit int) ([]capstore.Want, error)
 	// Arrived ends a want: the value is inline, or, when that is nil, in the block store.
 	Arrived(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error
-	WantFailed(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, retryAt time.Time) error
+	WantFailed(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, wait time.Duration) error
 	// Hurry makes all of them due.
 	Hurry(ctx context.Context, space tinycloud.SpaceID) error
 }

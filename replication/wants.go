@@ -294,12 +294,12 @@ func (r *Replica) landed(hash tinycloud.Hash, err error) {
 }
 
 func (r *Replica) failed(ctx context.Context, w capstore.Want, err error) {
-	at := now().Add(backoff(w.Tries+1, wantRetry))
+	wait := backoff(w.Tries+1, wantRetry)
 	r.log.DebugContext(ctx, "value did not come", "value", w.Hash, "tries", w.Tries+1, "error", err)
-	if err := r.o.Store.WantFailed(ctx, r.space, w.Hash, at); err != nil && ctx.Err() == nil {
+	if err := r.o.Store.WantFailed(ctx, r.space, w.Hash, wait); err != nil && ctx.Err() == nil {
 		r.log.WarnContext(ctx, "cannot record that a value did not come", "error", err)
 	}
-	r.wants.retry(at)
+	r.wants.retry(now().Add(wait))
 }
 
 // fetchSmall fetches values of one block.

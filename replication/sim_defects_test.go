@@ -1,0 +1,48 @@
+//go:build !race
+
+package replication_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
+)
+
+// A host that got a rule wrong would be found out: rules with that defect, which such a host would have in
+// common with nobody, give another state than the hosts have, within a few seeds.
+func TestPlantedDefects(t *testing.T) {
+	const seeds = 8
+	left := map[oracletest.Defect]bool{}
+	for _, d := range oracletest.Defects() {
+		left[d] = true
+	}
+	for seed := uint64(0); seed < seeds && len(left) > 0; seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSim(t, 1_000_000+seed)
+				defer s.report()
+				s.nodes[len(s.nodes)-1].honest = false
+				s.run()
+				s.audit()
+				n := s.hosts()[0]
+				bundles, have := s.bundles(n), s.observe(n)
+				for d := range left {
+					st, err := oracletest.Fold(bundles, oracletest.Rules{Defect: d, Now: time.Now()})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if diff := differences(st, have); len(diff) > 0 {
+						t.Logf("%q is found out by %d differences, the first: %s", d, len(diff), diff[0])
+						delete(left, d)
+					}
+				}
+			})
+		})
+	}
+	for d := range left {
+		t.Errorf("%q is not found out in %d seeds", d, seeds)
+	}
+}

@@ -1,0 +1,301 @@
+//go:build !race
+
+package replication_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+)
+
+const (
+	simSteps = 340 // of a run: operations and faults
+	simOps   = 300 // operations at least
+)
+
+// TestSimulation runs real hosts over a network in virtual time, with faults, and audits what they end in.
+// SIM_SEED=n runs one seed, SIM_SEEDS=n runs so many.
+func TestSimulation(t *testing.T) {
+	first, n := uint64(0), uint64(simSeeds)
+	if s := os.Getenv("SIM_SEEDS"); s != "" {
+		n = must(strconv.ParseUint(s, 10, 64))
+	}
+	if s := os.Getenv("SIM_SEED"); s != "" {
+		first, n = must(strconv.ParseUint(s, 10, 64)), 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSim(t, seed)
+				defer s.report()
+				s.run()
+				s.audit()
+			})
+		})
+	}
+}
+
+// sim is one run. What happens in it follows from its seed; how goroutines take turns does not, so that
+// the trace tells how a run went.
+type sim struct {
+	t       *testing.T
+	seed    uint64
+	rng     *rand.Rand
+	f       *fabric
+	o       *owner
+	nodes   []*simNode
+	outside []*outsider
+	extra   []*owner // sessions that are revoked some time
+	trace   []string
+	ops     int
+	began   time.Time
+	faults  map[string]int
+	network weather
+	lies    lies
+	acked   []ack
+}
+
+// simNode is a host and what the simulation knows of it.
+type simNode struct {
+	*node
+	honest      bool
+	delegations []tinycloud.Hash // to its key
+	revocation  tinycloud.Hash   // that ended the last of them; zero while it is a host
+	removed     bool             // some time, so that what it acknowledged may be gone
+	backup      string           // directory of a copy of its database
+	broken      bool             // its disk takes nothing
+}
+
+// ack is a write that a host answered with success.
+type ack struct {
+	by    *simNode
+	event tinycloud.Hash
+	lost  bool // the operator put an older database in its place before anyone else had the write
+}
+
+func newSim(t *testing.T, seed uint64) *sim {
+	s := &sim{
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 9)), f: newFabric(t),
+		o: newOwner(fmt.Sprint("sim", seed)), began: time.Now(), faults: map[string]int{},
+	}
+	for i := range 4 + s.rng.IntN(2) {
+		n := &simNode{node: newNode(t, s.f, s.o, fmt.Sprint("host ", i)), honest: true}
+		n.delegations = []tinycloud.Hash{hostDelegation(t, n.node)}
+		if i == 0 {
+			n.delegate(s.o.header)
+		} else {
+			n.join(s.nodes[0].node)
+		}
+		s.nodes = append(s.nodes, n)
+	}
+	for i := range 2 {
+		x := &owner{wallet: s.o.wallet, space: s.o.space, session: captest.NewSession(fmt.Sprint("extra", i, " ", seed))}
+		x.header = s.o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: x.session.URI(), Expires: time.Now().Add(240 * time.Hour), IssuedAt: time.Now(), Nonce: "nonce0000002",
+			Caps: captest.Caps{s.o.space.String() + "/kv/k": {"tinycloud.kv/put", "tinycloud.kv/del"}},
+		})
+		s.nodes[0].delegate(x.header)
+		s.extra = append(s.extra, x)
+	}
+	s.same()
+	if s.rng.IntN(2) == 0 {
+		s.nodes[len(s.nodes)-1].honest = false
+	}
+	s.outside = append(s.outside, newOutsider(t, s.f, s.o, "outsider"))
+	s.f.setLoss(s.lossy())
+	return s
+}
+
+// note adds a line to the trace.
+func (s *sim) note(format string, args ...any) {
+	s.trace = append(s.trace, fmt.Sprintf("%9s ", time.Since(s.began).Round(time.Millisecond))+fmt.Sprintf(format, args...))
+}
+
+// report prints how to run a failed seed again, and what happened in it.
+func (s *sim) report() {
+	if s.t.Failed() {
+		s.t.Logf("replay: SIM_SEED=%d go test ./replication -run TestSimulation\n%s", s.seed, strings.Join(s.trace, "\n"))
+	}
+}
+
+// run lets operations and faults happen, then heals everything.
+func (s *sim) run() {
+	for s.ops < simOps || len(s.trace) < simSteps {
+		if s.rng.IntN(7) == 0 {
+			s.fault()
+		} else {
+			s.operate()
+		}
+		switch s.rng.IntN(4) {
+		case 0: // races
+		case 1:
+			synctest.Wait()
+		default:
+			<-time.After(time.Duration(s.rng.IntN(12_000)) * time.Millisecond)
+			synctest.Wait()
+		}
+	}
+	s.heal()
+	s.same()
+}
+
+// pick is a host that runs.
+func (s *sim) pick() *simNode { return s.nodes[s.rng.IntN(len(s.nodes))] }
+
+// key is one of few, so that writes meet.
+func (s *sim) key() string { return fmt.Sprint("k/", s.rng.IntN(6)) }
+
+// operate does one operation of the workload.
+func (s *sim) operate() {
+	s.ops++
+	n, x := s.pick(), s.o
+	if s.rng.IntN(3) == 0 {
+		x = s.extra[s.rng.IntN(len(s.extra))]
+	}
+	switch s.rng.IntN(20) {
+	default:
+		s.put(n, s.token(n, x, s.key(), "tinycloud.kv/put"), fmt.Sprint("value ", s.rng.IntN(1000)))
+	case 0, 1, 2:
+		s.del(n, s.token(n, x, s.key(), "tinycloud.kv/del"))
+	case 3, 4: // one key at two hosts at once
+		key := s.key()
+		for _, i := range s.rng.Perm(len(s.nodes))[:2] {
+			s.put(s.nodes[i], s.token(s.nodes[i], x, key, "tinycloud.kv/put"), fmt.Sprint("race ", s.rng.IntN(1000)))
+		}
+	case 5: // one token at two hosts
+		tok := s.token(n, x, s.key(), "tinycloud.kv/put")
+		value := fmt.Sprint("twice ", s.rng.IntN(1000))
+		for _, i := range s.rng.Perm(len(s.nodes))[:2] {
+			s.put(s.nodes[i], tok, value)
+		}
+	case 6:
+		if s.rng.IntN(8) == 0 {
+			s.revokeWhileWriting()
+		}
+	}
+}
+
+type call struct {
+	*capstore.Token
+	key string
+}
+
+// token signs an invocation that the host's clock takes for timely.
+func (s *sim) token(n *simNode, x *owner, key, ability string) call {
+	tok, err := capstore.ParseInvocation(x.session.Invoke(captest.TokenOptions{
+		Caps:   captest.Caps{s.o.space.String() + "/kv/" + key: {ability}},
+		Proofs: []tinycloud.Hash{captest.ID(x.header)}, Nonce: fmt.Sprint("nonce ", s.rng.Uint64()),
+		Expires: n.clock().Add(time.Minute),
+	}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return call{tok, key}
+}
+
+func (s *sim) put(n *simNode, c call, value string) {
+	s.write(n, c, capstore.Op{
+		Space: s.o.space, Key: c.key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value)), Inline: []byte(value),
+	}, value)
+}
+
+func (s *sim) del(n *simNode, c call) {
+	s.write(n, c, capstore.Op{Space: s.o.space, Key: c.key, Delete: true}, "delete")
+}
+
+func (s *sim) write(n *simNode, c call, op capstore.Op, what string) {
+	err := n.store.Admit(context.Background(), c.Token)
+	if err == nil {
+		_, err = n.store.Write(context.Background(), c.Token, []capstore.Op{op}, nil)
+	}
+	if err == nil {
+		s.acked = append(s.acked, ack{by: n, event: c.ID})
+	}
+	s.done(n, fmt.Sprintf("%s %s (%s)", c.key, what, c.ID.EventID()[:14]), err)
+}
+
+// done notes how an operation ended. Only a host whose disk is broken may fail in a way of its own.
+func (s *sim) done(n *simNode, what string, err error) {
+	s.note("%s: %s: %v", n.name, what, err)
+	if n.broken {
+		return
+	}
+	for _, class := range []error{
+		nil, tinycloud.ErrUnauthorized, tinycloud.ErrNotFound, tinycloud.ErrConflict, tinycloud.ErrUnavailable, tinycloud.ErrForbidden,
+	} {
+		if errors.Is(err, class) {
+			return
+		}
+	}
+	s.t.Errorf("%s: %s: %v", n.name, what, err)
+}
+
+// revokeWhileWriting ends a session at one host while another host takes its writes.
+func (s *sim) revokeWhileWriting() {
+	x := s.extra[s.rng.IntN(len(s.extra))]
+	order := s.rng.Perm(len(s.nodes))
+	at, other := s.nodes[order[0]], s.nodes[order[1]]
+	s.put(other, s.token(other, x, s.key(), "tinycloud.kv/put"), "before the revocation")
+	tok, err := capstore.ParseRevocation(x.wallet.SignRevocation(captest.ID(x.header)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.done(at, "revokes a session", at.store.Revoke(context.Background(), tok))
+	s.put(other, s.token(other, x, s.key(), "tinycloud.kv/put"), "beside the revocation")
+}
+
+// hosts are the nodes that have to agree.
+func (s *sim) hosts() (out []*simNode) {
+	for _, n := range s.nodes {
+		if n.honest && n.revocation.IsZero() {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// same waits until the hosts agree.
+func (s *sim) same() {
+	s.t.Helper()
+	var nodes []*node
+	for _, n := range s.hosts() {
+		nodes = append(nodes, n.node)
+	}
+	s.note("equal after %s", same(s.t, nodes...))
+}
+
+func (n *node) clock() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) }
+
+func (s *sim) bundles(n *simNode) (out []capstore.Bundle) {
+	s.t.Helper()
+	err := n.store.Missing(context.Background(), s.o.space, nil, 1<<20, func(b capstore.Bundle) error {
+		out = append(out, b)
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+// events are the ids of the tokens in a history.
+func events(bundles []capstore.Bundle) map[tinycloud.Hash]bool {
+	out := map[tinycloud.Hash]bool{}
+	for _, b := range bundles {
+		for _, e := range b.Events {
+			out[tinycloud.Sum(e)] = true
+		}
+	}
+	return out
+}
