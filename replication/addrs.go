@@ -159,21 +159,35 @@ func (r *Replica) exchange(ctx context.Context, m *remote) error {
 	if err != nil {
 		return own(err)
 	}
+	theirs, err := r.tell(ctx, m, ours)
+	if err != nil || theirs == nil || !ours.Secret.IsZero() || !theirs.Secret.IsZero() {
+		return err
+	}
+	// The peer waits for the history and makes no secret.
+	if ours, err = r.known(ctx, true); err != nil {
+		return own(err)
+	}
+	_, err = r.tell(ctx, m, ours)
+	return err
+}
+
+// tell returns what a peer answers, nil if it was told the same before.
+func (r *Replica) tell(ctx context.Context, m *remote, ours *hostsMessage) (*hostsMessage, error) {
 	if !r.news(m, ours.hash()) {
-		return nil
+		return nil, nil
 	}
 	answer, err := r.ask(ctx, m, &message{Hosts: ours}, maxRequest)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if answer.Hosts == nil {
-		return fmt.Errorf("answer to hosts: %w", tinycloud.ErrInvalid)
+		return nil, fmt.Errorf("answer to hosts: %w", tinycloud.ErrInvalid)
 	}
 	later, err := r.learn(ctx, m, answer.Hosts)
 	if later {
 		r.news(m, tinycloud.Hash{})
 	}
-	return err
+	return answer.Hosts, err
 }
 
 func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *hostsMessage) error {
