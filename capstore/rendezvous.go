@@ -43,10 +43,14 @@ func (s *Store) Rendezvous(ctx context.Context, id tinycloud.SpaceID, renew bool
 }
 
 // SaveRendezvous takes over another host's secret if it is to be preferred. One that came after a
-// revocation which is not known here is left for later.
-func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, theirs Rendezvous) error {
+// revocation which is not known here, or from a host whose delegation is not, is left for later; one of a host that
+// was removed never counts, however new it is.
+func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, from HostKey, theirs Rendezvous) error {
 	ours, now, err := s.rendezvous(ctx, id)
 	if err != nil || theirs.Secret.IsZero() || theirs.Generation != now || !theirs.after(ours) {
+		return err
+	}
+	if host, err := s.isHost(ctx, id, from); err != nil || !host {
 		return err
 	}
 	return s.saveRendezvous(ctx, id, theirs)
@@ -68,6 +72,22 @@ func (s *Store) Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinyclo
 		return err
 	}, "SELECT s.space, r.secret FROM rendezvous r JOIN spaces s ON s.sid = r.sid")
 	return out, err
+}
+
+// isHost reports whether a delegation of a Space's history makes a key its host now.
+func (s *Store) isHost(ctx context.Context, id tinycloud.SpaceID, key HostKey) (yes bool, err error) {
+	sp, err := s.loaded(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	sp.mu.RLock()
+	defer sp.mu.RUnlock()
+	now := s.o.Now()
+	sp.facts.Hosts(func(h HostKey, t *Token) bool {
+		yes = h == key && !s.isRevoked(t.ID) && t.ValidAt(now, 0)
+		return !yes
+	})
+	return yes, nil
 }
 
 // rendezvous returns the stored secret, and the generation that a new one would have.

@@ -37,7 +37,7 @@ func testRendezvous(t *testing.T) {
 	}
 	save := func(r capstore.Rendezvous) {
 		t.Helper()
-		if err := a.SaveRendezvous(ctx, space, r); err != nil {
+		if err := a.SaveRendezvous(ctx, space, a.host(space), r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,6 +93,10 @@ func testRendezvous(t *testing.T) {
 	save(more)
 	if get(true) != last {
 		t.Error("an old secret came back")
+	}
+	own := capstore.Rendezvous{Generation: 1, Secret: tinycloud.Hash{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	if err := a.SaveRendezvous(ctx, space, b.host(space), own); err != nil || get(true) != last {
+		t.Errorf("a removed host's secret counts: %+v, %v", get(true), err)
 	}
 	path := a.path
 	a.stop()

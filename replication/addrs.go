@@ -195,7 +195,8 @@ func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *
 	if err != nil {
 		return err
 	}
-	ours, err := r.known(ctx, true)
+	// Who shows one that can't be taken over yet has it taken over later.
+	ours, err := r.known(ctx, theirs.Secret.IsZero())
 	if err != nil {
 		return own(err)
 	}
@@ -208,10 +209,15 @@ func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *
 // learn takes over what a peer knows; later says that it has to be asked again.
 func (r *Replica) learn(ctx context.Context, m *remote, theirs *hostsMessage) (later bool, err error) {
 	meet := capstore.Rendezvous{Generation: theirs.Generation, Secret: theirs.Secret}
-	if err := r.o.Store.SaveRendezvous(ctx, r.space, meet); err != nil {
+	if err := r.o.Store.SaveRendezvous(ctx, r.space, m.host, meet); err != nil {
 		return false, own(err)
 	}
-	return r.saveRecords(ctx, m, theirs.Records)
+	ours, err := r.o.Store.Rendezvous(ctx, r.space, false)
+	if err != nil {
+		return false, own(err)
+	}
+	later, err = r.saveRecords(ctx, m, theirs.Records)
+	return later || ours != meet, err
 }
 
 // news notes what a peer was told last; it reports whether that is something else.

@@ -84,7 +84,7 @@ type Hosts interface {
 	// a missing or outdated one is made.
 	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (capstore.Rendezvous, error)
 	// SaveRendezvous takes over another host's if all hosts come to prefer it.
-	SaveRendezvous(ctx context.Context, space tinycloud.SpaceID, theirs capstore.Rendezvous) error
+	SaveRendezvous(ctx context.Context, space tinycloud.SpaceID, from capstore.HostKey, theirs capstore.Rendezvous) error
 }
 
 // Wants are the values that are known but not here.

@@ -99,7 +99,8 @@ func TestWhere(t *testing.T) {
 	if _, err := a.ask(t, b, true); !errors.Is(err, tinycloud.ErrUnauthorized) {
 		t.Errorf("private with a key of its own: %v", err)
 	}
-	if err := b.store.SaveRendezvous(t.Context(), o.space, one); err != nil {
+	from := capstore.HostKey(keys("b").SpaceKey(o.space).Public().(ed25519.PublicKey)) // the one host that b knows
+	if err := b.store.SaveRendezvous(t.Context(), o.space, from, one); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := a.ask(t, b, true); err != nil || got != b.spacePeer() {
