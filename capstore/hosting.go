@@ -53,19 +53,16 @@ func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host
 		return "", err
 	}
 	var last *Token
-	now := s.o.Now()
-	sp.mu.RLock()
-	sp.facts.Hosts(func(h HostKey, t *Token) bool {
-		if h == key && !s.isRevoked(t.ID) && t.ValidAt(now, 0) && (last == nil || t.IssuedAt.After(last.IssuedAt)) {
+	s.eachHost(sp, func(h HostKey, t *Token) bool {
+		if h == key && (last == nil || t.IssuedAt.After(last.IssuedAt)) {
 			last = t
 		}
 		return true
 	})
-	sp.mu.RUnlock()
 	if last == nil {
 		return "", fmt.Errorf("%s is no host of %s: %w", host, space, tinycloud.ErrNotFound)
 	}
-	return ownerText(siwe.Message{Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID()}, nonce, now)
+	return ownerText(siwe.Message{Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID()}, nonce, s.o.Now())
 }
 
 // ownerText completes a message that the owner of a Space is to sign by hand.

@@ -41,15 +41,12 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 	}
 	known := map[HostKey]*KnownHost{}
 	out := []KnownHost{{Host: sp.host, Self: true}}
-	now := s.o.Now()
-	sp.mu.RLock()
-	sp.facts.Hosts(func(h HostKey, t *Token) bool {
-		if h != sp.host && known[h] == nil && !s.isRevoked(t.ID) && t.ValidAt(now, 0) {
+	s.eachHost(sp, func(h HostKey, _ *Token) bool {
+		if h != sp.host && known[h] == nil {
 			known[h] = &KnownHost{Host: h}
 		}
 		return true
 	})
-	sp.mu.RUnlock()
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host []byte
 		var addrs string
@@ -86,6 +83,16 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 		out = append(out, *k)
 	}
 	return out, err
+}
+
+// eachHost yields the delegations that make keys hosts of a Space now: in window and not revoked.
+func (s *Store) eachHost(sp *space, yield func(HostKey, *Token) bool) {
+	now := s.o.Now()
+	sp.mu.RLock()
+	defer sp.mu.RUnlock()
+	sp.facts.Hosts(func(h HostKey, t *Token) bool {
+		return s.isRevoked(t.ID) || !t.ValidAt(now, 0) || yield(h, t)
+	})
 }
 
 // loaded returns the loaded form of a Space.

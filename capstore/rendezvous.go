@@ -80,11 +80,8 @@ func (s *Store) isHost(ctx context.Context, id tinycloud.SpaceID, key HostKey) (
 	if err != nil {
 		return false, err
 	}
-	sp.mu.RLock()
-	defer sp.mu.RUnlock()
-	now := s.o.Now()
-	sp.facts.Hosts(func(h HostKey, t *Token) bool {
-		yes = h == key && !s.isRevoked(t.ID) && t.ValidAt(now, 0)
+	s.eachHost(sp, func(h HostKey, _ *Token) bool {
+		yes = h == key
 		return !yes
 	})
 	return yes, nil
