@@ -51,13 +51,19 @@ func (e mariadb) name() string { return "mariadb" }
 
 func (e mariadb) initFile(dir string) string { return filepath.Join(dir, "init.sql") }
 
+// tmp is not the machine's: a server that starts deletes the temporary tables of every other one there.
+func (e mariadb) tmp(dir string) string { return filepath.Join(dir, "tmp") }
+
 func (e mariadb) prepare(ctx context.Context, dir string) error {
 	// Run at each start.
 	sql := fmt.Sprintf("CREATE USER IF NOT EXISTS '%s'@'127.0.0.1' IDENTIFIED BY '%s';\nGRANT ALL ON *.* TO '%s'@'127.0.0.1' WITH GRANT OPTION;\n", admin, password, admin)
 	if err := os.WriteFile(e.initFile(dir), []byte(sql), 0o600); err != nil {
 		return err
 	}
-	_, err := run(exec.CommandContext(ctx, e.install, "--no-defaults", "--user="+e.user, "--datadir="+filepath.Join(dir, "data"),
+	if err := os.Mkdir(e.tmp(dir), 0o700); err != nil {
+		return err
+	}
+	_, err := run(exec.CommandContext(ctx, e.install, "--no-defaults", "--user="+e.user, "--datadir="+filepath.Join(dir, "data"), "--tmpdir="+e.tmp(dir),
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=16M",
 		"--innodb-flush-log-at-trx-commit=0"))
 	return err
@@ -65,7 +71,7 @@ func (e mariadb) prepare(ctx context.Context, dir string) error {
 
 func (e mariadb) command(dir string, port int) *exec.Cmd {
 	args := []string{
-		"--no-defaults", "--user=" + e.user, "--datadir=" + filepath.Join(dir, "data"),
+		"--no-defaults", "--user=" + e.user, "--datadir=" + filepath.Join(dir, "data"), "--tmpdir=" + e.tmp(dir),
 		"--socket=" + filepath.Join(dir, "sock"), "--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + e.initFile(dir),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--skip-name-resolve",
 		"--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M", "--max-connections=200",

@@ -48,7 +48,13 @@ func wantDown(t *testing.T, addr string) {
 
 func TestPostgres(t *testing.T) { databases(t, testservers.Postgres(t)) }
 
-func TestMariaDB(t *testing.T) { databases(t, testservers.MariaDB(t)) }
+func TestMariaDB(t *testing.T) {
+	d := testservers.MariaDB(t)
+	databases(t, d)
+	if tmp := d.Exec("SELECT @@tmpdir"); tmp == os.TempDir() {
+		t.Errorf("temporary tables are in %s, which other servers clean as they start", tmp)
+	}
+}
 
 func TestS3(t *testing.T) {
 	b := testservers.S3(t)
