@@ -75,8 +75,10 @@ func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
 
 // want notes a current value that is not here.
 func (t *tx) want(sp *space, hash tinycloud.Hash) error {
-	if held, err := t.holds(sp, hash); held || err != nil {
+	if held, err := t.holds(sp, hash); err != nil {
 		return err
+	} else if held {
+		return t.revive(sp, hash)
 	}
 	t.touch(sp).Wants++
 	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])

@@ -12,9 +12,9 @@ import (
 // holdsValue asks whether a key of a Space holds a value, at every write: an index has to answer it.
 const holdsValue = "SELECT 1 FROM kv WHERE sid = ? AND value = ? AND live = 1 LIMIT 1"
 
-// release frees a value that no key of the Space holds: a small one with its row, of a larger one the row,
-// and with it its share of the quota; its file goes with the next collection. A value whose key was
-// overwritten or deleted is freed in the same transaction.
+// release lets go of a value that no key of the Space holds, in the transaction that overwrites or deletes the
+// last one: it no longer counts in the quota. Where other hosts may bring it back it becomes past; else a small
+// one is freed with its row, of a larger one the row, and its file goes with the next collection.
 func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if sp.folding {
 		return nil
@@ -32,8 +32,12 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		return err
 	}
 	var size int64
-	if here, err := t.one([]any{&size}, "SELECT size FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil || !here {
+	here, err := t.one([]any{&size}, "SELECT size FROM vals WHERE sid = ? AND hash = ? AND NOT EXISTS (SELECT 1 FROM past WHERE past.sid = vals.sid AND past.hash = vals.hash)", sp.sid, hash[:])
+	if err != nil || !here {
 		return err
+	}
+	if sp.shared() {
+		return t.retire(sp, hash, size)
 	}
 	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
 		return err
@@ -41,7 +45,7 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	return t.grow(sp, -size)
 }
 
-// sweep frees all values that no key of a Space holds. Those of a Space that is imported and not hosted
+// sweep lets go of all values that no key of a Space holds. Those of a Space that is imported and not hosted
 // yet belong to keys that count for nothing so far.
 func (t *tx) sweep(sp *space) error {
 	if sp.state == StateImporting || sp.state == StateImported {
@@ -51,10 +55,16 @@ func (t *tx) sweep(sp *space) error {
 	if err := t.exec("DELETE FROM wants"+unheld, sp.sid, sp.sid); err != nil {
 		return err
 	}
-	if err := t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid); err != nil {
+	var err error
+	if sp.shared() {
+		err = t.retireAll(sp, unheld)
+	} else {
+		err = t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid)
+	}
+	if err != nil {
 		return err
 	}
-	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
+	return t.count(sp)
 }
 
 // Freed is what a collection gave back.
@@ -63,7 +73,7 @@ type Freed struct {
 	Bytes  int64
 }
 
-// Sweep frees the values of a Space that no key holds. It finds some only after a crash of an older
+// Sweep lets go of the values of a Space that no key holds, and frees those that are past for long. It finds some only after a crash of an older
 // version, or of what brought them.
 func (s *Store) Sweep(ctx context.Context, id tinycloud.SpaceID) (freed Freed, err error) {
 	err = s.do(ctx, func(t *tx) error {
@@ -79,7 +89,7 @@ func (s *Store) Sweep(ctx context.Context, id tinycloud.SpaceID) (freed Freed, e
 		if err != nil {
 			return err
 		}
-		if err := t.sweep(sp); err != nil {
+		if err := errors.Join(t.sweep(sp), t.expire(sp)); err != nil {
 			return err
 		}
 		after, err := count()

@@ -146,7 +146,7 @@ func (t *tx) growth(sp *space, ops []Op) (bytes int64, err error) {
 			continue
 		}
 		counted[op.Value] = true
-		held, err := t.holds(sp, op.Value)
+		held, err := t.counts(sp, op.Value)
 		if err != nil {
 			return 0, err
 		}
@@ -163,11 +163,24 @@ func (t *tx) holds(sp *space, hash tinycloud.Hash) (bool, error) {
 	return t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
 }
 
+// counts reports whether a value is counted in the Space's bytes already.
+func (t *tx) counts(sp *space, hash tinycloud.Hash) (bool, error) {
+	held, err := t.holds(sp, hash)
+	if err != nil || !held || !sp.shared() {
+		return held, err
+	}
+	var one int
+	past, err := t.one([]any{&one}, "SELECT 1 FROM past WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	return !past, err
+}
+
 // saveValue keeps a value: its bytes, or that the block store has it when inline is nil. Only here are
-// rows added to vals, and every row counts in spaces.bytes.
+// rows added to vals, and every row that is not past counts in spaces.bytes.
 func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte) error {
-	if held, err := t.holds(sp, hash); held || err != nil {
+	if held, err := t.holds(sp, hash); err != nil {
 		return err
+	} else if held {
+		return t.revive(sp, hash)
 	}
 	if inline == nil && size == 0 {
 		inline = []byte{}
@@ -178,6 +191,11 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 	}
 	if err := t.add(db.Insert{Into: "vals", Columns: "sid hash size inline"}, sp.sid, hash[:], size, bytes); err != nil {
 		return err
+	}
+	if sp.shared() { // it may have been wanted, and came another way
+		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+			return err
+		}
 	}
 	return t.grow(sp, size)
 }

@@ -28,11 +28,15 @@ func (s *testStore) usage(space tinycloud.SpaceID) int64 {
 	}
 	db := s.inspect()
 	defer db.Close() //nolint:errcheck // only read
-	var want int64
-	err = db.QueryRowContext(s.t.Context(),
-		"SELECT coalesce(sum(size), 0) FROM vals WHERE sid = (SELECT sid FROM spaces WHERE space = '"+space.String()+"')").Scan(&want)
+	var want, past, counted int64
+	here := " WHERE sid = (SELECT sid FROM spaces WHERE space = '" + space.String() + "')"
+	err = db.QueryRowContext(s.t.Context(), "SELECT (SELECT coalesce(sum(size), 0) FROM vals"+here+"), (SELECT coalesce(sum(size), 0) FROM past"+here+
+		"), past FROM spaces"+here).Scan(&want, &past, &counted)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if want -= past; counted != past {
+		s.t.Errorf("%d bytes are past, the rows add up to %d", counted, past)
 	}
 	if got != want {
 		s.t.Errorf("usage %d, the rows add up to %d", got, want)

@@ -98,6 +98,7 @@ type space struct {
 	forking   bool  // events that are left behind are being minted
 	limit     int64 // time up to which own entries are due, 0 when all are
 	folding   bool  // anew: a value that nothing holds now may be held again in a moment
+	others    bool  // hosts are known, once it is asked for, see [space.shared]
 	unsure    bool  // it was loaded, and what its void events wait for is not known
 	next      *next
 }

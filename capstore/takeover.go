@@ -372,5 +372,6 @@ func (s *Store) CurrentValues(ctx context.Context, id tinycloud.SpaceID, yield f
 		}
 		return yield(tinycloud.Hash(hash), size)
 	}, `SELECT v.hash, v.size FROM vals v LEFT JOIN wants w ON w.sid = v.sid AND w.hash = v.hash
-		WHERE v.sid = ? AND w.hash IS NULL ORDER BY v.hash`, sid)
+		LEFT JOIN past p ON p.sid = v.sid AND p.hash = v.hash
+		WHERE v.sid = ? AND w.hash IS NULL AND p.hash IS NULL ORDER BY v.hash`, sid)
 }

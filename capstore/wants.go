@@ -47,13 +47,17 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 		if err != nil {
 			return err
 		}
-		if err := t.saveValue(sp, hash, size, inline); err != nil {
+		var one int
+		held, err := t.one([]any{&one}, holdsValue, sp.sid, hash[:])
+		if err != nil {
 			return err
 		}
-		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
-			return err
+		if held {
+			if err := t.saveValue(sp, hash, size, inline); err != nil {
+				return err
+			}
 		}
-		return t.release(sp, hash)
+		return t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:])
 	})
 }
 

@@ -303,12 +303,18 @@ func (n *node) block(c cid.Cid) ([]byte, bool) {
 // same waits until all nodes have the same history, state and values, and returns how long that took.
 func same(t *testing.T, nodes ...*node) time.Duration {
 	t.Helper()
+	return sameBut(t, func(n *node) int { return int(n.status().Wants) }, nodes...)
+}
+
+// sameBut is same, with what counts the values that a node has to get yet.
+func sameBut(t *testing.T, lacking func(*node) int, nodes ...*node) time.Duration {
+	t.Helper()
 	began := time.Now()
 	for range 600 {
 		synctest.Wait()
 		equal := true
 		for _, n := range nodes {
-			equal = equal && n.state() == nodes[0].state() && n.status().Wants == 0
+			equal = equal && n.state() == nodes[0].state() && lacking(n) == 0
 		}
 		if equal {
 			return time.Since(began)

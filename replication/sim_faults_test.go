@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"database/sql"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -104,11 +105,13 @@ func (s *sim) restore(n *simNode) {
 	}
 	s.note("%s: is restored from its backup", n.name)
 	synctest.Wait()
-	before := s.everywhere()
+	before, held := s.everywhere(), s.held()
 	n.stop()
 	n.dir, n.backup = n.backup, ""
 	n.start(s.t)
-	after := s.everywhere()
+	after, left := s.everywhere(), s.held()
+	maps.DeleteFunc(held, func(h tinycloud.Hash, _ bool) bool { return left[h] })
+	maps.Copy(s.gone, held)
 	for i := range s.acked {
 		a := &s.acked[i]
 		if !a.lost && !a.by.removed && a.by.honest && !before[a.event] {
@@ -129,6 +132,38 @@ func (s *sim) everywhere() map[tinycloud.Hash]bool {
 	return out
 }
 
+// held are the values that some host has.
+func (s *sim) held() map[tinycloud.Hash]bool {
+	out := map[tinycloud.Hash]bool{}
+	for _, n := range s.nodes {
+		for _, h := range s.hashes(n.node, "SELECT hash FROM vals WHERE inline IS NOT NULL") {
+			out[h] = true
+		}
+	}
+	return out
+}
+
+// hashes are what a query selects from a host's database.
+func (s *sim) hashes(n *node, query string) (out []tinycloud.Hash) {
+	s.t.Helper()
+	s.query(n, func(db *sql.DB) error {
+		rows, err := db.Query(query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var h []byte
+			if err := rows.Scan(&h); err != nil {
+				return err
+			}
+			out = append(out, tinycloud.Hash(h))
+		}
+		return rows.Err()
+	})
+	return out
+}
+
 // breakDisk lets every transaction of a host fail that adds an entry, or mends it.
 func (s *sim) breakDisk(n *simNode, broken bool) {
 	s.note("%s: its disk fails: %t", n.name, broken)
@@ -137,7 +172,7 @@ func (s *sim) breakDisk(n *simNode, broken bool) {
 	if broken {
 		query = "CREATE TRIGGER broken AFTER INSERT ON entries BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
 	}
-	s.query(n, func(db *sql.DB) error {
+	s.query(n.node, func(db *sql.DB) error {
 		_, err := db.Exec(query)
 		return err
 	})
@@ -145,7 +180,7 @@ func (s *sim) breakDisk(n *simNode, broken bool) {
 }
 
 // query opens a host's database beside the host.
-func (s *sim) query(n *simNode, f func(*sql.DB) error) {
+func (s *sim) query(n *node, f func(*sql.DB) error) {
 	s.t.Helper()
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(n.dir, "caps.db")+"?_pragma=busy_timeout(5000)")
 	if err == nil {

@@ -22,12 +22,9 @@ const (
 	collectAge   = time.Hour // of a value whose row may still come
 )
 
-// collect frees the files of values that nothing holds now and then; their rows are gone already. A bucket is
-// left to the verb gc, for other processes may put values there.
+// collect frees past values now and then, and the files of those whose rows are gone. A bucket is left to the
+// verb gc, for other processes may put values there.
 func (n *Node) collect(ctx context.Context) error {
-	if n.cfg.Storage.Blocks.Type == config.BlocksS3 {
-		return nil
-	}
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
 	for {
@@ -35,7 +32,11 @@ func (n *Node) collect(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := n.collectOnce(ctx, time.Now().Add(-collectAge)); err != nil && ctx.Err() == nil {
+			err := n.store.Expire(ctx)
+			if n.cfg.Storage.Blocks.Type != config.BlocksS3 {
+				err = errors.Join(err, n.collectOnce(ctx, time.Now().Add(-collectAge)))
+			}
+			if err != nil && ctx.Err() == nil {
 				n.log.Warn("values nobody needs not freed, trying again", "error", err)
 			}
 		}

@@ -1,0 +1,159 @@
+package capstore
+
+import (
+	"context"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+// A value whose last key was overwritten or deleted may be current again: when history comes late that puts
+// the newer write at a lower place, or a host is removed whose write it was (design, "Validity, order,
+// state"). Its writer may be the only host that had it, and has promised to keep it. So in a Space of several
+// hosts it is past, not gone, for [pastAge]; the oldest go earlier when they are more than current values
+// are, and more than [minPast].
+const (
+	pastAge   = 24 * time.Hour
+	minPast   = 64 << 20 // bytes
+	pastBatch = 64       // past values that are freed at once
+)
+
+// shared reports whether others may add to the history of a Space: it has, or had, another host.
+func (sp *space) shared() bool {
+	if sp.others {
+		return true
+	}
+	for _, b := range sp.branches {
+		sp.others = sp.others || b.host != sp.host
+	}
+	sp.facts.Hosts(func(h HostKey, _ *Token) bool {
+		sp.others = sp.others || h != sp.host
+		return !sp.others
+	})
+	return sp.others
+}
+
+// retire makes a value past that is here and that no key holds.
+func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
+	err := t.add(db.Insert{Into: "past", Columns: "sid hash size since", Key: "sid hash"}, sp.sid, hash[:], size, t.now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	if err := t.age(sp, size); err != nil {
+		return err
+	}
+	var past, most int64
+	if _, err := t.one([]any{&past, &most}, "SELECT past, bytes FROM spaces WHERE sid = ?", sp.sid); err != nil {
+		return err
+	}
+	if most = max(most, minPast); past <= most {
+		return nil
+	}
+	_, err = t.freePast(sp, past-most, t.now.UnixMilli())
+	return err
+}
+
+// retireAll makes all values past that a condition on two times the sid finds, see [tx.sweep].
+func (t *tx) retireAll(sp *space, unheld string) error {
+	// 0 * size tells the servers the type of the time.
+	return t.exec("INSERT INTO past (sid, hash, size, since) SELECT sid, hash, size, 0 * size + ? FROM vals"+unheld+
+		" AND hash NOT IN (SELECT hash FROM past WHERE sid = ?)", t.now.UnixMilli(), sp.sid, sp.sid, sp.sid)
+}
+
+// revive makes a past value count again.
+func (t *tx) revive(sp *space, hash tinycloud.Hash) error {
+	if !sp.shared() {
+		return nil
+	}
+	var size int64
+	past, err := t.one([]any{&size}, "SELECT size FROM past WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	if err != nil || !past {
+		return err
+	}
+	if err := t.exec("DELETE FROM past WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		return err
+	}
+	return t.age(sp, -size)
+}
+
+// age moves bytes from a Space's current values to its past ones.
+func (t *tx) age(sp *space, bytes int64) error {
+	return t.exec("UPDATE spaces SET bytes = bytes - ?, past = past + ? WHERE sid = ?", bytes, bytes, sp.sid)
+}
+
+// freePast frees the oldest past values, of those that are past since a time in unix milliseconds, until so
+// many bytes are free or a batch is done. It reports whether that was all there are.
+func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
+	var hashes [][]byte
+	var freed int64
+	err = t.each(func(scan func(...any) error) error {
+		var hash []byte
+		var size int64
+		if err := scan(&hash, &size); err != nil || freed >= bytes {
+			return err
+		}
+		hashes, freed = append(hashes, hash), freed+size
+		return nil
+	}, "SELECT hash, size FROM past WHERE sid = ? AND since <= ? ORDER BY since LIMIT ?", sp.sid, upTo, pastBatch)
+	if err != nil {
+		return false, err
+	}
+	for _, hash := range hashes {
+		for _, table := range []string{"past", "vals"} {
+			if err := t.exec("DELETE FROM "+table+" WHERE sid = ? AND hash = ?", sp.sid, hash); err != nil {
+				return false, err
+			}
+		}
+	}
+	return len(hashes) < pastBatch, t.exec("UPDATE spaces SET past = past - ? WHERE sid = ?", freed, sp.sid)
+}
+
+// expire frees the values of a Space that are past for long.
+func (t *tx) expire(sp *space) error {
+	const everything = 1 << 62
+	for {
+		if all, err := t.freePast(sp, everything, t.now.Add(-pastAge).UnixMilli()); err != nil || all {
+			return err
+		}
+	}
+}
+
+// count counts the bytes of a Space's values anew.
+func (t *tx) count(sp *space) error {
+	err := t.exec("UPDATE spaces SET past = (SELECT coalesce(sum(size), 0) FROM past WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
+	if err != nil {
+		return err
+	}
+	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) - past WHERE sid = ?", sp.sid, sp.sid)
+}
+
+// Expire frees the values of all Spaces that are past for long. It is to be called now and then.
+func (s *Store) Expire(ctx context.Context) error {
+	var ids []tinycloud.SpaceID
+	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return err
+		}
+		id, err := tinycloud.ParseSpaceID(text)
+		ids = append(ids, id)
+		return err
+	}, "SELECT space FROM spaces WHERE past > 0")
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		err := s.do(ctx, func(t *tx) error {
+			sp, err := t.space(id)
+			if err != nil {
+				return err
+			}
+			return t.expire(sp)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package capstore_test
+
+import (
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+// A value that was overwritten is current again when the newer write turns out to have a lower place: its
+// token was posted to another host too, which had not heard of the value.
+func TestPastValue(t *testing.T) { everywhere(t, testPastValue) }
+
+func testPastValue(t *testing.T) {
+	c := newClock()
+	o := newOwner(t, "alice", c)
+	a, b := openNew(t, "a", c), openNew(t, "b", c)
+	o.member(a)
+	o.member(b)
+	a.delegate(o.header)
+	b.pull(a, o.space)
+	a.pull(b, o.space)
+	for range 3 {
+		mustPut(t, o, a, "k", "before")
+	}
+	tok := o.invoke(t, "k", "tinycloud.kv/put")
+	for _, s := range []*testStore{a, b} {
+		if _, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, "k", "newer")}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := a.get(o.space, "k"); got != "newer" {
+		t.Errorf("%q", got)
+	}
+	wantUsage(t, a, o.space, 5)
+	a.pull(b, o.space)
+	b.pull(a, o.space)
+	for _, s := range []*testStore{a, b} {
+		if got := s.get(o.space, "k"); got != "before" || s.status(o.space).Wants != 0 {
+			t.Errorf("%q, want %q; wants %d values", got, "before", s.status(o.space).Wants)
+		}
+		wantUsage(t, s, o.space, 6)
+		wantHeld(t, s, o.space, "newer", true)
+	}
+	mustPut(t, o, a, "k", "newer") // the same value, counted again
+	wantUsage(t, a, o.space, 5)
+	wantHeld(t, a, o.space, "before", true)
+
+	c.ms.Add((25 * time.Hour).Milliseconds())
+	if err := a.Expire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantHeld(t, a, o.space, "before", false)
+	wantHeld(t, a, o.space, "newer", true)
+	wantUsage(t, a, o.space, 5)
+}
+
+func wantHeld(t *testing.T, s *testStore, space tinycloud.SpaceID, value string, want bool) {
+	t.Helper()
+	if held, err := s.Held(t.Context(), space, tinycloud.Sum([]byte(value))); held != want || err != nil {
+		t.Errorf("%q is here: %t %v, want %t", value, held, err, want)
+	}
+}
+
+// Past values have bounds, in a Space of several hosts; one that is hosted alone has none.
+func TestPastBounds(t *testing.T) { everywhere(t, testPastBounds) }
+
+func testPastBounds(t *testing.T) {
+	c := newClock()
+	o := newOwner(t, "alice", c)
+	a, b := openNew(t, "a", c), openNew(t, "b", c)
+	o.member(a)
+	a.delegate(o.header)
+	write := func(value string, size int64) {
+		t.Helper()
+		op := capstore.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(value)), Size: size}
+		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []capstore.Op{op}, nil); err != nil {
+			t.Fatal(err)
+		}
+		wantUsage(t, a, o.space, size)
+	}
+	write("alone", 1000)
+	write("first", 40<<20)
+	wantHeld(t, a, o.space, "alone", false)
+	a.delegate(o.wallet.SignHost(o.space, b.host(o.space).String()))
+	write("second", 100<<20)
+	wantHeld(t, a, o.space, "first", true)
+	write("third", 100<<20) // past may be as much as is current
+	wantHeld(t, a, o.space, "first", false)
+	wantHeld(t, a, o.space, "second", true)
+	if err := o.del(a, "k"); err != nil {
+		t.Fatal(err)
+	}
+	wantUsage(t, a, o.space, 0)
+	wantHeld(t, a, o.space, "second", false)
+	wantHeld(t, a, o.space, "third", false)
+}
