@@ -22,6 +22,16 @@ func NewProviders() datastore.Batching {
 	return &providers{names: map[string]map[string][]byte{}}
 }
 
+// Conns is the number of connections of a Space peer.
+func Conns(p *Peer) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
+}
+
+// Handshakes is the number of inbound connections of a Space peer that are not known yet.
+func Handshakes(p *Peer) int { return len(p.transport.slots) }
+
 // ParseLAN reads a packet and counts what it asks and answers.
 func ParseLAN(b []byte) (asked, heard int) {
 	a, h := parseLAN(b)

@@ -52,16 +52,24 @@ func (f *Front) handleHop(s network.Stream) {
 		f.hopRefuse(s, pb.Status_NO_RESERVATION)
 		return
 	}
+	arrived, ok := p.arrive(remote)
+	if !ok {
+		slot()
+		_ = s.SetDeadline(time.Now().Add(hopTimeout))
+		f.hopAnswer(s, pb.Status_NO_RESERVATION)
+		return
+	}
+	secured := func() { slot(); arrived() }
 	// Without a Limit the dialer takes the connection for a full one.
 	if err := hopStatus(s, pb.Status_OK); err != nil {
-		slot()
+		secured()
 		_ = s.Reset()
 		return
 	}
 	_ = s.SetDeadline(time.Time{})
 	unhold := f.hold(remote)
-	c := newRawConn(s, throughFront(remote), s.Reset, func() { slot(); unhold() })
-	c.secured = slot
+	c := newRawConn(s, throughFront(remote), s.Reset, func() { secured(); unhold() })
+	c.secured = secured
 	if !p.transport.deliver(c) {
 		_ = c.Close()
 	}
@@ -69,6 +77,11 @@ func (f *Front) handleHop(s network.Stream) {
 
 func (f *Front) hopRefuse(s network.Stream, st pb.Status) {
 	f.refused("circuit")
+	f.hopAnswer(s, st)
+}
+
+// hopAnswer ends a hop stream with a status.
+func (f *Front) hopAnswer(s network.Stream, st pb.Status) {
 	if err := hopStatus(s, st); err != nil {
 		_ = s.Reset()
 		return

@@ -30,6 +30,7 @@ const (
 	negotiateTimeout = 10 * time.Second // to agree on the protocol of one stream
 	hopTimeout       = 10 * time.Second // to answer one CONNECT
 	hopMessage       = 4 << 10          // bytes of one hop message
+	crossingTime     = 2 * time.Second  // to wait for an attempt to connect from the other side
 	probationStreams = 8                // open at once on one probation peer, both hello and refused
 	probationPeers   = 16               // at once on one Space; a newcomer pushes the oldest out
 	connsPerPeer     = 4                // simultaneous dials make two

@@ -89,7 +89,9 @@ type Peer struct {
 	sessions map[peer.ID]*session      // guarded by mu; the current one of each peer
 	latest   map[peer.ID]*session      // guarded by mu; the one whose callbacks run last
 	conns    map[network.Conn]*session // guarded by mu
-	dialing  map[peer.ID]int           // guarded by mu; Connect calls under way
+	dialing  map[peer.ID]*attempt      // guarded by mu; Connect calls under way
+	arriving map[peer.ID]int           // guarded by mu; inbound connections not secured yet, by front
+	settled  chan struct{}             // guarded by mu; closed, and another, when one of dialing or arriving ends
 
 	running sync.WaitGroup // callbacks and stream handlers; Add under mu while not closed
 }
@@ -123,7 +125,9 @@ func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
 		sessions:  map[peer.ID]*session{},
 		latest:    map[peer.ID]*session{},
 		conns:     map[network.Conn]*session{},
-		dialing:   map[peer.ID]int{},
+		dialing:   map[peer.ID]*attempt{},
+		arriving:  map[peer.ID]int{},
+		settled:   make(chan struct{}),
 	}
 	if p.log == nil {
 		p.log = f.log
@@ -212,6 +216,7 @@ func (p *Peer) shutdown() error {
 	p.front.unregister(p)
 	p.mu.Lock()
 	p.closed = true
+	p.settleLocked()
 	ids := make([]peer.ID, 0, len(p.sessions))
 	for id := range p.sessions {
 		ids = append(ids, id)
@@ -256,25 +261,20 @@ func (p *Peer) Connect(ctx context.Context, ai peer.AddrInfo) error {
 	if p.Connected(ai.ID) {
 		return nil
 	}
-	if err := p.route(ai); err != nil {
+	fronts, err := p.route(ai)
+	if err != nil {
 		return err
 	}
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return fmt.Errorf("space peer %s: %w", p.id, ErrClosed)
+	end, err := p.reserve(ctx, ai.ID, fronts)
+	if end == nil {
+		return err
 	}
-	p.dialing[ai.ID]++
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.dialing[ai.ID]--; p.dialing[ai.ID] == 0 {
-			delete(p.dialing, ai.ID)
-		}
-	}()
+	defer end()
 	p.swarm.Backoff().Clear(ai.ID) // when to try again is the caller's decision
 	if _, err := p.swarm.DialPeer(ctx, ai.ID); err != nil {
+		if p.metHalfway(ctx, ai.ID, fronts) {
+			return nil
+		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("space peer %s: %w", ai.ID, ctx.Err())
 		}
@@ -289,25 +289,24 @@ func (p *Peer) Connect(ctx context.Context, ai peer.AddrInfo) error {
 	return nil
 }
 
-// route tells both peerstores how to reach ai: the Space through its front,
-// the front at its transport addresses.
-func (p *Peer) route(ai peer.AddrInfo) error {
+// route tells both peerstores how to reach ai: the Space through its fronts,
+// which it returns, these at their transport addresses.
+func (p *Peer) route(ai peer.AddrInfo) (fronts []peer.ID, err error) {
 	const maxAddrs = 32
 	if len(ai.Addrs) == 0 || len(ai.Addrs) > maxAddrs {
-		return fmt.Errorf("space peer %s: %d addresses: %w", ai.ID, len(ai.Addrs), ErrInvalid)
+		return nil, fmt.Errorf("space peer %s: %d addresses: %w", ai.ID, len(ai.Addrs), ErrInvalid)
 	}
-	var fronts []peer.ID
 	for _, a := range ai.Addrs {
 		relay, rest := splitCircuit(a)
 		if len(rest) == 0 {
-			return fmt.Errorf("space address %s: no /p2p-circuit in it: %w", a, ErrInvalid)
+			return nil, fmt.Errorf("space address %s: no /p2p-circuit in it: %w", a, ErrInvalid)
 		}
 		if _, id := peer.SplitAddr(a); id != "" && id != ai.ID {
-			return fmt.Errorf("space address %s is of another space peer: %w", a, ErrInvalid)
+			return nil, fmt.Errorf("space address %s is of another space peer: %w", a, ErrInvalid)
 		}
 		front, err := frontOf(relay)
 		if err != nil {
-			return fmt.Errorf("space address %s: %w", a, err)
+			return nil, fmt.Errorf("space address %s: %w", a, err)
 		}
 		if front.ID != p.front.ID() {
 			p.front.host.Peerstore().AddAddrs(front.ID, front.Addrs, peerstore.TempAddrTTL)
@@ -321,7 +320,7 @@ func (p *Peer) route(ai peer.AddrInfo) error {
 		p.front.swarm.Backoff().Clear(id)
 		p.store.AddAddr(ai.ID, throughFront(id), peerstore.TempAddrTTL)
 	}
-	return nil
+	return fronts, nil
 }
 
 // NewStream opens a stream. The hello protocol works in probation, every other

@@ -2,9 +2,11 @@ package p2p_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -448,6 +450,9 @@ func TestSimultaneousDial(t *testing.T) {
 		if da != network.DirOutbound && db != network.DirOutbound {
 			t.Fatal("neither side is the dialer")
 		}
+		if n, m := p2p.Conns(a.Peer), p2p.Conns(b.Peer); n != 1 || m != 1 {
+			t.Fatalf("%d connections at one side, %d at the other", n, m)
+		}
 		authorise(a, b)
 		gossip(t, a, b, "hello")
 		a.Evict(b.ID())
@@ -462,6 +467,36 @@ func TestSimultaneousDial(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A connection that waited for a dial to its node is taken when that fails.
+func TestCrossingDialFails(t *testing.T) {
+	asked, answer := make(chan struct{}), make(chan struct{})
+	fb := newFront(t, p2p.Options{Wake: func(peer.ID) bool {
+		close(asked)
+		<-answer
+		return false
+	}})
+	keys := []ed25519.PrivateKey{newKey(t), newKey(t)}
+	slices.SortFunc(keys, func(x, y ed25519.PrivateKey) int { return strings.Compare(string(keyID(t, x)), string(keyID(t, y))) })
+	a, b := newSpace(t, newFront(t, p2p.Options{}), withKey(keys[0])), newSpace(t, fb)
+	absent := keyID(t, keys[1])
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := a.Connect(testContext(t), infoOf(absent, fb.SpaceAddrs(absent))); !errors.Is(err, p2p.ErrUnreachable) {
+			t.Errorf("connecting with an absent peer: %v", err)
+		}
+	})
+	wait(t, asked, "question for the absent peer")
+	wg.Go(func() {
+		if err := b.Connect(testContext(t), a.info()); err != nil {
+			t.Errorf("b: %v", err)
+		}
+	})
+	eventually(t, "a CONNECT that waits", func() bool { return p2p.Handshakes(a.Peer) > 0 })
+	close(answer)
+	wait(t, a.up, "connected")
+	wg.Wait()
 }
 
 // A member that comes back from a crash replaces the connection it lost, and

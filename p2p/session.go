@@ -61,7 +61,7 @@ func (p *Peer) connected(c network.Conn) {
 		return
 	}
 	if raw.secured != nil {
-		raw.secured()
+		defer raw.secured()
 	}
 	id := c.RemotePeer()
 	p.transition.Lock()
@@ -124,7 +124,7 @@ func (p *Peer) admit(id peer.ID, dir network.Direction) (_ *session, losing []ne
 	}
 	// When both sides dial at once each may see the other's connection first;
 	// both are the dialer then, or neither would say hello.
-	if p.dialing[id] > 0 {
+	if p.dialing[id] != nil {
 		dir = network.DirOutbound
 	}
 	s := newSession(id, dir)

@@ -189,7 +189,7 @@ type rawConn struct {
 	duplex
 	remote  ma.Multiaddr
 	close   func() error // once
-	secured func()       // called when the handshake is over; may be nil
+	secured func()       // called when the connection is known; may be nil
 
 	free   atomic.Bool  // authorised: no budget any more
 	budget atomic.Int64 // bytes that may still be read in probation
