@@ -40,8 +40,12 @@ func testClockFarAhead(t *testing.T) {
 
 	fast.ms.Add(time.Hour.Milliseconds()) // far
 	long := o.invokeFor(t, 3*time.Hour, "far", "tinycloud.kv/put")
+	moved := o.invokeFor(t, 3*time.Hour, "moved", "tinycloud.kv/put")
 	o.clock = fast
 	if _, err := a.Write(t.Context(), long, ops(putOp(o.space, "far", "kept")), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Write(t.Context(), moved, ops(putOp(o.space, "moved", "by a")), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.del(a, "k"); err != nil { // its token is of the future too
@@ -49,10 +53,14 @@ func testClockFarAhead(t *testing.T) {
 	}
 	o.clock = c
 	b.pull(a, o.space)
-	if got := b.status(o.space).Parked; got != 2 {
+	if got := b.status(o.space).Parked; got != 3 {
 		t.Errorf("%d parked at the other host", got)
 	}
 	fast.ms.Store(c.ms.Load())
+	for range 5 {
+		mustPut(t, o, b, "moved", "by b") // in the end above the place that a's write has in the left branch
+	}
+	a.pull(b, o.space)
 	if err := o.put(a, "after", "v"); err != nil {
 		t.Fatalf("an hour ahead of itself: %v", err)
 	}
@@ -91,5 +99,8 @@ func testClockFarAhead(t *testing.T) {
 	}
 	if _, ok := state(t, b, o.space)["k"]; ok {
 		t.Error("what was deleted in the future is there when it came")
+	}
+	if got := a.get(o.space, "moved") + ", " + b.get(o.space, "moved"); got != "by b, by b" {
+		t.Errorf("a write that was placed again: %q", got)
 	}
 }

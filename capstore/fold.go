@@ -88,7 +88,7 @@ func (t *tx) want(sp *space, hash tinycloud.Hash) error {
 // before.
 func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
 	many := false
-	if len(e.ops) > 0 && !p.local {
+	if len(e.ops) > 0 && (!p.local || sp.forking) {
 		var others int
 		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
 			return err

@@ -328,6 +328,7 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked 
 		r.o.Metrics.applied(a)
 		r.o.Metrics.caught.Add(float64(a.New))
 		r.advance(a.New)
+		m.brought += a.New
 		if a.New > 0 {
 			r.learned(bundles[:a.Covered])
 		}

@@ -25,13 +25,15 @@ const (
 type remote struct {
 	id     peer.ID
 	host   capstore.HostKey
-	pull   chan struct{} // a round is due
+	pull   chan struct{} // it seems to have something that is not here
+	due    chan struct{} // a round is due at once
 	calm   chan struct{} // a round of theirs found no difference
 	rate   *rate.Limiter // of bundles by gossip
 	opened *rate.Limiter // of streams
 
 	compared func() // says that it is known whether the peer has later entries of this node's own; set once authorised
 	arrived  func() // says that those are here; nil unless they are waited for. Of the session's goroutine
+	brought  int    // new entries of the round. Of the session's goroutine and those it waits for
 
 	// Guarded by Replica.mu.
 	authorised bool
@@ -46,7 +48,7 @@ type remote struct {
 
 func newRemote(id peer.ID, host capstore.HostKey) *remote {
 	return &remote{
-		id: id, host: host, pull: make(chan struct{}, 1), calm: make(chan struct{}, 1),
+		id: id, host: host, pull: make(chan struct{}, 1), due: make(chan struct{}, 1), calm: make(chan struct{}, 1),
 		rate: rate.NewLimiter(liveRate, liveRate), opened: rate.NewLimiter(streamsPerSec, 2*streamsPerSec),
 		cancels: map[*int]context.CancelFunc{},
 	}
@@ -255,7 +257,7 @@ func (r *Replica) revoke(host capstore.HostKey) {
 	m := r.remotes[peerOf(host)]
 	for _, other := range r.remotes {
 		if other != m {
-			signal(other.pull) // the rendezvous secret is another from now on
+			signal(other.due) // the rendezvous secret is another from now on
 		}
 	}
 	if m == nil {

@@ -377,7 +377,7 @@ func (r *Replica) Kick() {
 			r.mu.Lock()
 			r.joining = joining
 			for _, m := range r.remotes {
-				signal(m.pull) // those already here can tell that the history is, too
+				signal(m.due) // those already here can tell that the history is, too
 			}
 			r.mu.Unlock()
 		}

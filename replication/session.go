@@ -10,7 +10,8 @@ import (
 
 const (
 	roundEvery   = 60 * time.Second      // between comparisons, ± 50 %
-	roundSpacing = 50 * time.Millisecond // between rounds that gaps ask for
+	roundSpacing = 50 * time.Millisecond // between rounds that gaps ask for; twice that after each that brought nothing
+	maxSpacing   = 5 * time.Second
 	maxSkew      = 60 * time.Second      // of a peer's clock, before it is worth a warning
 )
 
@@ -28,9 +29,14 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 	signal(r.wants.wake)
 	expiry := time.NewTimer(r.untilExpiry(m))
 	defer expiry.Stop()
-	timer := time.NewTimer(0)
+	timer, next := time.NewTimer(0), time.Now()
 	defer timer.Stop()
-	failures := 0
+	after := func(d time.Duration) {
+		next = time.Now().Add(d)
+		timer.Reset(d)
+	}
+	failures, vain := 0, 0
+	var began time.Time
 	for {
 		pull := m.pull
 		if failures > 0 {
@@ -49,24 +55,33 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 			r.net.Peer.Evict(m.id)
 			return
 		case <-m.calm:
-			timer.Reset(untilRound())
+			after(untilRound())
 			continue
 		case <-pull:
+			if at := began.Add(spacing(vain)); at.Before(next) {
+				after(time.Until(at))
+			}
+			continue
+		case <-m.due:
 		case <-timer.C:
 		}
-		began := time.Now()
+		began, m.brought = time.Now(), 0
 		if r.visit(ctx, m) {
 			failures = 0
-			timer.Reset(untilRound())
+			after(untilRound())
 		} else {
 			failures++
-			timer.Reset(backoff(failures, roundEvery))
+			after(backoff(failures, roundEvery))
 		}
-		if !pause(ctx, roundSpacing-time.Since(began)) {
-			return
+		if vain++; m.brought > 0 {
+			vain = 0
 		}
 	}
 }
+
+// spacing is the time between rounds that gaps ask for, after so many that brought nothing: what two hosts
+// claim to have may be parked on the other side for minutes, or not fit.
+func spacing(vain int) time.Duration { return min(maxSpacing, roundSpacing<<min(vain, 10)) }
 
 // visit runs a round and, when something changed, exchanges addresses.
 func (r *Replica) visit(ctx context.Context, m *remote) bool {
@@ -79,7 +94,7 @@ func (r *Replica) visit(ctx context.Context, m *remote) bool {
 	case errors.Is(err, errWait):
 		return true // woken when it is its turn
 	case errors.Is(err, errTurn):
-		r.gap(m)
+		signal(m.due)
 		return true
 	default:
 		r.judge(ctx, m, err)
@@ -179,7 +194,7 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 		defer r.mu.Unlock()
 		r.turnOf = nil
 		for m := range r.waiting {
-			signal(m.pull)
+			signal(m.due)
 		}
 		clear(r.waiting)
 	}), nil

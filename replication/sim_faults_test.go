@@ -43,7 +43,8 @@ func (s *sim) fault() {
 	n := s.pick()
 	others := s.rng.Perm(len(s.nodes))
 	a, b := s.nodes[others[0]], s.nodes[others[1]]
-	kind := []string{"loss", "partition", "asymmetry", "restart", "restore", "lie", "lie", "lie", "stranger"}[s.rng.IntN(9)]
+	kinds := []string{"loss", "partition", "asymmetry", "skew", "skew", "disk", "restart", "restore", "lie", "lie", "lie", "stranger"}
+	kind := kinds[s.rng.IntN(len(kinds))]
 	switch kind {
 	case "loss":
 		s.setLoss(s.rng.IntN(3) * 30)
@@ -51,6 +52,15 @@ func (s *sim) fault() {
 		s.part(a, b, s.rng.IntN(3) > 0)
 	case "asymmetry":
 		s.deafen(a, b, s.rng.IntN(3) > 0)
+	case "skew":
+		by := time.Duration(s.rng.IntN(20*60)-10*60) * time.Second
+		if s.rng.IntN(2) == 0 {
+			by = 0 // a step back, or ahead
+		}
+		n.ahead.Store(int64(by))
+		s.note("%s: its clock is off by %s", n.name, by)
+	case "disk":
+		s.breakDisk(n, !n.broken)
 	case "restart":
 		s.restart(n)
 	case "restore":
@@ -244,6 +254,9 @@ func (s *sim) lie(liar *simNode) {
 	case 0:
 		what = "dates back"
 		l.At = l.At.Add(-time.Duration(1+s.rng.IntN(20)) * time.Minute)
+	case 1:
+		what = "dates ahead"
+		l.At = l.At.Add(time.Duration(1+s.rng.IntN(8)) * time.Minute)
 	case 2:
 		what = "takes an expired token"
 		expires = time.Now().Add(-10 * time.Minute)

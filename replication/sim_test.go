@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
 const (
@@ -121,13 +123,33 @@ func newSim(t *testing.T, seed uint64) *sim {
 
 // note adds a line to the trace.
 func (s *sim) note(format string, args ...any) {
+	var tv syscall.Timeval
+	_ = syscall.Gettimeofday(&tv)
+	if os.Getenv("SIM_REAL") != "" {
+		fmt.Printf("%d.%03d opened %d traffic %d %s %s\n", tv.Sec%10000, tv.Usec/1000, s.f.opened, s.f.traffic, time.Since(s.began).Round(time.Millisecond), fmt.Sprintf(format, args...))
+	}
 	s.trace = append(s.trace, fmt.Sprintf("%9s ", time.Since(s.began).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
 // report prints how to run a failed seed again, and what happened in it.
 func (s *sim) report() {
 	if s.t.Failed() {
+		s.compare()
 		s.t.Logf("replay: SIM_SEED=%d go test ./replication -run TestSimulation\n%s", s.seed, strings.Join(s.trace, "\n"))
+	}
+}
+
+// compare tells in what each host differs from what its own entries say.
+func (s *sim) compare() {
+	for _, n := range s.hosts() {
+		want, err := oracletest.Fold(s.bundles(n), oracletest.Rules{})
+		if err != nil {
+			s.t.Logf("%s: %v", n.name, err)
+			continue
+		}
+		for _, d := range differences(want, s.observe(n)) {
+			s.t.Logf("%s, by its own entries: %s", n.name, d)
+		}
 	}
 }
 

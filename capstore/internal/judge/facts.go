@@ -9,8 +9,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 )
 
-// Rules is the version of these rules: a history that was judged by other ones is judged anew.
-const Rules = 1
+// Rules is the version of these rules and of the fold: a history that was judged by other ones is judged anew.
+const Rules = 2
 
 // Slack is how far an entry's time may be from the truth: windows are widened by it, and an entry may
 // claim to be that much older than what it builds on.
