@@ -12,7 +12,7 @@ const (
 	roundEvery   = 60 * time.Second      // between comparisons, ± 50 %
 	roundSpacing = 50 * time.Millisecond // between rounds that gaps ask for; twice that after each that brought nothing
 	maxSpacing   = 5 * time.Second
-	maxSkew      = 60 * time.Second      // of a peer's clock, before it is worth a warning
+	maxSkew      = 60 * time.Second // of a peer's clock, before it is worth a warning
 )
 
 // session compares and catches up with a peer for as long as it is connected.
