@@ -11,14 +11,18 @@ import (
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
+// blockPrefix stands before bitswap's own protocol.
+const blockPrefix protocol.ID = "/tinycloud"
+
 // newBitswap serves p.o.Blocks to authorised peers. There is one worker of
 // each kind, because every Space has its own, and no content routing: only
 // peers in the view are asked.
-func newBitswap(ctx context.Context, p *Peer) *bitswap.Bitswap {
+func newBitswap(ctx context.Context, p *Peer, h host.Host) *bitswap.Bitswap {
 	const (
 		// Between two messages bitswap waits this long times the peers of all
 		// its instances in the process, and 20 ms at least. With a thousand
@@ -27,8 +31,8 @@ func newBitswap(ctx context.Context, p *Peer) *bitswap.Bitswap {
 		maxCID    = 64 // ours are 36 to 38 bytes
 		wants     = 2 * MaxFetch
 	)
-	net := bsnet.NewFromIpfsHost(p.view,
-		bsnet.Prefix("/tinycloud"), bsnet.SupportedProtocols([]protocol.ID{bsnet.ProtocolBitswap}))
+	net := bsnet.NewFromIpfsHost(h,
+		bsnet.Prefix(blockPrefix), bsnet.SupportedProtocols([]protocol.ID{bsnet.ProtocolBitswap}))
 	allow := func(id peer.ID, c cid.Cid) bool {
 		return p.IsAuthorised(id) && (p.o.AllowBlock == nil || p.o.AllowBlock(id, c))
 	}
@@ -60,7 +64,7 @@ func sizeOf(m message.BitSwapMessage) (bytes int) {
 // caller that stops reading early cancels ctx. Nothing is stored: call
 // [Peer.NotifyBlocks] after storing a block that others may want too.
 func (p *Peer) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error) {
-	if p.bitswap == nil {
+	if p.exchange == nil {
 		return nil, fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
 	}
 	if len(cids) > MaxFetch {
@@ -74,14 +78,24 @@ func (p *Peer) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, 
 			return nil, fmt.Errorf("fetch of no cid: %w", ErrInvalid)
 		}
 	}
-	return p.bitswap.GetBlocks(ctx, cids)
+	e, leave, err := p.exchange.enter()
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, leave)
+	return e.GetBlocks(ctx, cids)
 }
 
 // NotifyBlocks says that blocks are in Blocks now: peers that asked for them,
 // and were allowed to, get them, and so do running fetches.
 func (p *Peer) NotifyBlocks(ctx context.Context, blks ...blocks.Block) error {
-	if p.bitswap == nil {
+	if p.exchange == nil {
 		return fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
 	}
-	return p.bitswap.NotifyNewBlocks(ctx, blks...)
+	e, leave, err := p.exchange.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return e.NotifyNewBlocks(ctx, blks...)
 }

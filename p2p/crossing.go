@@ -106,7 +106,9 @@ func (p *Peer) arrived(front peer.ID) {
 	p.settleLocked()
 }
 
-// metHalfway says whether id, which refused a dial, has a connection to here.
+// metHalfway says whether id is connected, once what arrives from its fronts is
+// known: it refuses a dial when its own succeeded, and a dial finds what
+// arrived a moment before it is known here.
 func (p *Peer) metHalfway(ctx context.Context, id peer.ID, fronts []peer.ID) bool {
 	ctx, cancel := context.WithTimeout(ctx, crossingTime)
 	defer cancel()

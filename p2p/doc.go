@@ -9,7 +9,7 @@
 //
 // and all Spaces of two nodes share one physical connection. A [Peer] is one
 // Space: a swarm with the Space's key and no listener of its own, one
-// gossipsub and one bitswap.
+// gossipsub and, while blocks are exchanged, one bitswap.
 //
 // # The invariant
 //

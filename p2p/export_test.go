@@ -32,6 +32,23 @@ func Conns(p *Peer) int {
 // Handshakes is the number of inbound connections of a Space peer that are not known yet.
 func Handshakes(p *Peer) int { return len(p.transport.slots) }
 
+// Rest looks twice whether the bitswap of a Space peer is idle, and says whether it rests.
+func Rest(p *Peer) bool {
+	x := p.exchange
+	for range 2 {
+		x.mu.Lock()
+		e := x.now
+		x.mu.Unlock()
+		if e == nil {
+			return true
+		}
+		x.look(e)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.now == nil
+}
+
 // ParseLAN reads a packet and counts what it asks and answers.
 func ParseLAN(b []byte) (asked, heard int) {
 	a, h := parseLAN(b)

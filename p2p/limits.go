@@ -39,6 +39,10 @@ const (
 	topicsPerPeer    = 8                // announced topics remembered, per remote
 	connsPerIP       = 64               // physical connections with one IPv4 address or IPv6 /56
 
+	// Between two looks whether a Space's bitswap is idle; longer than it tries to
+	// send a message, which is 2 min.
+	blocksIdle = 150 * time.Second
+
 	maxNodes = 512 // other nodes connected at once, above which idle ones are dropped
 
 	wakeBurst      = 64   // CONNECTs to sleeping Spaces one remote may make at once

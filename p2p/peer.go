@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/go-cid"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -75,7 +74,7 @@ type Peer struct {
 	view      *view
 	pubsub    *pubsub.PubSub
 	topics    *topicFilter
-	bitswap   *bitswap.Bitswap // nil without Blocks
+	exchange  *exchange // nil without Blocks
 	stop      context.CancelFunc
 	close     func() error
 
@@ -175,7 +174,7 @@ func (p *Peer) start(ctx context.Context, key crypto.PrivKey) error {
 		return err
 	}
 	if p.o.Blocks != nil {
-		p.bitswap = newBitswap(ctx, p)
+		p.exchange = newExchange(ctx, p)
 	}
 	p.swarm.SetStreamHandler(p.inbound)
 	p.swarm.Notify(&network.NotifyBundle{
@@ -226,8 +225,8 @@ func (p *Peer) shutdown() error {
 		p.Evict(id)
 	}
 	var errs []error
-	if p.bitswap != nil {
-		errs = append(errs, p.bitswap.Close())
+	if p.exchange != nil {
+		errs = append(errs, p.exchange.close())
 	}
 	p.stop()
 	if p.swarm != nil {
@@ -283,7 +282,7 @@ func (p *Peer) Connect(ctx context.Context, ai peer.AddrInfo) error {
 		}
 		return fmt.Errorf("space peer %s: %w: %w", ai.ID, ErrUnreachable, err)
 	}
-	if !p.Connected(ai.ID) {
+	if !p.metHalfway(ctx, ai.ID, fronts) {
 		return fmt.Errorf("space peer %s: closed at once or no room: %w", ai.ID, ErrBusy)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -325,6 +326,28 @@ func TestFetchArguments(t *testing.T) {
 }
 
 // A block stored while a peer waits for it is pushed to it.
+// Bitswap rests when it is idle, at one side or both, and runs again when it is
+// needed.
+func TestBlocksRest(t *testing.T) {
+	a, b := newSpace(t, newFront(t, p2p.Options{})), newSpace(t, newFront(t, p2p.Options{}))
+	connect(t, a, b)
+	authorise(a, b)
+	if !p2p.Rest(a.Peer) || !p2p.Rest(b.Peer) {
+		t.Error("bitswap runs though nobody used it")
+	}
+	for _, resting := range [][]*space{{a}, {b}, {a, b}, {}} {
+		if got := a.fetch(t, soon, b.put(t, fmt.Sprint("for a after ", len(resting)))); len(got) != 1 {
+			t.Fatalf("a got %d blocks", len(got))
+		}
+		if got := b.fetch(t, soon, a.put(t, fmt.Sprint("for b after ", len(resting)))); len(got) != 1 {
+			t.Fatalf("b got %d blocks", len(got))
+		}
+		for _, s := range resting {
+			eventually(t, "rest", func() bool { return p2p.Rest(s.Peer) })
+		}
+	}
+}
+
 func TestNotifyBlocks(t *testing.T) {
 	a, b := newSpace(t, newFront(t, p2p.Options{})), newSpace(t, newFront(t, p2p.Options{}))
 	connect(t, a, b)
