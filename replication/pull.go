@@ -16,7 +16,8 @@ import (
 
 const (
 	syncStall   = 30 * time.Second // without a byte or an answer, a stream is given up
-	syncWindow  = 4                // batches sent and not yet durable
+	syncWindow  = 8                // batches sent and not yet durable, on the way and with the receiver
+	syncQueue   = 3                // batches that the receiver holds before they are verified
 	inlineLimit = 4 << 10          // bytes of a value that travels with its operation
 	syncTurn    = 10 * time.Second // of one peer's stream while others wait for theirs
 )
@@ -190,7 +191,7 @@ type received struct {
 // and acknowledges, each a batch ahead of the next.
 func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
-	batches := make(chan []capstore.Bundle, syncWindow-1)
+	batches := make(chan []capstore.Bundle, syncQueue)
 	ready := make(chan received)
 	moved, over := make(chan struct{}, 1), make(chan struct{})
 	var end *stateMessage

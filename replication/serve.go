@@ -116,43 +116,41 @@ func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) er
 	return g.Wait()
 }
 
-// errFull ends a reading of the store: what was read is to be sent first.
-var errFull = errors.New("enough read")
-
-// sendMissing sends batches. It reads ahead into memory and sends after the store was let go, because a
-// reading that waits for a peer would hold the database.
+// sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends.
 func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []capstore.Tip) error {
-	frontier := newFrontier(have)
-	for {
-		var ready [][]capstore.Bundle
-		var c batcher
-		read := 0
-		err := r.o.Store.Missing(ctx, r.space, frontier.tips(), inlineLimit, func(b capstore.Bundle) error {
-			read += sizeOf(&b)
-			frontier.add(b.Entry)
-			if full := c.add(b); full != nil {
-				ready = append(ready, full)
+	g, ctx := errgroup.WithContext(ctx)
+	ready := make(chan []capstore.Bundle, readAhead)
+	g.Go(func() error {
+		defer close(ready)
+		hand := func(bundles []capstore.Bundle) error {
+			select {
+			case ready <- bundles:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
 			}
-			if read >= readAhead {
-				return errFull
+		}
+		var c batcher
+		err := r.o.Store.Missing(ctx, r.space, have, inlineLimit, func(b capstore.Bundle) error {
+			if full := c.add(b); full != nil {
+				return hand(full)
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, errFull) {
-			return own(err)
+		if rest := c.take(); rest != nil && err == nil {
+			return hand(rest)
 		}
-		if rest := c.take(); rest != nil {
-			ready = append(ready, rest)
-		}
-		for _, bundles := range ready {
+		return own(err)
+	})
+	g.Go(func() error {
+		for bundles := range ready {
 			if err := w.send(ctx, f, bundles); err != nil {
 				return err
 			}
 		}
-		if err == nil {
-			return nil
-		}
-	}
+		return nil
+	})
+	return g.Wait()
 }
 
 // window counts the batches that were sent and are not yet durable on the other side.

@@ -64,31 +64,6 @@ func lacks(theirs, have []capstore.Tip) bool {
 	})
 }
 
-// frontier is what a peer has when it has all that it said and all that was sent to it.
-type frontier struct {
-	said []capstore.Tip
-	sent map[tinycloud.Hash]capstore.Tip // last entries of what was sent, by digest
-}
-
-func newFrontier(said []capstore.Tip) *frontier {
-	return &frontier{said: said, sent: map[tinycloud.Hash]capstore.Tip{}}
-}
-
-// add notes that an entry is on its way. Parents come first, so it covers the one before it.
-func (f *frontier) add(e capstore.Entry) {
-	delete(f.sent, e.Prev)
-	t := tipOf(e)
-	f.sent[t.Digest] = t
-}
-
-func (f *frontier) tips() []capstore.Tip {
-	out := slices.Clone(f.said)
-	for _, t := range f.sent {
-		out = append(out, t)
-	}
-	return out
-}
-
 func packTips(tips []capstore.Tip) []wireTip {
 	out := make([]wireTip, len(tips))
 	for i, t := range tips {
@@ -119,18 +94,22 @@ func pages(tips []capstore.Tip, f func(page []wireTip, more bool) error) error {
 	}
 }
 
-// batcher collects bundles until they fill a batch.
+// batcher collects bundles until they fill a batch. The first batches are short, so that the other side has
+// something to do while the way to it is still opening.
 type batcher struct {
 	bundles []capstore.Bundle
 	size    int
+	limit   int // bytes of the batch; 0: not yet known
 }
 
 // add returns the batch that is full without b, nil while there is room.
 func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
+	c.limit = max(c.limit, firstBatch)
 	n := sizeOf(&b)
 	var full []capstore.Bundle
-	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > maxBatch {
+	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > c.limit {
 		full = c.take()
+		c.limit = min(2*c.limit, maxBatch)
 	}
 	c.bundles = append(c.bundles, b)
 	c.size += n

@@ -31,7 +31,8 @@ const (
 	maxGossip     = 64 << 10   // bytes of one gossip message
 	maxBatch      = 1 << 20    // bytes of bundles in one batch, unless one bundle alone is longer
 	maxBatchCount = 512        // bundles of one batch
-	readAhead     = 4 << 20    // bytes read from the store at once
+	firstBatch    = 64 << 10   // the same of a stream's first batch; each one after may be twice as long
+	readAhead     = 2          // batches read from the store before they can be sent
 	maxPart       = 1 << 20    // bytes of one part of a batch that is longer than a frame
 	maxJoined     = capstore.MaxBundle + 64<<10
 	maxTips       = 65536 // tips of one Space
