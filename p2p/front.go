@@ -16,8 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
-	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
@@ -62,15 +60,14 @@ type Options struct {
 // in and out for every [Peer] opened on it. Its methods may be called from
 // several goroutines.
 type Front struct {
-	host   host.Host
-	swarm  *swarm.Swarm
-	dht    *dht.IpfsDHT // nil when off
-	limits network.ResourceManager
-	// protocols are those of the peers of all Spaces: an empty book takes 25 KB.
-	protocols peerstore.ProtoBook
-	waker     *waker
-	log       *slog.Logger
-	refused   func(layer string)
+	host    host.Host
+	swarm   *swarm.Swarm
+	dht     *dht.IpfsDHT // nil when off
+	limits  network.ResourceManager
+	books   books
+	waker   *waker
+	log     *slog.Logger
+	refused func(layer string)
 
 	circuits *circuits // nil without Options.NAT
 	puncher  *puncher  // nil without Options.NAT
@@ -103,8 +100,8 @@ func New(o Options) (_ *Front, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
-	if f.protocols, err = pstoremem.NewProtoBook(); err != nil {
-		return nil, fmt.Errorf("protocols: %w", err)
+	if f.books, err = newBooks(); err != nil {
+		return nil, err
 	}
 	if f.limits, err = spaceLimits(); err != nil {
 		return nil, err
@@ -249,6 +246,7 @@ func (f *Front) Close() error {
 	if f.limits != nil {
 		errs = append(errs, f.limits.Close())
 	}
+	errs = append(errs, f.books.Close())
 	return errors.Join(errs...)
 }
 

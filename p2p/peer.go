@@ -40,7 +40,7 @@ type PeerOptions struct {
 	// probation. dir is DirOutbound for whoever should open the hello stream:
 	// the dialer, and both sides when they dialed at the same time.
 	// Disconnected says that its last connection is gone; it comes once for
-	// every Connected, after Connected returned. Each pair has a goroutine.
+	// every Connected, after Connected returned. Each has a goroutine.
 	Connected    func(p peer.ID, dir network.Direction)
 	Disconnected func(p peer.ID)
 
@@ -189,7 +189,7 @@ func (p *Peer) start(ctx context.Context, key crypto.PrivKey) error {
 
 func (p *Peer) startSwarm(key crypto.PrivKey) error {
 	var err error
-	p.store = newStore(p.front.protocols)
+	p.store = newStore(p.front.books, p.id)
 	if err := errors.Join(p.store.AddPrivKey(p.id, key), p.store.AddPubKey(p.id, key.GetPublic())); err != nil {
 		return fmt.Errorf("peerstore: %w", err)
 	}

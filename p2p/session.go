@@ -28,6 +28,8 @@ type session struct {
 	done       chan struct{} // closed when state becomes ended
 	mutual     chan struct{} // closed once the remote is known to have authorised us
 	markMutual func()
+	told       bool          // Connected was called; set before reported is closed
+	reported   chan struct{} // closed when Connected has returned, if it was called
 	finished   chan struct{} // closed when the callbacks have returned
 }
 
@@ -46,6 +48,7 @@ func newSession(id peer.ID, dir network.Direction) *session {
 		streams:  make(chan struct{}, probationStreams),
 		done:     make(chan struct{}),
 		mutual:   make(chan struct{}),
+		reported: make(chan struct{}),
 		finished: make(chan struct{}),
 	}
 	s.markMutual = sync.OnceFunc(func() { close(s.mutual) })
@@ -130,8 +133,8 @@ func (p *Peer) admit(id peer.ID, dir network.Direction) (_ *session, losing []ne
 	s := newSession(id, dir)
 	p.sessions[id], p.latest[id] = s, s
 	s.timer = time.AfterFunc(p.o.ProbationTimeout, func() { p.expire(s) })
-	p.running.Add(1)
-	go p.callbacks(s, before)
+	p.running.Add(1) // until finish ends
+	go p.begin(s, before)
 	return s, losing, nil
 }
 
@@ -160,35 +163,34 @@ func (p *Peer) makeRoom() ([]network.Conn, error) {
 	return nil, nil
 }
 
-// callbacks runs Connected and Disconnected of one session, after those of
-// the same peer's session before it.
-func (p *Peer) callbacks(s, before *session) {
-	defer p.running.Done()
-	defer func() {
-		p.mu.Lock()
-		if p.latest[s.id] == s {
-			delete(p.latest, s.id)
-		}
-		p.mu.Unlock()
-		close(s.finished)
-	}()
+// begin calls Connected, after the callbacks of the same peer's session before.
+func (p *Peer) begin(s, before *session) {
+	defer close(s.reported)
 	if before != nil {
 		<-before.finished
 	}
 	p.mu.Lock()
 	s.begun = true
-	gone := s.state == ended
+	s.told = s.state != ended // else nobody hears of it
 	p.mu.Unlock()
-	if gone {
-		return // nobody heard of it
-	}
-	if p.o.Connected != nil {
+	if s.told && p.o.Connected != nil {
 		p.o.Connected(s.id, s.dir)
 	}
-	<-s.done
-	if p.o.Disconnected != nil {
+}
+
+// finish calls Disconnected, after begin.
+func (p *Peer) finish(s *session) {
+	defer p.running.Done()
+	<-s.reported
+	if s.told && p.o.Disconnected != nil {
 		p.o.Disconnected(s.id)
 	}
+	p.mu.Lock()
+	if p.latest[s.id] == s {
+		delete(p.latest, s.id)
+	}
+	p.mu.Unlock()
+	close(s.finished)
 }
 
 // disconnected is called by the swarm when a connection is gone.
@@ -220,6 +222,7 @@ func (p *Peer) endLocked(s *session) []network.Conn {
 	s.state = ended
 	s.timer.Stop()
 	close(s.done)
+	go p.finish(s)
 	delete(p.sessions, s.id)
 	// The peerstore keeps a key for everyone who ever connected.
 	p.store.RemovePeer(s.id)

@@ -1,8 +1,8 @@
 package p2p
 
 import (
+	"fmt"
 	"io"
-	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
@@ -10,9 +10,35 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 )
 
-// store is the peerstore of one Space. It differs from the library's in that
-// the protocols of peers stand in a book that all Spaces share: a peer is one
-// of one Space.
+// books are what the peerstores of all Spaces of a front share: a peer is one of
+// one Space, and an empty book takes up to 25 KB or a goroutine.
+type books struct {
+	protocols peerstore.ProtoBook
+	addrs     addrBook
+}
+
+type addrBook interface {
+	peerstore.AddrBook
+	peerstore.CertifiedAddrBook
+	io.Closer
+}
+
+func newBooks() (b books, err error) {
+	if b.protocols, err = pstoremem.NewProtoBook(); err != nil {
+		return b, fmt.Errorf("protocols: %w", err)
+	}
+	b.addrs = pstoremem.NewAddrBook()
+	return b, nil
+}
+
+func (b books) Close() error {
+	if b.addrs == nil {
+		return nil
+	}
+	return b.addrs.Close()
+}
+
+// store is the peerstore of one Space.
 type store struct {
 	peerstore.Metrics
 	peerstore.KeyBook
@@ -20,30 +46,24 @@ type store struct {
 	peerstore.AddrBook
 	peerstore.ProtoBook
 	peerstore.PeerMetadata
-	addrs io.Closer
+	self peer.ID
 }
 
-func newStore(protocols peerstore.ProtoBook) *store {
-	addrs := pstoremem.NewAddrBook()
+func newStore(b books, self peer.ID) *store {
 	return &store{
-		Metrics: pstore.NewMetrics(), KeyBook: pstoremem.NewKeyBook(), CertifiedAddrBook: addrs, AddrBook: addrs,
-		ProtoBook: protocols, PeerMetadata: pstoremem.NewPeerMetadata(), addrs: addrs,
+		Metrics: pstore.NewMetrics(), KeyBook: pstoremem.NewKeyBook(), CertifiedAddrBook: b.addrs, AddrBook: b.addrs,
+		ProtoBook: b.protocols, PeerMetadata: pstoremem.NewPeerMetadata(), self: self,
 	}
 }
 
-// Close ends what expires addresses.
-func (s *store) Close() error { return s.addrs.Close() }
-
-// Peers returns those with a key or an address.
-func (s *store) Peers() peer.IDSlice {
-	ids := s.PeersWithKeys()
-	for _, id := range s.PeersWithAddrs() {
-		if !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+// Close forgets what the Space's own host noted of itself.
+func (s *store) Close() error {
+	s.ClearAddrs(s.self)
+	return nil
 }
+
+// Peers returns those with a key.
+func (s *store) Peers() peer.IDSlice { return s.PeersWithKeys() }
 
 // PeerInfo returns a peer with its addresses.
 func (s *store) PeerInfo(id peer.ID) peer.AddrInfo { return peer.AddrInfo{ID: id, Addrs: s.Addrs(id)} }

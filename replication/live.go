@@ -79,38 +79,31 @@ func (r *Replica) learned(bundles []capstore.Bundle) {
 	signal(r.live.wake)
 }
 
-// publish sends what the outbox holds as soon as there is something.
-func (r *Replica) publish(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-r.live.wake:
+// publish sends what the outbox holds.
+func (r *Replica) publish(ctx context.Context) {
+	bundles, announce := r.live.take()
+	messages, large := packLive(bundles)
+	for _, b := range large {
+		if announce == nil {
+			announce = map[capstore.HostKey]capstore.Bundle{}
 		}
-		bundles, announce := r.live.take()
-		messages, large := packLive(bundles)
-		for _, b := range large {
-			if announce == nil {
-				announce = map[capstore.HostKey]capstore.Bundle{}
-			}
-			announce[b.Entry.Host] = b
+		announce[b.Entry.Host] = b
+	}
+	if len(announce) > 0 {
+		messages = append(messages, announcement(announce))
+	}
+	for _, m := range messages {
+		data, err := wire.encode(m)
+		if err == nil && len(data) > maxGossip {
+			err = fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrTooLarge)
 		}
-		if len(announce) > 0 {
-			messages = append(messages, announcement(announce))
+		if err == nil {
+			err = r.net.Topic.Publish(ctx, data)
 		}
-		for _, m := range messages {
-			data, err := wire.encode(m)
-			if err == nil && len(data) > maxGossip {
-				err = fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrTooLarge)
-			}
-			if err == nil {
-				err = r.net.Topic.Publish(ctx, data)
-			}
-			if err != nil && ctx.Err() == nil { // the next round of sync repairs it
-				r.log.WarnContext(ctx, "cannot publish", "error", err)
-			}
-			r.o.Metrics.gossip.WithLabelValues("sent").Inc()
+		if err != nil && ctx.Err() == nil { // the next round of sync repairs it
+			r.log.WarnContext(ctx, "cannot publish", "error", err)
 		}
+		r.o.Metrics.gossip.WithLabelValues("sent").Inc()
 	}
 }
 
@@ -318,17 +311,12 @@ func (r *Replica) announced(m *announceMessage) ([]capstore.Tip, error) {
 	return tips, nil
 }
 
-// applyLive applies what gossip brings as soon as it comes, as much at once as waits.
-func (r *Replica) applyLive(ctx context.Context) error {
-	for {
+// applyLive applies what gossip brought, as much at once as waits.
+func (r *Replica) applyLive(ctx context.Context) {
+	for ctx.Err() == nil {
 		items := r.inbox.take()
 		if len(items) == 0 {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-r.inbox.wake:
-			}
-			continue
+			return
 		}
 		var bundles []capstore.Bundle
 		var from []*remote
@@ -342,9 +330,6 @@ func (r *Replica) applyLive(ctx context.Context) error {
 			}
 		}
 		r.applyAll(ctx, bundles, from)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 	}
 }
 

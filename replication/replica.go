@@ -271,18 +271,19 @@ func (r *Replica) Run(ctx context.Context, n Net) error {
 	defer close(r.stopped)
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.supervise(ctx, g) })
-	for _, loop := range []func(context.Context) error{r.publish, r.applyLive, r.dial, r.fetchWants} {
+	for _, loop := range []func(context.Context) error{r.dial, r.fetchWants} {
 		g.Go(func() error { return loop(ctx) })
 	}
+	r.supervise(ctx, g)
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// supervise starts what callbacks asked for.
-func (r *Replica) supervise(ctx context.Context, g *errgroup.Group) error {
+// supervise starts what callbacks asked for, until the context ends.
+func (r *Replica) supervise(ctx context.Context, g *errgroup.Group) {
+	publish, apply := newWorker(r.live.wake, r.publish), newWorker(r.inbox.wake, r.applyLive)
 	for {
 		for _, job := range r.jobs.take() {
 			g.Go(func() error {
@@ -295,8 +296,16 @@ func (r *Replica) supervise(ctx context.Context, g *errgroup.Group) error {
 			for _, job := range r.jobs.end() {
 				job(ctx) // which is over: it cleans up
 			}
-			return ctx.Err()
+			return
 		case <-r.jobs.wake:
+		case <-publish.wake():
+			publish.start(ctx, g)
+		case <-publish.done:
+			publish.ended()
+		case <-apply.wake():
+			apply.start(ctx, g)
+		case <-apply.done:
+			apply.ended()
 		}
 	}
 }
