@@ -9,6 +9,7 @@
 //	hello    responder → nonce; dialer → nonce, tag, chain; responder → nonce, tag, chain
 //	sync     one request per stream, told apart by the first frame:
 //	         open → same | tips …, then have … → batch or part …, done; ack answers every batch
+//	         share → span, then range → batch or part …, end; several at once
 //	         locate → located
 //	         hosts → hosts
 //	gossip   batch | announce

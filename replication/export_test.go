@@ -157,6 +157,10 @@ func SampleMessages() map[string][]byte {
 		"locate":   encoded(message{Locate: &locateMessage{Hashes: []tinycloud.Hash{h}}}),
 		"located":  encoded(message{Located: &locatedMessage{Values: []location{{Size: -1}, {Size: 9, Manifest: h}}}}),
 		"hosts":    encoded(message{Hosts: &hostsMessage{Records: [][]byte{[]byte("r")}, Generation: 1, Secret: h}}),
+		"share":    encoded(message{Share: &shareMessage{Have: tips, Goal: tips}}),
+		"span":     encoded(message{Span: &spanMessage{First: 0, Last: -1}}),
+		"range":    encoded(message{Range: &spanMessage{First: 3, Last: 300}}),
+		"end":      encoded(message{End: &endMessage{Last: 200}}),
 		"announce": encoded(message{Announce: &announceMessage{Entries: []announcedEntry{{Entry: []byte("e"), Sig: []byte("s")}}}}),
 	}
 }
@@ -207,3 +211,10 @@ func (p *Progress) End(now time.Time) { p.p.end(now) }
 
 // View returns what is shown.
 func (p *Progress) View(now time.Time) *CatchUp { return p.p.view(now) }
+
+// ShareFrom sets how many entries have to be missing for them to be taken from several peers at once.
+func (r *Replica) ShareFrom(entries int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shareFrom = entries
+}

@@ -34,6 +34,10 @@ type fabric struct {
 	traffic int                    // bytes of sync streams, both directions
 	said    map[peer.ID]int        // those that each peer wrote
 	opened  int                    // sync streams
+	pace    int                    // bytes a second of each stream and direction; 0: no limit
+	// deliver, unless nil, gets what a peer writes to a sync stream after so many bytes of all its streams, and
+	// returns what arrives: nil for a stream that is stuck.
+	deliver func(from peer.ID, said int, b []byte) []byte
 	running sync.WaitGroup
 }
 
@@ -266,14 +270,25 @@ type stream struct {
 func (s *stream) Read(p []byte) (int, error) { return s.Conn2.Read(p) }
 
 func (s *stream) Write(p []byte) (int, error) {
-	n, err := s.Conn2.Write(p)
-	if s.count {
-		s.e.f.mu.Lock()
-		s.e.f.traffic += n
-		s.e.f.said[s.e.id] += n
-		s.e.f.mu.Unlock()
+	if !s.count {
+		return s.Conn2.Write(p)
 	}
-	return n, err
+	f := s.e.f
+	f.mu.Lock()
+	f.traffic += len(p)
+	f.said[s.e.id] += len(p)
+	pace, deliver, said := f.pace, f.deliver, f.said[s.e.id]
+	f.mu.Unlock()
+	if pace > 0 {
+		<-time.After(time.Duration(len(p)) * time.Second / time.Duration(pace))
+	}
+	if deliver != nil {
+		if p = deliver(s.e.id, said, p); p == nil {
+			<-s.l.ctx.Done()
+			return 0, s.l.ctx.Err()
+		}
+	}
+	return s.Conn2.Write(p)
 }
 
 func (s *stream) Close() error {

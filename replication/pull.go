@@ -102,16 +102,12 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 	if err != nil {
 		return false, errors.Join(err, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
 	}
-	defer turn()
+	defer func() { turn() }()
 	defer func() {
-		if !errors.Is(err, errTurn) { // else the rest comes next time
+		if !errors.Is(err, errTurn) && !errors.Is(err, errWait) { // else the rest comes next time
 			m.haveOwn()
 		}
 	}()
-	if err := r.o.Memory.take.Acquire(ctx, maxJoined); err != nil {
-		return false, err
-	}
-	defer r.o.Memory.take.Release(maxJoined)
 	have, err := r.o.Store.Have(ctx, r.space, theirs)
 	if err != nil {
 		return false, own(err)
@@ -120,15 +116,41 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 		r.equal(ctx, m, joining)
 		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
+	missing := lacking(theirs, have, ours)
+	if r.mayShare(missing, theirs, have) {
+		err = f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
+	} else {
+		complete, err = r.draw(ctx, m, f, theirs, have, ahead(ours, theirs), missing)
+		if !errors.Is(err, errShare) {
+			return complete, err
+		}
+		have, err = r.o.Store.Have(ctx, r.space, theirs)
+		missing, err = lacking(theirs, have, ours), own(err)
+	}
+	if err != nil {
+		return false, err
+	}
+	r.awaitTurn(m)
+	r.share(m, theirs, have, missing, turn)
+	turn = func() {} // it is handed on
+	return false, errWait
+}
+
+// draw has the peer send all that have does not cover. The error is errShare when others could give a part of the rest.
+func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []capstore.Tip, ahead bool, missing int64) (complete bool, err error) {
+	if err := r.o.Memory.take.Acquire(ctx, maxJoined); err != nil {
+		return false, err
+	}
+	defer r.o.Memory.take.Release(maxJoined)
 	err = pages(have, func(page []wireTip, more bool) error {
-		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead(ours, theirs)}})
+		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead}})
 	})
 	if err != nil {
 		return false, err
 	}
-	r.expect(lacking(theirs, have, ours))
+	r.expect(missing)
 	defer r.expected()
-	return r.drain(ctx, m, f)
+	return r.drain(ctx, m, f, func() bool { return r.mayShare(r.stillMissing(), theirs, have) })
 }
 
 // awaitOwn keeps this node from writing when a peer has later entries of its own, until they are here, also
@@ -188,8 +210,9 @@ type received struct {
 }
 
 // drain applies batches until the peer is done. One goroutine reads and decodes, one verifies, and one applies
-// and acknowledges, each a batch ahead of the next.
-func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error) {
+// and acknowledges, each a batch ahead of the next. Once the rest may be shared out, the peer is told to stop, and what is
+// on its way is still taken: the error is errShare then.
+func (r *Replica) drain(ctx context.Context, m *remote, f *framer, mayShare func() bool) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []capstore.Bundle, syncQueue)
 	ready := make(chan received)
@@ -214,6 +237,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 		return nil
 	})
 	var applying atomic.Bool
+	stopping := false // of the goroutine that applies
 	g.Go(func() error { return r.hurry(running, moved, over, &applying) })
 	g.Go(func() error {
 		defer close(over)
@@ -231,6 +255,12 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 			if time.Since(began) > syncTurn && r.othersWait() {
 				return errTurn
 			}
+			if !stopping && mayShare() {
+				stopping = true
+				if err := f.put(&message{Have: &haveMessage{Stop: true}}); err != nil {
+					return err
+				}
+			}
 			applying.Store(false)
 			signal(moved)
 		}
@@ -239,7 +269,10 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer) (bool, error)
 	if err := g.Wait(); err != nil {
 		return false, err
 	}
-	if len(parked) > 0 {
+	switch {
+	case stopping:
+		return false, errShare
+	case len(parked) > 0:
 		return false, nil
 	}
 	r.equal(ctx, m, end.Joining)

@@ -60,6 +60,8 @@ type Log interface {
 	// Missing yields the entries that have does not cover, parents first. Tips of have that are unknown
 	// here are ignored. Values up to maxInline bytes come with the entries that still need them.
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error
+	// Share returns what goal covers and have does not, to be read by ranges.
+	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []capstore.Tip) (*capstore.Share, error)
 	// Apply verifies bundles and makes them durable.
 	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []capstore.Bundle) (capstore.Applied, error)
 	// ApplyVerified makes bundles durable that [capstore.Verify] saw.
@@ -212,6 +214,10 @@ type Replica struct {
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
 	caught  progress
+	sharing *sharing  // that catches us up, nil for none
+	alone   time.Time // when sharing last failed
+
+	shareFrom int64 // entries that have to be missing for several sources to be worth it
 }
 
 type sighting struct {
@@ -249,6 +255,7 @@ func New(o Options) (*Replica, error) {
 		offences: offences{m: map[capstore.HostKey]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
 		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
+		shareFrom: shareFrom,
 	}, nil
 }
 

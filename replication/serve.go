@@ -37,6 +37,8 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 		switch {
 		case first.Open != nil:
 			err = r.serveOpen(ctx, m, f, first.Open)
+		case first.Share != nil:
+			err = r.serveShare(ctx, f, first.Share)
 		case first.Locate != nil:
 			err = r.serveLocate(ctx, f, first.Locate.Hashes)
 		case first.Hosts != nil:
@@ -102,7 +104,7 @@ func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) er
 	}
 	defer r.o.Memory.give.Release(maxJoined)
 	g, ctx := errgroup.WithContext(ctx)
-	w := &window{free: make(chan struct{}, syncWindow), sent: make(chan struct{}, syncWindow)}
+	w := newWindow()
 	g.Go(func() error { return w.acks(f) })
 	g.Go(func() error {
 		err := r.sendMissing(ctx, f, w, have)
@@ -126,6 +128,8 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []
 			select {
 			case ready <- bundles:
 				return nil
+			case <-w.stop:
+				return errStopped
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -138,7 +142,13 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []
 			return nil
 		})
 		if rest := c.take(); rest != nil && err == nil {
-			return hand(rest)
+			err = hand(rest)
+		}
+		switch {
+		case errors.Is(err, errStopped):
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
 		return own(err)
 	})
@@ -158,15 +168,38 @@ type window struct {
 	free chan struct{} // one element per batch in flight
 	sent chan struct{} // the same, consumed by acks
 	done atomic.Bool   // nothing more will be sent
+	stop chan struct{} // closed when the other side wants no more
 }
 
+// errStopped ends the reading for a stream whose other side wants no more.
+var errStopped = errors.New("the peer wants no more")
+
+func newWindow() *window {
+	return &window{free: make(chan struct{}, syncWindow), sent: make(chan struct{}, syncWindow), stop: make(chan struct{})}
+}
+
+func (w *window) stopped() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// send sends a batch once there is room for it, or nothing when the other side wants no more.
 func (w *window) send(ctx context.Context, f *framer, bundles []capstore.Bundle) error {
+	if w.stopped() {
+		return nil
+	}
 	out, err := frames(bundles)
 	if err != nil {
 		return err
 	}
 	select {
 	case w.free <- struct{}{}:
+	case <-w.stop:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -192,6 +225,10 @@ func (w *window) acks(f *framer) error {
 		}
 		if err != nil {
 			return err
+		}
+		if m.Have != nil && m.Have.Stop && !w.stopped() {
+			close(w.stop)
+			continue
 		}
 		if m.Ack == nil || m.Ack.Durable != durable+1 {
 			return fmt.Errorf("acknowledgement: %w", tinycloud.ErrInvalid)
@@ -220,3 +257,107 @@ func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud
 	}
 	return f.put(&message{Located: answer})
 }
+
+// serveShare sends the ranges that the peer asks for, of what it lacks.
+func (r *Replica) serveShare(ctx context.Context, f *framer, q *shareMessage) error {
+	if err := r.o.Memory.give.Acquire(ctx, maxJoined); err != nil {
+		return err
+	}
+	defer r.o.Memory.give.Release(maxJoined)
+	have, err := unpackTips(nil, q.Have)
+	if err != nil {
+		return err
+	}
+	goal, err := unpackTips(nil, q.Goal)
+	if err != nil {
+		return err
+	}
+	share, err := r.o.Store.Share(ctx, r.space, have, goal)
+	if err != nil {
+		return own(err)
+	}
+	span := spanMessage{First: share.First, Last: share.Last}
+	if err := f.put(&message{Span: &span}); err != nil || span.First > span.Last {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	asked := make(chan spanMessage, maxPortions)
+	g.Go(func() error {
+		defer close(asked)
+		return r.readRanges(f, span, asked)
+	})
+	g.Go(func() error {
+		for q := range asked {
+			if err := sendRange(ctx, f, share, q); err != nil {
+				return errors.Join(err, f.d.SetReadDeadline(past())) // the other goroutine waits for the peer
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// readRanges reads what is asked for until the peer closes the stream.
+func (r *Replica) readRanges(f *framer, within spanMessage, asked chan<- spanMessage) error {
+	for {
+		m, err := f.get()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		q := m.Range
+		if q == nil || q.First < within.First || q.Last < q.First || q.Last > within.Last {
+			return fmt.Errorf("range: %w", tinycloud.ErrInvalid)
+		}
+		select {
+		case asked <- *q:
+		default:
+			return fmt.Errorf("more than %d ranges: %w", maxPortions, tinycloud.ErrInvalid)
+		}
+	}
+}
+
+// sendRange sends a range, or a first part of one that is long, in whole seqs.
+func sendRange(ctx context.Context, f *framer, share *capstore.Share, q spanMessage) error {
+	var failed error // to send, rather than to read
+	send := func(bundles []capstore.Bundle) error {
+		var out [][]byte
+		out, failed = frames(bundles)
+		for _, b := range out {
+			failed = errors.Join(failed, f.write(b))
+		}
+		return failed
+	}
+	c, size, at := batcher{most: shareBatch}, 0, q.First-1
+	err := share.Read(ctx, q.First, q.Last, inlineLimit, func(seq int64, b capstore.Bundle) error {
+		if seq > at && size >= 2*portionSize {
+			return errFull
+		}
+		at = seq
+		size += sizeOf(&b)
+		if full := c.add(b); full != nil {
+			return send(full)
+		}
+		return nil
+	})
+	last := q.Last
+	switch {
+	case failed != nil:
+		return failed
+	case errors.Is(err, errFull):
+		last = at
+	case err != nil:
+		return own(err)
+	}
+	if rest := c.take(); rest != nil {
+		if err := send(rest); err != nil {
+			return err
+		}
+	}
+	return f.put(&message{End: &endMessage{Last: last}})
+}
+
+// errFull ends the reading of a range that is long enough.
+var errFull = errors.New("enough read")

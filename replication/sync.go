@@ -100,6 +100,7 @@ type batcher struct {
 	bundles []capstore.Bundle
 	size    int
 	limit   int // bytes of the batch; 0: not yet known
+	most    int // what limit grows to; 0: maxBatch
 }
 
 // add returns the batch that is full without b, nil while there is room.
@@ -109,7 +110,7 @@ func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
 	var full []capstore.Bundle
 	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > c.limit {
 		full = c.take()
-		c.limit = min(2*c.limit, maxBatch)
+		c.limit = min(2*c.limit, cmp.Or(c.most, maxBatch))
 	}
 	c.bundles = append(c.bundles, b)
 	c.size += n

@@ -33,6 +33,11 @@ const (
 	maxBatchCount = 512        // bundles of one batch
 	firstBatch    = 64 << 10   // the same of a stream's first batch; each one after may be twice as long
 	readAhead     = 2          // batches read from the store before they can be sent
+	shareBatch    = 128 << 10  // bytes of bundles in one batch of a range
+	portionSize   = 512 << 10  // bytes that a range should have
+	maxPortions   = 12         // ranges asked for, or here, before the first of them is durable
+	firstLevels   = 64         // seqs of the first range
+	maxLevels     = 4096       // seqs of one range
 	maxPart       = 1 << 20    // bytes of one part of a batch that is longer than a frame
 	maxJoined     = capstore.MaxBundle + 64<<10
 	maxTips       = 65536 // tips of one Space
@@ -58,12 +63,17 @@ type message struct {
 	Located  *locatedMessage  `cbor:"located,omitempty"`
 	Hosts    *hostsMessage    `cbor:"hosts,omitempty"`
 	Announce *announceMessage `cbor:"announce,omitempty"`
+	Share    *shareMessage    `cbor:"share,omitempty"`
+	Span     *spanMessage     `cbor:"span,omitempty"`
+	Range    *spanMessage     `cbor:"range,omitempty"`
+	End      *endMessage      `cbor:"end,omitempty"`
 }
 
 func (m *message) fields() (n int) {
 	for _, set := range []bool{
 		m.Open != nil, m.Same != nil, m.Tips != nil, m.Have != nil, m.Batch != nil, m.Part != nil, m.Ack != nil,
 		m.Done != nil, m.Locate != nil, m.Located != nil, m.Hosts != nil, m.Announce != nil,
+		m.Share != nil, m.Span != nil, m.Range != nil, m.End != nil,
 	} {
 		if set {
 			n++
@@ -159,6 +169,27 @@ type announcedEntry struct {
 	_     struct{} `cbor:",toarray"`
 	Entry []byte
 	Sig   []byte
+}
+
+// shareMessage begins a stream of ranges: what the puller has, and up to where it wants to come.
+type shareMessage struct {
+	_    struct{} `cbor:",toarray"`
+	Have []wireTip
+	Goal []wireTip
+}
+
+// spanMessage is a range of seq, both ends included: of what can be asked for, empty when First is beyond Last, or of
+// what is asked for.
+type spanMessage struct {
+	_     struct{} `cbor:",toarray"`
+	First int64
+	Last  int64
+}
+
+// endMessage says up to which seq a range was sent.
+type endMessage struct {
+	_    struct{} `cbor:",toarray"`
+	Last int64
 }
 
 // nonceMessage and proofMessage are the frames of the handshake.
@@ -270,6 +301,8 @@ func (m *message) bounds() error {
 		return over("tips", len(m.Tips.Tips), tipsPerPage)
 	case m.Have != nil && len(m.Have.Tips) > tipsPerPage:
 		return over("tips", len(m.Have.Tips), tipsPerPage)
+	case m.Share != nil && len(m.Share.Have)+len(m.Share.Goal) > tipsPerPage:
+		return over("tips", len(m.Share.Have)+len(m.Share.Goal), tipsPerPage)
 	case m.Batch != nil && len(m.Batch.Entries) > maxBatchCount:
 		return over("entries", len(m.Batch.Entries), maxBatchCount)
 	case m.Locate != nil && len(m.Locate.Hashes) > maxLocated:

@@ -1,0 +1,174 @@
+package capstore
+
+import (
+	"context"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// Share is a part of a Space's history that is given out by ranges of seq. All hosts give the same epoch the same
+// seq, and parents a lower one, so that ranges of several hosts make one history.
+type Share struct {
+	First, Last int64 // seq; First > Last: nothing. Up to Last nothing is missing here
+
+	s        *Store
+	space    tinycloud.SpaceID
+	sid      int64
+	rows     []logRow
+	from, to map[int]uint64 // numbers by branch, both included
+}
+
+// Share returns what goal covers and have does not. If something of the goal is unknown here, it ends before the
+// first entry that may be missing; if import entries belong to it, which come before all else, it is empty.
+func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []Tip) (*Share, error) {
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	p := &Share{s: s, space: id, sid: sid, First: 0, Last: -1, to: map[int]uint64{}}
+	if p.from, p.rows, err = s.lacking(ctx, sid, have); err != nil {
+		return nil, err
+	}
+	complete, err := p.upTo(ctx, goal)
+	if err != nil || complete < 0 {
+		return p, err
+	}
+	first, last := int64(-1), int64(-1)
+	for branch, to := range p.to {
+		from, ok := p.from[branch]
+		if !ok || from > to {
+			continue
+		}
+		imported, err := p.imports(ctx, branch, from, to)
+		if err != nil || imported {
+			return p, err
+		}
+		begin, err := p.seq(ctx, branch, from)
+		if err != nil {
+			return nil, err
+		}
+		end, err := p.seq(ctx, branch, to) // seq grows along a branch
+		if err != nil {
+			return nil, err
+		}
+		if first < 0 || begin < first {
+			first = begin
+		}
+		last = max(last, end)
+	}
+	if first >= 0 {
+		p.First, p.Last = first, min(last, complete)
+	}
+	return p, nil
+}
+
+// upTo sets where branches end that lead to a goal, and returns the greatest seq below which nothing of it is missing.
+func (p *Share) upTo(ctx context.Context, goal []Tip) (complete int64, err error) {
+	complete = 1<<63 - 1
+	for _, tip := range goal {
+		known, last, branches := false, 0, 0
+		for i, r := range p.rows {
+			if r.host != tip.Host {
+				continue
+			}
+			last = i
+			branches++
+			digest, ok, err := p.s.digest(ctx, p.sid, i, tip.N)
+			if err != nil {
+				return -1, err
+			}
+			if ok && digest == tip.Digest {
+				p.reach(i, tip.N)
+				known = true
+			}
+		}
+		if known {
+			continue
+		}
+		// The log has not come to that place yet, unless it is forked, and then it is not known where.
+		if branches != 1 || tip.N <= p.rows[last].n {
+			return -1, nil
+		}
+		seq, err := p.seq(ctx, last, p.rows[last].n)
+		if err != nil || seq < 0 {
+			return -1, err
+		}
+		p.reach(last, p.rows[last].n)
+		complete = min(complete, seq)
+	}
+	return complete, nil
+}
+
+// reach notes that a branch up to a number, and what it forked from, belongs to the share.
+func (p *Share) reach(branch int, n uint64) {
+	for {
+		p.to[branch] = max(p.to[branch], n)
+		r := p.rows[branch]
+		if r.base == nil {
+			return
+		}
+		branch, n = int(*r.base), uint64(*r.baseN)
+	}
+}
+
+func (p *Share) imports(ctx context.Context, branch int, from, to uint64) (found bool, err error) {
+	var one int
+	return p.s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM imports WHERE sid = ? AND branch = ? AND n >= ? AND n <= ? LIMIT 1",
+		p.sid, branch, int64(from), int64(to))
+}
+
+// seq returns the place of an entry, -1 for an import entry.
+func (p *Share) seq(ctx context.Context, branch int, n uint64) (seq int64, err error) {
+	ok, err := p.s.db.Read.One(ctx, []any{&seq}, "SELECT p.seq FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?",
+		p.sid, branch, int64(n))
+	if err == nil && !ok {
+		seq = -1
+	}
+	return seq, err
+}
+
+// Read calls yield with the entries of a range, both ends included, and their seq, parents first. The error is of
+// class [tinycloud.ErrTooLarge] when there are too many. Values come as with [Store.Missing].
+func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield func(seq int64, b Bundle) error) error {
+	type place struct {
+		branch int
+		n      uint64
+		seq    int64
+	}
+	var places []place
+	err := p.s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var x place
+		if err := scan(&x.branch, &x.n, &x.seq); err != nil {
+			return err
+		}
+		from, wanted := p.from[x.branch]
+		to, within := p.to[x.branch]
+		if !wanted || !within || x.n < from || x.n > to {
+			return nil
+		}
+		if len(places) == entriesAtOnce {
+			return fmt.Errorf("range of more than %d entries: %w", entriesAtOnce, tinycloud.ErrTooLarge)
+		}
+		places = append(places, x)
+		return nil
+	}, "SELECT e.branch, e.n, p.seq FROM epochs p JOIN entries e ON e.eid = p.eid WHERE p.sid = ? AND p.seq >= ? AND p.seq <= ? ORDER BY p.seq, p.id, e.branch",
+		p.sid, max(first, p.First), min(last, p.Last))
+	if err != nil {
+		return err
+	}
+	r := &reader{s: p.s, ctx: ctx, space: p.space, sid: p.sid, hosts: make([]HostKey, len(p.rows)), maxValue: maxValue}
+	for i, row := range p.rows {
+		r.hosts[i] = row.host
+	}
+	for _, x := range places {
+		b, err := r.bundle(x.branch, x.n)
+		if err == nil {
+			err = yield(x.seq, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
