@@ -145,7 +145,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-const rememberedTokens = 1 << 16
+const rememberedTokens = 1 << 12 // of some 5 KB each
 
 func (s *Store) open(ctx context.Context) (err error) {
 	schemas, err := fs.Sub(migrations, "migrations")

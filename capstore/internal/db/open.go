@@ -24,6 +24,9 @@ const (
 	migrateTimeout = 5 * time.Minute
 	maxConns       = 16 // of a pool that reads from a server
 	idleLife       = 5 * time.Minute
+	// Of SQLite, in KiB of a connection. There are up to eight that read.
+	writeCache, readCache = 16000, 4000
+	readIdle              = 30 * time.Second // until a connection that reads gives its cache back
 )
 
 // DB is an open database.
@@ -115,18 +118,19 @@ func OpenServer(ctx context.Context, dsn string, migrations fs.FS, log *slog.Log
 // Older are migrations that files of earlier versions need besides.
 func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *slog.Logger, older ...*goose.Migration) (*DB, error) {
 	dsn := "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync +
-		")&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)"
+		")&_pragma=wal_autocheckpoint(4000)&_pragma=cache_size(-"
 	x := &DB{Dialect: SQLite(), log: log}
 	var err error
-	if x.write, err = sql.Open("sqlite", dsn); err != nil {
+	if x.write, err = sql.Open("sqlite", fmt.Sprint(dsn, writeCache, ")")); err != nil {
 		return nil, err
 	}
 	x.write.SetMaxOpenConns(1)
-	if x.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+	if x.read, err = sql.Open("sqlite", fmt.Sprint(dsn, readCache, ")&_pragma=query_only(1)")); err != nil {
 		return nil, errors.Join(err, x.write.Close())
 	}
 	x.read.SetMaxOpenConns(8)
 	x.read.SetMaxIdleConns(8)
+	x.read.SetConnMaxIdleTime(readIdle)
 	x.pools()
 	if err := x.prepare(ctx, migrations, older...); err != nil {
 		return nil, errors.Join(err, x.Close())
