@@ -212,9 +212,10 @@ func (p *Progress) End(now time.Time) { p.p.end(now) }
 // View returns what is shown.
 func (p *Progress) View(now time.Time) *CatchUp { return p.p.view(now) }
 
-// ShareFrom sets how many entries have to be missing for them to be taken from several peers at once.
-func (r *Replica) ShareFrom(entries int64) {
+// Sharing sets how many entries have to be missing for them to be taken from several peers at once, and how many bytes
+// each is asked for.
+func (r *Replica) Sharing(from, portion int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.shareFrom = entries
+	r.shareFrom, r.portion = from, portion
 }

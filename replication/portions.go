@@ -17,10 +17,11 @@ type portions struct {
 	levels    int64      // seqs of the next portion, so that it is about as long as it should be
 	queue     []*portion // dealt out and not applied, in order
 	waiting   int        // bytes of what came and was not applied
+	size      int64      // bytes that a portion should have
 }
 
-func newPortions(first, last int64) *portions {
-	return &portions{next: first, end: last, levels: firstLevels}
+func newPortions(first, last, size int64) *portions {
+	return &portions{next: first, end: last, levels: firstLevels, size: size}
 }
 
 // deal returns what a source is to be asked for that has everything up to last, nil for nothing now.
@@ -56,7 +57,7 @@ func (d *portions) came(p *portion, last int64) {
 	}
 	p.whole = true
 	d.waiting += p.size
-	d.levels = min(2*d.levels, max(1, levels*portionSize/int64(max(p.size, 1))), maxLevels)
+	d.levels = min(2*d.levels, max(1, levels*d.size/int64(max(p.size, 1))), maxLevels)
 }
 
 // first returns the portion that is to be applied next, nil when it was not dealt out.

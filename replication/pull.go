@@ -245,7 +245,9 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, mayShare func
 		began := time.Now()
 		for b := range ready {
 			applying.Store(true)
-			if err := r.applyBatch(running, m, b, parked); err != nil {
+			n, err := r.applyBatch(running, m, b, parked)
+			m.brought += n
+			if err != nil {
 				return err
 			}
 			durable++
@@ -342,18 +344,18 @@ func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capst
 
 // applyBatch makes a batch durable, all of it or an error. An entry dated in the future is left for a later
 // round, with what follows it in its log: no honest host builds on it before it is due. parked collects
-// the hosts of such entries.
-func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked map[capstore.HostKey]bool) error {
+// the hosts of such entries. brought counts what was new.
+func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked map[capstore.HostKey]bool) (brought int, err error) {
 	bundles, verified := b.bundles, b.verified
 	if len(bundles) == 0 {
-		return fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
+		return 0, fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
 	}
 	r.wants.hints(m.host, bundles)
 	for {
 		before := len(bundles)
 		bundles = slices.DeleteFunc(bundles, func(b capstore.Bundle) bool { return parked[b.Entry.Host] })
 		if len(bundles) == 0 {
-			return nil
+			return brought, nil
 		}
 		if len(bundles) < before {
 			verified = capstore.Verify(r.space, bundles)
@@ -362,19 +364,19 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked 
 		r.o.Metrics.applied(a)
 		r.o.Metrics.caught.Add(float64(a.New))
 		r.advance(a.New)
-		m.brought += a.New
+		brought += a.New
 		if a.New > 0 {
 			r.learned(bundles[:a.Covered])
 		}
 		switch {
 		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
-			return err
+			return brought, err
 		case err != nil:
-			return own(err)
+			return brought, own(err)
 		case a.Covered == len(bundles):
-			return nil
+			return brought, nil
 		case !a.Parked: // it said that parents come first
-			return fmt.Errorf("%d of %d bundles build on what was not sent: %w", len(bundles)-a.Covered, len(bundles), tinycloud.ErrUnavailable)
+			return brought, fmt.Errorf("%d of %d bundles build on what was not sent: %w", len(bundles)-a.Covered, len(bundles), tinycloud.ErrUnavailable)
 		}
 		parked[bundles[a.Covered].Entry.Host] = true
 		bundles = bundles[a.Covered:]

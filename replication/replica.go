@@ -218,6 +218,7 @@ type Replica struct {
 	alone   time.Time // when sharing last failed
 
 	shareFrom int64 // entries that have to be missing for several sources to be worth it
+	portion   int64 // bytes that each is asked for at once
 }
 
 type sighting struct {
@@ -255,7 +256,7 @@ func New(o Options) (*Replica, error) {
 		offences: offences{m: map[capstore.HostKey]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
 		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
-		shareFrom: shareFrom,
+		shareFrom: shareFrom, portion: portionSize,
 	}, nil
 }
 

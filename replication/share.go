@@ -222,7 +222,7 @@ func (s *sharing) pull(ctx context.Context, x *giver) (err error) {
 	s.mu.Lock()
 	x.last = m.Span.Last
 	if x.m == s.lead {
-		s.deal, s.first = newPortions(m.Span.First, m.Span.Last), time.Now()
+		s.deal, s.first = newPortions(m.Span.First, m.Span.Last, s.r.portion), time.Now()
 	}
 	s.wake()
 	s.mu.Unlock()
@@ -391,7 +391,7 @@ func (s *sharing) strangersWait() bool {
 // applyPortion applies the first portion. A source whose bytes refute themselves loses it to another one.
 func (s *sharing) applyPortion(ctx context.Context, p *portion) error {
 	for _, b := range p.batches {
-		err := s.r.applyBatch(ctx, p.of.m, b, s.parked)
+		_, err := s.r.applyBatch(ctx, p.of.m, b, s.parked)
 		if errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged) {
 			s.r.judge(ctx, p.of.m, err)
 			s.mu.Lock()

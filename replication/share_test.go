@@ -11,10 +11,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// sharers are three hosts with a history that all wrote at once, of some 5 MB.
+// sharers are three hosts with a history that all wrote at once, of some 1 MB.
 func sharers(t *testing.T, f *fabric, o *owner) []*node {
 	t.Helper()
-	const writes, writers = 900, 12
+	const writes, writers = 210, 12
 	nodes := cluster(t, f, o, 3)
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -29,7 +29,7 @@ func sharers(t *testing.T, f *fabric, o *owner) []*node {
 	return nodes
 }
 
-// shared has a host join others over links of 1 MiB/s, and returns what each of these sent in relation to the history.
+// shared has a host join others over links of 256 KiB/s, and returns what each of these sent in relation to the history.
 func shared(t *testing.T, f *fabric, o *owner, nodes []*node) (shares []float64, all float64) {
 	t.Helper()
 	before := map[*node]int{}
@@ -37,10 +37,10 @@ func shared(t *testing.T, f *fabric, o *owner, nodes []*node) (shares []float64,
 	for _, n := range nodes {
 		before[n] = f.said[n.id]
 	}
-	f.pace = 1 << 20
+	f.pace = 256 << 10
 	f.mu.Unlock()
 	late := newNode(t, f, o, "late")
-	late.r.ShareFrom(100)
+	late.r.Sharing(50, 32<<10)
 	late.join(nodes...)
 	same(t, append(nodes, late)...)
 	whole := float64(payload(t, late))
@@ -86,7 +86,7 @@ func TestSharesOfForkedLog(t *testing.T) {
 				f.part(restored.id, other.id, true)
 			}
 			restored.start(t)
-			for i := range 200 {
+			for i := range 60 {
 				restored.put(fmt.Sprint(branch, "/", i), random(uint64(1000*branch+i), 4096))
 			}
 			for _, other := range nodes[:2] {
@@ -112,7 +112,7 @@ func TestSharesOfForkedLog(t *testing.T) {
 
 // What a host does not send, or what its bytes refute, another one sends.
 func TestSharesOfBadHosts(t *testing.T) {
-	const after = 600_000 // bytes, within its share
+	const after = 100_000 // bytes, within its share
 	stuck := func([]byte) []byte { return nil }
 	forged := func(b []byte) []byte {
 		b = bytes.Clone(b)
@@ -144,7 +144,7 @@ func TestSharesOfBadHosts(t *testing.T) {
 						t.Errorf("host %d sent %.2f of the history", i, share)
 					}
 				}
-				if all > 1.25 { // with the portions that the bad one did not bring whole
+				if all > 1.15 { // with the portions that the bad one did not bring whole
 					t.Errorf("the hosts sent %.3f times the history", all)
 				}
 			})

@@ -36,7 +36,7 @@ const (
 	shareBatch    = 128 << 10  // bytes of bundles in one batch of a range
 	portionSize   = 512 << 10  // bytes that a range should have
 	maxPortions   = 12         // ranges asked for, or here, before the first of them is durable
-	firstLevels   = 64         // seqs of the first range
+	firstLevels   = 4          // seqs of the first range
 	maxLevels     = 4096       // seqs of one range
 	maxPart       = 1 << 20    // bytes of one part of a batch that is longer than a frame
 	maxJoined     = capstore.MaxBundle + 64<<10
