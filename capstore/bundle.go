@@ -31,6 +31,15 @@ type Bundle struct {
 	Imported []Imported
 }
 
+// Parents are the epochs that a bundle's epoch follows; none of an import entry.
+func (b *Bundle) Parents() ([]tinycloud.Hash, error) {
+	if !b.Entry.Import.IsZero() {
+		return nil, nil
+	}
+	e, err := dag.DecodeEpoch(b.Epoch)
+	return e.Parents, err
+}
+
 // Value is a value and its hash.
 type Value struct {
 	Hash  tinycloud.Hash

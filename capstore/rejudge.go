@@ -217,6 +217,11 @@ func (t *tx) rejudgeOps(sp *space, n *node, i int, e *storedEvent, valid bool, b
 				return err
 			}
 		}
+		if e.was[k] && !counts { // an earlier operation's key may have been folded with it
+			if err := t.refold(sp, op.Key); err != nil {
+				return err
+			}
+		}
 		if err := t.reannounce(sp, n, &e.event, p, e.was[k], counts, places > 1, before+k); err != nil {
 			return err
 		}

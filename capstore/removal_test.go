@@ -172,6 +172,51 @@ func TestRemovedHostLies(t *testing.T) {
 	}
 }
 
+// What a removed host wrote goes also when the whole history is judged again, and when a token of the key
+// stands in two places.
+func TestRemovedAndRejudged(t *testing.T) { everywhere(t, testRemovedAndRejudged) }
+
+func testRemovedAndRejudged(t *testing.T) {
+	c, slow := newClock(), newClock()
+	o := newOwner(t, "alice", c)
+	a, b, x := openNew(t, "a", c), openNew(t, "b", slow), openNew(t, "x", c)
+	o.member(a)
+	o.member(b)
+	gone := o.member(x)
+	a.delegate(o.header)
+	for _, s := range []*testStore{b, x, b, a} {
+		s.pull(a, o.space)
+		a.pull(s, o.space)
+	}
+	mustPut(t, o, a, "other", "1")
+	both := func(tok *capstore.Token, value string) {
+		t.Helper()
+		for _, s := range []*testStore{a, b} {
+			if _, err := s.Write(t.Context(), tok, ops(putOp(o.space, "k", value)), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	both(o.invoke(t, "k", "tinycloud.kv/put"), "twice") // at two places
+	b.pull(a, o.space)
+	a.pull(b, o.space)
+	slow.ms.Store(c.ms.Add(30_000) - 20_000)
+	both(o.invoke(t, "k", "tinycloud.kv/put"), "one epoch") // whose earlier witness a does not know yet
+	x.pull(a, o.space)
+	mustPut(t, o, x, "k", "by x")
+	a.pull(x, o.space)
+	if got := a.get(o.space, "k"); got != "by x" {
+		t.Errorf("before the removal: %q", got)
+	}
+	o.remove(t, b, gone)
+	a.pull(b, o.space)
+	b.pull(a, o.space)
+	b.pull(x, o.space)
+	if got := a.get(o.space, "k") + ", " + b.get(o.space, "k"); got != "one epoch, one epoch" {
+		t.Errorf("after the removal: %q", got)
+	}
+}
+
 // The owner removes each of two hosts at the other: both are gone, and what they had before stays.
 func TestCrossedRemovals(t *testing.T) { everywhere(t, testCrossedRemovals) }
 

@@ -62,7 +62,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	if err != nil {
 		return Status{}, err
 	}
-	if d, err := s.hostDelegation(ctx, id, sp.host); err != nil {
+	if d, err := s.hostDelegation(ctx, id, sp.host, lastsLonger); err != nil {
 		return Status{}, err
 	} else if d != nil {
 		st.Expires = d.Expires

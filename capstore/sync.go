@@ -142,6 +142,30 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uin
 	return from, rows, nil
 }
 
+// Knows reports whether all of some epochs are stored here.
+func (s *Store) Knows(ctx context.Context, id tinycloud.SpaceID, epochs []tinycloud.Hash) (bool, error) {
+	if len(epochs) == 0 {
+		return true, nil
+	}
+	sp, err := s.loaded(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range epochs {
+		sp.mu.RLock()
+		n := sp.held(e)
+		sp.mu.RUnlock()
+		if n != nil {
+			continue
+		}
+		var one int
+		if known, err := s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM epochs WHERE sid = ? AND id = ?", sp.sid, e[:]); err != nil || !known {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // Have returns what to tell a peer whose tips are theirs, so that it sends what is missing here: each of
 // them that is stored here and, for a log with one that is not, our own tips of that log and entries
 // before them at growing distances, so that a fork costs no more than a part of what follows it.
@@ -234,7 +258,7 @@ func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, 
 		return nil, err
 	}
 	host := newSpace(s, 0, id, "").host
-	best, err := s.hostDelegation(ctx, id, host)
+	best, err := s.hostDelegation(ctx, id, host, issuedLater)
 	if err != nil {
 		return nil, err
 	}
@@ -260,8 +284,21 @@ func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, 
 	return out, nil
 }
 
-// hostDelegation returns the host delegation to a key that lasts longest, nil when none is in force.
-func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host HostKey) (best *Token, err error) {
+// issuedLater prefers the newest delegation as a proof: others may know that an older one is revoked while
+// this host, which they refuse, can't hear of it.
+func issuedLater(t, than *Token) bool {
+	if t.IssuedAt.Equal(than.IssuedAt) {
+		return lastsLonger(t, than)
+	}
+	return t.IssuedAt.After(than.IssuedAt)
+}
+
+func lastsLonger(t, than *Token) bool {
+	return t.Expires.IsZero() || (!than.Expires.IsZero() && t.Expires.After(than.Expires))
+}
+
+// hostDelegation returns the best host delegation to a key, nil when none is in force.
+func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host HostKey, better func(t, than *Token) bool) (best *Token, err error) {
 	var ids []tinycloud.Hash
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var b []byte
@@ -281,7 +318,7 @@ func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host H
 		if !ok || key != host || !t.HostsSpace(id) || !t.ValidAt(now, 0) || s.isRevoked(h) {
 			continue
 		}
-		if best == nil || t.Expires.IsZero() || (!best.Expires.IsZero() && t.Expires.After(best.Expires)) {
+		if best == nil || better(t, best) {
 			best = t
 		}
 	}

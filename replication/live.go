@@ -179,8 +179,9 @@ type inbox struct {
 	wake chan struct{}
 
 	mu    sync.Mutex
-	items []inItem // guarded by mu
-	bytes int      // guarded by mu
+	items  []inItem               // guarded by mu
+	bytes  int                    // guarded by mu
+	epochs map[tinycloud.Hash]int // guarded by mu; of what waits or is being applied: how often
 }
 
 type inItem struct {
@@ -198,8 +199,38 @@ func (q *inbox) add(it inItem) bool {
 	}
 	q.items = append(q.items, it)
 	q.bytes += it.size
+	q.note(it, 1)
 	signal(q.wake)
 	return true
+}
+
+// note counts the epochs of an item. q.mu is held.
+func (q *inbox) note(it inItem, by int) {
+	if q.epochs == nil {
+		q.epochs = map[tinycloud.Hash]int{}
+	}
+	for i := range it.bundles {
+		e := it.bundles[i].Entry.Epoch
+		if q.epochs[e] += by; q.epochs[e] == 0 {
+			delete(q.epochs, e)
+		}
+	}
+}
+
+// done forgets items that were taken and are applied, or are not going to be.
+func (q *inbox) done(items []inItem) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, it := range items {
+		q.note(it, -1)
+	}
+}
+
+// holds reports whether an epoch waits, or is being applied.
+func (q *inbox) holds(epoch tinycloud.Hash) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.epochs[epoch] > 0
 }
 
 // take returns items with at most applyAtOnce bundles together, or one with more.
@@ -222,7 +253,7 @@ func (q *inbox) take() []inItem {
 
 // Check judges a gossip message by its bytes and queues it; from is the peer that handed it over. Errors
 // of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] say that no honest host made it (reject it);
-// others that it should not be passed on for now (ignore it).
+// others that it should not be passed on for now (ignore it), though it may be queued.
 func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 	outcome := "accepted"
 	defer func() { r.o.Metrics.gossip.WithLabelValues(outcome).Inc() }()
@@ -257,13 +288,39 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		outcome = "repeated"
 		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
 	}
+	fits := r.fits(ctx, it.bundles)
 	if !r.inbox.add(it) {
 		outcome = "overflow"
 		r.gap(m)
 		return nil
 	}
+	if !fits {
+		outcome = "early"
+		return fmt.Errorf("gossip of %s builds on what is not here: %w", from, tinycloud.ErrUnavailable)
+	}
 	r.heard.add(it)
 	return nil
+}
+
+// fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
+// removal of a host that is among the listeners may be in what is missing.
+func (r *Replica) fits(ctx context.Context, bundles []capstore.Bundle) bool {
+	with := map[tinycloud.Hash]bool{}
+	var lacking []tinycloud.Hash
+	for i := range bundles {
+		parents, err := bundles[i].Parents()
+		if err != nil {
+			return false
+		}
+		for _, p := range parents {
+			if !with[p] && !r.inbox.holds(p) {
+				lacking = append(lacking, p)
+			}
+		}
+		with[bundles[i].Entry.Epoch] = true
+	}
+	known, err := r.o.Store.Knows(ctx, r.space, lacking)
+	return err == nil && known
 }
 
 func (r *Replica) read(data []byte) (it inItem, err error) {
@@ -330,6 +387,7 @@ func (r *Replica) applyLive(ctx context.Context) {
 			}
 		}
 		r.applyAll(ctx, bundles, from)
+		r.inbox.done(items)
 	}
 }
 

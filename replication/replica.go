@@ -57,6 +57,8 @@ type Log interface {
 	// log with one that is not, this node's own tips of that log and entries before them at growing
 	// distances, so that a fork costs no more than a part of what follows it.
 	Have(ctx context.Context, space tinycloud.SpaceID, theirs []capstore.Tip) ([]capstore.Tip, error)
+	// Knows reports whether all of some epochs are stored here.
+	Knows(ctx context.Context, space tinycloud.SpaceID, epochs []tinycloud.Hash) (bool, error)
 	// Missing yields the entries that have does not cover, parents first. Tips of have that are unknown
 	// here are ignored. Values up to maxInline bytes come with the entries that still need them.
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error
@@ -270,6 +272,9 @@ func (r *Replica) Run(ctx context.Context, n Net) error {
 	joining, err := r.o.Store.Joining(ctx, r.space)
 	if err != nil {
 		close(r.stopped)
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	r.mu.Lock()

@@ -14,7 +14,7 @@ import (
 // A host that got a rule wrong would be found out: rules with that defect, which such a host would have in
 // common with nobody, give another state than the hosts have, within a few seeds.
 func TestPlantedDefects(t *testing.T) {
-	const seeds = 8
+	const seeds = 16
 	left := map[oracletest.Defect]bool{}
 	for _, d := range oracletest.Defects() {
 		left[d] = true
@@ -23,6 +23,7 @@ func TestPlantedDefects(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSim(t, 1_000_000+seed)
+				s.replay = fmt.Sprintf("go test ./replication -run 'TestPlantedDefects/seed_%d'", seed)
 				defer s.report()
 				s.nodes[len(s.nodes)-1].honest = false
 				s.run()

@@ -331,4 +331,9 @@ func (s *sim) heal() {
 	}
 	<-time.After(25 * time.Minute)
 	synctest.Wait()
+	for _, n := range s.nodes {
+		if !n.told() {
+			s.t.Errorf("%s does not take its delegation", n.name)
+		}
+	}
 }

@@ -24,6 +24,7 @@ import (
 const (
 	simSteps = 340 // of a run: operations and faults
 	simOps   = 300 // operations at least
+	simKeys  = 6
 )
 
 // TestSimulation runs real hosts over a network in virtual time, with faults, and audits what they end in.
@@ -53,10 +54,12 @@ func TestSimulation(t *testing.T) {
 type sim struct {
 	t       *testing.T
 	seed    uint64
+	replay  string // the command
 	rng     *rand.Rand
 	f       *fabric
 	o       *owner
 	nodes   []*simNode
+	outcast *simNode // is removed some time
 	outside []*outsider
 	extra   []*owner // sessions that are revoked some time
 	trace   []string
@@ -74,6 +77,7 @@ type simNode struct {
 	*node
 	honest      bool
 	delegations []tinycloud.Hash // to its key
+	tell        *capstore.Token  // the delegation that the host itself does not know yet
 	revocation  tinycloud.Hash   // that ended the last of them; zero while it is a host
 	removed     bool             // some time, so that what it acknowledged may be gone
 	backup      string           // directory of a copy of its database
@@ -91,7 +95,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 9)), f: newFabric(t),
 		o: newOwner(fmt.Sprint("sim", seed)), began: time.Now(), faults: map[string]int{},
-		gone: map[tinycloud.Hash]bool{},
+		gone: map[tinycloud.Hash]bool{}, replay: fmt.Sprintf("SIM_SEED=%d go test ./replication -run TestSimulation", seed),
 	}
 	for i := range 4 + s.rng.IntN(2) {
 		n := &simNode{node: newNode(t, s.f, s.o, fmt.Sprint("host ", i)), honest: true}
@@ -116,6 +120,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	if s.rng.IntN(2) == 0 {
 		s.nodes[len(s.nodes)-1].honest = false
 	}
+	s.outcast = s.nodes[1+s.rng.IntN(len(s.nodes)-1)]
 	s.outside = append(s.outside, newOutsider(t, s.f, s.o, "outsider"))
 	s.f.setLoss(s.lossy())
 	return s
@@ -135,7 +140,7 @@ func (s *sim) note(format string, args ...any) {
 func (s *sim) report() {
 	if s.t.Failed() {
 		s.compare()
-		s.t.Logf("replay: SIM_SEED=%d go test ./replication -run TestSimulation\n%s", s.seed, strings.Join(s.trace, "\n"))
+		s.t.Logf("replay: %s\n%s", s.replay, strings.Join(s.trace, "\n"))
 	}
 }
 
@@ -170,15 +175,25 @@ func (s *sim) run() {
 			synctest.Wait()
 		}
 	}
+	for key := range simKeys { // so that some are written at one place in the order
+		s.race(s.o, fmt.Sprint("k/", key))
+	}
 	s.heal()
 	s.same()
+}
+
+// race writes one key at two hosts at once.
+func (s *sim) race(x *owner, key string) {
+	for _, i := range s.rng.Perm(len(s.nodes))[:2] {
+		s.put(s.nodes[i], s.token(s.nodes[i], x, key, "tinycloud.kv/put"), fmt.Sprint("race ", s.rng.IntN(1000)))
+	}
 }
 
 // pick is a host that runs.
 func (s *sim) pick() *simNode { return s.nodes[s.rng.IntN(len(s.nodes))] }
 
 // key is one of few, so that writes meet.
-func (s *sim) key() string { return fmt.Sprint("k/", s.rng.IntN(6)) }
+func (s *sim) key() string { return fmt.Sprint("k/", s.rng.IntN(simKeys)) }
 
 // operate does one operation of the workload.
 func (s *sim) operate() {
@@ -192,11 +207,8 @@ func (s *sim) operate() {
 		s.put(n, s.token(n, x, s.key(), "tinycloud.kv/put"), fmt.Sprint("value ", s.rng.IntN(1000)))
 	case 0, 1, 2:
 		s.del(n, s.token(n, x, s.key(), "tinycloud.kv/del"))
-	case 3, 4: // one key at two hosts at once
-		key := s.key()
-		for _, i := range s.rng.Perm(len(s.nodes))[:2] {
-			s.put(s.nodes[i], s.token(s.nodes[i], x, key, "tinycloud.kv/put"), fmt.Sprint("race ", s.rng.IntN(1000)))
-		}
+	case 3, 4:
+		s.race(x, s.key())
 	case 5: // one token at two hosts
 		tok := s.token(n, x, s.key(), "tinycloud.kv/put")
 		value := fmt.Sprint("twice ", s.rng.IntN(1000))
@@ -204,8 +216,12 @@ func (s *sim) operate() {
 			s.put(s.nodes[i], tok, value)
 		}
 	case 6:
-		if s.rng.IntN(8) == 0 {
+		if s.rng.IntN(4) == 0 {
 			s.revokeWhileWriting()
+		}
+	case 7:
+		if s.rng.IntN(6) == 0 {
+			s.removeOrAdmit()
 		}
 	}
 }
@@ -277,6 +293,56 @@ func (s *sim) revokeWhileWriting() {
 	}
 	s.done(at, "revokes a session", at.store.Revoke(context.Background(), tok))
 	s.put(other, s.token(other, x, s.key(), "tinycloud.kv/put"), "beside the revocation")
+}
+
+// removeOrAdmit removes a host, the same one in all of a run, or lets it in again.
+func (s *sim) removeOrAdmit() {
+	x, at := s.outcast, s.pick()
+	if at == x {
+		return
+	}
+	if x.revocation.IsZero() {
+		tok, err := capstore.ParseRevocation(s.o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: "ucan:" + x.delegations[len(x.delegations)-1].EventID(), IssuedAt: at.clock(),
+		}))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		err = at.store.Revoke(context.Background(), tok)
+		s.done(at, "removes "+string(x.name), err)
+		if err == nil {
+			x.revocation, x.removed = tok.ID, true
+			<-time.After(time.Second) // by then it is cut off
+			synctest.Wait()
+		}
+		return
+	}
+	header := s.o.hosting(x.key(), captest.DelegationOptions{IssuedAt: time.Now().Add(time.Hour)}) // later than what removed it, whatever the clocks
+	tok, err := capstore.ParseDelegation(header)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, err = at.store.Delegate(context.Background(), tok)
+	s.done(at, "admits "+string(x.name)+" again", err)
+	if err != nil {
+		return
+	}
+	x.delegations, x.revocation = append(x.delegations, tok.ID), tinycloud.Hash{}
+	if x.tell = tok; x.told() {
+		s.note("%s: is told so", x.name)
+	}
+}
+
+// told reports whether a host knows of its last delegation, which its operator posts to it until it takes it.
+func (n *simNode) told() bool {
+	if n.tell == nil {
+		return true
+	}
+	_, err := n.store.Delegate(context.Background(), n.tell)
+	if err == nil {
+		n.tell = nil
+	}
+	return err == nil
 }
 
 // hosts are the nodes that have to agree.
