@@ -178,7 +178,7 @@ func announcement(entries map[capstore.HostKey]capstore.Bundle) message {
 type inbox struct {
 	wake chan struct{}
 
-	mu    sync.Mutex
+	mu     sync.Mutex
 	items  []inItem               // guarded by mu
 	bytes  int                    // guarded by mu
 	epochs map[tinycloud.Hash]int // guarded by mu; of what waits or is being applied: how often
