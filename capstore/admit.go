@@ -75,7 +75,7 @@ func (s *Store) entitled(ctx context.Context, t *Token) error {
 		if !s.Hosted(id) {
 			return errNoSpace()
 		}
-		if err := s.present(ctx, id); err != nil {
+		if err := s.Present(ctx, id); err != nil {
 			return err
 		}
 	}

@@ -194,9 +194,9 @@ func written(ctx context.Context, q querier, sid int64) (yes bool, err error) {
 	return yes, err
 }
 
-// present refuses a Space that waits for the history of its other hosts, so that it is not taken for an empty one
-// (replication design §6).
-func (s *Store) present(ctx context.Context, id tinycloud.SpaceID) error {
+// Present refuses a Space that waits for the history of its other hosts, so that it is not taken for an empty one
+// (replication design §6): the error is of class [tinycloud.ErrUnavailable]. Of one that is not hosted it says nothing.
+func (s *Store) Present(ctx context.Context, id tinycloud.SpaceID) error {
 	s.mu.RLock()
 	_, ok := s.settled[id]
 	sid := s.ids[id]

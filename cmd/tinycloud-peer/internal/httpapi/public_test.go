@@ -148,3 +148,19 @@ func TestPublicRate(t *testing.T) {
 	o.read("GET", "/kv/k", nil).want(t, "IPv4 written as IPv6", 429, "Rate limit exceeded")
 	o.read("OPTIONS", "/kv/k", nil).want(t, "preflight", 204, "")
 }
+
+// A public Space that waits for the history of its other hosts is not shown as an empty one.
+func TestPublicJoining(t *testing.T) {
+	n := newNode(t, patient)
+	o := n.public("public")
+	o.read("GET", "/kv/a", nil).want(t, "before", 404, "Key not found")
+	if err := n.store.AddJoin(t.Context(), o.space, []string{"/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWSkAvi2RawVh4aconMCWL5RkKVDZ8fJ5jx8pxJHx3NSG7"}, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/kv/a", "/kv"} {
+		got := o.read("GET", path, nil)
+		if got.status != 503 || got.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %v", path, got.status, got.header)
+		}
+	}
+}
