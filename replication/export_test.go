@@ -219,3 +219,16 @@ func (r *Replica) Sharing(from, portion int64) {
 	defer r.mu.Unlock()
 	r.shareFrom, r.portion = from, portion
 }
+
+// Take waits for a part of what a budget has for taking.
+func (b *Budget) Take(ctx context.Context, space tinycloud.SpaceID, bytes int64) error {
+	return b.take.acquire(ctx, space, bytes)
+}
+
+// TryTake takes a part that nobody waits for.
+func (b *Budget) TryTake(space tinycloud.SpaceID, bytes int64) bool {
+	return b.take.tryAcquire(space, bytes)
+}
+
+// Return ends what Take began.
+func (b *Budget) Return(space tinycloud.SpaceID, bytes int64) { b.take.release(space, bytes) }

@@ -144,10 +144,10 @@ func (r *Replica) ask(ctx context.Context, m *remote, request *message, limit in
 // assemble fetches a manifest and the chunks it lists. What came stays for the next attempt.
 func (r *Replica) assemble(ctx context.Context, value tinycloud.Hash, src source) error {
 	const held = 2 * chunkGroup * blockSize
-	if err := r.o.Memory.take.Acquire(ctx, held); err != nil {
+	if err := r.o.Memory.take.acquire(ctx, r.space, held); err != nil {
 		return err
 	}
-	defer r.o.Memory.take.Release(held)
+	defer r.o.Memory.take.release(r.space, held)
 	manifest, err := r.fetchBlock(ctx, src.manifest.CID(tinycloud.CBORCodec))
 	if err != nil {
 		return err

@@ -138,10 +138,10 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 
 // draw has the peer send all that have does not cover. The error is errShare when others could give a part of the rest.
 func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []capstore.Tip, ahead bool, missing int64) (complete bool, err error) {
-	if err := r.o.Memory.take.Acquire(ctx, maxJoined); err != nil {
+	if err := r.o.Memory.take.acquire(ctx, r.space, maxJoined); err != nil {
 		return false, err
 	}
-	defer r.o.Memory.take.Release(maxJoined)
+	defer r.o.Memory.take.release(r.space, maxJoined)
 	err = pages(have, func(page []wireTip, more bool) error {
 		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead}})
 	})

@@ -16,7 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -160,19 +159,6 @@ type Options struct {
 	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
 	Metrics *Metrics // nil: not counted
 	Log     *slog.Logger
-}
-
-// MemoryLimit is the usual size of a [Budget], in bytes.
-const MemoryLimit = 64 << 20
-
-// Budget bounds what streams and assemblies hold at once. Giving and taking have a half each: two nodes
-// that take from each other must not wait for each other.
-type Budget struct{ give, take *semaphore.Weighted }
-
-// NewBudget returns a budget of a number of bytes, at least 32 MiB.
-func NewBudget(bytes int64) *Budget {
-	half := max(bytes, 32<<20) / 2
-	return &Budget{give: semaphore.NewWeighted(half), take: semaphore.NewWeighted(half)}
 }
 
 // Bounds of what waits.

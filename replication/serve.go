@@ -99,10 +99,10 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 // stream sends what have does not cover. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads.
 func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) error {
-	if err := r.o.Memory.give.Acquire(ctx, maxJoined); err != nil {
+	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
-	defer r.o.Memory.give.Release(maxJoined)
+	defer r.o.Memory.give.release(r.space, maxJoined)
 	g, ctx := errgroup.WithContext(ctx)
 	w := newWindow()
 	g.Go(func() error { return w.acks(f) })
@@ -260,10 +260,10 @@ func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud
 
 // serveShare sends the ranges that the peer asks for, of what it lacks.
 func (r *Replica) serveShare(ctx context.Context, f *framer, q *shareMessage) error {
-	if err := r.o.Memory.give.Acquire(ctx, maxJoined); err != nil {
+	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
-	defer r.o.Memory.give.Release(maxJoined)
+	defer r.o.Memory.give.release(r.space, maxJoined)
 	have, err := unpackTips(nil, q.Have)
 	if err != nil {
 		return err

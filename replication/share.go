@@ -82,10 +82,10 @@ func (r *Replica) share(lead *remote, goal, have []capstore.Tip, missing int64, 
 }
 
 func (r *Replica) runSharing(ctx context.Context, lead *remote, goal, have []capstore.Tip, missing int64) error {
-	if !r.o.Memory.take.TryAcquire(2 * maxJoined) {
+	if !r.o.Memory.take.tryAcquire(r.space, 2*maxJoined) {
 		return errNoShares
 	}
-	defer r.o.Memory.take.Release(2 * maxJoined)
+	defer r.o.Memory.take.release(r.space, 2*maxJoined)
 	s := &sharing{
 		r: r, lead: lead, goal: goal, have: have, newcomers: make(chan *remote, maxGivers),
 		changed: make(chan struct{}), givers: map[*remote]*giver{}, began: time.Now(), parked: map[capstore.HostKey]bool{},
