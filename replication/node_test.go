@@ -85,6 +85,7 @@ type node struct {
 	stop   func()
 	ahead  atomic.Int64          // nanoseconds that the store's clock is fast
 	commit func(capstore.Commit) // told what becomes durable; set before start
+	shares bool                  // takes a few missing entries from several peers at once already; set before start
 }
 
 func (n *node) key() ed25519.PrivateKey { return n.name.SpaceKey(n.o.space) }
@@ -145,6 +146,9 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 		t.Fatal(err)
 	}
 	committed.Store(n.r)
+	if n.shares {
+		n.r.Sharing(4, 2<<10)
+	}
 	h := hooks{
 		hello: n.r.ServeHello, sync: n.r.ServeSync, check: n.r.Check,
 		connected: n.r.Connected, disconnected: n.r.Disconnected,
