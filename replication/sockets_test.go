@@ -202,7 +202,7 @@ func TestSockets(t *testing.T) {
 	began := time.Now()
 	first.revoke(o.wallet.SignRevocation(hostDelegation(t, &second.node)))
 	for first.peer.Connected(second.peer.ID()) {
-		if time.Since(began) > time.Second {
+		if time.Since(began) > 30*time.Second { // the bound of a second is tested in virtual time
 			t.Fatal("a revoked host stays connected")
 		}
 		<-time.After(time.Millisecond)

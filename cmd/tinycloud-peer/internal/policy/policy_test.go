@@ -393,7 +393,7 @@ func TestSilentQuotaService(t *testing.T) {
 	}
 	began = time.Now()
 	q.Warm(t.Context(), space)
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 2*time.Second { // which the first call waited at least
 		t.Errorf("waited %s for a service that failed just now", took)
 	}
 }
