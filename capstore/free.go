@@ -73,30 +73,35 @@ type Freed struct {
 	Bytes  int64
 }
 
-// Sweep lets go of the values of a Space that no key holds, and frees those that are past for long. It finds some only after a crash of an older
-// version, or of what brought them.
+// Sweep lets go of the values of a Space that no key holds, of which there are some only after a crash of an older
+// version or of what brought them, and frees those that are past for long.
 func (s *Store) Sweep(ctx context.Context, id tinycloud.SpaceID) (freed Freed, err error) {
+	var sid int64
 	err = s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {
 			return err
 		}
-		count := func() (f Freed, err error) {
-			_, err = t.one([]any{&f.Values, &f.Bytes}, "SELECT count(*), coalesce(sum(size), 0) FROM vals WHERE sid = ?", sp.sid)
-			return f, err
-		}
-		before, err := count()
-		if err != nil {
+		sid = sp.sid
+		if freed, err = counted(ctx, t, sid); err != nil {
 			return err
 		}
-		if err := errors.Join(t.sweep(sp), t.expire(sp)); err != nil {
-			return err
-		}
-		after, err := count()
-		freed = Freed{before.Values - after.Values, before.Bytes - after.Bytes}
-		return err
+		return t.sweep(sp)
 	})
-	return freed, err
+	if err != nil {
+		return Freed{}, err
+	}
+	if err := s.expire(ctx, id); err != nil {
+		return Freed{}, err
+	}
+	left, err := counted(ctx, s.db.Read, sid)
+	return Freed{freed.Values - left.Values, freed.Bytes - left.Bytes}, err
+}
+
+// counted counts the values of a Space that are here.
+func counted(ctx context.Context, q querier, sid int64) (f Freed, err error) {
+	_, err = q.One(ctx, []any{&f.Values, &f.Bytes}, "SELECT count(*), coalesce(sum(size), 0) FROM vals WHERE sid = ?", sid)
+	return f, err
 }
 
 // Known reports whether the database knows a Space, hosted or only imported.

@@ -109,14 +109,10 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 	return len(hashes) < pastBatch, t.exec("UPDATE spaces SET past = past - ? WHERE sid = ?", freed, sp.sid)
 }
 
-// expire frees the values of a Space that are past for long.
-func (t *tx) expire(sp *space) error {
+// expire frees a batch of the values of a Space that are past for long. It reports whether that was all there are.
+func (t *tx) expire(sp *space) (all bool, err error) {
 	const everything = 1 << 62
-	for {
-		if all, err := t.freePast(sp, everything, t.now.Add(-pastAge).UnixMilli()); err != nil || all {
-			return err
-		}
-	}
+	return t.freePast(sp, everything, t.now.Add(-pastAge).UnixMilli())
 }
 
 // count counts the bytes of a Space's values anew.
@@ -144,12 +140,22 @@ func (s *Store) Expire(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
+		if err := s.expire(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expire frees the values of a Space that are past for long, in transactions that others don't wait for.
+func (s *Store) expire(ctx context.Context, id tinycloud.SpaceID) error {
+	for all := false; !all; {
 		err := s.do(ctx, func(t *tx) error {
 			sp, err := t.space(id)
-			if err != nil {
-				return err
+			if err == nil {
+				all, err = t.expire(sp)
 			}
-			return t.expire(sp)
+			return err
 		})
 		if err != nil {
 			return err
