@@ -21,7 +21,7 @@ type Applied struct {
 // maxApply bounds the bundles of one transaction.
 const maxApply = 512
 
-// Apply verifies bundles of a peer and adds them to a Space's history, in order, in one transaction.
+// Apply verifies bundles of a peer and adds them to a Space's history, in order.
 // An error of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] is the sender's fault; what came
 // before the bad bundle is durable.
 func (s *Store) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle) (Applied, error) {
@@ -59,55 +59,90 @@ func Verify(id tinycloud.SpaceID, bundles []Bundle) Verified {
 	return Verified{space: id, good: good, bad: bad}
 }
 
-// enterAll adds verified bundles in one transaction.
+// enterAll adds verified bundles. Of many it commits those it entered whenever others wait for the writer.
 func (s *Store) enterAll(ctx context.Context, v Verified, load func(*tx, tinycloud.SpaceID) (*space, error)) (Applied, error) {
 	if v.bad != nil && !blames(v.bad) {
 		return Applied{}, v.bad
 	}
-	var out Applied
-	var fault error
-	err := s.do(ctx, func(t *tx) error {
-		out, fault = Applied{}, nil
-		sp, err := load(t, v.space)
-		if err != nil {
+	jobs := s.jobs
+	if len(v.good) > bulkFrom {
+		jobs = s.bulk
+	}
+	var all Applied
+	for rest := v.good; ; {
+		var e entered
+		err := s.queue(ctx, jobs, func(t *tx) (err error) {
+			e, err = t.enterSome(v.space, rest, load)
 			return err
+		})
+		if err != nil {
+			return Applied{}, err
 		}
-		for _, p := range v.good {
-			switch err := t.enter(sp, p); {
-			case err == nil:
-				out.New++
-			case errors.Is(err, errKnown):
-				out.Duplicate++
-			case errors.Is(err, errHeld):
-				out.Held++
-				s.metrics.parked()
-			case errors.Is(err, errGap):
-				out.Gap = true
-				return nil
-			case errors.Is(err, errParked):
-				out.Parked = true
-				s.metrics.parked()
-				return nil
-			case blames(err):
-				fault = err
-				return nil
-			default:
-				return err
-			}
-			out.Covered++
+		all.add(e.Applied)
+		rest = rest[e.seen:]
+		switch {
+		case e.fault != nil:
+			return all, e.fault
+		case e.Gap || e.Parked:
+			return all, v.bad
+		case len(rest) == 0:
+			return all, v.bad
 		}
-		if out.New > 0 {
+	}
+}
+
+// entered is what came of the bundles of one transaction.
+type entered struct {
+	Applied
+	seen  int   // bundles that are done with
+	fault error // of the sender; ends the rest
+}
+
+func (a *Applied) add(b Applied) {
+	a.New, a.Duplicate, a.Held, a.Covered = a.New+b.New, a.Duplicate+b.Duplicate, a.Held+b.Held, a.Covered+b.Covered
+	a.Gap, a.Parked = a.Gap || b.Gap, a.Parked || b.Parked
+}
+
+// enterSome enters bundles until one can't be, or enough of them to give way to who waits.
+func (t *tx) enterSome(space tinycloud.SpaceID, bundles []*parsed, load func(*tx, tinycloud.SpaceID) (*space, error)) (out entered, err error) {
+	sp, err := load(t, space)
+	if err != nil {
+		return out, err
+	}
+	defer func() {
+		if err == nil && out.New > 0 {
 			t.touch(sp).Remote += out.New
 		}
-		return nil
-	})
-	if err != nil {
-		return Applied{}, err
+	}()
+	for i, p := range bundles {
+		if i >= bulkFrom && len(t.s.jobs) > 0 {
+			return out, nil
+		}
+		switch err := t.enter(sp, p); {
+		case err == nil:
+			out.New++
+		case errors.Is(err, errKnown):
+			out.Duplicate++
+		case errors.Is(err, errHeld):
+			out.Held++
+			t.s.metrics.parked()
+		case errors.Is(err, errGap):
+			out.Gap = true
+			return out, nil
+		case errors.Is(err, errParked):
+			out.Parked = true
+			t.s.metrics.parked()
+			return out, nil
+		case blames(err):
+			out.fault = err
+			return out, nil
+		default:
+			return out, err
+		}
+		out.Covered++
+		out.seen++
 	}
-	if fault == nil {
-		fault = v.bad
-	}
-	return out, fault
+	return out, nil
 }
 
 func blames(err error) bool {

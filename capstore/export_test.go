@@ -18,3 +18,9 @@ func RecodeImport(b []byte) ([]byte, error) {
 
 // HoldsValue is the query of [Store] for who holds a value.
 const HoldsValue = holdsValue
+
+// Waiting is the number of jobs that wait for the writer, those that take long apart.
+func Waiting(s *Store) (jobs, bulk int) { return len(s.jobs), len(s.bulk) }
+
+// BulkFrom is how many entries of peers are entered before others are let in between.
+const BulkFrom = bulkFrom

@@ -16,6 +16,8 @@ const (
 	maxQueue = 1024 // jobs waiting for the writer; more wait in their callers
 	maxGroup = 256  // jobs of one transaction
 	maxLoad  = 1024 // Spaces kept loaded
+	// Entries of peers from which on a job gives way to others, and how many it enters before.
+	bulkFrom = 32
 )
 
 // job is one caller's part of a transaction.
@@ -77,18 +79,32 @@ func (s *Store) Run(ctx context.Context) error {
 			for len(s.jobs) > 0 {
 				w.group(<-s.jobs)
 			}
+			for len(s.bulk) > 0 {
+				w.each([]*job{<-s.bulk})
+			}
 			return nil
 		case j := <-s.jobs:
 			w.group(j)
+		case j := <-s.bulk:
+			w.each([]*job{j})
+			select { // who waited comes before the next one
+			case j := <-s.jobs:
+				w.group(j)
+			default:
+			}
 		}
 	}
 }
 
 // do runs a job in a transaction and returns when that is durable.
 func (s *Store) do(ctx context.Context, run func(*tx) error) error {
+	return s.queue(ctx, s.jobs, run)
+}
+
+func (s *Store) queue(ctx context.Context, jobs chan *job, run func(*tx) error) error {
 	j := &job{run: run, done: make(chan error, 1)}
 	select {
-	case s.jobs <- j:
+	case jobs <- j:
 	case <-s.gone:
 		return fmt.Errorf("database: closing: %w", tinycloud.ErrUnavailable)
 	case <-ctx.Done():
@@ -155,7 +171,11 @@ func (w *writer) group(first *job) {
 	if o != alone {
 		return
 	}
-	// One job failed after it had written: each gets a transaction of its own.
+	w.each(jobs) // one failed after it had written
+}
+
+// each gives every job a transaction of its own.
+func (w *writer) each(jobs []*job) {
 	for _, j := range jobs {
 		if w.transact([]*job{j}, false) == again {
 			w.transact([]*job{j}, true)
@@ -249,8 +269,10 @@ func (w *writer) undo(t *tx, jobs []*job, err error, last bool) outcome {
 
 // refuse answers those who wait while the database is out of reach: each try to connect takes its time.
 func (w *writer) refuse(err error) {
-	for range len(w.s.jobs) {
-		finish([]*job{<-w.s.jobs}, nil, err)
+	for _, jobs := range []chan *job{w.s.jobs, w.s.bulk} {
+		for range len(jobs) {
+			finish([]*job{<-jobs}, nil, err)
+		}
 	}
 }
 

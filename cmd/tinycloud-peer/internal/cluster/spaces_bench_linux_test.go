@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,6 +80,52 @@ func BenchmarkHostedAlone(b *testing.B) {
 		b.Fatal(err)
 	}
 	idle(b, c.Peers(), "restarted")
+}
+
+// BenchmarkNeighbour measures puts of 1 KiB in a Space, by one client, while nothing else happens on its process and
+// while another Space of it catches up with 30,000 epochs.
+func BenchmarkNeighbour(b *testing.B) {
+	const epochs, idlePuts = 30_000, 1000
+	c, o := hosts(b, 1, false)
+	first := c.Peers()[0]
+	fill(b, o, first, epochs)
+	p, quiet := newcomer(b, c, o), cluster.NewOwner("quiet")
+	b.Cleanup(quiet.Close)
+	if err := hosted(b.Context(), quiet, p); err != nil {
+		b.Fatal(err)
+	}
+	report := func(when string, took []time.Duration) {
+		slices.Sort(took)
+		b.ReportMetric(took[len(took)/2].Seconds()*1e3, "p50-ms-"+when)
+		b.ReportMetric(took[len(took)*99/100].Seconds()*1e3, "p99-ms-"+when)
+	}
+	put := func(_ context.Context, i int) error { return quiet.Put(b.Context(), p, fmt.Sprint("k/", i), value(i)) }
+	report("alone", drive(b, 1, idlePuts, put))
+	began := time.Now()
+	if err := o.Join(b.Context(), p, first); err != nil {
+		b.Fatal(err)
+	}
+	caughtUp := make(chan struct{})
+	go func() {
+		defer close(caughtUp)
+		if err := cluster.Poll(b.Context(), 50*time.Millisecond, func() (bool, error) {
+			n, err := metric(b.Context(), p, "tinycloud_catchup_entries_total")
+			return n >= epochs, err
+		}); err != nil {
+			b.Error(err)
+		}
+	}()
+	var took []time.Duration
+	for i := idlePuts; ; i++ {
+		select {
+		case <-caughtUp:
+			b.ReportMetric(epochs/time.Since(began).Seconds(), "epochs/s")
+			report("beside", took)
+			return
+		default:
+			took = append(took, drive(b, 1, 1, func(ctx context.Context, _ int) error { return put(ctx, i) })...)
+		}
+	}
 }
 
 // populate makes a number of Spaces, eight at a time. The clients have gone afterwards.
