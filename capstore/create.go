@@ -24,7 +24,11 @@ func (t *tx) begin(id tinycloud.SpaceID) error {
 // create makes a Space known here.
 func (t *tx) create(id tinycloud.SpaceID, state string) error {
 	sp := newSpace(t.s, 0, id, state)
-	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state created", ID: "sid"}, id.String(), sp.host[:], state, t.now.UnixMilli())
+	kept := keptNot
+	if t.s.o.Policy == All {
+		kept = keptWhole
+	}
+	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state created kept", ID: "sid"}, id.String(), sp.host[:], state, t.now.UnixMilli(), kept)
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,13 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p
 		many = others > 0
 	}
 	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
+	keeps := false
+	if len(e.ops) > 0 && !p.local {
+		var err error
+		if keeps, err = t.keeps(sp); err != nil {
+			return err
+		}
+	}
 	for k, op := range e.ops {
 		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
 			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
@@ -104,6 +111,11 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p
 		}
 		if err := t.keep(sp, op, p); err != nil {
 			return err
+		}
+		if keeps && !op.Delete {
+			if err := t.wantAlso(sp, op.Value); err != nil {
+				return err
+			}
 		}
 		if valid {
 			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}

@@ -28,15 +28,21 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if err != nil || held {
 		return err
 	}
-	if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+	keeps, err := t.keeps(sp)
+	if err != nil {
 		return err
+	}
+	if !keeps {
+		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+			return err
+		}
 	}
 	var size int64
 	here, err := t.one([]any{&size}, "SELECT size FROM vals WHERE sid = ? AND hash = ? AND NOT EXISTS (SELECT 1 FROM past WHERE past.sid = vals.sid AND past.hash = vals.hash)", sp.sid, hash[:])
 	if err != nil || !here {
 		return err
 	}
-	if sp.shared() {
+	if keeps || sp.shared() {
 		return t.retire(sp, hash, size)
 	}
 	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
@@ -45,19 +51,26 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	return t.grow(sp, -size)
 }
 
+// unheld are the rows of a Space, given twice, whose value no key holds.
+const unheld = " WHERE sid = ? AND hash NOT IN (SELECT value FROM kv WHERE sid = ? AND live = 1)"
+
 // sweep lets go of all values that no key of a Space holds. Those of a Space that is imported and not hosted
 // yet belong to keys that count for nothing so far.
 func (t *tx) sweep(sp *space) error {
 	if sp.state == StateImporting || sp.state == StateImported {
 		return nil
 	}
-	const unheld = " WHERE sid = ? AND hash NOT IN (SELECT value FROM kv WHERE sid = ? AND live = 1)"
-	if err := t.exec("DELETE FROM wants"+unheld, sp.sid, sp.sid); err != nil {
+	keeps, err := t.keeps(sp)
+	if err != nil {
 		return err
 	}
-	var err error
-	if sp.shared() {
-		err = t.retireAll(sp, unheld)
+	if !keeps {
+		if err := t.exec("DELETE FROM wants"+unheld, sp.sid, sp.sid); err != nil {
+			return err
+		}
+	}
+	if keeps || sp.shared() {
+		err = t.retireAll(sp)
 	} else {
 		err = t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid)
 	}

@@ -104,8 +104,12 @@ func SignedByOwner(text, signature string) (string, error) {
 // Met returns the Spaces of which another host was met, or is to be joined: those that have someone to
 // replicate with.
 func (s *Store) Met(ctx context.Context) ([]tinycloud.SpaceID, error) {
-	var out []tinycloud.SpaceID
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	return s.named(ctx, "SELECT space FROM spaces WHERE sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts) ORDER BY sid")
+}
+
+// named returns the Spaces that a query selects by their ids.
+func (s *Store) named(ctx context.Context, query string, args ...any) (out []tinycloud.SpaceID, err error) {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var text string
 		if err := scan(&text); err != nil {
 			return err
@@ -113,7 +117,7 @@ func (s *Store) Met(ctx context.Context) ([]tinycloud.SpaceID, error) {
 		id, err := tinycloud.ParseSpaceID(text)
 		out = append(out, id)
 		return err
-	}, "SELECT space FROM spaces WHERE sid IN (SELECT sid FROM joins UNION SELECT sid FROM hosts) ORDER BY sid")
+	}, query, args...)
 	return out, err
 }
 

@@ -102,8 +102,8 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var due, all, bytes int64
-	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ?),
-		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`, s.o.Now().UnixMilli())
+	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
+		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`, s.o.Now().UnixMilli(), string(s.o.Policy))
 	if err != nil { // the families are missing rather than wrong
 		s.log.Debug("database does not tell its metrics", "error", err)
 		return

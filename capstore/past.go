@@ -34,13 +34,13 @@ func (sp *space) shared() bool {
 	return sp.others
 }
 
-// retire makes a value past that is here and that no key holds.
+// retire makes a value past that is here and that no key holds. Whether it stays is known, see [tx.keeps].
 func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	err := t.add(db.Insert{Into: "past", Columns: "sid hash size since", Key: "sid hash"}, sp.sid, hash[:], size, t.now.UnixMilli())
 	if err != nil {
 		return err
 	}
-	if err := t.age(sp, size); err != nil {
+	if err := t.age(sp, size); err != nil || t.kept[sp] {
 		return err
 	}
 	var past, most int64
@@ -54,8 +54,8 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	return err
 }
 
-// retireAll makes all values past that a condition on two times the sid finds, see [tx.sweep].
-func (t *tx) retireAll(sp *space, unheld string) error {
+// retireAll makes all values past that no key holds.
+func (t *tx) retireAll(sp *space) error {
 	// 0 * size tells the servers the type of the time.
 	return t.exec("INSERT INTO past (sid, hash, size, since) SELECT sid, hash, size, 0 * size + ? FROM vals"+unheld+
 		" AND hash NOT IN (SELECT hash FROM past WHERE sid = ?)", t.now.UnixMilli(), sp.sid, sp.sid, sp.sid)
@@ -63,9 +63,6 @@ func (t *tx) retireAll(sp *space, unheld string) error {
 
 // revive makes a past value count again.
 func (t *tx) revive(sp *space, hash tinycloud.Hash) error {
-	if !sp.shared() {
-		return nil
-	}
 	var size int64
 	past, err := t.one([]any{&size}, "SELECT size FROM past WHERE sid = ? AND hash = ?", sp.sid, hash[:])
 	if err != nil || !past {
@@ -111,6 +108,9 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 
 // expire frees a batch of the values of a Space that are past for long. It reports whether that was all there are.
 func (t *tx) expire(sp *space) (all bool, err error) {
+	if keeps, err := t.keeps(sp); keeps || err != nil {
+		return true, err
+	}
 	const everything = 1 << 62
 	return t.freePast(sp, everything, t.now.Add(-pastAge).UnixMilli())
 }
@@ -126,16 +126,7 @@ func (t *tx) count(sp *space) error {
 
 // Expire frees the values of all Spaces that are past for long. It is to be called now and then.
 func (s *Store) Expire(ctx context.Context) error {
-	var ids []tinycloud.SpaceID
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var text string
-		if err := scan(&text); err != nil {
-			return err
-		}
-		id, err := tinycloud.ParseSpaceID(text)
-		ids = append(ids, id)
-		return err
-	}, "SELECT space FROM spaces WHERE past > 0")
+	ids, err := s.named(ctx, "SELECT space FROM spaces WHERE past > 0")
 	if err != nil {
 		return err
 	}

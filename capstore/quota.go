@@ -166,7 +166,7 @@ func (t *tx) holds(sp *space, hash tinycloud.Hash) (bool, error) {
 // counts reports whether a value is counted in the Space's bytes already.
 func (t *tx) counts(sp *space, hash tinycloud.Hash) (bool, error) {
 	held, err := t.holds(sp, hash)
-	if err != nil || !held || !sp.shared() {
+	if err != nil || !held {
 		return held, err
 	}
 	var one int

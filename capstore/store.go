@@ -50,6 +50,8 @@ type Options struct {
 	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
 	// writer's goroutine: it must not block.
 	Limit func(tinycloud.SpaceID) (int64, bool)
+	// Policy of the Spaces that have none of their own; "" means [Eager].
+	Policy Policy
 	// Allow is asked, outside of any transaction, before an authorised delegation creates a Space here; an
 	// error refuses the delegation. Nil: all are allowed.
 	Allow func(context.Context, tinycloud.SpaceID) error
@@ -128,6 +130,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.o.Policy == "" {
+		s.o.Policy = Eager
 	}
 	if s.o.Now == nil {
 		s.o.Now = time.Now

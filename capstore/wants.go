@@ -7,35 +7,40 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// Want is a current value that has to be fetched from another host.
+// Want is a value that has to be fetched from another host.
 type Want struct {
 	Hash     tinycloud.Hash
 	Size     int64          // 0: not known
 	Manifest tinycloud.Hash // zero: not known
 	Tries    int
+	Past     bool // no key holds it: it may be that nobody has it any more
 }
 
 // neverDue is when a value is looked for that nobody can have.
 const neverDue = 1 << 62
 
-// Wants returns up to limit values of a Space that are due to be fetched.
+// Wants returns up to limit values of a Space that are due to be fetched; none while its policy is [Lazy].
 func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, err error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
+		return nil, err
+	}
+	if p, _, err := s.Policy(ctx, id); err != nil || p == Lazy {
 		return nil, err
 	}
 	now := s.o.Now().UnixMilli()
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var w Want
 		var hash, manifest []byte
-		if err := scan(&hash, &w.Size, &manifest, &w.Tries); err != nil {
+		if err := scan(&hash, &w.Size, &manifest, &w.Tries, &w.Past); err != nil {
 			return err
 		}
 		w.Hash = tinycloud.Hash(hash)
 		copy(w.Manifest[:], manifest)
 		due = append(due, w)
 		return nil
-	}, "SELECT hash, size, manifest, tries FROM wants WHERE sid = ? AND due <= ? ORDER BY due LIMIT ?", sid, now, limit)
+	}, `SELECT w.hash, w.size, w.manifest, w.tries, CASE WHEN EXISTS (SELECT 1 FROM kv k WHERE k.sid = w.sid AND k.value = w.hash AND k.live = 1) THEN 0 ELSE 1 END
+		FROM wants w WHERE w.sid = ? AND w.due <= ? ORDER BY w.due LIMIT ?`, sid, now, limit)
 	return due, err
 }
 
@@ -52,12 +57,19 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 		if err != nil {
 			return err
 		}
-		if held {
+		keeps, err := t.keeps(sp)
+		if err != nil {
+			return err
+		}
+		if held || keeps {
 			if err := t.saveValue(sp, hash, size, inline); err != nil {
 				return err
 			}
 		}
-		return t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+			return err
+		}
+		return t.release(sp, hash)
 	})
 }
 

@@ -35,6 +35,7 @@ type tx struct {
 	wrote   bool // by the current job
 	failed  bool // a statement of the current job: a server ignores what follows
 	dirty   map[*space]*Commit
+	kept    map[*space]bool // see [tx.keeps]; those that were asked for
 	order   []*space
 	created []*space
 	// promoted are Spaces that were only imported before.
@@ -187,7 +188,7 @@ func (w *writer) each(jobs []*job) {
 func (w *writer) begin() (*tx, error) {
 	s := w.s
 	t := &tx{
-		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{},
+		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
 	}
 	for {

@@ -109,6 +109,8 @@ type P2P struct {
 	Announce []string
 	// Bootstrap (p2p.bootstrap) are addresses of Spaces or of nodes to try; each ends in /p2p/<peer ID>.
 	Bootstrap []string
+	// Values (p2p.values) says which values are fetched of Spaces that have no policy of their own. Default eager.
+	Values Values
 	// MDNS (p2p.mdns) looks for hosts of its Spaces on the local network. Default false.
 	MDNS bool
 	// DHT (p2p.dht) looks for hosts of its Spaces in the TinyCloud DHT. Default false.
@@ -142,7 +144,7 @@ func defaults() Config {
 		Keys:           Keys{Type: "static"},
 		MaxLifetime:    300 * time.Second,
 		PublicSpaces:   PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
-		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, NAT: true},
+		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Values: ValuesEager, NAT: true},
 	}
 }
 

@@ -37,3 +37,13 @@ const (
 	StagingMemory     Staging = "Memory"
 	StagingFileSystem Staging = "FileSystem"
 )
+
+// Values says which values a node fetches of the Spaces it replicates.
+type Values string
+
+// The policies of values. Any case is accepted.
+const (
+	ValuesEager Values = "eager" // current ones
+	ValuesLazy  Values = "lazy"  // what somebody reads
+	ValuesAll   Values = "all"   // those of the history too
+)

@@ -22,6 +22,7 @@ const (
 	chunkStall   = 20 * time.Second // without a chunk, an assembly is left as it is
 	groupTimeout = 2 * time.Minute
 	wantRetry    = time.Minute // longest wait before a value that did not come is tried again
+	pastRetry    = time.Hour   // the same of one that no key holds any more
 	maxBans      = 4096
 	maxHints     = 16384
 )
@@ -294,7 +295,11 @@ func (r *Replica) landed(hash tinycloud.Hash, err error) {
 }
 
 func (r *Replica) failed(ctx context.Context, w capstore.Want, err error) {
-	wait := backoff(w.Tries+1, wantRetry)
+	most := wantRetry
+	if w.Past {
+		most = pastRetry
+	}
+	wait := backoff(w.Tries+1, most)
 	r.log.DebugContext(ctx, "value did not come", "value", w.Hash, "tries", w.Tries+1, "error", err)
 	if err := r.o.Store.WantFailed(ctx, r.space, w.Hash, wait); err != nil && ctx.Err() == nil {
 		r.log.WarnContext(ctx, "cannot record that a value did not come", "error", err)

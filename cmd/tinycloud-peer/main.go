@@ -38,6 +38,7 @@ type cli struct {
 	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
 	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
 	Status statusCmd `cmd:"" help:"Show what the node is doing."`
+	Policy policyCmd `cmd:"" help:"Show or set which values this node fetches of a Space."`
 	Quota  quotaCmd  `cmd:"" help:"Show or set how much a Space may hold."`
 	Usage  usageCmd  `cmd:"" help:"List how much the Spaces hold."`
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
@@ -102,6 +103,20 @@ func (c *Client) Join(ctx context.Context, space tinycloud.SpaceID, q node.JoinR
 	return v, c.decode(status, answer, &v)
 }
 
+// Policy returns which values the node fetches of a Space.
+func (c *Client) Policy(ctx context.Context, space tinycloud.SpaceID) (v node.PolicyView, err error) {
+	return v, c.get(ctx, policyPath(space), &v)
+}
+
+// SetPolicy sets it; nil is the node's.
+func (c *Client) SetPolicy(ctx context.Context, space tinycloud.SpaceID, p *capstore.Policy) (v node.PolicyView, err error) {
+	return v, c.put(ctx, policyPath(space), node.PolicyRequest{Policy: p}, &v)
+}
+
+func policyPath(space tinycloud.SpaceID) string {
+	return "/admin/spaces/" + url.PathEscape(space.String()) + "/policy"
+}
+
 // Quotas returns the limits that were set, and the default.
 func (c *Client) Quotas(ctx context.Context) (q node.Quotas, err error) {
 	return q, c.get(ctx, "/admin/quota", &q)
@@ -114,15 +129,19 @@ func (c *Client) Quota(ctx context.Context, space tinycloud.SpaceID) (q node.Quo
 
 // SetQuota sets the limit of a Space in bytes.
 func (c *Client) SetQuota(ctx context.Context, space tinycloud.SpaceID, bytes int64) (q node.QuotaView, err error) {
-	body, err := json.Marshal(node.QuotaRequest{LimitBytes: &bytes})
+	return q, c.put(ctx, quotaPath(space), node.QuotaRequest{LimitBytes: &bytes}, &q)
+}
+
+func (c *Client) put(ctx context.Context, path string, request, out any) error {
+	body, err := json.Marshal(request)
 	if err != nil {
-		return q, err
+		return err
 	}
-	status, answer, err := c.do(ctx, http.MethodPut, quotaPath(space), "", body)
+	status, answer, err := c.do(ctx, http.MethodPut, path, "", body)
 	if err != nil {
-		return q, err
+		return err
 	}
-	return q, c.decode(status, answer, &q)
+	return c.decode(status, answer, out)
 }
 
 // ClearQuota forgets the limit that was set for a Space.

@@ -132,7 +132,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Limit: n.limit, Allow: n.allowed, Committed: n.committed, Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Committed: n.committed, Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
@@ -302,6 +302,12 @@ func (n *Node) serve(ctx context.Context) error {
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
 	g.Go(func() error { return n.collect(ctx) })
+	g.Go(func() error {
+		if err := n.store.FollowPolicies(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("what is kept of the history does not follow p2p.values yet", "error", err)
+		}
+		return nil
+	})
 	g.Go(func() error {
 		n.repair(ctx)
 		return nil

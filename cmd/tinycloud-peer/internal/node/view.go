@@ -37,6 +37,7 @@ type SpaceView struct {
 	Events    int64             `json:"events"`
 	Keys      int64             `json:"keys"`
 	Wants     int64             `json:"wants"` // values that are not here yet
+	Policy    capstore.Policy   `json:"policy"` // of values: eager, lazy, all
 	Bytes     int64             `json:"bytes"`
 	StateHash string            `json:"stateHash"`
 	Joins     []JoinView        `json:"joins"`
@@ -98,10 +99,14 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	if err != nil {
 		return SpaceView{}, err
 	}
+	policy, _, err := n.store.Policy(ctx, space)
+	if err != nil {
+		return SpaceView{}, err
+	}
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Hosts: []HostView{}, Heads: []string{},
-		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Bytes: st.Bytes,
+		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
 		StateHash: st.StateHash, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
