@@ -36,7 +36,7 @@ type SpaceView struct {
 	Parked    int64             `json:"parked"`
 	Events    int64             `json:"events"`
 	Keys      int64             `json:"keys"`
-	Wants     int64             `json:"wants"` // values that are not here yet
+	Wants     int64             `json:"wants"`  // values that are not here yet
 	Policy    capstore.Policy   `json:"policy"` // of values: eager, lazy, all
 	Bytes     int64             `json:"bytes"`
 	StateHash string            `json:"stateHash"`
