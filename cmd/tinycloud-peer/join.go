@@ -57,7 +57,8 @@ func (c *joinCmd) wait(ctx context.Context, client *admin.Client) (node.SpaceVie
 	defer tick.Stop()
 	for {
 		v, err := client.Space(ctx, c.Space)
-		if err != nil || v.State == capstore.StateSynced && v.Wants == 0 && (c.Empty || slices.ContainsFunc(v.Hosts, isSynced)) {
+		fetched := v.Wants == 0 || v.Policy == capstore.Lazy
+		if err != nil || v.State == capstore.StateSynced && fetched && (c.Empty || slices.ContainsFunc(v.Hosts, isSynced)) {
 			return v, err
 		}
 		select {
