@@ -16,7 +16,6 @@ import (
 
 const (
 	syncStall   = 30 * time.Second // without a byte or an answer, a stream is given up
-	syncWindow  = 8                // batches sent and not yet durable, on the way and with the receiver
 	syncQueue   = 3                // batches that the receiver holds before they are verified
 	inlineLimit = 4 << 10          // bytes of a value that travels with its operation
 	syncTurn    = 10 * time.Second // of one peer's stream while others wait for theirs

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"golang.org/x/sync/errgroup"
@@ -109,7 +108,7 @@ func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) er
 	g.Go(func() error {
 		err := r.sendMissing(ctx, f, w, have)
 		if err == nil {
-			w.done.Store(true)
+			w.end()
 			return f.put(&message{Done: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
 		}
 		// The reader of acknowledgements waits for the peer, and the peer for us.
@@ -161,86 +160,6 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []
 		return nil
 	})
 	return g.Wait()
-}
-
-// window counts the batches that were sent and are not yet durable on the other side.
-type window struct {
-	free chan struct{} // one element per batch in flight
-	sent chan struct{} // the same, consumed by acks
-	done atomic.Bool   // nothing more will be sent
-	stop chan struct{} // closed when the other side wants no more
-}
-
-// errStopped ends the reading for a stream whose other side wants no more.
-var errStopped = errors.New("the peer wants no more")
-
-func newWindow() *window {
-	return &window{free: make(chan struct{}, syncWindow), sent: make(chan struct{}, syncWindow), stop: make(chan struct{})}
-}
-
-func (w *window) stopped() bool {
-	select {
-	case <-w.stop:
-		return true
-	default:
-		return false
-	}
-}
-
-// send sends a batch once there is room for it, or nothing when the other side wants no more.
-func (w *window) send(ctx context.Context, f *framer, bundles []capstore.Bundle) error {
-	if w.stopped() {
-		return nil
-	}
-	out, err := frames(bundles)
-	if err != nil {
-		return err
-	}
-	select {
-	case w.free <- struct{}{}:
-	case <-w.stop:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	w.sent <- struct{}{} // as much room as free
-	for _, b := range out {
-		if err := f.write(b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// acks reads acknowledgements until the peer closes the stream.
-func (w *window) acks(f *framer) error {
-	var durable uint64
-	for {
-		m, err := f.get()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil && w.done.Load() && len(w.free) == 0 {
-			return nil // how the peer hangs up is its own affair
-		}
-		if err != nil {
-			return err
-		}
-		if m.Have != nil && m.Have.Stop && !w.stopped() {
-			close(w.stop)
-			continue
-		}
-		if m.Ack == nil || m.Ack.Durable != durable+1 {
-			return fmt.Errorf("acknowledgement: %w", tinycloud.ErrInvalid)
-		}
-		select {
-		case <-w.sent:
-			<-w.free
-		default:
-			return fmt.Errorf("acknowledgement of what was not sent: %w", tinycloud.ErrInvalid)
-		}
-		durable++
-	}
 }
 
 func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud.Hash) error {

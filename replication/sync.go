@@ -94,23 +94,22 @@ func pages(tips []capstore.Tip, f func(page []wireTip, more bool) error) error {
 	}
 }
 
-// batcher collects bundles until they fill a batch. The first batches are short, so that the other side has
-// something to do while the way to it is still opening.
+// batcher collects bundles until they fill a batch. Batches grow with what went before them: the other side has
+// something to do while the way to it is still opening, and loses no more than a part of what it got when it stops.
 type batcher struct {
 	bundles []capstore.Bundle
 	size    int
-	limit   int // bytes of the batch; 0: not yet known
-	most    int // what limit grows to; 0: maxBatch
+	before  int // bytes of the batches before
+	most    int // bytes that no batch exceeds; 0: maxBatch
 }
 
 // add returns the batch that is full without b, nil while there is room.
 func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
-	c.limit = max(c.limit, firstBatch)
-	n := sizeOf(&b)
+	const part = 8
+	n, limit := sizeOf(&b), min(max(c.before/part, firstBatch), cmp.Or(c.most, maxBatch))
 	var full []capstore.Bundle
-	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > c.limit {
+	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > limit {
 		full = c.take()
-		c.limit = min(2*c.limit, cmp.Or(c.most, maxBatch))
 	}
 	c.bundles = append(c.bundles, b)
 	c.size += n
@@ -119,6 +118,7 @@ func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
 
 func (c *batcher) take() []capstore.Bundle {
 	full := c.bundles
+	c.before += c.size
 	c.bundles, c.size = nil, 0
 	return full
 }

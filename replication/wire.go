@@ -31,10 +31,10 @@ const (
 	maxGossip     = 64 << 10   // bytes of one gossip message
 	maxBatch      = 1 << 20    // bytes of bundles in one batch, unless one bundle alone is longer
 	maxBatchCount = 512        // bundles of one batch
-	firstBatch    = 64 << 10   // the same of a stream's first batch; each one after may be twice as long
+	firstBatch    = 64 << 10   // the same of the first batches of a stream
 	readAhead     = 2          // batches read from the store before they can be sent
 	shareBatch    = 128 << 10  // bytes of bundles in one batch of a range
-	portionSize   = 512 << 10  // bytes that a range should have
+	portionSize   = 256 << 10  // bytes that a range should have
 	maxPortions   = 12         // ranges asked for, or here, before the first of them is durable
 	firstLevels   = 4          // seqs of the first range
 	maxLevels     = 4096       // seqs of one range

@@ -1,0 +1,175 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+)
+
+const (
+	leastWindow = 3       // batches: one that is verified, one that is made durable, one on the way
+	mostWindow  = 8 << 20 // bytes
+)
+
+// window bounds what was sent and is not yet durable on the other side. It is as long as the way and the other side's
+// speed make it worth, since what is in it is lost when the other side stops.
+type window struct {
+	stop chan struct{} // closed when the other side wants no more
+	room chan struct{} // there may be room again
+
+	mu    sync.Mutex
+	sent  []inFlight
+	bytes int           // of sent
+	acked int64         // bytes so far
+	speed float64       // bytes a second that become durable, of late
+	delay time.Duration // least from sending a batch to its acknowledgement; 0: not known
+	done  bool          // nothing more will be sent
+}
+
+// inFlight is a batch that was sent.
+type inFlight struct {
+	size  int
+	at    time.Time
+	acked int64 // bytes before
+}
+
+// errStopped ends the reading for a stream whose other side wants no more.
+var errStopped = errors.New("the peer wants no more")
+
+func newWindow() *window {
+	return &window{stop: make(chan struct{}), room: make(chan struct{}, 1)}
+}
+
+func (w *window) stopped() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// send sends a batch once there is room for it, or nothing when the other side wants no more.
+func (w *window) send(ctx context.Context, f *framer, bundles []capstore.Bundle) error {
+	out, err := frames(bundles)
+	if err != nil {
+		return err
+	}
+	size := 0
+	for _, b := range out {
+		size += len(b)
+	}
+	for !w.add(size, time.Now()) {
+		select {
+		case <-w.room:
+		case <-w.stop:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	for _, b := range out {
+		if err := f.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add counts a batch as sent if there is room for it.
+func (w *window) add(size int, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.sent) > 0 && w.bytes+size > w.limit(size) {
+		return false
+	}
+	w.sent = append(w.sent, inFlight{size, now, w.acked})
+	w.bytes += size
+	return true
+}
+
+// limit is what may be sent with batches of a size: twice what can become durable in the time of a way lets the speed
+// grow. mu is held.
+func (w *window) limit(size int) int {
+	return int(min(mostWindow, float64(leastWindow*size)+2*w.speed*w.delay.Seconds()))
+}
+
+// ack counts the oldest batch as durable; it reports false when none was sent.
+func (w *window) ack(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.sent) == 0 {
+		return false
+	}
+	b := w.sent[0]
+	w.sent = w.sent[1:]
+	w.bytes -= b.size
+	w.acked += int64(b.size)
+	if took := now.Sub(b.at); took > 0 {
+		const late = 0.25 // share of the newest in the mean
+		w.speed += late * (float64(w.acked-b.acked)/took.Seconds() - w.speed)
+		if w.delay == 0 || took < w.delay {
+			w.delay = took
+		}
+	}
+	signal(w.room)
+	return true
+}
+
+// end says that nothing more will be sent.
+func (w *window) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done = true
+}
+
+// ended reports whether nothing more will be sent.
+func (w *window) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.done || w.stopped()
+}
+
+// over reports whether all is durable that was to be sent.
+func (w *window) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.done && len(w.sent) == 0
+}
+
+// acks reads acknowledgements until the peer closes the stream.
+func (w *window) acks(f *framer) error {
+	var durable uint64
+	for {
+		m, err := f.get()
+		if errors.Is(err, io.EOF) && w.ended() {
+			return nil
+		}
+		if errors.Is(err, io.EOF) { // who waits for room has to hear of it
+			return fmt.Errorf("the peer hung up: %w", io.ErrUnexpectedEOF)
+		}
+		if err != nil && w.over() {
+			return nil // how the peer hangs up is its own affair
+		}
+		if err != nil {
+			return err
+		}
+		if m.Have != nil && m.Have.Stop && !w.stopped() {
+			close(w.stop)
+			continue
+		}
+		if m.Ack == nil || m.Ack.Durable != durable+1 {
+			return fmt.Errorf("acknowledgement: %w", tinycloud.ErrInvalid)
+		}
+		if !w.ack(time.Now()) {
+			return fmt.Errorf("acknowledgement of what was not sent: %w", tinycloud.ErrInvalid)
+		}
+		durable++
+	}
+}
