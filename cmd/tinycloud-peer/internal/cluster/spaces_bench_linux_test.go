@@ -228,10 +228,13 @@ func cpu(b *testing.B, p *cluster.Peer) float64 {
 }
 
 // resident returns how much memory a process has, in MiB.
-func resident(b *testing.B, p *cluster.Peer) float64 {
+func resident(b *testing.B, p *cluster.Peer) float64 { return memory(b, p, "VmRSS:") }
+
+// memory reads a size in MiB.
+func memory(b *testing.B, p *cluster.Peer, field string) float64 {
 	b.Helper()
 	for line := range strings.Lines(procFile(b, p, "status")) {
-		if text, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if text, ok := strings.CutPrefix(line, field); ok {
 			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(text), " kB"), 64)
 			if err != nil {
 				b.Fatal(err)
@@ -239,7 +242,7 @@ func resident(b *testing.B, p *cluster.Peer) float64 {
 			return kib / 1024
 		}
 	}
-	b.Fatal("no VmRSS")
+	b.Fatal("no ", field)
 	return 0
 }
 
