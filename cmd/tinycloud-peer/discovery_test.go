@@ -1,7 +1,10 @@
 package main
 
 import (
+	"database/sql"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +37,30 @@ func (g *group) connected(a, b *cluster.Peer) {
 	if err != nil {
 		g.Fatalf("%s is not connected with %s: %v: %+v", a.Name, b.Name, err, v.Hosts)
 	}
+}
+
+// oneSecret waits until peers share the secret under whose names they find each other; it follows the connection.
+func (g *group) oneSecret(peers ...*cluster.Peer) {
+	g.Helper()
+	g.must(cluster.Poll(g.ctx, pollEvery, func() (bool, error) {
+		secrets := map[string]bool{}
+		for _, p := range peers {
+			db, err := sql.Open("sqlite", "file:"+filepath.Join(p.Dir, "data", "caps.db")+"?mode=ro&_pragma=busy_timeout(5000)")
+			if err != nil {
+				return false, err
+			}
+			var secret []byte
+			err = errors.Join(db.QueryRowContext(g.ctx, "SELECT secret FROM rendezvous").Scan(&secret), db.Close())
+			if errors.Is(err, sql.ErrNoRows) {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			secrets[string(secret)] = true
+		}
+		return len(secrets) == 1, nil
+	}))
 }
 
 // Peers that know one host each find each other by what it tells them of the others' addresses.
@@ -94,6 +121,7 @@ func TestHostsFindEachOtherInTheDHT(t *testing.T) {
 	g.same(a, b)
 	g.connected(a, b)
 	g.connected(b, a)
+	g.oneSecret(a, b)
 	for _, p := range []*cluster.Peer{a, b} {
 		g.must(p.Stop())
 		g.must(p.Move())
@@ -139,6 +167,7 @@ func TestHostsFindEachOtherOnTheLAN(t *testing.T) {
 	g.same()
 	g.connected(a, b)
 	g.connected(b, a)
+	g.oneSecret(a, b)
 	for _, p := range pair {
 		g.must(p.Stop())
 		g.must(p.Move())
