@@ -3,6 +3,7 @@ package capstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,11 +17,19 @@ const maxReplays = 2 << 20
 // replays remembers the invocations that were used, for their life. Mutations are remembered by the
 // history itself, for ever; here are the reads.
 type replays struct {
+	saves  bool // to the database, from time to time; set before use
 	shards [16]struct {
 		sync.Mutex
-		until map[[16]byte]int64 // unix seconds
-		swept int64
+		until   map[[16]byte]int64 // unix seconds
+		unsaved []replay
+		swept   int64
 	}
+}
+
+// replay is a used token as the database remembers it.
+type replay struct {
+	id    [17]byte // the first 16 bytes of its hash and the byte that names its shard
+	until int64    // unix seconds
 }
 
 // use remembers a token until it has expired. It reports false when the token was used before, and an
@@ -38,6 +47,7 @@ func (r *replays) use(id tinycloud.Hash, until, now int64) (bool, error) {
 	}
 	if now-sh.swept >= 30 || len(sh.until) >= maxReplays/len(r.shards) {
 		sh.swept = now
+		sh.unsaved = slices.DeleteFunc(sh.unsaved, func(p replay) bool { return p.until < now })
 		for k, end := range sh.until {
 			if end < now {
 				delete(sh.until, k)
@@ -48,7 +58,35 @@ func (r *replays) use(id tinycloud.Hash, until, now int64) (bool, error) {
 		return false, tinycloud.Refuse(tinycloud.ErrBusy, "Too many requests")
 	}
 	sh.until[key] = until
+	if r.saves {
+		sh.unsaved = append(sh.unsaved, replay{[17]byte(append(key[:], id[16]&15)), until})
+	}
 	return true, nil
+}
+
+// take returns tokens that are not saved yet, so many at most.
+func (r *replays) take(most int) (out []replay) {
+	for i := range r.shards {
+		sh := &r.shards[i]
+		sh.Lock()
+		n := min(len(sh.unsaved), most-len(out))
+		out = append(out, sh.unsaved[:n]...)
+		if sh.unsaved = sh.unsaved[n:]; len(sh.unsaved) == 0 {
+			sh.unsaved = nil
+		}
+		sh.Unlock()
+	}
+	return out
+}
+
+// untake has tokens saved another time.
+func (r *replays) untake(batch []replay) {
+	for _, p := range batch {
+		sh := &r.shards[p.id[16]]
+		sh.Lock()
+		sh.unsaved = append(sh.unsaved, p)
+		sh.Unlock()
+	}
 }
 
 func (r *replays) forget(id tinycloud.Hash) {
@@ -100,44 +138,62 @@ func (s *Store) Burn(ctx context.Context, t *Token) error {
 	return err
 }
 
-// intoReplays remembers a used token: the first 16 bytes of its hash and the byte that names its shard.
+// intoReplays remembers a used token, see [replay].
 var intoReplays = db.Insert{Into: "replays", Columns: "id expires", Key: "id"}
 
 func errReplayed() error { return tinycloud.Refuse(tinycloud.ErrConflict, "duplicate invocation") }
 
-// SaveReplays writes the reads remembered in memory to the database, so that a restart does not forget
-// them. The node calls it now and then and before it closes.
-func (s *Store) SaveReplays(ctx context.Context) error {
-	now := s.o.Now().Unix()
-	return s.do(ctx, func(t *tx) error {
-		if err := t.exec("DELETE FROM replays WHERE expires < ?", now); err != nil {
-			return err
-		}
-		for i := range s.seen.shards {
-			if s.db.Shared {
-				break // each is in the database already
-			}
-			if err := t.saveShard(i, now); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
+// replayBatch is how many tokens one transaction saves or forgets: others wait for the writer meanwhile.
+const replayBatch = 500
 
-func (t *tx) saveShard(i int, now int64) error {
-	sh := &t.s.seen.shards[i]
-	sh.Lock()
-	defer sh.Unlock()
-	for id, until := range sh.until {
-		if until < now {
-			continue
+// SaveReplays writes the reads remembered in memory to the database, so that a restart does not forget
+// them, and forgets those that have expired. The node calls it now and then and before it closes.
+func (s *Store) SaveReplays(ctx context.Context) error {
+	for {
+		batch := s.seen.take(replayBatch)
+		if len(batch) == 0 {
+			return s.expireReplays(ctx)
 		}
-		if err := t.add(intoReplays, append(id[:], byte(i)), until); err != nil {
+		err := s.do(ctx, func(t *tx) error {
+			for _, p := range batch {
+				if err := t.add(intoReplays, p.id[:], p.until); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.seen.untake(batch)
 			return err
 		}
 	}
-	return nil
+}
+
+func (s *Store) expireReplays(ctx context.Context) error {
+	now := s.o.Now().Unix()
+	for {
+		var ids [][]byte
+		err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+			var id []byte
+			err := scan(&id)
+			ids = append(ids, id)
+			return err
+		}, "SELECT id FROM replays WHERE expires < ? ORDER BY expires LIMIT ?", now, replayBatch)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		err = s.do(ctx, func(t *tx) error {
+			for _, id := range ids {
+				if err := t.exec("DELETE FROM replays WHERE id = ?", id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // loadReplays reads what [Store.SaveReplays] wrote.

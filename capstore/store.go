@@ -226,7 +226,11 @@ func (s *Store) preload(ctx context.Context) (err error) {
 	if s.db.Shared {
 		return nil // [Store.Burn] asks the database
 	}
-	return s.loadReplays(ctx)
+	if err := s.loadReplays(ctx); err != nil {
+		return err
+	}
+	s.seen.saves = true
+	return nil
 }
 
 // learnSpaces reads the Spaces that are new since the last time.
