@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ type host struct {
 	store *capstore.Store
 	hooks *hooks.Hooks
 	stop  func()
+
+	stopping atomic.Bool
 }
 
 func start(t testing.TB, name, path string, o hooks.Options) *host {
@@ -57,6 +60,7 @@ func start(t testing.TB, name, path string, o hooks.Options) *host {
 	written := make(chan error, 1)
 	go func() { written <- h.store.Run(writing) }()
 	h.stop = sync.OnceFunc(func() {
+		h.stopping.Store(true)
 		cancel()
 		wg.Wait()
 		end()
@@ -188,7 +192,9 @@ func (h *host) read(ticket, last string, gate chan struct{}) *reader {
 	go func() {
 		defer close(r.done)
 		defer s.Close()
-		must(h.t, s.Run(ctx, r.write))
+		if err := s.Run(ctx, r.write); !h.stopping.Load() { // else the database may be closed already
+			must(h.t, err)
+		}
 	}()
 	r.end = func() { cancel(); <-r.done }
 	h.t.Cleanup(r.end)
