@@ -79,13 +79,11 @@ func (s *Store) enterAll(ctx context.Context, v Verified, load func(*tx, tinyclo
 			return Applied{}, err
 		}
 		all.add(e.Applied)
-		rest = rest[e.seen:]
+		rest = rest[e.Covered:]
 		switch {
 		case e.fault != nil:
 			return all, e.fault
-		case e.Gap || e.Parked:
-			return all, v.bad
-		case len(rest) == 0:
+		case e.Gap || e.Parked || len(rest) == 0:
 			return all, v.bad
 		}
 	}
@@ -94,7 +92,6 @@ func (s *Store) enterAll(ctx context.Context, v Verified, load func(*tx, tinyclo
 // entered is what came of the bundles of one transaction.
 type entered struct {
 	Applied
-	seen  int   // bundles that are done with
 	fault error // of the sender; ends the rest
 }
 
@@ -140,7 +137,6 @@ func (t *tx) enterSome(space tinycloud.SpaceID, bundles []*parsed, load func(*tx
 			return out, err
 		}
 		out.Covered++
-		out.seen++
 	}
 	return out, nil
 }

@@ -80,8 +80,18 @@ func (t *tx) want(sp *space, hash tinycloud.Hash) error {
 	} else if held {
 		return t.revive(sp, hash)
 	}
+	return t.lack(sp, hash)
+}
+
+// lack notes a value that is to be fetched.
+func (t *tx) lack(sp *space, hash tinycloud.Hash) error {
 	t.touch(sp).Wants++
 	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])
+}
+
+// unwant forgets that a value is to be fetched.
+func (t *tx) unwant(sp *space, hash tinycloud.Hash) error {
+	return t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:])
 }
 
 // fold stores the operations of an event and applies the valid ones. So many operations of the epoch came

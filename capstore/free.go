@@ -33,7 +33,7 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		return err
 	}
 	if !keeps {
-		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		if err := t.unwant(sp, hash); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Policy says which values a node fetches of a Space (replication design §6). Small ones come with their
@@ -202,6 +201,5 @@ func (t *tx) wantAlso(sp *space, hash tinycloud.Hash) error {
 	if held, err := t.holds(sp, hash); held || err != nil {
 		return err
 	}
-	t.touch(sp).Wants++
-	return t.add(db.Insert{Into: "wants", Columns: "sid hash", Key: "sid hash"}, sp.sid, hash[:])
+	return t.lack(sp, hash)
 }

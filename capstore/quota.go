@@ -193,7 +193,7 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 		return err
 	}
 	if sp.shared() { // it may have been wanted, and came another way
-		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		if err := t.unwant(sp, hash); err != nil {
 			return err
 		}
 	}

@@ -234,7 +234,7 @@ func (o Takeover) Values(ctx context.Context, id tinycloud.SpaceID, values []Tak
 			if err := t.saveValue(sp, v.Hash, v.Size, v.Inline); err != nil {
 				return err
 			}
-			if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, v.Hash[:]); err != nil {
+			if err := t.unwant(sp, v.Hash); err != nil {
 				return err
 			}
 			if !v.Foreign {

@@ -66,7 +66,7 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 				return err
 			}
 		}
-		if err := t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
+		if err := t.unwant(sp, hash); err != nil || held {
 			return err
 		}
 		return t.release(sp, hash)
