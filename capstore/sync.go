@@ -3,6 +3,7 @@ package capstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -265,8 +266,12 @@ func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, 
 	if best == nil {
 		return nil, fmt.Errorf("no host delegation to %s in force: %w", host, tinycloud.ErrNotFound)
 	}
-	var out [][]byte
-	todo, seen := []*Token{best}, map[tinycloud.Hash]bool{}
+	return s.restsOn(ctx, best)
+}
+
+// restsOn returns a token and those it rests on, as far as they are stored.
+func (s *Store) restsOn(ctx context.Context, leaf *Token) (out [][]byte, err error) {
+	todo, seen := []*Token{leaf}, map[tinycloud.Hash]bool{}
 	for len(todo) > 0 && len(out) < judge.MaxChain {
 		t := todo[0]
 		todo, out = todo[1:], append(out, t.Bytes)
@@ -318,7 +323,15 @@ func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host H
 		if !ok || key != host || !t.HostsSpace(id) || !t.ValidAt(now, 0) || s.isRevoked(h) {
 			continue
 		}
-		if best == nil || better(t, best) {
+		if best != nil && !better(t, best) {
+			continue
+		}
+		tokens, err := s.restsOn(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		// Histories also hold what somebody signed who had no right to.
+		if _, err := s.verifyChain(id, host, tokens); err == nil {
 			best = t
 		}
 	}
@@ -329,16 +342,32 @@ func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host H
 const maxHostChain = 16
 
 // VerifyHost checks that a chain of tokens, leaf first, makes a key a host of a Space now. It needs
-// nothing but the Space's id and the revocations known here. It returns when that ends, zero for never.
+// nothing but the Space's id and the revocations known here. It returns when that ends, zero for never. A host
+// whose chain is no longer in force is one if another delegation to its key, known here, is: it was let in again, or
+// renewed, while it could not hear of that, or lost it with its disk.
 func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host HostKey, tokens [][]byte) (time.Time, error) {
 	if err := s.fresh(ctx); err != nil {
 		return time.Time{}, err
 	}
+	until, err := s.verifyChain(id, host, tokens)
+	if !errors.Is(err, errNotInForce) {
+		return until, err
+	}
+	later, lookErr := s.hostDelegation(ctx, id, host, lastsLonger)
+	if later == nil || lookErr != nil {
+		return time.Time{}, errors.Join(err, lookErr)
+	}
+	return later.Expires, nil
+}
+
+var errNotInForce = fmt.Errorf("not in force: %w", tinycloud.ErrUnauthorized)
+
+func (s *Store) verifyChain(id tinycloud.SpaceID, host HostKey, tokens [][]byte) (time.Time, error) {
 	if len(tokens) == 0 || len(tokens) > maxHostChain {
 		return time.Time{}, fmt.Errorf("host chain of %d tokens: %w", len(tokens), tinycloud.ErrInvalid)
 	}
 	facts, now := judge.NewFacts(id), s.o.Now()
-	var leaf *Token
+	var leaf, over *Token
 	for i, b := range tokens {
 		t, err := judge.Decode(b, false)
 		if err != nil {
@@ -348,7 +377,7 @@ func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host HostK
 			return time.Time{}, err
 		}
 		if !t.ValidAt(now, 0) || s.isRevoked(t.ID) {
-			return time.Time{}, fmt.Errorf("host chain: %s is not in force: %w", t.ID.EventID(), tinycloud.ErrUnauthorized)
+			over = t
 		}
 		if i == 0 {
 			leaf = t
@@ -357,6 +386,9 @@ func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host HostK
 	}
 	if key, ok := judge.HostOf(leaf.Audience); !ok || key != host || !leaf.HostsSpace(id) {
 		return time.Time{}, fmt.Errorf("host chain: %s names another host or space: %w", leaf.ID.EventID(), tinycloud.ErrUnauthorized)
+	}
+	if over != nil {
+		return time.Time{}, fmt.Errorf("host chain: %s is %w", over.ID.EventID(), errNotInForce)
 	}
 	_, err := facts.Host(host, now, judge.Here{Past: judge.Clock{1: 0}})
 	return leaf.Expires, err
