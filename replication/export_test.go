@@ -232,3 +232,21 @@ func (b *Budget) TryTake(space tinycloud.SpaceID, bytes int64) bool {
 
 // Return ends what Take began.
 func (b *Budget) Return(space tinycloud.SpaceID, bytes int64) { b.take.release(space, bytes) }
+
+// Window bounds what is sent and not durable.
+type Window struct{ w *window }
+
+// NewWindow returns a window for a way there and back.
+func NewWindow(way time.Duration) Window { return Window{newWindow(way)} }
+
+// Add reports whether a batch may be sent, and counts it then.
+func (w Window) Add(size int, at time.Time) bool { return w.w.add(size, at) }
+
+// Ack says that the oldest batch is durable.
+func (w Window) Ack(at time.Time) { w.w.ack(at) }
+
+// Bytes is what is sent and not durable.
+func (w Window) Bytes() int { return w.w.bytes }
+
+// BatchAfter is how long a batch is after bytes of other ones.
+func BatchAfter(before int) int { return (&batcher{before: before}).limit() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"golang.org/x/sync/errgroup"
@@ -71,6 +72,7 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 	if err != nil {
 		return err
 	}
+	asked := time.Now()
 	var have []capstore.Tip
 	for {
 		msg, err := f.get()
@@ -90,20 +92,20 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 			return err
 		}
 		if !msg.Have.More {
-			return r.stream(ctx, f, have)
+			return r.stream(ctx, f, have, time.Since(asked))
 		}
 	}
 }
 
 // stream sends what have does not cover. Acknowledgements are read beside it, so that neither side ever
-// waits to be read before it reads.
-func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip) error {
+// waits to be read before it reads. way is how long a round trip takes, or longer.
+func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip, way time.Duration) error {
 	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
 	defer r.o.Memory.give.release(r.space, maxJoined)
 	g, ctx := errgroup.WithContext(ctx)
-	w := newWindow()
+	w := newWindow(way)
 	g.Go(func() error { return w.acks(f) })
 	g.Go(func() error {
 		err := r.sendMissing(ctx, f, w, have)

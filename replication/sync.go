@@ -105,15 +105,20 @@ type batcher struct {
 
 // add returns the batch that is full without b, nil while there is room.
 func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
-	const part = 8
-	n, limit := sizeOf(&b), min(max(c.before/part, firstBatch), cmp.Or(c.most, maxBatch))
+	n := sizeOf(&b)
 	var full []capstore.Bundle
-	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > limit {
+	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > c.limit() {
 		full = c.take()
 	}
 	c.bundles = append(c.bundles, b)
 	c.size += n
 	return full
+}
+
+// limit is how long the batch may be.
+func (c *batcher) limit() int {
+	const part = 8
+	return min(max(c.before/part, firstBatch), cmp.Or(c.most, maxBatch))
 }
 
 func (c *batcher) take() []capstore.Bundle {

@@ -13,8 +13,11 @@ import (
 )
 
 const (
-	leastWindow = 3       // batches: one that is verified, one that is made durable, one on the way
-	mostWindow  = 8 << 20 // bytes
+	leastWindow = 3                      // batches: one that is verified, one that is made durable, one on the way
+	mostWindow  = 8 << 20                // bytes
+	firstSpeed  = 8 << 20                // bytes a second that become durable, until it is known better
+	firstWay    = 300 * time.Millisecond // of a round trip at most, until it is known better
+	speedOver   = 2 << 20                // bytes that the speed looks back on
 )
 
 // window bounds what was sent and is not yet durable on the other side. It is as long as the way and the other side's
@@ -26,24 +29,32 @@ type window struct {
 	mu    sync.Mutex
 	sent  []inFlight
 	bytes int           // of sent
-	acked int64         // bytes so far
-	speed float64       // bytes a second that become durable, of late
-	delay time.Duration // least from sending a batch to its acknowledgement; 0: not known
+	way   time.Duration // there and back
+	acked time.Time     // when the last acknowledgement came
 	done  bool          // nothing more will be sent
+
+	// What became durable of late, and the time that the other side had for it: it had none while nothing was there.
+	durable float64 // bytes
+	busy    float64 // seconds
 }
 
 // inFlight is a batch that was sent.
 type inFlight struct {
-	size  int
-	at    time.Time
-	acked int64 // bytes before
+	size int
+	at   time.Time
 }
 
 // errStopped ends the reading for a stream whose other side wants no more.
 var errStopped = errors.New("the peer wants no more")
 
-func newWindow() *window {
-	return &window{stop: make(chan struct{}), room: make(chan struct{}, 1)}
+// newWindow returns a window for a way there and back. It begins as if the other side were quick: from afar it would
+// else wait for several ways until it is known to be.
+func newWindow(way time.Duration) *window {
+	const trust = 256 << 10 // bytes that the first speed counts as
+	return &window{
+		stop: make(chan struct{}), room: make(chan struct{}, 1),
+		way: min(way, firstWay), durable: trust, busy: float64(trust) / firstSpeed,
+	}
 }
 
 func (w *window) stopped() bool {
@@ -89,7 +100,7 @@ func (w *window) add(size int, now time.Time) bool {
 	if len(w.sent) > 0 && w.bytes+size > w.limit(size) {
 		return false
 	}
-	w.sent = append(w.sent, inFlight{size, now, w.acked})
+	w.sent = append(w.sent, inFlight{size, now})
 	w.bytes += size
 	return true
 }
@@ -97,7 +108,7 @@ func (w *window) add(size int, now time.Time) bool {
 // limit is what may be sent with batches of a size: twice what can become durable in the time of a way lets the speed
 // grow. mu is held.
 func (w *window) limit(size int) int {
-	return int(min(mostWindow, float64(leastWindow*size)+2*w.speed*w.delay.Seconds()))
+	return int(min(mostWindow, float64(leastWindow*size)+2*w.durable/w.busy*w.way.Seconds()))
 }
 
 // ack counts the oldest batch as durable; it reports false when none was sent.
@@ -110,14 +121,18 @@ func (w *window) ack(now time.Time) bool {
 	b := w.sent[0]
 	w.sent = w.sent[1:]
 	w.bytes -= b.size
-	w.acked += int64(b.size)
-	if took := now.Sub(b.at); took > 0 {
-		const late = 0.25 // share of the newest in the mean
-		w.speed += late * (float64(w.acked-b.acked)/took.Seconds() - w.speed)
-		if w.delay == 0 || took < w.delay {
-			w.delay = took
-		}
+	w.way = min(w.way, now.Sub(b.at))
+	begin := b.at.Add(w.way) // the acknowledgement would be here, had it taken no time to make the batch durable
+	if begin.Before(w.acked) {
+		begin = w.acked
 	}
+	w.durable += float64(b.size)
+	w.busy += now.Sub(begin).Seconds()
+	if late := speedOver / w.durable; late < 1 {
+		w.durable *= late
+		w.busy *= late
+	}
+	w.acked = now
 	signal(w.room)
 	return true
 }
