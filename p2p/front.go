@@ -16,12 +16,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcpreuse"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -159,9 +161,7 @@ func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option) (host.Host, e
 	}
 	h, err := libp2p.New(append(nat,
 		libp2p.Identity(key), libp2p.NoListenAddrs,
-		// Dialing from the listening port would let two nodes that dial each
-		// other at once meet in one TCP connection with two clients.
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.Transport(libp2pquic.NewTransport),
+		libp2p.Transport(newTCP), libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
 		libp2p.DisableMetrics(),
@@ -183,6 +183,12 @@ func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option) (host.Host, e
 		}
 	}
 	return h, nil
+}
+
+// newTCP is TCP whose dialer does not wait for agreement on noise. Dialing from the listening port would let two nodes
+// that dial each other at once meet in one TCP connection with two clients.
+func newTCP(u transport.Upgrader, limits network.ResourceManager, shared *tcpreuse.ConnMgr) (*tcp.TcpTransport, error) {
+	return tcp.NewTCPTransport(eagerUpgrader{u}, limits, shared, tcp.DisableReuseport())
 }
 
 // tcpFirst dials QUIC only when TCP has not answered: QUIC caps the streams of

@@ -94,51 +94,67 @@ func hopStatus(s network.Stream, st pb.Status) error {
 }
 
 // openHop opens a stream to space through a remote front. The front's
-// addresses are taken from the peerstore.
+// addresses are taken from the peerstore. What is written goes out behind the
+// CONNECT, before the front has answered it; whether it refuses is told by the
+// first Read. Nothing waits for identify: every front speaks the protocol.
 func (f *Front) openHop(ctx context.Context, front, space peer.ID) (network.Stream, error) {
-	if err := f.host.Connect(ctx, peer.AddrInfo{ID: front}); err != nil {
+	if _, err := f.swarm.DialPeer(ctx, front); err != nil {
 		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
 	}
-	s, err := f.host.NewStream(ctx, front, hopProtocol)
+	s, err := f.swarm.NewStream(network.WithNoDial(ctx, "dialed above"), front)
 	if err != nil {
 		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	st, err := hopConnect(s, space)
-	if !stop() {
-		return nil, ctx.Err()
+	if err = s.SetProtocol(hopProtocol); err == nil {
+		h := &hopStream{lazyStream: newLazyStream(s, hopProtocol), front: front, space: space}
+		if err = h.connect(); err == nil {
+			return h, nil
+		}
 	}
-	if err != nil {
-		_ = s.Reset()
-		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
-	}
-	if st != pb.Status_OK {
-		_ = s.Reset()
-		return nil, fmt.Errorf("front %s refuses %s (%s): %w", front, space, st, ErrUnreachable)
-	}
-	return s, nil
+	_ = s.Reset()
+	return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
 }
 
-func hopConnect(s network.Stream, space peer.ID) (pb.Status, error) {
-	_ = s.SetDeadline(time.Now().Add(hopTimeout))
-	req := pb.HopMessage{
+// hopStream is a stream behind a CONNECT that may not be answered yet. One goroutine reads it.
+type hopStream struct {
+	*lazyStream
+	front, space peer.ID
+	answered     bool
+}
+
+func (s *hopStream) connect() error {
+	_ = s.SetWriteDeadline(time.Now().Add(hopTimeout))
+	err := util.NewDelimitedWriter(s).WriteMsg(&pb.HopMessage{
 		Type: pb.HopMessage_CONNECT.Enum(),
-		Peer: util.PeerInfoToPeerV2(peer.AddrInfo{ID: space}),
+		Peer: util.PeerInfoToPeerV2(peer.AddrInfo{ID: s.space}),
+	})
+	return errors.Join(err, s.SetWriteDeadline(time.Time{}))
+}
+
+func (s *hopStream) Read(b []byte) (int, error) {
+	if !s.answered {
+		if err := s.answer(); err != nil {
+			return 0, fmt.Errorf("front %s: %w: %w", s.front, ErrUnreachable, err)
+		}
+		s.answered = true
 	}
-	if err := util.NewDelimitedWriter(s).WriteMsg(&req); err != nil {
-		return 0, err
-	}
-	rd := util.NewDelimitedReader(s, hopMessage)
+	return s.lazyStream.Read(b)
+}
+
+func (s *hopStream) answer() error {
+	rd := util.NewDelimitedReader(s.lazyStream, hopMessage)
 	defer rd.Close()
 	var rep pb.HopMessage
 	if err := rd.ReadMsg(&rep); err != nil {
-		return 0, err
+		return err
 	}
 	if rep.GetType() != pb.HopMessage_STATUS {
-		return 0, errors.New("unexpected hop message")
+		return errors.New("unexpected hop message")
 	}
-	_ = s.SetDeadline(time.Time{})
-	return rep.GetStatus(), nil
+	if st := rep.GetStatus(); st != pb.Status_OK {
+		return fmt.Errorf("refuses %s (%s)", s.space, st)
+	}
+	return nil
 }
 
 // find returns the Space peer, waking it when it sleeps and remote has not

@@ -326,7 +326,8 @@ func (p *Peer) route(ai peer.AddrInfo) (fronts []peer.ID, err error) {
 // one only with an authorised peer ([ErrNotAuthorised]). Because the remote
 // side may authorise a moment later, a refused protocol is offered again until
 // the remote has shown that it did, ctx ends or the remote's probation must be
-// over.
+// over. Once it has, the stream is there at once, and that the remote does not
+// speak the protocol is told by the first Read ([ErrNotAuthorised]).
 func (p *Peer) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error) {
 	if proto == p.o.HelloProtocol && proto != "" {
 		s := p.session(id)
@@ -334,6 +335,9 @@ func (p *Peer) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (ne
 			return nil, fmt.Errorf("space peer %s: %w", id, ErrNotConnected)
 		}
 		return p.openStream(ctx, s, proto)
+	}
+	if s := p.authorised(id); s != nil && closed(s.mutual) {
+		return p.openLazy(ctx, s, proto)
 	}
 	return p.openAuthorised(ctx, id, proto)
 }

@@ -148,10 +148,15 @@ func TestHandleOnlyAuthorised(t *testing.T) {
 	if err := wait(t, opened, "open stream"); err != nil {
 		t.Errorf("open stream: %v", err)
 	}
-	// Now a refusal is final: the remote does not speak it.
-	if _, err := a.NewStream(testContext(t), b.ID(), "/none"); err == nil {
-		t.Error("opened a protocol nobody serves")
+	// Now a refusal is final, and comes when the stream is used: the remote does not speak it.
+	s, err := a.NewStream(testContext(t), b.ID(), "/none")
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, p2p.ErrNotAuthorised) {
+		t.Errorf("protocol nobody serves: %v", err)
+	}
+	_ = s.Reset()
 }
 
 // The side that authorises first must not give up on the other.

@@ -281,6 +281,15 @@ func (p *Peer) Authorise(id peer.ID) {
 	}
 }
 
+// AuthorisedBy says that id has authorised this side, as it may have shown by
+// the hello protocol: from now on no stream to it waits for its consent. A peer
+// that is not connected is ignored.
+func (p *Peer) AuthorisedBy(id peer.ID) {
+	if s := p.session(id); s != nil {
+		s.markMutual()
+	}
+}
+
 // settle waits until gossipsub has dropped id's session before the present
 // one. It does so when it sees the old stream end; were the new session's topics
 // announced before that, they would be dropped as well, and never come again.

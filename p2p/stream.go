@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -123,16 +124,9 @@ func (p *Peer) openAuthorised(ctx context.Context, id peer.ID, protos ...protoco
 
 // openStream opens one stream on a connection of s and agrees on a protocol.
 func (p *Peer) openStream(ctx context.Context, s *session, protos ...protocol.ID) (network.Stream, error) {
-	st, err := p.swarm.NewStream(network.WithNoDial(ctx, "space peers are dialed by Connect"), s.id)
+	st, err := p.bareStream(ctx, s)
 	if err != nil {
-		return nil, fmt.Errorf("stream to %s: %w: %w", s.id, ErrNotConnected, err)
-	}
-	p.mu.Lock()
-	ours := p.conns[st.Conn()] == s && s.state != ended
-	p.mu.Unlock()
-	if !ours { // the peer came back in the meantime and is in probation
-		_ = st.Reset()
-		return nil, fmt.Errorf("stream to %s: %w", s.id, ErrNotConnected)
+		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
 	_ = st.SetDeadline(time.Now().Add(negotiateTimeout))
@@ -149,6 +143,68 @@ func (p *Peer) openStream(ctx context.Context, s *session, protos ...protocol.ID
 	}
 	_ = st.SetDeadline(time.Time{})
 	return st, nil
+}
+
+// openLazy opens a stream for a protocol that the remote is known to speak with this side.
+func (p *Peer) openLazy(ctx context.Context, s *session, proto protocol.ID) (network.Stream, error) {
+	st, err := p.bareStream(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.SetProtocol(proto); err != nil {
+		_ = st.Reset()
+		return nil, fmt.Errorf("stream to %s: %w: %w", s.id, ErrNotAuthorised, err)
+	}
+	return newLazyStream(st, proto), nil
+}
+
+// bareStream opens a stream on a connection of s.
+func (p *Peer) bareStream(ctx context.Context, s *session) (network.Stream, error) {
+	st, err := p.swarm.NewStream(network.WithNoDial(ctx, "space peers are dialed by Connect"), s.id)
+	if err != nil {
+		return nil, fmt.Errorf("stream to %s: %w: %w", s.id, ErrNotConnected, err)
+	}
+	p.mu.Lock()
+	ours := p.conns[st.Conn()] == s && s.state != ended
+	p.mu.Unlock()
+	if !ours { // the peer came back in the meantime and is in probation
+		_ = st.Reset()
+		return nil, fmt.Errorf("stream to %s: %w", s.id, ErrNotConnected)
+	}
+	return st, nil
+}
+
+// lazyStream is a stream whose protocol is agreed on while it is used: what is written does not wait for the other
+// side's answer. A refusal is told by Read.
+type lazyStream struct {
+	network.Stream
+	proto protocol.ID
+	rw    multistream.LazyConn
+}
+
+func newLazyStream(s network.Stream, proto protocol.ID) *lazyStream {
+	return &lazyStream{Stream: s, proto: proto, rw: multistream.NewMSSelect(s, proto)}
+}
+
+func (s *lazyStream) Read(b []byte) (int, error) {
+	n, err := s.rw.Read(b)
+	if errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
+		err = fmt.Errorf("stream for %s: %w: %w", s.proto, ErrNotAuthorised, err)
+	}
+	return n, err
+}
+
+func (s *lazyStream) Write(b []byte) (int, error) { return s.rw.Write(b) }
+
+// Close waits for the other side's answer, but not for ever.
+func (s *lazyStream) Close() error {
+	_ = s.SetReadDeadline(time.Now().Add(negotiateTimeout))
+	return s.rw.Close()
+}
+
+func (s *lazyStream) CloseWrite() error {
+	_ = s.rw.Flush() // what went wrong is told by Read
+	return s.Stream.CloseWrite()
 }
 
 func closed(c <-chan struct{}) bool {

@@ -103,7 +103,7 @@ func (t *spaceTransport) Dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID
 	return t.upgrader.Upgrade(ctx, t, c, network.DirOutbound, p, scope)
 }
 
-func (t *spaceTransport) dialRaw(ctx context.Context, front, p peer.ID) (*rawConn, error) {
+func (t *spaceTransport) dialRaw(ctx context.Context, front, p peer.ID) (manet.Conn, error) {
 	if front == t.front.ID() {
 		return t.dialLocal(p)
 	}
@@ -111,11 +111,11 @@ func (t *spaceTransport) dialRaw(ctx context.Context, front, p peer.ID) (*rawCon
 	if err != nil {
 		return nil, err
 	}
-	return newRawConn(s, throughFront(front), s.Reset, t.front.hold(front)), nil
+	return eager(newRawConn(s, throughFront(front), s.Reset, t.front.hold(front))), nil
 }
 
 // dialLocal connects to a Space peer of this very process.
-func (t *spaceTransport) dialLocal(p peer.ID) (*rawConn, error) {
+func (t *spaceTransport) dialLocal(p peer.ID) (manet.Conn, error) {
 	dst := t.front.find(t.front.ID(), p)
 	if dst == nil {
 		return nil, fmt.Errorf("no space peer %s here: %w", p, ErrUnreachable)

@@ -137,6 +137,7 @@ func (r *Replica) sayHello(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
+	r.net.Peer.AuthorisedBy(id)
 	r.admit(id, expires)
 	return nil
 }

@@ -26,6 +26,7 @@ type Peer interface {
 	Connect(ctx context.Context, ai peer.AddrInfo) error
 	NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error)
 	Authorise(id peer.ID)
+	AuthorisedBy(id peer.ID) // by what it said in the handshake
 	IsAuthorised(id peer.ID) bool
 	Evict(id peer.ID)
 }
