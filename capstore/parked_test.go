@@ -43,7 +43,7 @@ func testParked(t *testing.T) {
 		t.Errorf("parked entries count: %+v", st)
 	}
 	tip := capstore.Tip{Host: l.host(), N: l.n - 1, Digest: l.prev}
-	if have, err := s.Have(t.Context(), o.space, []capstore.Tip{tip}); err != nil || len(have) != 1 || have[0] != tip {
+	if have, early, err := s.Have(t.Context(), o.space, []capstore.Tip{tip}); err != nil || len(have) != 1 || have[0] != tip || !early {
 		t.Errorf("a parked entry would be sent again: %v %v", have, err)
 	}
 	if err := o.put(s, "k", "meanwhile"); err != nil {

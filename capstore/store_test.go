@@ -233,7 +233,7 @@ func (s *testStore) pull(from *testStore, space tinycloud.SpaceID) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	have, err := s.Have(s.t.Context(), space, theirs)
+	have, _, err := s.Have(s.t.Context(), space, theirs)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -169,11 +169,12 @@ func (s *Store) Knows(ctx context.Context, id tinycloud.SpaceID, epochs []tinycl
 
 // Have returns what to tell a peer whose tips are theirs, so that it sends what is missing here: each of
 // them that is stored here and, for a log with one that is not, our own tips of that log and entries
-// before them at growing distances, so that a fork costs no more than a part of what follows it.
-func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) ([]Tip, error) {
+// before them at growing distances, so that a fork costs no more than a part of what follows it. early says that one
+// of theirs is parked here: what builds on it may not fit yet.
+func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) (out []Tip, early bool, err error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	branches := map[HostKey][]int{}
 	tips := map[int]uint64{}
@@ -189,24 +190,24 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) ([
 		return err
 	}, "SELECT branch, host, n FROM logs WHERE sid = ?", sid)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var out []Tip
 	told := map[HostKey]bool{}
 	for _, tip := range theirs {
 		known := false
 		for _, br := range branches[tip.Host] {
 			digest, ok, err := s.digest(ctx, sid, br, tip.N)
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			known = known || (ok && digest == tip.Digest)
 		}
 		if !known {
 			var one int
 			if known, err = s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ? AND bytes IS NOT NULL", sid, tip.Host[:], int64(tip.N), tip.Digest[:]); err != nil {
-				return nil, err
+				return nil, false, err
 			}
+			early = early || known
 		}
 		if known {
 			out = append(out, tip)
@@ -218,11 +219,11 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) ([
 		told[tip.Host] = true
 		for _, br := range branches[tip.Host] {
 			if out, err = s.ladder(ctx, sid, br, tip.Host, tips[br], out); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 		}
 	}
-	return out, nil
+	return out, early, nil
 }
 
 // ladder appends entries of a branch from its tip down, at distances that double.

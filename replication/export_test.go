@@ -3,6 +3,8 @@ package replication
 import (
 	"context"
 	"encoding/binary"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -211,6 +213,13 @@ func (p *Progress) End(now time.Time) { p.p.end(now) }
 
 // View returns what is shown.
 func (p *Progress) View(now time.Time) *CatchUp { return p.p.view(now) }
+
+// Offenders are the hosts that sent what no honest host sends.
+func (r *Replica) Offenders() []capstore.HostKey {
+	r.offences.mu.Lock()
+	defer r.offences.mu.Unlock()
+	return slices.Collect(maps.Keys(r.offences.m))
+}
 
 // Sharing sets how many entries have to be missing for them to be taken from several peers at once, and how many bytes
 // each is asked for.

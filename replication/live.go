@@ -393,7 +393,7 @@ func (r *Replica) applyLive(ctx context.Context) {
 
 // hear asks the peer that passed an announcement on for what is not here.
 func (r *Replica) hear(ctx context.Context, it inItem) {
-	have, err := r.o.Store.Have(ctx, r.space, it.tips)
+	have, _, err := r.o.Store.Have(ctx, r.space, it.tips)
 	if err != nil || lacks(it.tips, have) {
 		r.gap(it.from)
 	}

@@ -86,6 +86,24 @@ type node struct {
 	ahead  atomic.Int64          // nanoseconds that the store's clock is fast
 	commit func(capstore.Commit) // told what becomes durable; set before start
 	shares bool                  // takes a few missing entries from several peers at once already; set before start
+	// lie, unless nil, is what the others are told instead of the store; set before start.
+	lie     func(*capstore.Store) replication.Store
+	accused []capstore.HostKey // of what no honest host sends, before it stopped
+}
+
+// accuses returns the hosts that the node holds to have sent what no honest host sends.
+func (n *node) accuses() []capstore.HostKey { return append(n.r.Offenders(), n.accused...) }
+
+func (n *node) host() capstore.HostKey {
+	return capstore.HostKey(n.key().Public().(ed25519.PublicKey))
+}
+
+// told is the store as the others come to know it.
+func (n *node) told() replication.Store {
+	if n.lie == nil {
+		return n.store
+	}
+	return n.lie(n.store)
 }
 
 func (n *node) key() ed25519.PrivateKey { return n.name.SpaceKey(n.o.space) }
@@ -139,7 +157,7 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 		}
 	})
 	n.r, err = replication.New(replication.Options{
-		Space: n.o.space, Key: n.key(), Store: n.store, Values: values{n.values, n.store}, Log: log,
+		Space: n.o.space, Key: n.key(), Store: n.told(), Values: values{n.values, n.store}, Log: log,
 		Addrs: func() []ma.Multiaddr { return []ma.Multiaddr{ma.StringCast(n.addr())} },
 	})
 	if err != nil {
@@ -160,6 +178,7 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 		n.end.close()
 		quit()
 		<-done
+		n.accused = append(n.accused, n.r.Offenders()...)
 		cancel()
 		running.Wait()
 		if err := n.store.Close(); err != nil {

@@ -107,7 +107,7 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 			m.haveOwn()
 		}
 	}()
-	have, err := r.o.Store.Have(ctx, r.space, theirs)
+	have, held, err := r.o.Store.Have(ctx, r.space, theirs)
 	if err != nil {
 		return false, own(err)
 	}
@@ -119,24 +119,24 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 	if r.mayShare(missing, theirs, have) {
 		err = f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	} else {
-		complete, err = r.draw(ctx, m, f, theirs, have, ahead(ours, theirs), missing)
+		complete, err = r.draw(ctx, m, f, theirs, have, newEarly(held), ahead(ours, theirs), missing)
 		if !errors.Is(err, errShare) {
 			return complete, err
 		}
-		have, err = r.o.Store.Have(ctx, r.space, theirs)
+		have, held, err = r.o.Store.Have(ctx, r.space, theirs)
 		missing, err = lacking(theirs, have, ours), own(err)
 	}
 	if err != nil {
 		return false, err
 	}
 	r.awaitTurn(m)
-	r.share(m, theirs, have, missing, turn)
+	r.share(m, theirs, have, newEarly(held), missing, turn)
 	turn = func() {} // it is handed on
 	return false, errWait
 }
 
 // draw has the peer send all that have does not cover. The error is errShare when others could give a part of the rest.
-func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []capstore.Tip, ahead bool, missing int64) (complete bool, err error) {
+func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []capstore.Tip, e *early, ahead bool, missing int64) (complete bool, err error) {
 	if err := r.o.Memory.take.acquire(ctx, r.space, maxJoined); err != nil {
 		return false, err
 	}
@@ -149,7 +149,7 @@ func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have [
 	}
 	r.expect(missing)
 	defer r.expected()
-	return r.drain(ctx, m, f, func() bool { return r.mayShare(r.stillMissing(), theirs, have) })
+	return r.drain(ctx, m, f, newOwed(theirs, have), e, func() bool { return r.mayShare(r.stillMissing(), theirs, have) })
 }
 
 // awaitOwn keeps this node from writing when a peer has later entries of its own, until they are here, also
@@ -159,7 +159,7 @@ func (r *Replica) awaitOwn(ctx context.Context, m *remote, ours, theirs []capsto
 	if m.arrived != nil || !lacks(named, ours) {
 		return nil
 	}
-	have, err := r.o.Store.Have(ctx, r.space, named)
+	have, _, err := r.o.Store.Have(ctx, r.space, named)
 	if err != nil {
 		return own(err)
 	}
@@ -211,16 +211,15 @@ type received struct {
 // drain applies batches until the peer is done. One goroutine reads and decodes, one verifies, and one applies
 // and acknowledges, each a batch ahead of the next. Once the rest may be shared out, the peer is told to stop, and what is
 // on its way is still taken: the error is errShare then.
-func (r *Replica) drain(ctx context.Context, m *remote, f *framer, mayShare func() bool) (bool, error) {
+func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e *early, mayShare func() bool) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []capstore.Bundle, syncQueue)
 	ready := make(chan received)
 	moved, over := make(chan struct{}, 1), make(chan struct{})
 	var end *stateMessage
-	parked := map[capstore.HostKey]bool{}
 	g.Go(func() (err error) {
 		defer close(batches)
-		end, err = r.receive(running, f, batches)
+		end, err = r.receive(running, f, owes, batches)
 		return err
 	})
 	g.Go(func() error {
@@ -244,10 +243,10 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, mayShare func
 		began := time.Now()
 		for b := range ready {
 			applying.Store(true)
-			n, err := r.applyBatch(running, m, b, parked)
+			n, err := r.applyBatch(running, m, b, e)
 			m.brought += n
 			if err != nil {
-				return err
+				return e.gap(err)
 			}
 			durable++
 			if err := f.put(&message{Ack: &ackMessage{Durable: durable}}); err != nil {
@@ -273,8 +272,11 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, mayShare func
 	switch {
 	case stopping:
 		return false, errShare
-	case len(parked) > 0:
-		return false, nil
+	case len(e.hosts) > 0:
+		return false, owes.over()
+	}
+	if err := owes.over(); err != nil {
+		return false, err
 	}
 	r.equal(ctx, m, end.Joining)
 	return true, nil
@@ -303,7 +305,7 @@ func (r *Replica) hurry(ctx context.Context, moved, over <-chan struct{}, applyi
 }
 
 // receive decodes frames into batches until the peer is done or the context ends.
-func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capstore.Bundle) (*stateMessage, error) {
+func (r *Replica) receive(ctx context.Context, f *framer, owes owed, batches chan<- []capstore.Bundle) (*stateMessage, error) {
 	stop := context.AfterFunc(ctx, func() { _ = f.d.SetReadDeadline(past()) })
 	defer stop()
 	var parts joiner
@@ -333,6 +335,7 @@ func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capst
 		if err != nil {
 			return nil, err
 		}
+		owes.came(bundles)
 		select {
 		case batches <- bundles:
 		case <-ctx.Done():
@@ -342,9 +345,9 @@ func (r *Replica) receive(ctx context.Context, f *framer, batches chan<- []capst
 }
 
 // applyBatch makes a batch durable, all of it or an error. An entry dated in the future is left for a later
-// round, with what follows it in its log: no honest host builds on it before it is due. parked collects
-// the hosts of such entries. brought counts what was new.
-func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked map[capstore.HostKey]bool) (brought int, err error) {
+// round, with what follows it in its log: no honest host builds on it before it is due. e collects such
+// entries. brought counts what was new. The error is [errGap] when something is missing before an entry.
+func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *early) (brought int, err error) {
 	bundles, verified := b.bundles, b.verified
 	if len(bundles) == 0 {
 		return 0, fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
@@ -352,7 +355,7 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked 
 	r.wants.hints(m.host, bundles)
 	for {
 		before := len(bundles)
-		bundles = slices.DeleteFunc(bundles, func(b capstore.Bundle) bool { return parked[b.Entry.Host] })
+		bundles = slices.DeleteFunc(bundles, func(b capstore.Bundle) bool { return e.hosts[b.Entry.Host] })
 		if len(bundles) == 0 {
 			return brought, nil
 		}
@@ -364,6 +367,7 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked 
 		r.o.Metrics.caught.Add(float64(a.New))
 		r.advance(a.New)
 		brought += a.New
+		e.held = e.held || a.Held > 0
 		if a.New > 0 {
 			r.learned(bundles[:a.Covered])
 		}
@@ -375,9 +379,9 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, parked 
 		case a.Covered == len(bundles):
 			return brought, nil
 		case !a.Parked: // it said that parents come first
-			return brought, fmt.Errorf("%d of %d bundles build on what was not sent: %w", len(bundles)-a.Covered, len(bundles), tinycloud.ErrUnavailable)
+			return brought, fmt.Errorf("%d of %d bundles do not fit: %w: %w", len(bundles)-a.Covered, len(bundles), errGap, tinycloud.ErrUnavailable)
 		}
-		parked[bundles[a.Covered].Entry.Host] = true
+		e.hosts[bundles[a.Covered].Entry.Host] = true
 		bundles = bundles[a.Covered:]
 	}
 }

@@ -55,8 +55,9 @@ type Log interface {
 	Tips(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Tip, error)
 	// Have returns what to tell a peer whose tips are theirs: each of them that is stored here and, for a
 	// log with one that is not, this node's own tips of that log and entries before them at growing
-	// distances, so that a fork costs no more than a part of what follows it.
-	Have(ctx context.Context, space tinycloud.SpaceID, theirs []capstore.Tip) ([]capstore.Tip, error)
+	// distances, so that a fork costs no more than a part of what follows it. early says that one of theirs is
+	// stored and not due yet.
+	Have(ctx context.Context, space tinycloud.SpaceID, theirs []capstore.Tip) (have []capstore.Tip, early bool, err error)
 	// Knows reports whether all of some epochs are stored here.
 	Knows(ctx context.Context, space tinycloud.SpaceID, epochs []tinycloud.Hash) (bool, error)
 	// Missing yields the entries that have does not cover, parents first. Tips of have that are unknown

@@ -42,7 +42,7 @@ type sharing struct {
 	running int // of the givers
 	began   time.Time
 	first   time.Time // since when the first portion of the queue is that
-	parked  map[capstore.HostKey]bool
+	early   *early
 	turn    bool // ends early, because others wait for their turn
 }
 
@@ -66,10 +66,10 @@ func (r *Replica) mayShare(missing int64, goal, have []capstore.Tip) bool {
 
 // share brings everything here that the tips of a peer cover, beside its session, which may end before. done is called
 // at the end: what is not here then is to be had from one peer after another.
-func (r *Replica) share(lead *remote, goal, have []capstore.Tip, missing int64, done func()) {
+func (r *Replica) share(lead *remote, goal, have []capstore.Tip, e *early, missing int64, done func()) {
 	spawned := r.spawn(func(ctx context.Context) {
 		defer done()
-		if err := r.runSharing(ctx, lead, goal, have, missing); err != nil && ctx.Err() == nil {
+		if err := r.runSharing(ctx, lead, goal, have, e, missing); err != nil && ctx.Err() == nil {
 			r.log.InfoContext(ctx, "catching up from one host at a time", "error", err)
 			r.mu.Lock()
 			r.alone = time.Now()
@@ -81,14 +81,14 @@ func (r *Replica) share(lead *remote, goal, have []capstore.Tip, missing int64, 
 	}
 }
 
-func (r *Replica) runSharing(ctx context.Context, lead *remote, goal, have []capstore.Tip, missing int64) error {
+func (r *Replica) runSharing(ctx context.Context, lead *remote, goal, have []capstore.Tip, e *early, missing int64) error {
 	if !r.o.Memory.take.tryAcquire(r.space, 2*maxJoined) {
 		return errNoShares
 	}
 	defer r.o.Memory.take.release(r.space, 2*maxJoined)
 	s := &sharing{
 		r: r, lead: lead, goal: goal, have: have, newcomers: make(chan *remote, maxGivers),
-		changed: make(chan struct{}), givers: map[*remote]*giver{}, began: time.Now(), parked: map[capstore.HostKey]bool{},
+		changed: make(chan struct{}), givers: map[*remote]*giver{}, began: time.Now(), early: e,
 	}
 	set := func(s *sharing) {
 		r.mu.Lock()
@@ -103,7 +103,7 @@ func (r *Replica) runSharing(ctx context.Context, lead *remote, goal, have []cap
 	switch {
 	case !errors.Is(err, errShared):
 		return err
-	case len(s.parked) > 0:
+	case len(s.early.hosts) > 0:
 		return errEarly
 	}
 	return nil
@@ -391,7 +391,7 @@ func (s *sharing) strangersWait() bool {
 // applyPortion applies the first portion. A source whose bytes refute themselves loses it to another one.
 func (s *sharing) applyPortion(ctx context.Context, p *portion) error {
 	for _, b := range p.batches {
-		_, err := s.r.applyBatch(ctx, p.of.m, b, s.parked)
+		_, err := s.r.applyBatch(ctx, p.of.m, b, s.early)
 		if errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged) {
 			s.r.judge(ctx, p.of.m, err)
 			s.mu.Lock()

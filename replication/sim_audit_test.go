@@ -39,6 +39,7 @@ func (s *sim) audit() {
 		s.readable(n)
 	}
 	s.auditAcks(events(bundles), want)
+	s.auditBlame()
 	s.auditStrangers(bundles)
 	if len(s.faults) < 3 || s.ops < simOps || len(s.nodes) < 4 {
 		s.t.Errorf("only %d operations on %d nodes with the faults %v", s.ops, len(s.nodes), s.faults)
@@ -127,6 +128,17 @@ func (s *sim) auditAcks(have map[tinycloud.Hash]bool, st oracletest.State) {
 			s.t.Errorf("%s acknowledged %s, which is lost", a.by.name, a.event.EventID())
 		} else if st.Invocations[a.event] == 0 {
 			s.t.Errorf("%s acknowledged %s, which is void", a.by.name, a.event.EventID())
+		}
+	}
+}
+
+// auditBlame checks that no host holds an honest one to be a liar.
+func (s *sim) auditBlame() {
+	for _, n := range s.nodes {
+		for _, x := range s.nodes {
+			if n.honest && x.honest && slices.Contains(n.accuses(), x.host()) {
+				s.t.Errorf("%s accuses %s, which is honest", n.name, x.name)
+			}
 		}
 	}
 }

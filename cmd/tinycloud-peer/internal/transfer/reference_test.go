@@ -218,7 +218,7 @@ func exchange(t testing.TB, to, from *node.Data, space tinycloud.SpaceID) {
 	t.Helper()
 	theirs, err := from.Store.Tips(t.Context(), space)
 	must(t, err)
-	have, err := to.Store.Have(t.Context(), space, theirs)
+	have, _, err := to.Store.Have(t.Context(), space, theirs)
 	must(t, err)
 	must(t, from.Store.Missing(t.Context(), space, have, 4096, func(b capstore.Bundle) error {
 		a, err := to.Store.Apply(context.Background(), space, []capstore.Bundle{b})

@@ -1,0 +1,122 @@
+package replication_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+// hiding is a store that names all its tips, and does not give some entries of one host.
+type hiding struct {
+	*capstore.Store
+	of          capstore.HostKey
+	first, last uint64 // numbers, both included
+}
+
+func (h hiding) Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error {
+	return h.Store.Missing(ctx, space, have, maxInline, func(b capstore.Bundle) error {
+		if b.Entry.Host == h.of && b.Entry.N >= h.first && b.Entry.N <= h.last {
+			return nil
+		}
+		return yield(b)
+	})
+}
+
+// hides has a node keep entries of another one's log to itself.
+func (n *node) hides(t *testing.T, of *node, first, last uint64) {
+	t.Helper()
+	n.stop()
+	n.lie = func(s *capstore.Store) replication.Store { return hiding{s, of.host(), first, last} }
+	n.start(t)
+}
+
+// tip is the number of the last entry of a node's own log.
+func (n *node) tip() (last uint64) {
+	n.t.Helper()
+	tips, err := n.store.Tips(context.Background(), n.o.space)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, tip := range tips {
+		if tip.Host == n.host() {
+			last = max(last, tip.N)
+		}
+	}
+	return last
+}
+
+// accuses checks whether a node holds another one to have sent what no honest host sends.
+func accuses(t *testing.T, n, other *node, want bool) {
+	t.Helper()
+	if slices.Contains(n.accuses(), other.host()) != want {
+		t.Errorf("%s accuses %s: %t, want %t", n.name, other.name, !want, want)
+	}
+}
+
+// A host that names entries and ends its stream without them is left for others at once, and cut off while there are
+// none.
+func TestStreamThatWithholds(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		which func(last uint64) (uint64, uint64)
+	}{
+		{"the end", func(last uint64) (uint64, uint64) { return last - 2, last }},
+		{"the middle", func(last uint64) (uint64, uint64) { return last / 2, last / 2 }},
+		{"all", func(last uint64) (uint64, uint64) { return 0, last }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, o := newFabric(t), newOwner("withheld "+c.name)
+				nodes := cluster(t, f, o, 3)
+				liar, writer := nodes[1], nodes[2]
+				for i := range 60 {
+					nodes[i%3].put(fmt.Sprint("key/", i), fmt.Sprint("value ", i))
+				}
+				same(t, nodes...)
+				first, last := c.which(writer.tip())
+				liar.hides(t, writer, first, last)
+				honest := []*node{nodes[0], writer}
+				parted := func(n *node, apart bool) {
+					for _, other := range honest {
+						f.part(n.id, other.id, apart)
+					}
+				}
+				parted(liar, true)
+				both := newNode(t, f, o, "both")
+				both.join(liar, nodes[0])
+				if took := same(t, append(honest, both)...); took > 5*time.Second {
+					t.Errorf("it took %s with honest hosts", took)
+				}
+				both.stop()
+
+				late := newNode(t, f, o, "late")
+				parted(late, true)
+				late.join(liar)
+				until(t, "it is connected", func() bool { return late.end.connected(liar.id) })
+				streams, _, _ := f.talk(liar.id)
+				until(t, "it is cut off", func() bool { return !late.end.connected(liar.id) })
+				accuses(t, late, liar, true)
+				if n, _, _ := f.talk(liar.id); n-streams > 20 {
+					t.Errorf("%d streams until it was cut off", n-streams)
+				}
+				parted(late, false)
+				late.join(nodes[0])
+				if took := same(t, append(honest, late)...); took > 5*time.Second {
+					t.Errorf("it took %s once there was an honest host", took)
+				}
+				for _, n := range []*node{nodes[0], writer, both, late} {
+					for _, other := range honest {
+						accuses(t, n, other, false)
+					}
+				}
+			})
+		})
+	}
+}
