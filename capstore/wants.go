@@ -44,6 +44,19 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 	return due, err
 }
 
+// Wanting reports whether values of a Space are still to be fetched, due or not; none is while its policy is [Lazy].
+func (s *Store) Wanting(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	if p, _, err := s.Policy(ctx, id); err != nil || p == Lazy {
+		return false, err
+	}
+	var one int
+	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM wants WHERE sid = ? AND due < ? LIMIT 1", sid, neverDue)
+}
+
 // Arrived records that a value is here: its bytes, or in the block store when inline is nil. One that is no
 // longer wanted, since no key holds it any more, is not kept.
 func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error {

@@ -53,6 +53,9 @@ type Options struct {
 	// ("stream"). It must not block. Nil: nobody is told.
 	Refused func(layer string)
 
+	// Lost is told of a front with which no connection is left. It must not block. Nil: nobody is told.
+	Lost func(front peer.ID)
+
 	DHT   bool            // kad-dht under /tinycloud without values; off unless asked for
 	Seeds []peer.AddrInfo // fronts to begin with while the DHT knows no other
 	Log   *slog.Logger
@@ -126,6 +129,13 @@ func New(o Options) (_ *Front, err error) {
 		}
 	}
 	f.host.SetStreamHandler(hopProtocol, f.handleHop)
+	if o.Lost != nil {
+		f.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
+			if n.Connectedness(c.RemotePeer()) != network.Connected {
+				o.Lost(c.RemotePeer())
+			}
+		}})
+	}
 	if o.NAT {
 		f.puncher = newPuncher(f)
 		life, end := context.WithCancel(context.Background())
@@ -319,6 +329,19 @@ func (f *Front) unregister(p *Peer) {
 	if f.peers[p.id] == p {
 		delete(f.peers, p.id)
 	}
+}
+
+// Keep keeps the connection with a front although no Space needs it, until the result is called. It reports false,
+// and keeps nothing, when there is none, or none but through a relay.
+func (f *Front) Keep(front peer.ID) (release func(), ok bool) {
+	release = f.hold(front)
+	for _, c := range f.swarm.ConnsToPeer(front) {
+		if _, rest := splitCircuit(c.RemoteMultiaddr()); len(rest) == 0 && !c.IsClosed() {
+			return release, true
+		}
+	}
+	release()
+	return nil, false
 }
 
 // hold keeps the connection manager from trimming the connection to a front

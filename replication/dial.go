@@ -52,6 +52,7 @@ type target struct {
 	next     time.Time
 	failures int
 	busy     bool
+	rests    bool // it left because there is nothing new, see rest.go
 }
 
 func newDialer() dialer {
@@ -110,7 +111,7 @@ func (d *dialer) greeted(id peer.ID, err error) []string {
 		return nil
 	}
 	if err == nil {
-		x.failures = 0
+		x.failures, x.rests = 0, false
 		return x.joins
 	}
 	x.failures++

@@ -12,6 +12,7 @@
 //	         share → span, then range → batch or part …, end; several at once
 //	         locate → located
 //	         hosts → hosts
+//	         rest → rest
 //	gossip   batch | announce
 //
 // Every message is one canonical DAG-CBOR item; in streams a uvarint length stands before it. What is

@@ -163,6 +163,7 @@ func SampleMessages() map[string][]byte {
 		"span":     encoded(message{Span: &spanMessage{First: 0, Last: -1}}),
 		"range":    encoded(message{Range: &spanMessage{First: 3, Last: 300}}),
 		"end":      encoded(message{End: &endMessage{Last: 200}}),
+		"rest":     encoded(message{Rest: &restMessage{Hash: h}}),
 		"announce": encoded(message{Announce: &announceMessage{Entries: []announcedEntry{{Entry: []byte("e"), Sig: []byte("s")}}}}),
 	}
 }

@@ -28,6 +28,8 @@ type fabric struct {
 	cut  map[[2]peer.ID]bool
 	// deaf are who can't dial whom: from, to.
 	deaf map[[2]peer.ID]bool
+	// knocked are who is not here and was dialed.
+	knocked map[peer.ID]bool
 	// lose decides over gossip messages; nil delivers all.
 	lose    func(from, to peer.ID) bool
 	opening func(from, to peer.ID) // guarded by mu; called before a sync stream is opened, unless nil
@@ -42,7 +44,7 @@ type fabric struct {
 }
 
 func newFabric(t testing.TB) *fabric {
-	f := &fabric{ends: map[peer.ID]*endpoint{}, cut: map[[2]peer.ID]bool{}, deaf: map[[2]peer.ID]bool{}, said: map[peer.ID]int{}}
+	f := &fabric{ends: map[peer.ID]*endpoint{}, cut: map[[2]peer.ID]bool{}, deaf: map[[2]peer.ID]bool{}, said: map[peer.ID]int{}, knocked: map[peer.ID]bool{}}
 	t.Cleanup(f.running.Wait)
 	return f
 }
@@ -132,6 +134,9 @@ func (e *endpoint) Connect(_ context.Context, ai peer.AddrInfo) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	other := f.ends[ai.ID]
+	if other == nil {
+		f.knocked[ai.ID] = !f.cut[pair(e.id, ai.ID)] && !f.deaf[[2]peer.ID{e.id, ai.ID}] || f.knocked[ai.ID]
+	}
 	if other == nil || f.cut[pair(e.id, ai.ID)] || f.deaf[[2]peer.ID{e.id, ai.ID}] || f.ends[e.id] != e {
 		return errors.New("unreachable")
 	}

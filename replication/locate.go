@@ -86,10 +86,10 @@ func (d *dialer) nodeTarget(id peer.ID) *nodeTarget {
 	return nil
 }
 
-// located says whether a target is a node that needs not be asked: the host it led to is connected.
+// located says whether a target is a node that needs not be asked: the host it led to is connected, or rests.
 func (r *Replica) located(id peer.ID) bool {
 	node := r.dialer.nodeTarget(id)
-	return node != nil && node.leads != "" && r.authorised(node.leads) != nil
+	return node != nil && node.leads != "" && (r.authorised(node.leads) != nil || slices.Contains(r.dialer.resting(), node.leads))
 }
 
 // askNode asks a node for its peer of the Space. It is asked again from time to time while that is not

@@ -72,20 +72,24 @@ func didOf(key ed25519.PrivateKey) string {
 
 // node is one host of a Space: a real store, values in memory, a replica, an endpoint.
 type node struct {
-	t      testing.TB
-	o      *owner
-	name   keys
-	f      *fabric
-	dir    string
-	id     peer.ID
-	store  *capstore.Store
-	values *memValues
-	r      *replication.Replica
-	end    *endpoint
-	stop   func()
-	ahead  atomic.Int64          // nanoseconds that the store's clock is fast
-	commit func(capstore.Commit) // told what becomes durable; set before start
-	shares bool                  // takes a few missing entries from several peers at once already; set before start
+	t         testing.TB
+	o         *owner
+	name      keys
+	f         *fabric
+	dir       string
+	id        peer.ID
+	store     *capstore.Store
+	values    *memValues
+	r         *replication.Replica
+	end       *endpoint
+	log       *slog.Logger
+	stop      func()
+	leave     func()                              // ends the replica, and nothing else
+	committed atomic.Pointer[replication.Replica] // that is told; nil after leave
+	missed    atomic.Bool                         // there were commits since
+	ahead     atomic.Int64                        // nanoseconds that the store's clock is fast
+	commit    func(capstore.Commit)               // told what becomes durable; set before start
+	shares    bool                                // takes a few missing entries from several peers at once already; set before start
 	// lie, unless nil, is what the others are told instead of the store; set before start.
 	lie     func(*capstore.Store) replication.Store
 	accused []capstore.HostKey // of what no honest host sends, before it stopped
@@ -132,14 +136,15 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 	if n.id, err = peer.IDFromPublicKey(pub); err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", string(n.name))
-	var committed atomic.Pointer[replication.Replica]
+	n.log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", string(n.name))
 	n.store, err = capstore.Open(t.Context(), capstore.Options{
-		Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: log,
+		Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: n.log,
 		Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 		Committed: func(c capstore.Commit) {
-			if r := committed.Load(); r != nil {
+			if r := n.committed.Load(); r != nil {
 				r.Committed(c)
+			} else {
+				n.missed.Store(true)
 			}
 			if n.commit != nil {
 				n.commit(c)
@@ -156,14 +161,31 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 			t.Error(err)
 		}
 	})
+	n.stop = sync.OnceFunc(func() {
+		n.leave()
+		cancel()
+		running.Wait()
+		if err := n.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(n.stop)
+	n.replicate(t, d)
+}
+
+// replicate makes a replica and runs it until leave is called.
+func (n *node) replicate(t testing.TB, d captest.DelegationOptions) {
+	t.Helper()
+	var err error
 	n.r, err = replication.New(replication.Options{
-		Space: n.o.space, Key: n.key(), Store: n.told(), Values: values{n.values, n.store}, Log: log,
+		Space: n.o.space, Key: n.key(), Store: n.told(), Values: values{n.values, n.store}, Log: n.log,
 		Addrs: func() []ma.Multiaddr { return []ma.Multiaddr{ma.StringCast(n.addr())} },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	committed.Store(n.r)
+	n.committed.Store(n.r)
+	n.missed.Store(false)
 	if n.shares {
 		n.r.Sharing(4, 2<<10)
 	}
@@ -174,18 +196,13 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 	n.end = n.f.add(t, n.id, h, n.block)
 	replicate, quit := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	n.stop = sync.OnceFunc(func() {
+	n.leave = sync.OnceFunc(func() {
+		n.committed.Store(nil)
 		n.end.close()
 		quit()
 		<-done
 		n.accused = append(n.accused, n.r.Offenders()...)
-		cancel()
-		running.Wait()
-		if err := n.store.Close(); err != nil {
-			t.Error(err)
-		}
 	})
-	t.Cleanup(n.stop)
 	if !n.store.Hosted(n.o.space) {
 		n.delegate(n.o.hosting(n.key(), d))
 	}

@@ -42,6 +42,7 @@ type remote struct {
 	synced     bool
 	expires    time.Time
 	streams    int
+	rests      bool           // it may leave without being dialed again, see rest.go
 	sent       tinycloud.Hash // of the host records it has from us
 	cancels    map[*int]context.CancelFunc
 }
@@ -97,8 +98,14 @@ func (r *Replica) Disconnected(id peer.ID) {
 			r.sawLocked(m)
 		}
 	}
+	rests := m != nil && m.rests && !m.revoked && !authorised
 	r.mu.Unlock()
-	r.dialer.lost(id)
+	if rests {
+		r.dialer.rest(id)
+	} else {
+		r.dialer.lost(id)
+		r.dialer.rouse() // the way to it may lead through one that rests
+	}
 }
 
 func (r *Replica) running() bool {
@@ -171,6 +178,8 @@ func (r *Replica) begin(m *remote, expires time.Time) {
 		return
 	}
 	m.authorised, m.compared = true, r.o.Store.Comparing(r.space)
+	close(r.arrival)
+	r.arrival = make(chan struct{})
 	r.sawLocked(m)
 	if !r.spawn(func(ctx context.Context) { r.session(ctx, m) }) {
 		m.compared()
@@ -281,10 +290,13 @@ func (r *Replica) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{Joining: r.joining, CatchUp: r.caught.view(time.Now())}
+	resting := r.dialer.resting()
 	for host, seen := range r.seen {
 		p := PeerStatus{Host: host, Peer: peerOf(host), LastSeen: seen.at, Skew: seen.skew}
 		if m := r.remotes[p.Peer]; m != nil && m.authorised && !m.revoked {
 			p.Connected, p.Synced, p.Expires, p.LastSeen = true, m.synced, m.expires, time.Now()
+		} else if slices.Contains(resting, p.Peer) {
+			p.Connected, p.Synced = true, true
 		}
 		s.Peers = append(s.Peers, p)
 	}

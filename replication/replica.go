@@ -98,6 +98,8 @@ type Wants interface {
 	Wants(ctx context.Context, space tinycloud.SpaceID, limit int) ([]capstore.Want, error)
 	// Arrived ends a want: the value is inline, or, when that is nil, in the block store.
 	Arrived(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error
+	// Wanting reports whether values are still to be fetched, due or not.
+	Wanting(ctx context.Context, space tinycloud.SpaceID) (bool, error)
 	WantFailed(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, wait time.Duration) error
 	// Hurry makes all of them due.
 	Hurry(ctx context.Context, space tinycloud.SpaceID) error
@@ -194,12 +196,14 @@ type Replica struct {
 	offences offences
 	heard    heard
 	records  ownRecord
+	still    quiet
 
 	mu      sync.Mutex            // guards what follows
 	remotes map[peer.ID]*remote   // connected ones
 	proofs  map[peer.ID]time.Time // authorised ones, and when that ends
 	seen    map[capstore.HostKey]sighting
 	claims  map[capstore.HostKey]time.Time // when a host said that it has later entries of this node
+	arrival chan struct{}                  // closed, and another, when a host is connected
 	joining bool
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
@@ -246,6 +250,7 @@ func New(o Options) (*Replica, error) {
 		offences: offences{m: map[capstore.HostKey]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
 		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
+		arrival: make(chan struct{}), still: quiet{last: time.Now()},
 		shareFrom: shareFrom, portion: portionSize,
 	}, nil
 }
@@ -362,6 +367,9 @@ func (r *Replica) Committed(c capstore.Commit) {
 	if c.Space != r.space {
 		return
 	}
+	if len(c.Local)+c.Remote+c.Parked+c.Wants+len(c.Revoked) > 0 {
+		r.stir()
+	}
 	if len(c.Local) > 0 {
 		r.live.add(c.Local)
 		if !r.anyAuthorised() {
@@ -418,7 +426,7 @@ type Status struct {
 type PeerStatus struct {
 	Host      capstore.HostKey
 	Peer      peer.ID
-	Connected bool          // and authorised
+	Connected bool          // and authorised; or it rests, see [Replica.Rest]
 	Synced    bool          // the last comparison found that all it has is here
 	LastSeen  time.Time     // zero: not since this replica started
 	Expires   time.Time     // of the delegation it showed; zero: never, or not connected

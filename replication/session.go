@@ -112,9 +112,11 @@ func untilRound() time.Duration {
 
 // backoff doubles from a second to most, less up to a half of it by chance.
 func backoff(failures int, most time.Duration) time.Duration {
-	d := min(most, time.Second<<min(failures-1, 16))
-	return d - time.Duration(rand.Int64N(int64(d/2)))
+	return jitter(min(most, time.Second<<min(failures-1, 16)))
 }
+
+// jitter returns d, less up to a half of it by chance.
+func jitter(d time.Duration) time.Duration { return d - time.Duration(rand.Int64N(int64(d/2))) }
 
 // pause waits; it reports false when the context ended first.
 func pause(ctx context.Context, d time.Duration) bool {

@@ -43,7 +43,7 @@ func (s *sim) fault() {
 	n := s.pick()
 	others := s.rng.Perm(len(s.nodes))
 	a, b := s.nodes[others[0]], s.nodes[others[1]]
-	kinds := []string{"loss", "partition", "asymmetry", "skew", "skew", "disk", "restart", "restore", "lie", "lie", "lie", "stranger"}
+	kinds := []string{"loss", "partition", "asymmetry", "skew", "skew", "disk", "restart", "restore", "lie", "lie", "lie", "stranger", "rest", "rest"}
 	kind := kinds[s.rng.IntN(len(kinds))]
 	switch kind {
 	case "loss":
@@ -71,6 +71,8 @@ func (s *sim) fault() {
 		}
 	case "stranger":
 		s.knock(n)
+	case "rest":
+		s.rest(n)
 	}
 	s.faults[kind]++
 }
@@ -84,11 +86,13 @@ func (s *sim) setLoss(percent int) {
 
 func (s *sim) part(a, b *simNode, apart bool) {
 	s.note("%s and %s are apart: %t", a.name, b.name, apart)
+	s.rouse()
 	s.f.part(a.id, b.id, apart)
 }
 
 func (s *sim) deafen(a, b *simNode, deaf bool) {
 	s.note("%s does not reach %s: %t", a.name, b.name, deaf)
+	s.rouse()
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	s.f.deaf[[2]peer.ID{a.id, b.id}] = deaf
@@ -97,6 +101,7 @@ func (s *sim) deafen(a, b *simNode, deaf bool) {
 // restart stops a host and starts it, and now and then copies its database meanwhile.
 func (s *sim) restart(n *simNode) {
 	s.note("%s: restarts", n.name)
+	s.rouse()
 	n.stop()
 	if !n.broken && s.rng.IntN(2) == 0 {
 		s.note("%s: backup", n.name)
@@ -114,6 +119,7 @@ func (s *sim) restore(n *simNode) {
 		return
 	}
 	s.note("%s: is restored from its backup", n.name)
+	s.rouse()
 	synctest.Wait()
 	before, held := s.everywhere(), s.held()
 	n.stop()
@@ -200,6 +206,43 @@ func (s *sim) query(n *node, f func(*sql.DB) error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// rest has a host rest if the others agree. The node's part is played here: it wakes the host when it is dialed, has
+// something new, or a connection between nodes is lost.
+func (s *sim) rest(n *simNode) {
+	if n.asleep {
+		return
+	}
+	rest, err := n.r.Rest(context.Background())
+	s.note("%s: rests: %v", n.name, err)
+	if err != nil || !n.r.Rests(rest) {
+		return
+	}
+	n.asleep = true
+	n.missed.Store(false)
+	n.leave()
+}
+
+// wake wakes the hosts that have a reason to.
+func (s *sim) wake() {
+	synctest.Wait()
+	for _, n := range s.nodes {
+		if n.asleep && (s.f.knocks(n.node) || n.missed.Load()) {
+			s.note("%s: wakes", n.name)
+			n.asleep = false
+			n.wake(s.t)
+		}
+	}
+}
+
+// rouse wakes all that rest, as their nodes do when a connection is lost.
+func (s *sim) rouse() {
+	for _, n := range s.nodes {
+		n.missed.Store(true)
+		n.r.Rouse()
+	}
+	s.wake()
 }
 
 // knock lets who is no host try to get in.
@@ -307,7 +350,7 @@ func (s *sim) lie(liar *simNode) {
 func (s *sim) send(liar *simNode, what string, message []byte) {
 	for _, n := range s.nodes {
 		hear := s.rng.IntN(3) > 0
-		if n == liar || !hear || !liar.end.IsAuthorised(n.id) || !n.end.IsAuthorised(liar.id) {
+		if n == liar || !hear || n.asleep || !liar.end.IsAuthorised(n.id) || !n.end.IsAuthorised(liar.id) {
 			continue
 		}
 		s.note("%s: %s, to %s: %v", liar.name, what, n.name, n.r.Check(context.Background(), liar.id, message))
@@ -329,8 +372,10 @@ func (s *sim) heal() {
 			s.deafen(b, a, false)
 		}
 	}
-	<-time.After(25 * time.Minute)
-	synctest.Wait()
+	for range 25 {
+		<-time.After(time.Minute)
+		s.wake()
+	}
 	for _, n := range s.nodes {
 		if !n.told() {
 			s.t.Errorf("%s does not take its delegation", n.name)

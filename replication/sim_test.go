@@ -82,6 +82,7 @@ type simNode struct {
 	removed     bool             // some time, so that what it acknowledged may be gone
 	backup      string           // directory of a copy of its database
 	broken      bool             // its disk takes nothing
+	asleep      bool             // it rests, see rest.go
 }
 
 // ack is a write that a host answered with success.
@@ -167,6 +168,7 @@ func (s *sim) run() {
 		} else {
 			s.operate()
 		}
+		s.wake()
 		switch s.rng.IntN(4) {
 		case 0: // races
 		case 1:
@@ -181,6 +183,23 @@ func (s *sim) run() {
 	}
 	s.heal()
 	s.same()
+	s.restAndWrite()
+	s.same()
+}
+
+// restAndWrite has the hosts rest, as far as they agree, and one write; then those that are told wake.
+func (s *sim) restAndWrite() {
+	<-time.After(2 * time.Minute) // by then each has compared with every other
+	for _, n := range s.hosts() {
+		s.rest(n)
+	}
+	<-time.After(5 * time.Minute)
+	n := s.hosts()[s.rng.IntN(len(s.hosts()))]
+	s.put(n, s.token(n, s.o, s.key(), "tinycloud.kv/put"), "after a rest")
+	for range 10 {
+		<-time.After(time.Second)
+		s.wake()
+	}
 }
 
 // race writes one key at two hosts at once.

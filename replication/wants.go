@@ -358,8 +358,7 @@ func (r *Replica) keep(ctx context.Context, hash tinycloud.Hash, b []byte) error
 // Fetch brings a value in now, for a reader who waits for it. It returns when the value is here, or with
 // an error: that of ctx, or of class [tinycloud.ErrUnavailable] when no connected host gave it.
 func (r *Replica) Fetch(ctx context.Context, w capstore.Want) error {
-	if !r.running() || !r.anyAuthorised() {
-		r.dialer.now(false)
+	if !r.awaitHost(ctx) {
 		return fmt.Errorf("value %s: no other host is connected: %w", w.Hash, tinycloud.ErrUnavailable)
 	}
 	f, ours := r.wants.begin(w.Hash)

@@ -67,13 +67,14 @@ type message struct {
 	Span     *spanMessage     `cbor:"span,omitempty"`
 	Range    *spanMessage     `cbor:"range,omitempty"`
 	End      *endMessage      `cbor:"end,omitempty"`
+	Rest     *restMessage     `cbor:"rest,omitempty"`
 }
 
 func (m *message) fields() (n int) {
 	for _, set := range []bool{
 		m.Open != nil, m.Same != nil, m.Tips != nil, m.Have != nil, m.Batch != nil, m.Part != nil, m.Ack != nil,
 		m.Done != nil, m.Locate != nil, m.Located != nil, m.Hosts != nil, m.Announce != nil,
-		m.Share != nil, m.Span != nil, m.Range != nil, m.End != nil,
+		m.Share != nil, m.Span != nil, m.Range != nil, m.End != nil, m.Rest != nil,
 	} {
 		if set {
 			n++
@@ -192,6 +193,13 @@ type endMessage struct {
 	Last int64
 }
 
+// restMessage asks whether a host may leave until there is something new, and is the answer: the hash of the tips that
+// both have, or zero from who does not agree.
+type restMessage struct {
+	_    struct{} `cbor:",toarray"`
+	Hash tinycloud.Hash
+}
+
 // nonceMessage and proofMessage are the frames of the handshake.
 type nonceMessage struct {
 	_     struct{} `cbor:",toarray"`
@@ -242,7 +250,7 @@ func newCodec() codec {
 	}
 	dec, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxNestedLevels: 10, MaxArrayElements: maxTips, MaxMapPairs: 16,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxNestedLevels: 10, MaxArrayElements: maxTips, MaxMapPairs: 17,
 	}.DecMode()
 	if err != nil {
 		panic(err)

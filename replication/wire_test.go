@@ -117,7 +117,7 @@ func FuzzMessage(f *testing.F) {
 	space := captest.NewWallet("wire").Space("default")
 	seeds := replication.SampleMessages()
 	seeds["batch"] = replication.BatchMessage(sampleBundles(space)...)
-	if len(seeds) != 16 {
+	if len(seeds) != 17 {
 		f.Fatal("a kind of message has no seed")
 	}
 	for name, b := range seeds {

@@ -38,6 +38,11 @@ type Options struct {
 
 	// Rest is how long a Space stays open without another host; 0 means a quarter of an hour.
 	Rest time.Duration
+
+	// Awake is how many Spaces stay open although nothing happens in them, and Quiet for how long nothing has to
+	// happen in one before it may rest; 0 means 128 and a minute, negative none.
+	Awake int
+	Quiet time.Duration
 }
 
 // Node is one host with all its parts.
@@ -194,7 +199,7 @@ func (n *Node) openFront() error {
 }
 
 func (n *Node) frontOptions() (o p2p.Options, err error) {
-	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, Lost: n.spaces.lost, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
 	for _, text := range n.cfg.P2P.Bootstrap {
 		to, err := parseTarget(text)
 		if err != nil {

@@ -33,6 +33,7 @@ type sleeper struct {
 	failures int             // times they were not found, or did not take it
 	busy     bool            // they are being looked for
 	found    []peer.AddrInfo // nodes that a finder met, to be told to the replica
+	rest     *rest           // with the hosts that know; nil: none
 }
 
 // backedOff is a sleeper after a number of failures.
@@ -99,7 +100,12 @@ func (s *spaces) found(space tinycloud.SpaceID, node peer.AddrInfo) {
 		return
 	}
 	s.mu.Lock()
-	if z := s.asleep[space]; z != nil && len(z.found) < seekFronts {
+	z := s.asleep[space]
+	if z != nil && z.rest.over(node.ID) { // it is connected
+		s.mu.Unlock()
+		return
+	}
+	if z != nil && len(z.found) < seekFronts {
 		z.found = append(z.found, node)
 	}
 	s.mu.Unlock()
@@ -161,7 +167,8 @@ func (s *spaces) seekDue(ctx context.Context, g *errgroup.Group) time.Duration {
 func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 	ctx, cancel := context.WithTimeout(ctx, seekTimeout)
 	defer cancel()
-	if err := s.answered(ctx, space); err != nil {
+	err := s.answered(ctx, space)
+	if err != nil {
 		s.log.Debug("no other host answers", "space", space, "error", err)
 	} else if s.ask(ctx, request{space: space, rest: s.trialAfter}) {
 		if a := s.get(space); a != nil {
@@ -176,7 +183,10 @@ func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 	defer s.mu.Unlock()
 	if z := s.asleep[space]; z != nil && z.busy { // it still sleeps
 		next := backedOff(z.failures + 1)
-		next.found = z.found
+		next.found, next.rest = z.found, z.rest
+		if z.rest != nil && errors.Is(err, errResting) {
+			next.next = z.rest.until
+		}
 		s.asleep[space] = next
 	}
 }
@@ -187,6 +197,9 @@ func (s *spaces) answered(ctx context.Context, space tinycloud.SpaceID) error {
 	fronts, err := s.frontsOf(ctx, space)
 	if err != nil {
 		return err
+	}
+	if fronts = s.absent(space, fronts); len(fronts) == 0 && s.rests(space) {
+		return errResting
 	}
 	if front == nil || len(fronts) == 0 {
 		return fmt.Errorf("nobody to ask: %w", tinycloud.ErrUnavailable)
@@ -210,6 +223,9 @@ func (s *spaces) answered(ctx context.Context, space tinycloud.SpaceID) error {
 	}
 	return errors.Join(errs...)
 }
+
+// errResting says that all hosts of a Space that could be looked for are connected and rest.
+var errResting = fmt.Errorf("all hosts rest: %w", tinycloud.ErrUnavailable)
 
 // frontsOf returns the nodes of the other hosts of a Space, as far as addresses are known.
 func (s *spaces) frontsOf(ctx context.Context, space tinycloud.SpaceID) ([]peer.AddrInfo, error) {

@@ -28,7 +28,7 @@ const (
 // spaces starts and stops the replicas. A Space's peer is open while it is connected with another host, and
 // for some time before and after: from a local write when another host was met, from a join, from the
 // connection of a peer, and from the moment a node of another host answers. Else the Space sleeps, and costs
-// no more than the look for its hosts (sleep.go).
+// no more than the look for its hosts (sleep.go). When many are open, those in which nothing happens rest (rest.go).
 type spaces struct {
 	n       *Node
 	log     *slog.Logger
@@ -46,7 +46,8 @@ type spaces struct {
 	woken  map[tinycloud.SpaceID]time.Duration // guarded by mu; those of asleep, or stopping, that have to start, see active.rest
 	term   *term                               // guarded by mu; nil while this process does not replicate
 
-	restAfter, trialAfter, restEvery time.Duration
+	restAfter, trialAfter, restEvery, quiet time.Duration
+	awake                                   int // Spaces that may stay open while nothing happens
 }
 
 // term is a time during which this process replicates.
@@ -65,9 +66,10 @@ type active struct {
 
 	// Guarded by spaces.mu:
 	since    time.Time     // it last had a peer, or began
-	rest     time.Duration // without peers, until it sleeps
+	alone    time.Duration // without peers, until it sleeps
 	failures int           // of looking for its hosts before
 	stopping bool
+	rest     *rest // why it is stopping; nil for any other reason
 }
 
 // request asks run for a Space's replica.
@@ -90,6 +92,7 @@ func newSpaces(n *Node) *spaces {
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
 		restAfter: rest, trialAfter: min(trialAfter, rest), restEvery: min(restEvery, rest),
+		awake: max(0, cmp.Or(n.o.Awake, awake)), quiet: cmp.Or(n.o.Quiet, quiet),
 	}
 }
 
@@ -101,6 +104,7 @@ func (s *spaces) run(ctx context.Context) error {
 	s.n.openEntrances()
 	s.loadMet(ctx)
 	g.Go(func() error { return s.bootstrap(ctx) })
+	g.Go(func() error { return s.calmDown(ctx) })
 	for _, f := range s.finders() {
 		g.Go(func() error { return f.run(ctx) })
 	}
@@ -132,6 +136,9 @@ func (s *spaces) run(ctx context.Context) error {
 	err := g.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, z := range s.asleep {
+		z.rest.release()
+	}
 	clear(s.asleep)
 	clear(s.woken)
 	return err
@@ -151,8 +158,8 @@ func (s *spaces) stopIdle() {
 		switch {
 		case a.stopping:
 		case len(a.peer.Authorised()) > 0:
-			a.since, a.rest, a.failures = time.Now(), s.restAfter, longAlone
-		case time.Since(a.since) >= a.rest:
+			a.since, a.alone, a.failures = time.Now(), s.restAfter, longAlone
+		case time.Since(a.since) >= a.alone:
 			a.stopping = true
 			a.stop()
 		}
@@ -186,10 +193,11 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 		return false
 	}
 	own, stop := context.WithCancel(ctx)
-	a.stop, a.since, a.rest = stop, time.Now(), rest
+	a.stop, a.since, a.alone = stop, time.Now(), rest
 	s.mu.Lock()
 	if z := s.asleep[space]; z != nil {
 		a.failures = z.failures
+		z.rest.release()
 		for _, node := range z.found {
 			a.replica.Found(node)
 		}
@@ -224,7 +232,7 @@ func (s *spaces) prolong(space tinycloud.SpaceID, rest time.Duration) (running, 
 		s.woken[space] = max(s.woken[space], rest) // once it has ended
 		return true, false
 	}
-	a.rest = max(a.rest, rest)
+	a.alone = max(a.alone, rest)
 	return true, true
 }
 
@@ -233,14 +241,16 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 	met, err := s.n.store.HasMet(ctx, space)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	failures := s.active[space].failures + 1
+	was := s.active[space]
+	failures := was.failures + 1
 	if failed {
 		failures = min(failures, failedOnce)
 	}
 	delete(s.active, space)
 	if met || err != nil {
-		s.asleep[space] = backedOff(failures)
-		notify(s.turn)
+		s.laid(space, backedOff(failures), was.rest)
+	} else {
+		was.rest.release()
 	}
 	if _, woken := s.woken[space]; woken {
 		notify(s.look)
@@ -330,7 +340,11 @@ func (s *spaces) wake(id peer.ID) bool {
 
 // fetch brings a value of a Space here that another host has.
 func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinycloud.Hash) error {
-	if a := s.get(space); a != nil {
+	a := s.get(space)
+	if a == nil && s.rests(space) && s.ask(ctx, request{space: space, rest: s.trialAfter}) {
+		a = s.get(space)
+	}
+	if a != nil {
 		return a.replica.Fetch(ctx, capstore.Want{Hash: value})
 	}
 	s.wakeUp(space, s.restAfter)
@@ -356,7 +370,7 @@ func (s *spaces) committed(c capstore.Commit) {
 			a.replica.Kick()
 		}
 	}
-	if len(c.Local) > 0 || c.Joins {
+	if len(c.Local) > 0 || c.Joins || c.Wants > 0 && s.rests(c.Space) {
 		s.wakeUp(c.Space, s.restAfter)
 	}
 	if a == nil && c.Joins { // another process was told to
@@ -378,5 +392,5 @@ func (s *spaces) status(space tinycloud.SpaceID) replication.Status {
 	if a := s.get(space); a != nil {
 		return a.replica.Status()
 	}
-	return replication.Status{}
+	return s.restStatus(space)
 }

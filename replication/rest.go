@@ -1,0 +1,243 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+)
+
+// A Space in which nothing happens need not stay connected. A host asks the others whether it may rest; those that
+// have the same entries, and lack no value, agree, and don't dial it again when it leaves. What is new to one of
+// them ends that: it dials those that rest, as it would dial a host that comes back.
+
+const (
+	restTime    = time.Hour       // after which a host that rests is dialed all the same, less up to a half by chance
+	restTimeout = 5 * time.Second // for one host to answer
+	arrivalWait = 5 * time.Second // of a reader, for a host that rested
+)
+
+// Rest is what the hosts of a Space agreed on.
+type Rest struct {
+	Hosts []PeerStatus // that know of it, or rest themselves
+	stirs uint64
+}
+
+// quiet counts what is new in the Space.
+type quiet struct {
+	mu    sync.Mutex
+	stirs uint64    // guarded by mu
+	last  time.Time // guarded by mu
+}
+
+func (q *quiet) stir() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stirs++
+	q.last = time.Now()
+}
+
+func (q *quiet) get() (stirs uint64, last time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stirs, q.last
+}
+
+// Quiet returns for how long nothing was new in the Space.
+func (r *Replica) Quiet() time.Duration {
+	_, last := r.still.get()
+	return time.Since(last)
+}
+
+// Alone reports whether all hosts that were connected rest.
+func (r *Replica) Alone() bool {
+	r.mu.Lock()
+	n := len(r.remotes)
+	r.mu.Unlock()
+	return n == 0 && len(r.dialer.resting()) > 0
+}
+
+// Rest asks every connected host whether this one may leave until there is something new. The error is of class
+// [tinycloud.ErrUnavailable] when one of them, or this one, has something to do. The caller makes sure with [Replica.Rests]
+// that nothing came in between, and ends Run.
+func (r *Replica) Rest(ctx context.Context) (Rest, error) {
+	rest := Rest{}
+	rest.stirs, _ = r.still.get()
+	hash, err := r.calm(ctx)
+	if err != nil {
+		return Rest{}, err
+	}
+	partners := r.partners()
+	r.mu.Lock()
+	strangers := len(r.remotes) - len(partners)
+	r.mu.Unlock()
+	if strangers > 0 {
+		return Rest{}, fmt.Errorf("a handshake is under way: %w", tinycloud.ErrUnavailable)
+	}
+	for _, m := range partners {
+		if err := r.askRest(ctx, m, hash); err != nil {
+			return Rest{}, err
+		}
+	}
+	for _, p := range r.Status().Peers {
+		if p.Connected && r.dialer.reaches(p.Peer) {
+			rest.Hosts = append(rest.Hosts, p)
+		}
+	}
+	if len(rest.Hosts) < max(1, len(partners)) {
+		return Rest{}, fmt.Errorf("a host could not be dialed again: %w", tinycloud.ErrUnavailable)
+	}
+	return rest, nil
+}
+
+// Rests reports whether nothing was new since the hosts agreed.
+func (r *Replica) Rests(rest Rest) bool {
+	stirs, _ := r.still.get()
+	return stirs == rest.stirs
+}
+
+func (r *Replica) askRest(ctx context.Context, m *remote, hash tinycloud.Hash) error {
+	ctx, cancel := context.WithTimeout(ctx, restTimeout)
+	defer cancel()
+	answer, err := r.ask(ctx, m, &message{Rest: &restMessage{Hash: hash}}, maxRequest)
+	if err != nil {
+		return err
+	}
+	if answer.Rest == nil || answer.Rest.Hash != hash {
+		return fmt.Errorf("host %s does not agree: %w", m.id, tinycloud.ErrUnavailable)
+	}
+	return nil
+}
+
+// serveRest lets a host leave without being dialed again, if all that either has is on both sides.
+func (r *Replica) serveRest(ctx context.Context, m *remote, f *framer, q *restMessage) error {
+	stirs, _ := r.still.get()
+	hash, err := r.calm(ctx)
+	if err != nil || hash != q.Hash || !r.dialer.reaches(m.id) || !r.letRest(m, stirs) {
+		hash = tinycloud.Hash{}
+	}
+	return f.put(&message{Rest: &restMessage{Hash: hash}})
+}
+
+// letRest notes that a peer may leave, unless something was new since.
+func (r *Replica) letRest(m *remote, stirs uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now, _ := r.still.get(); now != stirs {
+		return false
+	}
+	m.rests = true
+	return true
+}
+
+// calm returns the hash of the tips when this host neither waits for anything nor is about to take it.
+func (r *Replica) calm(ctx context.Context) (tinycloud.Hash, error) {
+	r.mu.Lock()
+	busy := r.joining || r.turnOf != nil || r.sharing != nil
+	r.mu.Unlock()
+	wanting, err := r.o.Store.Wanting(ctx, r.space)
+	if err != nil {
+		return tinycloud.Hash{}, err
+	}
+	if busy || wanting || r.wants.inFlight() > 0 {
+		return tinycloud.Hash{}, fmt.Errorf("entries or values are still to come: %w", tinycloud.ErrUnavailable)
+	}
+	tips, err := r.o.Store.Tips(ctx, r.space)
+	if err != nil {
+		return tinycloud.Hash{}, err
+	}
+	return hashTips(tips), nil
+}
+
+// stir says that there is something new: nobody may leave in the belief to have all, and those that rest are dialed.
+func (r *Replica) stir() {
+	r.mu.Lock()
+	r.still.stir()
+	for _, m := range r.remotes {
+		m.rests = false
+	}
+	r.mu.Unlock()
+	r.dialer.rouse()
+}
+
+// Rouse has the hosts that rest dialed, as when the connection of their nodes was lost.
+func (r *Replica) Rouse() { r.dialer.rouse() }
+
+// awaitHost waits a while for a host when one rests or none was tried yet. It reports whether one is connected.
+func (r *Replica) awaitHost(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, arrivalWait)
+	defer cancel()
+	tried := r.tried
+	if r.dialer.rouse() {
+		tried = nil // by another host, or long ago
+	}
+	for over := false; ; {
+		r.mu.Lock()
+		arrival := r.arrival
+		r.mu.Unlock()
+		switch {
+		case r.running() && r.anyAuthorised():
+			return true
+		case over:
+			r.dialer.now(false)
+			return false
+		}
+		select {
+		case <-arrival:
+		case <-tried:
+			over = true
+		case <-r.stopped:
+			over = true
+		case <-ctx.Done():
+			over = true
+		}
+	}
+}
+
+// rest has a host dialed much later, which left because there is nothing new.
+func (d *dialer) rest(id peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x := d.targets[id]; x != nil {
+		x.rests, x.next = true, now().Add(jitter(restTime))
+		signal(d.wake)
+	}
+}
+
+// rouse makes the hosts that rest due; it reports whether there are any.
+func (d *dialer) rouse() (any bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, x := range d.targets {
+		if x.rests {
+			x.rests, x.next, any = false, now(), true
+		}
+	}
+	if any {
+		signal(d.wake)
+	}
+	return any
+}
+
+// resting are the hosts that left because there is nothing new.
+func (d *dialer) resting() (ids []peer.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, x := range d.targets {
+		if x.rests {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// reaches reports whether an address of a host is known.
+func (d *dialer) reaches(id peer.ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.targets[id] != nil
+}

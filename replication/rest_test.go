@@ -1,0 +1,109 @@
+package replication_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+)
+
+// lieDown asks whether a node may rest, and has it leave.
+func (n *node) lieDown(t *testing.T) {
+	t.Helper()
+	rest, err := n.r.Rest(t.Context())
+	if err != nil || !n.r.Rests(rest) {
+		t.Fatal(err)
+	}
+	n.leave()
+}
+
+// wake runs a node's replica again.
+func (n *node) wake(t testing.TB) {
+	t.Helper()
+	n.replicate(t, captest.DelegationOptions{})
+}
+
+// knocks reports whether a node that is not here was dialed since it was asked last.
+func (f *fabric) knocks(n *node) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer delete(f.knocked, n.id)
+	return f.knocked[n.id]
+}
+
+// A host that rests is not dialed until something is new at one that knows of it, and counts as connected until then.
+func TestRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("rest")
+		nodes := cluster(t, f, o, 3)
+		same(t, nodes...)
+		<-time.After(3 * time.Minute) // every host has heard where the others are
+		synctest.Wait()
+		a, b, c := nodes[0], nodes[1], nodes[2]
+		a.lieDown(t)
+		<-time.After(25 * time.Minute)
+		synctest.Wait()
+		if p := peerStatus(b, a); f.knocks(a) || !p.Connected || !p.Synced {
+			t.Errorf("after 25 minutes of rest: %+v", p)
+		}
+		c.put("new", "1")
+		synctest.Wait()
+		if p := peerStatus(b, a); !f.knocks(a) || p.Connected {
+			t.Errorf("nobody tells the host that rests: %+v", p)
+		}
+		a.wake(t)
+		same(t, nodes...)
+		c.lieDown(t)
+		<-time.After(2 * time.Hour)
+		synctest.Wait()
+		if !f.knocks(c) {
+			t.Error("a host rests for ever")
+		}
+	})
+}
+
+// Nobody rests before all are equal, nor is let go in the belief to have all when there is something new.
+func TestNoRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("no rest")
+		nodes := cluster(t, f, o, 2)
+		same(t, nodes...)
+		<-time.After(3 * time.Minute)
+		synctest.Wait()
+		a, b := nodes[0], nodes[1]
+		f.mu.Lock()
+		f.lose = func(_, _ peer.ID) bool { return true }
+		f.mu.Unlock()
+		b.put("unheard", "1")
+		if _, err := a.r.Rest(t.Context()); !errors.Is(err, tinycloud.ErrUnavailable) {
+			t.Errorf("rests without what the other has: %v", err)
+		}
+		same(t, nodes...)
+		rest, err := a.r.Rest(t.Context())
+		if err != nil || !a.r.Rests(rest) {
+			t.Fatal(err)
+		}
+		b.put("meanwhile", "1") // before A leaves
+		a.leave()
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		if !f.knocks(a) {
+			t.Error("A is not told")
+		}
+		a.wake(t)
+		same(t, nodes...)
+		rest, err = a.r.Rest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.put("own", "1")
+		if a.r.Rests(rest) {
+			t.Error("rests although it has something to tell")
+		}
+	})
+}
