@@ -443,3 +443,36 @@ func TestRecords(t *testing.T) {
 		t.Errorf("%d of %d refusals have a class", refused, len(good))
 	}
 }
+
+// What a host stores between its tips and the answer to them may have come from the very peer that answers.
+func TestNothingBeyondTheTipsIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("tips")
+		n := newNode(t, f, o, "host")
+		n.delegate(o.header)
+		n.put("key/0", "before")
+		told := n.status().Epochs
+		x := newOutsider(t, f, o, "outsider")
+		x.admitted(t, n)
+		s := must(x.NewStream(t.Context(), n.id, replication.SyncProtocol))
+		defer s.Close()
+		frames := make(chan [][]byte, 1)
+		go func() {
+			all, _ := replication.ReadFrames(s, replication.MaxFrame)
+			frames <- all
+		}()
+		_ = must(s.Write(replication.OpenFrame(tinycloud.Hash{1})))
+		synctest.Wait()
+		n.put("key/1", "after")
+		_ = must(s.Write(replication.HaveFrame()))
+		var sent []capstore.Bundle
+		for _, b := range <-frames { // the host gives up when nothing is acknowledged
+			if kind, _, err := replication.Spell(o.space, b); err == nil && kind == "batch" {
+				sent = append(sent, must(replication.Bundles(o.space, b))...)
+			}
+		}
+		if got := int64(len(sent)); got != told {
+			t.Errorf("%d entries were sent, %d were told of", got, told)
+		}
+	})
+}

@@ -94,14 +94,14 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 			return err
 		}
 		if !msg.Have.More {
-			return r.stream(ctx, f, have, time.Since(asked))
+			return r.stream(ctx, f, tips, have, time.Since(asked))
 		}
 	}
 }
 
-// stream sends what have does not cover. Acknowledgements are read beside it, so that neither side ever
+// stream sends what tips cover and have does not. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads. way is how long a round trip takes, or longer.
-func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip, way time.Duration) error {
+func (r *Replica) stream(ctx context.Context, f *framer, tips, have []capstore.Tip, way time.Duration) error {
 	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip, wa
 	w := newWindow(way)
 	g.Go(func() error { return w.acks(f) })
 	g.Go(func() error {
-		err := r.sendMissing(ctx, f, w, have)
+		err := r.sendMissing(ctx, f, w, tips, have)
 		if err == nil {
 			w.end()
 			return f.put(&message{Done: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
@@ -121,8 +121,9 @@ func (r *Replica) stream(ctx context.Context, f *framer, have []capstore.Tip, wa
 	return g.Wait()
 }
 
-// sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends.
-func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []capstore.Tip) error {
+// sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends. What came since the tips
+// were told stays here: it may have come from the very peer.
+func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, have []capstore.Tip) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan []capstore.Bundle, readAhead)
 	g.Go(func() error {
@@ -138,7 +139,11 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, have []
 			}
 		}
 		var c batcher
+		told := coveredBy(tips)
 		err := r.o.Store.Missing(ctx, r.space, have, inlineLimit, func(b capstore.Bundle) error {
+			if !told(&b.Entry) {
+				return nil
+			}
 			if full := c.add(b); full != nil {
 				return hand(full)
 			}

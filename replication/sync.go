@@ -64,6 +64,22 @@ func lacks(theirs, have []capstore.Tip) bool {
 	})
 }
 
+// coveredBy tells entries that tips cover from those that came later. With a forked log it takes all for covered: numbers
+// alone don't tell, and what builds on an entry must not go without it.
+func coveredBy(tips []capstore.Tip) func(*capstore.Entry) bool {
+	last := make(map[capstore.HostKey]uint64, len(tips))
+	for _, t := range tips {
+		last[t.Host] = t.N
+	}
+	if len(last) < len(tips) {
+		return func(*capstore.Entry) bool { return true }
+	}
+	return func(e *capstore.Entry) bool {
+		n, ok := last[e.Host]
+		return ok && e.N <= n
+	}
+}
+
 func packTips(tips []capstore.Tip) []wireTip {
 	out := make([]wireTip, len(tips))
 	for i, t := range tips {
