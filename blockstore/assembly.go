@@ -12,7 +12,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// syncEvery is how many chunks power loss may take from an assembly.
+// syncEvery is after how many chunks an fsync begins. Power loss may take twice as many from an assembly: those that
+// are being synced, and those that came meanwhile.
 const syncEvery = 64
 
 type partKey struct {
@@ -26,7 +27,8 @@ func (k partKey) name() string {
 }
 
 // Assembly puts a value together from its chunks, which may come in any order. What has come survives a
-// restart. Its methods are called by one goroutine at a time. It ends with Finish, Discard or Close.
+// restart. Its methods are called by one goroutine at a time; beside them the whole is hashed and synced as far as it
+// is there. It ends with Finish, Discard or Close.
 //
 // On disk it is a sparse file as long as the value, and beside it the manifest block with its length before
 // it, then one bit for each chunk. A bit is a hint: it may have reached the disk before the chunk did, so
@@ -41,6 +43,9 @@ type Assembly struct {
 	haveAt   int64  // its place in bits
 	missing  int
 	unsynced int
+	syncing  chan error // the result of the fsync under way, nil when there is none
+	there    int        // chunks that are there from the beginning on
+	hash     *follower  // of these
 	ended    bool
 }
 
@@ -65,15 +70,15 @@ func (s *Store) Assemble(ctx context.Context, space tinycloud.SpaceID, value tin
 		return nil, fmt.Errorf("value %s is being assembled: %w", value, tinycloud.ErrConflict)
 	}
 	err := a.resume(ctx)
-	if err == nil {
-		return a, nil
-	}
-	if !errors.Is(err, errNoPart) {
+	if errors.Is(err, errNoPart) {
+		if err := a.create(); err != nil {
+			return nil, s.fault(errors.Join(err, a.Discard()))
+		}
+	} else if err != nil {
 		return nil, s.fault(errors.Join(err, a.Close()))
 	}
-	if err := a.create(); err != nil {
-		return nil, s.fault(errors.Join(err, a.Discard()))
-	}
+	a.hash = s.follow(a.part)
+	a.advance()
 	return a, nil
 }
 
@@ -172,6 +177,17 @@ func (a *Assembly) mark(i int) {
 	a.missing--
 }
 
+// advance has those chunks hashed before which none is missing.
+func (a *Assembly) advance() {
+	before := a.there
+	for a.there < len(a.manifest.Links) && a.has(a.there) {
+		a.there++
+	}
+	if a.there > before {
+		a.hash.advance(min(int64(a.there)*ChunkSize, a.manifest.Size))
+	}
+}
+
 // Missing returns the chunks that are still to come, each once, in the order of the value.
 func (a *Assembly) Missing() []tinycloud.Hash {
 	var missing []tinycloud.Hash
@@ -215,20 +231,41 @@ func (a *Assembly) PutChunk(chunk tinycloud.Hash, b []byte) error {
 	if !listed {
 		return fmt.Errorf("chunk %s is not of value %s: %w", chunk, a.key.value, tinycloud.ErrInvalid)
 	}
+	a.advance()
 	if a.unsynced < syncEvery {
 		return nil
 	}
-	a.unsynced = 0
 	return a.sync()
 }
 
-// sync makes the chunks durable. After a failed fsync the kernel may hold for clean what it never wrote,
-// so reading it back proves nothing, and nor does the next fsync: all of it has to come again.
+// sync begins to make durable what has come, when the time before it is done. What comes next need not wait.
 func (a *Assembly) sync() error {
-	if err := a.part.Sync(); err != nil {
+	if err := a.synced(); err != nil {
+		return err
+	}
+	a.unsynced = 0
+	done, part := make(chan error, 1), a.part
+	a.syncing = done
+	go func() { done <- part.Sync() }()
+	return nil
+}
+
+// synced waits for the end of an fsync. After one that failed the kernel may hold for clean what it never
+// wrote, so reading it back proves nothing, and nor does the next fsync: all of it has to come again.
+func (a *Assembly) synced() error {
+	if err := a.await(); err != nil {
 		return a.s.fault(errors.Join(err, a.Discard()))
 	}
 	return nil
+}
+
+func (a *Assembly) await() error {
+	if a.syncing == nil {
+		return nil
+	}
+	err := <-a.syncing
+	a.syncing = nil
+	return err
 }
 
 // write puts a chunk in its place and then its bit, so that after a kill the bit is never ahead.
@@ -262,7 +299,10 @@ func (a *Assembly) Finish(ctx context.Context) error {
 	if a.missing > 0 {
 		return fmt.Errorf("value %s: %d chunks missing: %w", a.key.value, a.missing, tinycloud.ErrInvalid)
 	}
-	got, _, err := BuildManifest(contextReader{ctx, io.NewSectionReader(a.part, 0, a.manifest.Size)})
+	if err := a.sync(); err != nil {
+		return err
+	}
+	got, err := a.hash.sum(ctx) // beside the fsync
 	if err != nil {
 		return a.s.fault(errors.Join(err, a.Close()))
 	}
@@ -270,7 +310,7 @@ func (a *Assembly) Finish(ctx context.Context) error {
 		err := fmt.Errorf("value %s: its manifest gives %s: %w", a.key.value, got, tinycloud.ErrForged)
 		return errors.Join(err, a.Discard())
 	}
-	if err := a.sync(); err != nil {
+	if err := a.synced(); err != nil {
 		return err
 	}
 	defer a.s.lock(a.key.value)()
@@ -293,10 +333,13 @@ func (b assembledBody) ReadAt(p []byte, at int64) (int, error) { return b.a.part
 
 func (b assembledBody) file() (string, error) { return b.a.s.staging(b.a.key.name() + partSuffix), nil }
 
-// Close ends the assembly and keeps what has come.
+// Close ends the assembly and keeps what has come, but for what could not be synced.
 func (a *Assembly) Close() error {
 	if a.ended {
 		return nil
+	}
+	if err := a.synced(); err != nil {
+		return err
 	}
 	a.ended = true
 	err := a.release()
@@ -306,7 +349,12 @@ func (a *Assembly) Close() error {
 	return err
 }
 
+// release ends all use of the files. What came of an fsync does not matter any more.
 func (a *Assembly) release() error {
+	_ = a.await()
+	if a.hash != nil {
+		a.hash.end()
+	}
 	var err error
 	for _, f := range []File{a.part, a.bits} {
 		if f != nil {

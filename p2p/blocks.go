@@ -64,19 +64,8 @@ func sizeOf(m message.BitSwapMessage) (bytes int) {
 // caller that stops reading early cancels ctx. Nothing is stored: call
 // [Peer.NotifyBlocks] after storing a block that others may want too.
 func (p *Peer) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error) {
-	if p.exchange == nil {
-		return nil, fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
-	}
-	if len(cids) > MaxFetch {
-		return nil, fmt.Errorf("%d blocks in one fetch: %w", len(cids), ErrInvalid)
-	}
-	if _, ok := ctx.Deadline(); !ok {
-		return nil, fmt.Errorf("fetch without a deadline: %w", ErrInvalid)
-	}
-	for _, c := range cids {
-		if !c.Defined() {
-			return nil, fmt.Errorf("fetch of no cid: %w", ErrInvalid)
-		}
+	if err := p.checkFetch(ctx, cids); err != nil {
+		return nil, err
 	}
 	e, leave, err := p.exchange.enter()
 	if err != nil {
@@ -84,6 +73,46 @@ func (p *Peer) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, 
 	}
 	context.AfterFunc(ctx, leave)
 	return e.GetBlocks(ctx, cids)
+}
+
+// Series returns a [Peer.Fetch] for calls that belong together, as those for the
+// parts of one value: it asks who gave the first blocks for the next ones, where
+// calls that stand alone ask all peers who has them first. It works until ctx
+// ends.
+func (p *Peer) Series(ctx context.Context) (fetch func(context.Context, []cid.Cid) (<-chan blocks.Block, error), err error) {
+	if p.exchange == nil {
+		return nil, fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
+	}
+	e, leave, err := p.exchange.enter()
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, leave)
+	session := e.NewSession(ctx)
+	return func(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error) {
+		if err := p.checkFetch(ctx, cids); err != nil {
+			return nil, err
+		}
+		return session.GetBlocks(ctx, cids)
+	}, nil
+}
+
+func (p *Peer) checkFetch(ctx context.Context, cids []cid.Cid) error {
+	if p.exchange == nil {
+		return fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
+	}
+	if len(cids) > MaxFetch {
+		return fmt.Errorf("%d blocks in one fetch: %w", len(cids), ErrInvalid)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		return fmt.Errorf("fetch without a deadline: %w", ErrInvalid)
+	}
+	for _, c := range cids {
+		if !c.Defined() {
+			return fmt.Errorf("fetch of no cid: %w", ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // NotifyBlocks says that blocks are in Blocks now: peers that asked for them,

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -328,6 +329,47 @@ func TestFetchArguments(t *testing.T) {
 	if _, err := none.Fetch(testContext(t), []cid.Cid{c}); !errors.Is(err, p2p.ErrInvalid) {
 		t.Errorf("without blocks: %v", err)
 	}
+	if _, err := none.Series(testContext(t)); !errors.Is(err, p2p.ErrInvalid) {
+		t.Errorf("series without blocks: %v", err)
+	}
+}
+
+// The fetches of a series overlap, and bitswap runs as long as the series does.
+func TestSeries(t *testing.T) {
+	a, b := newSpace(t, newFront(t, p2p.Options{})), newSpace(t, newFront(t, p2p.Options{}))
+	connect(t, a, b)
+	authorise(a, b)
+	ctx, end := context.WithCancel(testContext(t))
+	defer end()
+	fetch, err := a.Series(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fetch(context.Background(), nil); !errors.Is(err, p2p.ErrInvalid) {
+		t.Errorf("without a deadline: %v", err)
+	}
+	first, err := fetch(ctx, []cid.Cid{b.put(t, "1"), b.put(t, "2")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := fetch(ctx, []cid.Cid{b.put(t, "3")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, came := range []<-chan blocks.Block{second, first} {
+		n := 0
+		for range came {
+			n++
+		}
+		if n != i+1 {
+			t.Errorf("%d blocks instead of %d", n, i+1)
+		}
+	}
+	if p2p.Rest(a.Peer) {
+		t.Error("bitswap rests within a series")
+	}
+	end()
+	eventually(t, "rest after the series", func() bool { return p2p.Rest(a.Peer) })
 }
 
 // A block stored while a peer waits for it is pushed to it.

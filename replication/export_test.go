@@ -24,6 +24,9 @@ const (
 	BanTime       = banTime
 )
 
+// FetchChunks fetches what an assembly lacks.
+var FetchChunks = fetchChunks
+
 // Nonces are those of one handshake.
 type Nonces struct{ Dialer, Responder [32]byte }
 

@@ -386,6 +386,16 @@ func (e *endpoint) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Blo
 	return out, nil
 }
 
+// Series is Fetch, as long as ctx lasts.
+func (e *endpoint) Series(series context.Context) (func(context.Context, []cid.Cid) (<-chan blocks.Block, error), error) {
+	return func(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error) {
+		if series.Err() != nil {
+			return nil, series.Err()
+		}
+		return e.Fetch(ctx, cids)
+	}, nil
+}
+
 func (e *endpoint) find(c cid.Cid) []byte {
 	e.f.mu.Lock()
 	var from []func(cid.Cid) ([]byte, bool)

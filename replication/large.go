@@ -141,14 +141,23 @@ func (r *Replica) ask(ctx context.Context, m *remote, request *message, limit in
 	return answer, s.Close()
 }
 
+// fetchBlocks is [Blocks.Fetch], or one of a series.
+type fetchBlocks = func(context.Context, []cid.Cid) (<-chan blocks.Block, error)
+
 // assemble fetches a manifest and the chunks it lists. What came stays for the next attempt.
 func (r *Replica) assemble(ctx context.Context, value tinycloud.Hash, src source) error {
-	const held = 2 * chunkGroup * blockSize
+	const held = chunkGroups * chunkGroup * blockSize
 	if err := r.o.Memory.take.acquire(ctx, r.space, held); err != nil {
 		return err
 	}
 	defer r.o.Memory.take.release(r.space, held)
-	manifest, err := r.fetchBlock(ctx, src.manifest.CID(tinycloud.CBORCodec))
+	series, end := context.WithCancel(ctx)
+	defer end()
+	fetch, err := r.net.Blocks.Series(series)
+	if err != nil {
+		return err
+	}
+	manifest, err := fetchBlock(ctx, fetch, src.manifest.CID(tinycloud.CBORCodec))
 	if err != nil {
 		return err
 	}
@@ -156,22 +165,23 @@ func (r *Replica) assemble(ctx context.Context, value tinycloud.Hash, src source
 	if err != nil {
 		return err
 	}
-	if err := r.fetchChunks(ctx, a); err != nil {
+	if err := fetchChunks(ctx, fetch, a); err != nil {
 		if errors.Is(err, tinycloud.ErrForged) || errors.Is(err, tinycloud.ErrInvalid) {
 			return errors.Join(err, a.Discard())
 		}
 		return errors.Join(err, a.Close())
 	}
+	end() // its peers need not be kept in mind while the value is made durable
 	if err := a.Finish(ctx); err != nil {
 		return err
 	}
 	return r.o.Store.Arrived(ctx, r.space, value, src.size, nil)
 }
 
-func (r *Replica) fetchBlock(ctx context.Context, c cid.Cid) ([]byte, error) {
+func fetchBlock(ctx context.Context, fetch fetchBlocks, c cid.Cid) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	came, err := r.net.Blocks.Fetch(ctx, []cid.Cid{c})
+	came, err := fetch(ctx, []cid.Cid{c})
 	if err != nil {
 		return nil, err
 	}
@@ -183,41 +193,51 @@ func (r *Replica) fetchBlock(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return nil, fmt.Errorf("block %s: no host gave it: %w", c, tinycloud.ErrUnavailable)
 }
 
-// fetchChunks fetches what an assembly lacks, the next group while the one before is written.
-func (r *Replica) fetchChunks(ctx context.Context, a Assembly) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type group struct {
-		hashes []tinycloud.Hash
-		came   <-chan blocks.Block
+// chunkFetch is a fetch of a few chunks that is under way.
+type chunkFetch struct {
+	chunks int
+	came   <-chan blocks.Block
+	end    context.CancelFunc
+}
+
+func startFetch(ctx context.Context, fetch fetchBlocks, hashes []tinycloud.Hash) (f chunkFetch, err error) {
+	cids := make([]cid.Cid, len(hashes))
+	for i, h := range hashes {
+		cids[i] = h.CID(tinycloud.RawCodec)
 	}
-	missing := a.Missing()
-	start := func() (g group, err error) {
-		g.hashes = missing[:min(chunkGroup, len(missing))]
-		missing = missing[len(g.hashes):]
-		if len(g.hashes) == 0 {
-			return g, nil
-		}
-		cids := make([]cid.Cid, len(g.hashes))
-		for i, h := range g.hashes {
-			cids[i] = h.CID(tinycloud.RawCodec)
-		}
-		ctx, cancel := context.WithTimeout(ctx, groupTimeout)
-		context.AfterFunc(ctx, cancel)
-		g.came, err = r.net.Blocks.Fetch(ctx, cids)
-		return g, err
+	ctx, f.end = context.WithTimeout(ctx, groupTimeout)
+	f.chunks = len(cids)
+	if f.came, err = fetch(ctx, cids); err != nil {
+		f.end()
 	}
-	current, err := start()
-	for err == nil && len(current.hashes) > 0 {
-		var next group
-		if next, err = start(); err != nil {
-			break
+	return f, err
+}
+
+// fetchChunks fetches what an assembly lacks. While the chunks of one group are written the next groups are on
+// their way: peers are never left without something to send.
+func fetchChunks(ctx context.Context, fetch fetchBlocks, a Assembly) error {
+	var started []chunkFetch // in the order of the value
+	defer func() {
+		for _, f := range started {
+			f.end()
 		}
-		if err = putChunks(ctx, a, current.came, len(current.hashes)); err == nil {
-			current = next
+	}()
+	for missing := a.Missing(); len(missing) > 0 || len(started) > 0; {
+		for len(missing) > 0 && len(started) < chunkGroups {
+			n := min(chunkGroup, len(missing))
+			f, err := startFetch(ctx, fetch, missing[:n])
+			if err != nil {
+				return err
+			}
+			started, missing = append(started, f), missing[n:]
 		}
+		if err := putChunks(ctx, a, started[0].came, started[0].chunks); err != nil {
+			return err
+		}
+		started[0].end()
+		started = started[1:]
 	}
-	return err
+	return nil
 }
 
 // putChunks writes n chunks as they come.

@@ -35,6 +35,8 @@ type Peer interface {
 // channel is closed when all came or ctx, which has a deadline, ends.
 type Blocks interface {
 	Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error)
+	// Series returns a Fetch for calls that belong together; it works until ctx ends.
+	Series(ctx context.Context) (func(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, error), error)
 }
 
 // Publisher sends a gossip message to the authorised peers; *p2p.Topic does.

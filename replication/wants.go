@@ -18,11 +18,12 @@ const (
 	fetchBytes   = 8 << 20          // bytes of one fetch
 	fetchers     = 4                // fetches at once
 	fetchTimeout = 15 * time.Second // of one fetch of small values, or of a manifest
-	chunkGroup   = 4                // chunks of one fetch; two fetches of a value run at once
+	chunkGroup   = 4                // chunks of one fetch
+	chunkGroups  = 3                // fetches of one value at once
 	chunkStall   = 20 * time.Second // without a chunk, an assembly is left as it is
-	groupTimeout = 2 * time.Minute
-	wantRetry    = time.Minute // longest wait before a value that did not come is tried again
-	pastRetry    = time.Hour   // the same of one that no key holds any more
+	groupTimeout = 3 * time.Minute  // of one fetch of chunks, with those before it
+	wantRetry    = time.Minute      // longest wait before a value that did not come is tried again
+	pastRetry    = time.Hour        // the same of one that no key holds any more
 	maxBans      = 4096
 	maxHints     = 16384
 )
