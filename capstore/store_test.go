@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,6 +63,13 @@ func (s *testStore) written() (out []capstore.Change) {
 		out = append(out, c.Writes...)
 	}
 	return out
+}
+
+// told returns the commits that the store told of.
+func (s *testStore) told() []capstore.Commit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.commits)
 }
 
 func open(t *testing.T, name string, c *clock, path string) *testStore {

@@ -1,0 +1,551 @@
+package capstore_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+)
+
+// The rules of the design's "Validity, order, state", each at its edge, as a host that signs what it likes tries them.
+
+// scene is an honest store and a host that says anything.
+type scene struct {
+	*testing.T
+	s *testStore
+	o *owner
+	l *liar
+}
+
+// onScene runs a test with a scene.
+func onScene(t *testing.T, test func(*scene)) {
+	t.Run(onMemory, func(t *testing.T) {
+		s, o, l := setUp(t)
+		l.welcome(t, s)
+		test(&scene{t, s, o, l})
+	})
+}
+
+// said is an event that a host puts into an epoch.
+type said struct {
+	token *capstore.Token
+	ops   []dag.Op
+}
+
+func (c *scene) put(tok *capstore.Token, key string) said {
+	return said{tok, []dag.Op{write(key, key)}}
+}
+
+// epoch makes the liar's next entry, for an epoch of some events.
+func (l *liar) epoch(at time.Time, parents []tinycloud.Hash, events ...said) capstore.Bundle {
+	var b capstore.Bundle
+	e := dag.Epoch{Parents: parents}
+	for _, ev := range events {
+		ref := dag.EventRef{Event: ev.token.ID}
+		b.Events = append(b.Events, ev.token.Bytes)
+		for _, op := range ev.ops {
+			b.Ops, ref.Ops = append(b.Ops, op.Encode()), append(ref.Ops, op.ID())
+		}
+		e.Events = append(e.Events, ref)
+	}
+	b.Epoch = e.Encode()
+	b.Entry = capstore.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
+	return l.sign(b)
+}
+
+// says has a host make an epoch now on top of its last one and of further parents.
+func (c *scene) says(l *liar, parents []tinycloud.Hash, events ...said) tinycloud.Hash {
+	c.Helper()
+	return c.saysAt(l, c.o.clock.now(), parents, events...)
+}
+
+func (c *scene) saysAt(l *liar, at time.Time, parents []tinycloud.Hash, events ...said) tinycloud.Hash {
+	c.Helper()
+	if l.n > 0 {
+		parents = append([]tinycloud.Hash{l.last}, parents...)
+	}
+	l.say(c.T, c.s, l.epoch(at, parents, events...))
+	return l.last
+}
+
+func (c *scene) heads() []tinycloud.Hash { return c.s.status(c.o.space).Heads }
+
+// counts checks whether a write of a key to itself counts.
+func (c *scene) counts(key string, want bool) {
+	c.Helper()
+	r, err := c.s.Get(c.Context(), c.o.space, key)
+	if got := err == nil && r.Value == tinycloud.Sum([]byte(key)); got != want {
+		c.Errorf("the write of %q counts: %v, want %v", key, got, want)
+	}
+}
+
+// invokes signs an invocation to put a key.
+func (c *scene) invokes(by *captest.SessionKey, o captest.TokenOptions, keys ...string) *capstore.Token {
+	c.Helper()
+	if o.Caps = (captest.Caps{}); o.Expires.IsZero() {
+		o.Expires = c.o.clock.now().Add(time.Minute)
+	}
+	for _, key := range keys {
+		o.Caps[c.o.space.String()+"/kv/"+key] = []string{"tinycloud.kv/put"}
+	}
+	tok, err := capstore.ParseInvocation(by.Invoke(o))
+	if err != nil {
+		c.Fatal(err)
+	}
+	return tok
+}
+
+func (c *scene) kv(path string, abilities ...string) captest.Caps {
+	return captest.Caps{c.o.space.String() + "/kv" + path: abilities}
+}
+
+func (c *scene) delegation(header string) said {
+	c.Helper()
+	tok, err := capstore.ParseDelegation(header)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return said{token: tok}
+}
+
+func (c *scene) revocation(header string) said {
+	c.Helper()
+	tok, err := capstore.ParseRevocation(header)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return said{token: tok}
+}
+
+// other is a further host; the delegation of 'by' lets it in with its first epoch.
+func (c *scene) other(name string) *liar {
+	return &liar{o: c.o, key: keys(name).SpaceKey(c.o.space)}
+}
+
+func (l *liar) session() *captest.SessionKey { return captest.SessionOf([32]byte(l.key.Seed())) }
+
+// Tokens hold in their windows, and 120 s around; host delegations in theirs alone. An entry is at most 120 s
+// older than what it builds on, void or not, and at most 120 s of the future.
+func TestWindows(t *testing.T) {
+	onScene(t, func(c *scene) {
+		base, slack := c.o.clock.now(), 120*time.Second
+		at := func(d time.Duration) time.Time { return base.Add(d) }
+		n := 0
+		write := func(moment time.Time, by *captest.SessionKey, o captest.TokenOptions, want bool) {
+			c.Helper()
+			n++
+			key := fmt.Sprint("w", n)
+			o.Nonce = key
+			c.o.clock.ms.Store(moment.UnixMilli())
+			c.saysAt(c.l, moment, nil, c.put(c.invokes(by, o, key), key))
+			c.counts(key, want)
+		}
+		until := captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}, Expires: at(60 * time.Second)}
+		write(at(60*time.Second+slack), c.o.session, until, true)
+		write(at(60*time.Second+slack+time.Millisecond), c.o.session, until, false)
+		from := captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}, NotBefore: at(600 * time.Second), Expires: at(700 * time.Second)}
+		write(at(600*time.Second-slack-time.Millisecond), c.o.session, from, false)
+		write(at(600*time.Second-slack), c.o.session, from, true)
+
+		brief := captest.NewSession("brief")
+		d := c.delegation(c.o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: brief.URI(), IssuedAt: base, NotBefore: at(1000 * time.Second), Expires: at(2000 * time.Second), Caps: c.kv("", "tinycloud.kv/put"),
+		}))
+		c.says(c.l, nil, d)
+		long := captest.TokenOptions{Proofs: []tinycloud.Hash{d.token.ID}, Expires: at(9000 * time.Second)}
+		write(at(1000*time.Second-slack-time.Millisecond), brief, long, false)
+		write(at(1000*time.Second-slack), brief, long, true)
+		write(at(2000*time.Second+slack), brief, long, true)
+		write(at(2000*time.Second+slack+time.Millisecond), brief, long, false)
+
+		guest := c.other("guest")
+		options := captest.HostOptions(c.o.space, guest.host().String())
+		options.IssuedAt, options.NotBefore, options.Expires = base, at(3000*time.Second), at(4000*time.Second)
+		in := c.delegation(c.o.wallet.SignDelegation(options))
+		void := c.s.status(c.o.space).Void
+		for i, moment := range []struct {
+			after time.Duration
+			void  int64
+		}{
+			{3000 * time.Second, 1}, // the very instant of a CACAO's nbf is too early; the delegation counts from this void epoch
+			{3000*time.Second + time.Millisecond, 1},
+			{4000 * time.Second, 1},
+			{4000*time.Second + time.Millisecond, 2},
+		} {
+			c.o.clock.ms.Store(at(moment.after).UnixMilli())
+			event := in
+			if i > 0 {
+				event = said{token: c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}}, "none")}
+			}
+			c.saysAt(guest, at(moment.after), nil, event)
+			if got := c.s.status(c.o.space).Void - void; got != moment.void {
+				c.Errorf("entry %d of the guest: %d void epochs, want %d", i, got, moment.void)
+			}
+		}
+
+		floor := at(4000*time.Second + time.Millisecond) // of an epoch that is void
+		for _, e := range []struct {
+			at   time.Time
+			want bool
+		}{{floor.Add(-slack - time.Millisecond), false}, {floor.Add(-slack), true}} {
+			n++
+			key := fmt.Sprint("w", n)
+			tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}, Nonce: key}, key)
+			c.saysAt(c.l, e.at, []tinycloud.Hash{guest.last}, c.put(tok, key))
+			c.counts(key, e.want)
+		}
+
+		now := c.o.clock.now()
+		tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}}, "soon")
+		early := c.l.epoch(now.Add(slack+time.Millisecond), []tinycloud.Hash{c.l.last}, c.put(tok, "soon"))
+		if a, err := c.s.Apply(c.Context(), c.o.space, []capstore.Bundle{early}); err != nil || a.Held != 1 {
+			c.Errorf("an entry more than 120 s ahead: %+v %v", a, err)
+		}
+		c.saysAt(c.l, now.Add(slack), nil, c.put(tok, "soon"))
+		c.counts("soon", true)
+	})
+}
+
+// A write counts iff its signer had the ability on the key from the owner, in the history before it, and no one
+// entitled had taken it back there.
+func TestChains(t *testing.T) {
+	onScene(t, func(c *scene) {
+		now := c.o.clock.now()
+		n := 0
+		writes := func(want bool, by *captest.SessionKey, key string, proofs ...tinycloud.Hash) {
+			c.Helper()
+			n++
+			tok := c.invokes(by, captest.TokenOptions{Proofs: proofs, Nonce: fmt.Sprint(n)}, key)
+			c.says(c.l, nil, c.put(tok, key))
+			c.counts(key, want)
+		}
+		grant := func(by *captest.SessionKey, to *captest.SessionKey, caps captest.Caps, until time.Duration, proofs ...tinycloud.Hash) said {
+			return c.delegation(by.Delegate(to.DID(), captest.TokenOptions{Caps: caps, Proofs: proofs, Expires: now.Add(until)}))
+		}
+		root, sub, thief := c.o.session, captest.NewSession("sub"), captest.NewSession("thief")
+		narrow := grant(root, sub, c.kv("/a", "tinycloud.kv/put"), time.Hour, c.o.proof)
+		c.says(c.l, nil, narrow)
+		writes(true, sub, "a", narrow.token.ID)
+		writes(true, sub, "a/b", narrow.token.ID)
+		writes(false, sub, "ab", narrow.token.ID)
+		writes(false, sub, "b", narrow.token.ID)
+		writes(false, thief, "a/stolen", narrow.token.ID) // it is not for the thief
+		writes(false, sub, "a/rootless")
+
+		tooLong := grant(root, sub, c.kv("/c", "tinycloud.kv/put"), 48*time.Hour, c.o.proof) // its parent ends after a day
+		tooWide := grant(sub, thief, c.kv("", "tinycloud.kv/put"), time.Hour, narrow.token.ID)
+		forged := grant(thief, sub, c.kv("/d", "tinycloud.kv/put"), time.Hour, c.o.proof) // the parent is not for its signer
+		otherAbility := grant(root, sub, c.kv("/e", "tinycloud.kv/get"), time.Hour, c.o.proof)
+		for _, d := range []said{tooLong, tooWide, forged, otherAbility} {
+			c.says(c.l, nil, d)
+		}
+		writes(false, sub, "c", tooLong.token.ID)
+		writes(false, thief, "t", tooWide.token.ID)
+		writes(false, sub, "d", forged.token.ID)
+		writes(false, sub, "e", otherAbility.token.ID)
+
+		late := grant(root, sub, c.kv("/late", "tinycloud.kv/put"), time.Hour, c.o.proof)
+		writes(false, sub, "late", late.token.ID)
+		c.says(c.l, nil, late) // what it waited for
+		c.counts("late", true)
+
+		// Revocations count from where they stand, if they are by somebody entitled.
+		mid, leaf, helper := captest.NewSession("mid"), captest.NewSession("leaf"), captest.NewSession("helper")
+		first := c.delegation(c.o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: mid.URI(), IssuedAt: now, Expires: now.Add(24 * time.Hour), Caps: c.kv("", "tinycloud.kv/put"),
+		}))
+		second := grant(mid, leaf, c.kv("", "tinycloud.kv/put"), time.Hour, first.token.ID)
+		right := c.delegation(c.o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: helper.URI(), IssuedAt: now, Expires: now.Add(24 * time.Hour),
+			Caps: captest.Caps{c.o.space.String() + "/delegation": {"tinycloud.delegation/revoke"}},
+		}))
+		for _, d := range []said{first, second, right} {
+			c.says(c.l, nil, d)
+		}
+		writes(true, leaf, "l1", second.token.ID)
+		c.says(c.l, nil, c.revocation(captest.NewWallet("mallory").SignRevocation(second.token.ID)))
+		c.says(c.l, nil, c.revocation(thief.Revoke(second.token.ID, captest.TokenOptions{})))
+		c.says(c.l, nil, c.revocation(thief.Revoke(second.token.ID, captest.TokenOptions{Proofs: []tinycloud.Hash{right.token.ID}})))
+		writes(true, leaf, "l2", second.token.ID)
+		for i, by := range []func(target tinycloud.Hash) string{
+			func(target tinycloud.Hash) string { return leaf.Revoke(target, captest.TokenOptions{}) },
+			func(target tinycloud.Hash) string { return mid.Revoke(target, captest.TokenOptions{}) },
+			c.o.wallet.SignRevocation,
+			func(target tinycloud.Hash) string {
+				return helper.Revoke(target, captest.TokenOptions{Proofs: []tinycloud.Hash{right.token.ID}})
+			},
+		} {
+			key := fmt.Sprint("r", i)
+			mine := grant(mid, leaf, c.kv("/"+key, "tinycloud.kv/put"), time.Hour, first.token.ID)
+			c.says(c.l, nil, mine)
+			before := c.l.last
+			c.says(c.l, nil, c.revocation(by(mine.token.ID)))
+			writes(false, leaf, key, mine.token.ID)
+			rival := c.other("rival" + key) // who did not hear of it
+			in := c.delegation(c.o.wallet.SignHost(c.o.space, rival.host().String()))
+			tok := c.invokes(leaf, captest.TokenOptions{Proofs: []tinycloud.Hash{mine.token.ID}, Nonce: "r" + key}, key+"/rival")
+			c.says(rival, []tinycloud.Hash{before}, in, c.put(tok, key+"/rival"))
+			c.counts(key+"/rival", true)
+			c.says(c.l, []tinycloud.Hash{rival.last}, in)
+			c.counts(key+"/rival", true)
+		}
+		ended := grant(mid, leaf, c.kv("/x", "tinycloud.kv/put"), 2*time.Hour, first.token.ID)
+		inner := c.invokes(leaf, captest.TokenOptions{Proofs: []tinycloud.Hash{ended.token.ID}, Nonce: "inner"}, "x/inner")
+		outer := c.invokes(leaf, captest.TokenOptions{Proofs: []tinycloud.Hash{ended.token.ID}, Nonce: "outer"}, "x/outer")
+		end := c.revocation(c.o.wallet.SignRevocation(first.token.ID)) // of what it rests on
+		c.says(c.l, nil, ended, c.put(outer, "x/outer"), end, c.put(inner, "x/inner"))
+		c.counts("x/outer", true)
+		c.counts("x/inner", false) // the events before it in its epoch are in its past
+		writes(false, leaf, "l3", second.token.ID)
+		writes(true, root, "l4", second.token.ID, c.o.proof) // one live path is enough
+	})
+}
+
+// A host proves itself with a delegation that comes from the owner: one that a lying host made up, newer and for
+// ever, is no proof and says nothing of when this one's ends.
+func TestForeignHostDelegation(t *testing.T) {
+	c := newClock()
+	s, o := openNew(t, "honest", c), newOwner(t, "alice", c)
+	options := captest.HostOptions(o.space, s.host(o.space).String())
+	options.IssuedAt, options.Expires = c.now(), c.now().Add(24*time.Hour)
+	s.delegate(o.wallet.SignDelegation(options))
+	want, err := s.HostChain(t.Context(), o.space)
+	if err != nil || len(want) != 1 {
+		t.Fatalf("%d tokens: %v", len(want), err)
+	}
+	l := newLiar(o)
+	l.welcome(t, s)
+	options.IssuedAt, options.Expires = c.now().Add(time.Hour), time.Time{}
+	bogus := captest.NewWallet("mallory").SignDelegation(options)
+	l.say(t, s, l.epoch(c.now(), []tinycloud.Hash{l.last}, (&scene{T: t}).delegation(bogus)))
+	got, err := s.HostChain(t.Context(), o.space)
+	if err != nil || len(got) != 1 || !bytes.Equal(got[0], want[0]) {
+		t.Errorf("this host would prove itself with %q: %v", got, err)
+	}
+	if st := s.status(o.space); !st.Expires.Equal(c.now().Add(24 * time.Hour)) {
+		t.Errorf("its delegation seems to end at %s", st.Expires)
+	}
+}
+
+// A host is removed by the owner, by who let it in and those above, and by itself, in person: not by who holds a right
+// to revoke, nor by other hosts. The removal ends what rests on what it names, and older delegations of the same key.
+func TestWhoRemovesAHost(t *testing.T) {
+	onScene(t, func(c *scene) {
+		now := c.o.clock.now()
+		hosting := captest.Caps{c.o.space.String() + "/space": {"tinycloud.space/host"}}
+		issued := func(iat time.Time, host string) said {
+			options := captest.HostOptions(c.o.space, host)
+			options.IssuedAt = iat
+			return c.delegation(c.o.wallet.SignDelegation(options))
+		}
+		boss, manager, helper := captest.NewWallet("boss"), captest.NewSession("manager"), captest.NewSession("helper")
+		toBoss := issued(now, string(boss.DID()))
+		toManager := c.delegation(boss.SignDelegation(captest.DelegationOptions{
+			Audience: manager.URI(), IssuedAt: now, Expires: now.Add(24 * time.Hour), Caps: hosting, Proofs: []tinycloud.Hash{toBoss.token.ID},
+		}))
+		right := c.delegation(c.o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: helper.URI(), IssuedAt: now, Expires: now.Add(24 * time.Hour),
+			Caps: captest.Caps{c.o.space.String() + "/delegation": {"tinycloud.delegation/revoke"}},
+		}))
+		for _, d := range []said{toBoss, toManager, right} {
+			c.says(c.l, nil, d)
+		}
+		by := func(iat time.Time, w *captest.Wallet, target tinycloud.Hash) said {
+			return c.revocation(w.SignDelegation(captest.DelegationOptions{Audience: "ucan:" + target.EventID(), IssuedAt: iat}))
+		}
+		for i, tt := range []struct {
+			name    string
+			removal func(x *liar, in said) said
+			want    bool
+		}{
+			{"the owner", func(_ *liar, in said) said { return by(now, c.o.wallet, in.token.ID) }, true},
+			{"the host", func(x *liar, in said) said {
+				return c.revocation(x.session().Revoke(in.token.ID, captest.TokenOptions{}))
+			}, true},
+			{"who let it in", func(_ *liar, in said) said {
+				return c.revocation(manager.Revoke(in.token.ID, captest.TokenOptions{}))
+			}, true},
+			{"who let that one in", func(_ *liar, in said) said { return by(now, boss, in.token.ID) }, true},
+			{"a stranger", func(_ *liar, in said) said { return by(now, captest.NewWallet("mallory"), in.token.ID) }, false},
+			{"another host", func(_ *liar, in said) said {
+				return c.revocation(c.l.session().Revoke(in.token.ID, captest.TokenOptions{}))
+			}, false},
+			{"a holder of a right to revoke", func(_ *liar, in said) said {
+				return c.revocation(helper.Revoke(in.token.ID, captest.TokenOptions{Proofs: []tinycloud.Hash{right.token.ID}}))
+			}, false},
+		} {
+			x := c.other(tt.name)
+			in := c.delegation(manager.Delegate(tinycloud.Principal(x.host().String()), captest.TokenOptions{
+				Caps: hosting, Proofs: []tinycloud.Hash{toManager.token.ID}, Expires: now.Add(time.Hour),
+			}))
+			c.says(x, []tinycloud.Hash{c.l.last}, in)
+			c.says(c.l, []tinycloud.Hash{x.last}, tt.removal(x, in))
+			key := fmt.Sprint("host", i)
+			tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}, Nonce: key}, key)
+			void := c.s.status(c.o.space).Void
+			c.says(x, []tinycloud.Hash{c.l.last}, c.put(tok, key))
+			c.counts(key, !tt.want)
+			if got := c.s.status(c.o.space).Void > void; got != tt.want {
+				c.Errorf("%s removed the host: %v, want %v", tt.name, got, tt.want)
+			}
+		}
+
+		// One removal may end several delegations.
+		writes := func(x *liar, key string, want bool) {
+			c.Helper()
+			tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}, Nonce: key}, key)
+			c.says(x, []tinycloud.Hash{c.l.last}, c.put(tok, key))
+			c.counts(key, want)
+		}
+		x, y := c.other("twice"), c.other("of the manager")
+		first, second, third := issued(now, x.host().String()), issued(now.Add(time.Second), x.host().String()), issued(now.Add(2*time.Second), x.host().String())
+		c.says(x, []tinycloud.Hash{c.l.last}, first)
+		c.says(x, nil, second)
+		c.says(c.l, []tinycloud.Hash{x.last}, by(now.Add(time.Second-time.Millisecond), c.o.wallet, first.token.ID))
+		writes(x, "younger", true)
+		c.says(c.l, []tinycloud.Hash{x.last}, by(now.Add(time.Second), c.o.wallet, first.token.ID))
+		writes(x, "older", false)
+		c.says(c.l, nil, third)
+		writes(x, "again", true)
+		in := c.delegation(manager.Delegate(tinycloud.Principal(y.host().String()), captest.TokenOptions{
+			Caps: hosting, Proofs: []tinycloud.Hash{toManager.token.ID}, Expires: now.Add(time.Hour),
+		}))
+		c.says(y, []tinycloud.Hash{c.l.last}, in)
+		writes(y, "managed", true)
+		c.says(c.l, []tinycloud.Hash{y.last}, by(now, c.o.wallet, toBoss.token.ID))
+		writes(y, "unmanaged", false)
+		c.counts("managed", true)
+		for _, commit := range c.s.told() {
+			for _, host := range commit.Revoked {
+				if host == y.host() {
+					return
+				}
+			}
+		}
+		c.Error("nobody was told that the manager's host is to be cut off")
+	})
+}
+
+// A delete removes the write it names, if that is in its past and at the place it says, and all below it. What is
+// below never comes back, what is above stays. Places follow the longest path, through void epochs too.
+func TestPlaces(t *testing.T) {
+	onScene(t, func(c *scene) {
+		o := c.o
+		n := 0
+		tok := func(ability, key string) *capstore.Token {
+			n++
+			return o.invokeFor(c.T, time.Hour, key, ability)
+		}
+		put := func(key, value string) said {
+			return said{tok("tinycloud.kv/put", key), []dag.Op{write(key, value)}}
+		}
+		del := func(key string, v *dag.Version) said {
+			return said{tok("tinycloud.kv/del", key), []dag.Op{{Key: key, Delete: true, Version: v}}}
+		}
+		seqs := map[tinycloud.Hash]uint64{}
+		seq := func(epoch tinycloud.Hash) uint64 {
+			for _, b := range all(c.T, c.s, o.space) {
+				e, err := dag.DecodeEpoch(b.Epoch)
+				if err != nil {
+					c.Fatal(err)
+				}
+				seqs[b.Entry.Epoch] = 0
+				for _, p := range e.Parents {
+					seqs[b.Entry.Epoch] = max(seqs[b.Entry.Epoch], seqs[p]+1)
+				}
+			}
+			return seqs[epoch]
+		}
+		is := func(key, want string) {
+			c.Helper()
+			got := "(none)"
+			if r, err := c.s.Get(c.Context(), o.space, key); err == nil {
+				got = "?"
+				for _, v := range []string{"1", "2", "3", "4"} {
+					if r.Value == tinycloud.Sum([]byte(v)) {
+						got = v
+					}
+				}
+			}
+			if got != want {
+				c.Errorf("%s = %s, want %s", key, got, want)
+			}
+		}
+		rival := c.other("rival")
+		c.says(rival, []tinycloud.Hash{c.l.last}, c.delegation(o.wallet.SignHost(o.space, rival.host().String())))
+		c.says(c.l, []tinycloud.Hash{rival.last}, c.delegation(o.wallet.SignHost(o.space, rival.host().String())))
+
+		keys := []string{"seq", "index", "key", "delete", "unseen", "right"}
+		var writes []said
+		for _, key := range keys {
+			writes = append(writes, put(key, "1"))
+		}
+		at := c.says(c.l, nil, writes...)
+		s := seq(at)
+		hidden := c.says(rival, nil, put("unseen", "2")) // above "1" or not, l has not seen it
+		hiddenSeq := seq(hidden)
+		if hiddenSeq >= s {
+			c.Fatal("the hidden write is to be lower")
+		}
+		gone := del("delete", nil)
+		deleted := c.says(c.l, nil, gone)
+		is("delete", "(none)")
+		again := c.says(c.l, nil, put("delete", "2"))
+		for _, bad := range []said{
+			del("seq", &dag.Version{Seq: s + 1, Epoch: at, Index: 0}),
+			del("seq", &dag.Version{Seq: s - 1, Epoch: at, Index: 0}),
+			del("index", &dag.Version{Seq: s, Epoch: at, Index: uint64(len(keys))}),
+			del("index", &dag.Version{Seq: s, Epoch: at, Index: 1 << 40}),
+			del("key", &dag.Version{Seq: s, Epoch: at, Index: 1}), // the write of another key
+			del("delete", &dag.Version{Seq: seq(deleted), Epoch: deleted, Index: 0}),
+			del("unseen", &dag.Version{Seq: hiddenSeq, Epoch: hidden, Index: 0}),
+			del("right", &dag.Version{Seq: s, Epoch: tinycloud.Sum([]byte("?")), Index: 5}),
+		} {
+			c.says(c.l, nil, bad)
+		}
+		for _, key := range []string{"seq", "index", "key", "unseen", "right"} {
+			is(key, "1")
+		}
+		is("delete", "2")
+		_ = again
+		c.says(c.l, nil, del("right", &dag.Version{Seq: s, Epoch: at, Index: 5}))
+		is("right", "(none)")
+
+		// An old version takes what is below with it, and leaves what is above.
+		low := c.says(c.l, nil, put("k", "1"))
+		mid := c.says(c.l, nil, put("k", "2"))
+		c.says(c.l, nil, put("k", "3"))
+		c.says(c.l, nil, del("k", &dag.Version{Seq: seq(mid), Epoch: mid, Index: 0}))
+		is("k", "3")
+		c.says(rival, []tinycloud.Hash{low}, put("k", "4")) // as high as mid, and not seen by the delete
+		is("k", "3")
+		c.says(c.l, nil, del("k", nil)) // the greatest in its past
+		is("k", "(none)")
+
+		// In one epoch the lower events come first.
+		c.says(c.l, nil, put("one", "1"), del("one", nil), put("two", "1"), put("two", "2"))
+		is("one", "(none)")
+		is("two", "2")
+		c.says(c.l, nil, del("two", nil), put("two", "3"))
+		is("two", "3")
+
+		// Void epochs count for the place.
+		stranger := c.other("stranger")
+		fork := c.says(c.l, nil, put("v", "1"))
+		c.says(stranger, []tinycloud.Hash{fork}, put("v", "4"))
+		for range 2 {
+			c.says(stranger, nil, put("v", "4"))
+		}
+		c.says(rival, []tinycloud.Hash{stranger.last}, put("v", "2"))
+		c.says(c.l, nil, put("v", "3"))
+		is("v", "2")
+		if got := naive(c.T, all(c.T, c.s, o.space)); got["v"] != tinycloud.Sum([]byte("2")) || len(got) != len(state(c.T, c.s, o.space)) {
+			c.Errorf("naively %v", got)
+		}
+	})
+}
