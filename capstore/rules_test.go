@@ -3,6 +3,7 @@ package capstore_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -546,6 +547,90 @@ func TestPlaces(t *testing.T) {
 		is("v", "2")
 		if got := naive(c.T, all(c.T, c.s, o.space)); got["v"] != tinycloud.Sum([]byte("2")) || len(got) != len(state(c.T, c.s, o.space)) {
 			c.Errorf("naively %v", got)
+		}
+	})
+}
+
+// It does not matter in which order hosts hear of delegations and revocations that stand beside each other: what was
+// judged without them is judged again.
+func TestFactsInAnyOrder(t *testing.T) {
+	onScene(t, func(c *scene) {
+		now := c.o.clock.now()
+		until := now.Add(time.Hour)
+		grant := func(by, to *captest.SessionKey, caps captest.Caps, proofs ...tinycloud.Hash) said {
+			return c.delegation(by.Delegate(to.DID(), captest.TokenOptions{Caps: caps, Proofs: proofs, Expires: until}))
+		}
+		session := func(name string) *captest.SessionKey { return captest.NewSession(name) }
+		revoke := captest.Caps{c.o.space.String() + "/delegation": {"tinycloud.delegation/revoke"}}
+		hosting := captest.Caps{c.o.space.String() + "/space": {"tinycloud.space/host"}}
+		fromOwner := func(to *captest.SessionKey, caps captest.Caps) said {
+			return c.delegation(c.o.wallet.SignDelegation(captest.DelegationOptions{Audience: to.URI(), IssuedAt: now, Expires: until, Caps: caps}))
+		}
+
+		// Each fact is told by a host of its own, on top of the same heads.
+		start := c.heads()
+		var aside []*liar
+		tell := func(events ...said) {
+			x := c.other(fmt.Sprint("aside", len(aside)))
+			aside = append(aside, x)
+			in := c.delegation(c.o.wallet.SignHost(c.o.space, x.host().String()))
+			c.says(x, start, append([]said{in}, events...)...)
+		}
+		puts := func(by *captest.SessionKey, key string, proofs ...tinycloud.Hash) said {
+			return c.put(c.invokes(by, captest.TokenOptions{Proofs: proofs, Nonce: "any " + key}, key), key)
+		}
+
+		// A chain of which the middle comes aside.
+		top := fromOwner(session("top"), c.kv("", "tinycloud.kv/put"))
+		middle := grant(session("top"), session("middle"), c.kv("", "tinycloud.kv/put"), top.token.ID)
+		bottom := grant(session("middle"), session("bottom"), c.kv("", "tinycloud.kv/put"), middle.token.ID)
+		tell(middle)
+		c.says(c.l, nil, top)
+		c.says(c.l, nil, bottom)
+		c.says(c.l, nil, puts(session("bottom"), "chain", bottom.token.ID))
+
+		// A revocation of which the right to it comes aside.
+		target := grant(c.o.session, session("target"), c.kv("", "tinycloud.kv/put"), c.o.proof)
+		right := fromOwner(session("reaper"), revoke)
+		tell(right)
+		c.says(c.l, nil, target)
+		c.says(c.l, nil, c.revocation(session("reaper").Revoke(target.token.ID, captest.TokenOptions{Proofs: []tinycloud.Hash{right.token.ID}})))
+		c.says(c.l, nil, puts(session("target"), "target", target.token.ID))
+
+		// A revocation whose target comes aside.
+		hidden := grant(c.o.session, session("hidden"), c.kv("", "tinycloud.kv/put"), c.o.proof)
+		tell(hidden)
+		c.says(c.l, nil, c.revocation(c.o.wallet.SignRevocation(hidden.token.ID)))
+		c.says(c.l, nil, puts(session("hidden"), "hidden", hidden.token.ID))
+
+		// A host whose manager's delegation comes aside, and one that a manager removes who is known aside.
+		manager := fromOwner(session("manager"), hosting)
+		guest := c.other("guest")
+		in := grant(session("manager"), guest.session(), hosting, manager.token.ID)
+		tell(manager)
+		c.says(guest, start, in)
+		c.says(guest, []tinycloud.Hash{c.l.last}, puts(c.o.session, "guest", c.o.proof))
+		second := fromOwner(session("second"), hosting)
+		leaver := c.other("leaver")
+		out := grant(session("second"), leaver.session(), hosting, second.token.ID)
+		tell(second)
+		c.says(leaver, start, out)
+		c.says(c.l, []tinycloud.Hash{leaver.last}, c.revocation(session("second").Revoke(out.token.ID, captest.TokenOptions{})))
+		c.says(leaver, []tinycloud.Hash{c.l.last}, puts(c.o.session, "leaver", c.o.proof))
+
+		want := c.s.status(c.o.space)
+		for key, counts := range map[string]bool{"chain": true, "target": false, "hidden": false, "guest": true, "leaver": false} {
+			c.counts(key, counts)
+		}
+		bundles := all(c.T, c.s, c.o.space)
+		for seed := range uint64(8) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			late := openNew(c.T, fmt.Sprint("late", seed), c.o.clock)
+			c.o.hostOn(late)
+			feed(c.T, rng, late, c.o.space, bundles)
+			if got := late.status(c.o.space); got.StateHash != want.StateHash || got.Void != want.Void {
+				c.Errorf("seed %d: %d void, %v\nwant %d void, %v", seed, got.Void, state(c.T, late, c.o.space), want.Void, state(c.T, c.s, c.o.space))
+			}
 		}
 	})
 }

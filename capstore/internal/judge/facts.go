@@ -10,7 +10,7 @@ import (
 )
 
 // Rules is the version of these rules and of the fold: a history that was judged by other ones is judged anew.
-const Rules = 2
+const Rules = 3
 
 // Slack is how far an entry's time may be from the truth: windows are widened by it, and an entry may
 // claim to be that much older than what it builds on.
@@ -79,6 +79,7 @@ type Facts struct {
 	byTarget    map[tinycloud.Hash][]*fact
 	hosts       map[HostKey][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
+	rights      map[tinycloud.Hash]struct{} // likewise: unknown ones that a revocation rests on
 	waiting     map[HostKey]struct{}        // importers that no host delegation was seen for
 	removals    []*Removal
 }
@@ -89,7 +90,7 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
 		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[HostKey][]*fact{},
-		wanted: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
+		wanted: map[tinycloud.Hash]struct{}{}, rights: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
 	}
 }
 
@@ -113,9 +114,16 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 		if f.delegations[t.Target] == nil {
 			f.wanted[t.Target] = struct{}{}
 		}
+		if len(t.Proofs) == 1 && f.delegations[t.Proofs[0]] == nil { // with more it has no effect
+			f.rights[t.Proofs[0]] = struct{}{}
+		}
 		return false // what it ends comes after it
 	}
 	_, again = f.wanted[t.ID]
+	if _, right := f.rights[t.ID]; right { // what follows the revocation was judged as if there were none
+		delete(f.rights, t.ID)
+		again = true
+	}
 	if host, ok := HostOf(t.Audience); ok && t.HostsSpace(f.space) {
 		f.hosts[host] = append(f.hosts[host], n)
 		_, waited := f.waiting[host]
