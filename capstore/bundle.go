@@ -3,6 +3,7 @@ package capstore
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -13,9 +14,10 @@ import (
 
 // Bounds of what one log entry may bring.
 const (
-	MaxBundle = 4 << 20 // bytes of epoch, events, operations and values together
-	maxEvents = 1024
-	maxNumber = 1 << 53 // of an entry's number and time: exact in every language
+	MaxBundle   = 4 << 20  // bytes of epoch, events, operations and values together
+	MaxMetadata = 16 << 10 // bytes of the names and values that a write stores beside its value
+	maxEvents   = 1000     // of an epoch
+	maxNumber   = 1 << 53  // of an entry's number and time: exact in every language
 )
 
 // Bundle is a log entry with all it names: what travels between hosts.
@@ -128,7 +130,10 @@ func (p *parsed) parseEpoch() (err error) {
 	if p.epoch, err = dag.DecodeEpoch(p.Epoch); err != nil {
 		return err
 	}
-	if len(p.epoch.Events) != len(p.Events) || len(p.Events) > maxEvents {
+	if p.importedAt == 0 && (len(p.epoch.Parents) > maxParents || len(p.Events) > maxEvents) { // older histories have more
+		return fmt.Errorf("epoch of %d events after %d others: %w", len(p.Events), len(p.epoch.Parents), tinycloud.ErrInvalid)
+	}
+	if len(p.epoch.Events) != len(p.Events) {
 		return fmt.Errorf("epoch with %d events, got %d: %w", len(p.epoch.Events), len(p.Events), tinycloud.ErrInvalid)
 	}
 	ops := p.Ops
@@ -140,6 +145,9 @@ func (p *parsed) parseEpoch() (err error) {
 		if err != nil {
 			return err
 		}
+		if p.importedAt == 0 && slices.ContainsFunc(e.ops, excessive) {
+			return fmt.Errorf("more than %d bytes of metadata: %w", MaxMetadata, tinycloud.ErrInvalid)
+		}
 		p.events, ops = append(p.events, e), ops[len(ref.Ops):]
 	}
 	if len(ops) > 0 {
@@ -147,6 +155,9 @@ func (p *parsed) parseEpoch() (err error) {
 	}
 	return nil
 }
+
+// excessive reports whether an operation's metadata is more than a host takes.
+func excessive(op dag.Op) bool { return MetadataSize(op.Metadata) > MaxMetadata }
 
 func parseEvent(ref dag.EventRef, b []byte, ops [][]byte) (event, error) {
 	e := event{id: ref.Event, bytes: b, raw: ops}

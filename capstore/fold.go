@@ -208,7 +208,7 @@ func (t *tx) deleted(sp *space, n *node, p placedOp) (*Position, tinycloud.Hash,
 	}
 	v := *p.op.Version
 	target, err := t.node(sp, v.Epoch)
-	if err != nil || target == nil || target.seq != v.Seq || v.Index > maxEvents {
+	if err != nil || target == nil || target.seq != v.Seq || v.Index > dag.MaxEvents {
 		return nil, tinycloud.Hash{}, err
 	}
 	if target != n && !target.before(n.past) || target == n && v.Index >= p.at.Index {

@@ -101,6 +101,9 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 	e := event{id: tok.ID, bytes: tok.Bytes, token: tok, ops: ops}
 	ref := dag.EventRef{Event: tok.ID}
 	for _, op := range ops {
+		if excessive(op) {
+			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Headers exceed %d bytes", MaxMetadata)
+		}
 		b := op.Encode()
 		if len(b) > dag.MaxOpSize {
 			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Key and headers exceed %d bytes", dag.MaxOpSize)

@@ -2,8 +2,11 @@ package capstore_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -631,6 +634,63 @@ func TestFactsInAnyOrder(t *testing.T) {
 			if got := late.status(c.o.space); got.StateHash != want.StateHash || got.Void != want.Void {
 				c.Errorf("seed %d: %d void, %v\nwant %d void, %v", seed, got.Void, state(c.T, late, c.o.space), want.Void, state(c.T, c.s, c.o.space))
 			}
+		}
+	})
+}
+
+// What bytes alone show to be more than a host makes is refused: events and parents of an epoch, metadata of a write,
+// the length of a token. An imported history may have more events and parents.
+func TestBoundsOfAnEpoch(t *testing.T) {
+	onScene(t, func(c *scene) {
+		tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}}, "k")
+		read := said{token: tok}
+		parents := func(n int) (out []tinycloud.Hash) {
+			for i := range n {
+				out = append(out, tinycloud.Sum([]byte{byte(i)}))
+			}
+			return out
+		}
+		headers := func(n int) said {
+			op := write("k", "v")
+			op.Metadata["x-tinycloud-meta-a"] = strings.Repeat("x", n-len("x-tinycloud-meta-a"))
+			return said{tok, []dag.Op{op}}
+		}
+		long := read
+		long.token = &capstore.Token{ID: tinycloud.Sum(bytes.Repeat([]byte("e"), 64<<10+1)), Bytes: bytes.Repeat([]byte("e"), 64<<10+1)}
+		for _, tt := range []struct {
+			name string
+			b    capstore.Bundle
+			want error
+		}{
+			{"64 parents", c.l.epoch(c.o.clock.now(), parents(64), read), nil},
+			{"65 parents", c.l.epoch(c.o.clock.now(), parents(65), read), tinycloud.ErrInvalid},
+			{"1,000 events", c.l.epoch(c.o.clock.now(), nil, slices.Repeat([]said{read}, 1000)...), nil},
+			{"1,001 events", c.l.epoch(c.o.clock.now(), nil, slices.Repeat([]said{read}, 1001)...), tinycloud.ErrInvalid},
+			{"16 KiB of metadata", c.l.epoch(c.o.clock.now(), nil, headers(16<<10)), nil},
+			{"more metadata", c.l.epoch(c.o.clock.now(), nil, headers(16<<10+1)), tinycloud.ErrInvalid},
+			{"64 KiB of token", c.l.epoch(c.o.clock.now(), nil, long), nil}, // void, as any that can't be read
+		} {
+			if err := capstore.CheckBundle(c.o.space, &tt.b); !errors.Is(err, tt.want) {
+				t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+			}
+		}
+		long.ops = []dag.Op{write("k", "k")}
+		c.says(c.l, nil, long)
+		c.counts("k", false)
+
+		large := putOp(c.o.space, "k", "v")
+		large.Metadata = headers(16<<10 + 1).ops[0].Metadata
+		if _, err := c.s.Write(c.Context(), tok, ops(large), nil); !errors.Is(err, tinycloud.ErrTooLarge) {
+			t.Errorf("a write that no other host would take: %v", err)
+		}
+
+		old := capstore.Bundle{Entry: capstore.Entry{Space: c.o.space, Host: c.l.host(), At: c.o.clock.now().UnixMilli()}}
+		e := c.l.epoch(c.o.clock.now(), parents(65), slices.Repeat([]said{headers(20 << 10)}, 150)...)
+		old.Imported = []capstore.Imported{{At: old.Entry.At, Epoch: e.Epoch, Events: e.Events, Ops: e.Ops}}
+		old.Entry.Import = capstore.ImportHash(old.Imported)
+		old = c.l.sign(old)
+		if err := capstore.CheckBundle(c.o.space, &old); err != nil {
+			t.Errorf("an old history: %v", err)
 		}
 	})
 }

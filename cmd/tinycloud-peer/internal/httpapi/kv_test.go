@@ -239,7 +239,7 @@ func TestLongHeader(t *testing.T) {
 	n := newNode(t)
 	o := n.owner("header")
 	const name = "x-tinycloud-meta-a"
-	longest := strings.Repeat("x", 48<<10-len(name)-len("k"))
+	longest := strings.Repeat("x", 16<<10-len(name))
 	o.put("k", "v", map[string]string{name: longest}).want(t, "longest", 200, "")
-	o.put("k", "v", map[string]string{name: longest + "x"}).want(t, "longer", 413, "The key and its headers exceed the limit of 49152 bytes")
+	o.put("k", "v", map[string]string{name: longest + "x"}).want(t, "longer", 413, "The headers to be stored exceed the limit of 16384 bytes")
 }

@@ -22,20 +22,10 @@ func metadataOf(h http.Header) map[string]string {
 	return out
 }
 
-// Bounds of what is stored beside a value: hosts take operations of up to 64 KiB, encoded, from each other.
-const (
-	maxStored        = 48 << 10 // bytes of a key and of its headers' names and values
-	maxStoredHeaders = 1024
-)
-
 // checkStored refuses what could be stored here but not replicated.
-func checkStored(key string, metadata map[string]string) error {
-	n := len(key)
-	for name, value := range metadata {
-		n += len(name) + len(value)
-	}
-	if n > maxStored || len(metadata) > maxStoredHeaders {
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The key and its headers exceed the limit of %d bytes", maxStored)
+func checkStored(metadata map[string]string) error {
+	if capstore.MetadataSize(metadata) > capstore.MaxMetadata {
+		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The headers to be stored exceed the limit of %d bytes", capstore.MaxMetadata)
 	}
 	return nil
 }

@@ -141,13 +141,10 @@ func (b *batchPut) part(p *multipart.Part) error {
 	}
 	metadata := metadataOf(http.Header(p.Header))
 	delete(metadata, "content-disposition") // it names the field
-	for name, value := range metadata {
-		b.metadata += len(name) + len(value)
-	}
-	if b.metadata > maxBatchMetadata {
+	if b.metadata += capstore.MetadataSize(metadata); b.metadata > maxBatchMetadata {
 		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Multipart KV part headers exceed the limit of %d bytes", maxBatchMetadata)
 	}
-	if err := checkStored(key, metadata); err != nil {
+	if err := checkStored(metadata); err != nil {
 		return err
 	}
 	content := &bodyReader{r: p, w: b.c.w}

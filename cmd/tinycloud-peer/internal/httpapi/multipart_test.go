@@ -108,7 +108,7 @@ func TestHostileForms(t *testing.T) {
 		"no headers":   {a + "--B\r\nnonsense\r\n\r\n2\r\n" + formEnd, 400, "The multipart body is malformed"},
 		"too large":    {formPart("a", "", large) + formPart("b", "", large) + formEnd, 413, "Request body exceeds the limit of 2097152 bytes"},
 		"long metadata": {
-			formPart("a", "X-Tinycloud-Meta-A: "+large[:70000]+"\r\n", "1") + b + formEnd, 413, "The key and its headers exceed the limit of 49152 bytes",
+			formPart("a", "X-Tinycloud-Meta-A: "+large[:17000]+"\r\n", "1") + b + formEnd, 413, "The headers to be stored exceed the limit of 16384 bytes",
 		},
 		"much metadata": {
 			formPart("a", "X-Tinycloud-Meta-A: "+large+"\r\n", "1") + b + formEnd, 413, "Multipart KV part headers exceed the limit of 524288 bytes",

@@ -16,7 +16,7 @@ import (
 func (a *API) put(c *call, o op) error {
 	ctx := c.r.Context()
 	metadata := metadataOf(c.r.Header)
-	if err := checkStored(o.key, metadata); err != nil {
+	if err := checkStored(metadata); err != nil {
 		return err
 	}
 	a.learnQuota(ctx, o.space)
