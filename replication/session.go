@@ -12,8 +12,10 @@ const (
 	roundEvery   = 60 * time.Second      // between comparisons, ± 50 %
 	roundSpacing = 50 * time.Millisecond // between rounds that gaps ask for; twice that after each that brought nothing
 	maxSpacing   = 5 * time.Second
-	maxSkew      = 60 * time.Second // of a peer's clock, before it is worth a warning
 )
+
+// MaxSkew is how far a host's clock may be from ours before the operator is told.
+const MaxSkew = 60 * time.Second
 
 // session compares and catches up with a peer for as long as it is connected.
 func (r *Replica) session(ctx context.Context, m *remote) {
@@ -223,7 +225,7 @@ func (r *Replica) clock(m *remote, now int64) {
 	skew := time.Until(time.UnixMilli(now)).Round(time.Millisecond)
 	r.mu.Lock()
 	s := r.seen[m.host]
-	warn := skew.Abs() > maxSkew && s.skew.Abs() <= maxSkew
+	warn := skew.Abs() > MaxSkew && s.skew.Abs() <= MaxSkew
 	s.skew = skew
 	r.seen[m.host] = s
 	r.mu.Unlock()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -52,14 +53,26 @@ func hostState(h node.HostView) string {
 }
 
 func hostNote(h node.HostView) string {
+	var notes []string
 	if h.Forked {
 		note := "restored or forked"
 		for _, f := range h.Forks {
 			note += fmt.Sprintf(" %d:%.8s/%.8s", f.N, f.Digests[0], f.Digests[1])
 		}
-		return note
+		notes = append(notes, note)
 	}
-	return ""
+	if by, off := h.ClockOff(); off {
+		notes = append(notes, "its clock is "+offBy(by))
+	}
+	return strings.Join(notes, ", ")
+}
+
+// offBy spells the difference of a clock.
+func offBy(by time.Duration) string {
+	if by < 0 {
+		return (-by).Round(time.Second).String() + " behind"
+	}
+	return by.Round(time.Second).String() + " ahead"
 }
 
 // since tells how long ago something was.

@@ -51,6 +51,11 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 		if c := v.CatchUp; c != nil {
 			fmt.Fprintf(out, "catching up: %d of %d entries, %.0f/s, %s left: %s\n", c.Entries, c.Total, c.PerSecond, eta(c.ETA), v.Space)
 		}
+		for _, h := range v.Hosts {
+			if by, off := h.ClockOff(); off {
+				fmt.Fprintf(out, "warning: the clock of %s is %s: %s\n", h.DID, offBy(by), v.Space)
+			}
+		}
 		if v.Expires != nil && time.Until(*v.Expires) < expiryNotice {
 			fmt.Fprintf(out, "warning: this node's host delegation for %s expires %s: have the owner sign a new one (tinycloud-peer host)\n", v.Space, v.Expires.Format(time.RFC3339))
 		}

@@ -63,6 +63,13 @@ type HostView struct {
 	LastSeen  *time.Time `json:"lastSeen"` // null: never
 	Forked    bool       `json:"forked"`   // restored from a backup, or lying
 	Forks     []ForkView `json:"forks"`    // the proofs
+	SkewMs    int64      `json:"skewMs"`   // its clock minus this one, when they last spoke; 0: not known
+}
+
+// ClockOff tells whose clock is too far from this node's: such hosts' writes may count late or not at all.
+func (h HostView) ClockOff() (by time.Duration, off bool) {
+	by = time.Duration(h.SkewMs) * time.Millisecond
+	return by, by.Abs() > replication.MaxSkew
 }
 
 // ForkView names two entries of one number that a host signed: hex digests.
@@ -152,7 +159,7 @@ func hostViews(known []capstore.KnownHost, peers []replication.PeerStatus, state
 			v.Connected, v.Synced, v.LastSeen = true, state != capstore.StateJoining, stamp(time.Now())
 		}
 		if p, ok := live[k.Host]; ok {
-			v.Connected, v.Synced = p.Connected, p.Connected && p.Synced
+			v.Connected, v.Synced, v.SkewMs = p.Connected, p.Connected && p.Synced, p.Skew.Milliseconds()
 			if p.LastSeen.After(k.Seen) {
 				v.LastSeen = stamp(p.LastSeen)
 			}
