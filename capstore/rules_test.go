@@ -310,32 +310,6 @@ func TestChains(t *testing.T) {
 	})
 }
 
-// A host proves itself with a delegation that comes from the owner: one that a lying host made up, newer and for
-// ever, is no proof and says nothing of when this one's ends.
-func TestForeignHostDelegation(t *testing.T) {
-	c := newClock()
-	s, o := openNew(t, "honest", c), newOwner(t, "alice", c)
-	options := captest.HostOptions(o.space, s.host(o.space).String())
-	options.IssuedAt, options.Expires = c.now(), c.now().Add(24*time.Hour)
-	s.delegate(o.wallet.SignDelegation(options))
-	want, err := s.HostChain(t.Context(), o.space)
-	if err != nil || len(want) != 1 {
-		t.Fatalf("%d tokens: %v", len(want), err)
-	}
-	l := newLiar(o)
-	l.welcome(t, s)
-	options.IssuedAt, options.Expires = c.now().Add(time.Hour), time.Time{}
-	bogus := captest.NewWallet("mallory").SignDelegation(options)
-	l.say(t, s, l.epoch(c.now(), []tinycloud.Hash{l.last}, (&scene{T: t}).delegation(bogus)))
-	got, err := s.HostChain(t.Context(), o.space)
-	if err != nil || len(got) != 1 || !bytes.Equal(got[0], want[0]) {
-		t.Errorf("this host would prove itself with %q: %v", got, err)
-	}
-	if st := s.status(o.space); !st.Expires.Equal(c.now().Add(24 * time.Hour)) {
-		t.Errorf("its delegation seems to end at %s", st.Expires)
-	}
-}
-
 // A host is removed by the owner, by who let it in and those above, and by itself, in person: not by who holds a right
 // to revoke, nor by other hosts. The removal ends what rests on what it names, and older delegations of the same key.
 func TestWhoRemovesAHost(t *testing.T) {
@@ -491,32 +465,36 @@ func TestPlaces(t *testing.T) {
 		}
 		at := c.says(c.l, nil, writes...)
 		s := seq(at)
-		hidden := c.says(rival, nil, put("unseen", "2")) // above "1" or not, l has not seen it
-		hiddenSeq := seq(hidden)
-		if hiddenSeq >= s {
-			c.Fatal("the hidden write is to be lower")
+		beside := c.says(rival, []tinycloud.Hash{at}, put("delete", "2"))
+		for range 9 {
+			c.says(rival, nil, put("other", "1"))
 		}
-		gone := del("delete", nil)
-		deleted := c.says(c.l, nil, gone)
-		is("delete", "(none)")
-		again := c.says(c.l, nil, put("delete", "2"))
+		hidden := c.says(rival, nil, put("unseen", "2"), put("lately", "2")) // l hears of it later
+		is("unseen", "2")
+		c.says(c.l, nil, put("lately", "1"))
+		deleted := c.says(c.l, nil, del("delete", nil), del("lately", nil))
+		is("delete", "2")
+		is("lately", "2")
+		if seq(deleted) <= seq(beside) {
+			c.Fatal("the delete is to be above what it has not seen")
+		}
 		for _, bad := range []said{
 			del("seq", &dag.Version{Seq: s + 1, Epoch: at, Index: 0}),
 			del("seq", &dag.Version{Seq: s - 1, Epoch: at, Index: 0}),
 			del("index", &dag.Version{Seq: s, Epoch: at, Index: uint64(len(keys))}),
 			del("index", &dag.Version{Seq: s, Epoch: at, Index: 1 << 40}),
-			del("key", &dag.Version{Seq: s, Epoch: at, Index: 1}), // the write of another key
+			del("key", &dag.Version{Seq: s, Epoch: at, Index: 5}), // the write of another key
 			del("delete", &dag.Version{Seq: seq(deleted), Epoch: deleted, Index: 0}),
-			del("unseen", &dag.Version{Seq: hiddenSeq, Epoch: hidden, Index: 0}),
+			del("unseen", &dag.Version{Seq: seq(hidden), Epoch: hidden, Index: 0}),
 			del("right", &dag.Version{Seq: s, Epoch: tinycloud.Sum([]byte("?")), Index: 5}),
 		} {
 			c.says(c.l, nil, bad)
 		}
-		for _, key := range []string{"seq", "index", "key", "unseen", "right"} {
+		for _, key := range []string{"seq", "index", "key", "right"} {
 			is(key, "1")
 		}
 		is("delete", "2")
-		_ = again
+		is("unseen", "2")
 		c.says(c.l, nil, del("right", &dag.Version{Seq: s, Epoch: at, Index: 5}))
 		is("right", "(none)")
 
@@ -634,6 +612,38 @@ func TestFactsInAnyOrder(t *testing.T) {
 			if got := late.status(c.o.space); got.StateHash != want.StateHash || got.Void != want.Void {
 				c.Errorf("seed %d: %d void, %v\nwant %d void, %v", seed, got.Void, state(c.T, late, c.o.space), want.Void, state(c.T, c.s, c.o.space))
 			}
+		}
+	})
+}
+
+// A host that waits for a Space's history can't say where a removal belongs, so it removes no host; what ends a session
+// it takes.
+func TestRemovalWaits(t *testing.T) {
+	t.Run(onMemory, func(t *testing.T) {
+		c := newClock()
+		s, o := openNew(t, "late", c), newOwner(t, "alice", c)
+		other := o.member(s)
+		options := captest.HostOptions(o.space, newLiar(o).host().String())
+		options.IssuedAt = c.now()
+		header := o.wallet.SignDelegation(options)
+		s.delegate(header)
+		s.delegate(o.header)
+		if err := s.AddJoin(t.Context(), o.space, []string{"/ip4/127.0.0.1/tcp/1"}, false); err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range []tinycloud.Hash{other, captest.ID(header)} {
+			if err := s.Revoke(t.Context(), o.revocation(t, target)); !errors.Is(err, tinycloud.ErrUnavailable) {
+				t.Errorf("a joining host removes one: %v", err)
+			}
+		}
+		if err := s.Revoke(t.Context(), o.revocation(t, o.proof)); err != nil {
+			t.Errorf("a joining host ends a session: %v", err)
+		}
+		if err := s.Synced(t.Context(), o.space); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Revoke(t.Context(), o.revocation(t, captest.ID(header))); err != nil {
+			t.Errorf("once it has joined: %v", err)
 		}
 	})
 }

@@ -333,6 +333,34 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
+// A new delegation to the same key, made in time, lets a host go on when the old one ends, with all it wrote.
+func TestRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("renewal")
+		first := newNode(t, f, o, "first")
+		first.delegate(o.header)
+		short := &node{t: t, o: o, name: "short", f: f, dir: t.TempDir(), values: newMemValues()}
+		short.startWith(t, captest.DelegationOptions{IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)})
+		short.join(first)
+		same(t, first, short)
+		<-time.After(30 * time.Minute)
+		first.delegate(o.hosting(short.key(), captest.DelegationOptions{IssuedAt: time.Now(), Expires: time.Now().Add(10 * time.Hour)}))
+		same(t, first, short)
+		<-time.After(35 * time.Minute)
+		short.put("after", "1")
+		same(t, first, short)
+		if got := first.get("after"); got != "1" {
+			t.Errorf("after = %q", got)
+		}
+		if st := first.status(); st.Void != 0 {
+			t.Errorf("%d void epochs", st.Void)
+		}
+		if p := peerStatus(first, short); !p.Connected || time.Until(p.Expires) < 9*time.Hour {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
 // A host is restored from a backup and writes before it hears of what it wrote since: its log forks. All
 // keep both branches, say so, and agree.
 func TestRestoredBackup(t *testing.T) {

@@ -113,9 +113,29 @@ func TestHandshakeRefuses(t *testing.T) {
 		forged := bytesOf(t, good)
 		forged = append(bytes.Clone(forged[:len(forged)-3]), forged[len(forged)-3]^1, forged[len(forged)-2], forged[len(forged)-1])
 		elsewhere := o.wallet.Space("elsewhere")
+		manager := captest.NewSession("manager")
+		hosting := captest.HostOptions(o.space, manager.URI())
+		hosting.IssuedAt, hosting.Expires = now, now.Add(2*time.Hour)
+		above := o.wallet.SignDelegation(hosting)
+		below := manager.Delegate(tinycloud.Principal(did), captest.TokenOptions{
+			Caps: hosting.Caps, Proofs: []tinycloud.Hash{captest.ID(above)}, Expires: now.Add(time.Hour),
+		})
+		hosting.IssuedAt, hosting.Expires = now.Add(-2*time.Hour), now.Add(-time.Hour)
+		ended := o.wallet.SignDelegation(hosting)
+		belowEnded := manager.Delegate(tinycloud.Principal(did), captest.TokenOptions{
+			Caps: hosting.Caps, Proofs: []tinycloud.Hash{captest.ID(ended)}, Expires: now.Add(time.Hour),
+		})
+		tag := func(dialer, responder peer.ID, change func(*replication.Nonces), ofDialer bool) func(replication.Nonces) [32]byte {
+			return func(ns replication.Nonces) [32]byte {
+				change(&ns)
+				return replication.HelloTag(o.space, dialer, responder, ns, ofDialer)
+			}
+		}
+		unchanged := func(*replication.Nonces) {}
 		tests := []struct {
 			name  string
 			space tinycloud.SpaceID // in the tag
+			tag   func(replication.Nonces) [32]byte
 			chain [][]byte
 			raw   []byte // instead of a proof
 			ok    bool
@@ -131,6 +151,17 @@ func TestHandshakeRefuses(t *testing.T) {
 			{name: "forged", space: o.space, chain: [][]byte{forged}},
 			{name: "tag of another space", space: elsewhere, chain: [][]byte{bytesOf(t, good)}},
 			{name: "too many tokens", space: o.space, chain: slicesRepeat(bytesOf(t, good), 17)},
+			{name: "tag of the other role", tag: tag(x.id, n.id, unchanged, false), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag of the other direction", tag: tag(n.id, x.id, unchanged, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag for another responder", tag: tag(x.id, x.id, unchanged, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag of another dialer", tag: tag(n.id, n.id, unchanged, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag of another nonce of its own", tag: tag(x.id, n.id, func(ns *replication.Nonces) { ns.Dialer[0] ^= 1 }, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag of another nonce of ours", tag: tag(x.id, n.id, func(ns *replication.Nonces) { ns.Responder[0] ^= 1 }, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "without what it rests on", space: o.space, chain: [][]byte{bytesOf(t, below)}},
+			{name: "what it rests on alone", space: o.space, chain: [][]byte{bytesOf(t, above)}},
+			{name: "in another order", space: o.space, chain: [][]byte{bytesOf(t, above), bytesOf(t, below)}},
+			{name: "resting on what has ended", space: o.space, chain: [][]byte{bytesOf(t, belowEnded), bytesOf(t, ended)}},
+			{name: "of a manager", space: o.space, chain: [][]byte{bytesOf(t, below), bytesOf(t, above)}, ok: true},
 			{name: "garbage", raw: []byte("\x05hello")},
 			{name: "empty frame", raw: []byte{0}},
 			{name: "oversized frame", raw: replication.Frame(make([]byte, replication.MaxHelloFrame+1))},
@@ -141,6 +172,9 @@ func TestHandshakeRefuses(t *testing.T) {
 			rest := x.greet(t, n, func(ns replication.Nonces) []byte {
 				if tt.raw != nil {
 					return tt.raw
+				}
+				if tt.tag != nil {
+					return replication.HelloProof(ns.Dialer, tt.tag(ns), tt.chain)
 				}
 				return replication.HelloProof(ns.Dialer, replication.HelloTag(tt.space, x.id, n.id, ns, true), tt.chain)
 			})
