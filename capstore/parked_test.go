@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 )
 
 // Entries of the future are durable, with what follows them, and count when they are due.
@@ -131,4 +132,34 @@ func TestParkedBound(t *testing.T) {
 	if st := s.status(o.space); refused != 3 || st.Parked != 22 {
 		t.Errorf("%d refused, %d parked", refused, st.Parked)
 	}
+}
+
+// Small entries of the future are bounded by their number.
+func TestParkedNumber(t *testing.T) {
+	onScene(t, func(c *scene) {
+		const room, batch = 10_000, 500
+		read := said{token: c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}}, "k")}
+		at := c.o.clock.now().Add(time.Hour)
+		for sent := 0; sent <= room; sent += batch {
+			var bundles []capstore.Bundle
+			for range batch {
+				b := c.l.epoch(at, []tinycloud.Hash{c.l.last}, read)
+				bundles = append(bundles, b)
+				c.l.n, c.l.prev, c.l.last = c.l.n+1, b.Entry.Digest(), b.Entry.Epoch
+			}
+			a, err := c.s.Apply(t.Context(), c.o.space, bundles)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if full := sent == room; full != a.Parked || full == (a.Held == batch) {
+				t.Fatalf("after %d: %+v", sent, a)
+			}
+		}
+		if got := c.s.status(c.o.space).Parked; got != room+1 { // and a note of where the rest begins
+			t.Errorf("%d parked", got)
+		}
+		if err := c.o.put(c.s, "k", "goes on"); err != nil {
+			t.Error(err)
+		}
+	})
 }
