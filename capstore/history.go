@@ -82,26 +82,26 @@ func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
 // two entries of one number.
 func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	e, out := p.Entry, slot{index: len(sp.branches), base: -1}
-	found := e.N == 0
-	other := []byte{}
-	for i, b := range sp.branches {
+	if known, err := t.stands(sp, p); err != nil || known {
+		return out, firstOf(err, errKnown)
+	}
+	found, rival := e.N == 0, -1
+	for i, b := range sp.branches { // of which there may be thousands, so only those are asked that have the numbers
 		if b.host != e.Host {
 			continue
 		}
-		var digest []byte
-		if ok, err := t.one([]any{&digest}, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sp.sid, i, e.N); err != nil {
-			return out, err
-		} else if ok && tinycloud.Hash(digest) == p.digest {
-			return out, errKnown
-		} else if ok {
-			other = digest
+		if rival < 0 && b.holds(e.N) {
+			rival = i
+		}
+		if found || b.n == e.N-1 || !b.holds(e.N-1) { // it is no tip
+			continue
 		}
 		var eid int64
 		ok, err := t.one([]any{&eid}, "SELECT eid FROM entries WHERE sid = ? AND branch = ? AND n = ? AND digest = ?", sp.sid, i, int64(e.N)-1, e.Prev[:])
 		if err != nil {
 			return out, err
 		}
-		if ok && !found {
+		if ok {
 			found, out.base = true, i
 			if out.prev, err = t.nodeBy(sp, "eid = ?", eid); err != nil {
 				return out, err
@@ -111,10 +111,54 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	if !found {
 		return out, errGap
 	}
+	other := []byte{}
+	if rival >= 0 {
+		digest, err := t.digestAt(sp, rival, e.N)
+		if err != nil {
+			return out, err
+		}
+		other = digest[:]
+	}
 	t.touch(sp)
 	t.tally.equivocations++
 	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
 }
+
+// stands reports whether an entry is stored: then its epoch is, and has it among its entries.
+func (t *tx) stands(sp *space, p *parsed) (bool, error) {
+	if !p.Entry.Import.IsZero() {
+		_, known := sp.imports[p.digest]
+		return known, nil
+	}
+	n, err := t.node(sp, p.Entry.Epoch)
+	if err != nil || n == nil {
+		return false, err
+	}
+	for _, s := range n.spots {
+		if s.N != p.Entry.N || s.Branch >= chainBase || sp.branches[s.Branch].host != p.Entry.Host {
+			continue
+		}
+		digest, err := t.digestAt(sp, int(s.Branch), s.N)
+		if err != nil || digest == p.digest {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// digestAt returns the digest of the entry of a number in a branch, which has one.
+func (t *tx) digestAt(sp *space, branch int, n uint64) (digest tinycloud.Hash, err error) {
+	if b := sp.branches[branch]; b.n == n {
+		return b.digest, nil
+	}
+	var b []byte
+	_, err = t.one([]any{&b}, "SELECT digest FROM entries WHERE sid = ? AND branch = ? AND n = ?", sp.sid, branch, int64(n))
+	copy(digest[:], b)
+	return digest, err
+}
+
+// holds reports whether an entry of a number belongs to the branch, and not to what it forked from.
+func (b *branch) holds(n uint64) bool { return n <= b.n && (b.base < 0 || n > b.baseN) }
 
 // extend puts the entry at its place in its log, or an imported epoch at its place in a chain.
 func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {

@@ -22,9 +22,9 @@ type reader struct {
 // entriesAtOnce bounds the places of entries that are kept in memory.
 const entriesAtOnce = 1 << 16
 
-// merged yields the entries that meet a condition, parents first. It holds no connection while it yields,
+// merged yields the entries that meet a condition and are wanted, parents first. It holds no connection while it yields,
 // which may take as long as the peer likes.
-func (r *reader) merged(yield func(Bundle) error, cond string, args []any) error {
+func (r *reader) merged(yield func(Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
 	type place struct {
 		branch int
 		n      uint64
@@ -47,6 +47,9 @@ func (r *reader) merged(yield func(Bundle) error, cond string, args []any) error
 			return err
 		}
 		for _, p := range places {
+			if !wanted(p.branch, p.n) {
+				continue
+			}
 			b, err := r.bundle(p.branch, p.n)
 			if err != nil {
 				return err

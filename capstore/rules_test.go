@@ -704,3 +704,59 @@ func TestBoundsOfAnEpoch(t *testing.T) {
 		}
 	})
 }
+
+// A host that forks its log a thousand times keeps nobody from comparing histories and from catching up.
+func TestForkedOften(t *testing.T) {
+	onScene(t, func(c *scene) {
+		const forks = 1200 // more than a query of SQLite may have alternatives
+		other, late := openNew(t, "other", c.o.clock), openNew(t, "late", c.o.clock)
+		c.o.hostOn(other)
+		c.o.hostOn(late)
+		other.pull(c.s, c.o.space)
+		c.s.pull(other, c.o.space)
+		base := *c.l
+		fork := func(i, length int) (bundles []capstore.Bundle) {
+			l := base
+			for k := range length {
+				key := fmt.Sprintf("fork/%d/%d", i, k)
+				tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}, Nonce: key}, key)
+				b := l.epoch(c.o.clock.now(), []tinycloud.Hash{l.last}, c.put(tok, key))
+				l.n, l.prev, l.last = l.n+1, b.Entry.Digest(), b.Entry.Epoch
+				bundles = append(bundles, b)
+			}
+			return bundles
+		}
+		halves := map[*testStore][]capstore.Bundle{}
+		for i := range forks {
+			s := []*testStore{c.s, other}[i%2]
+			halves[s] = append(halves[s], fork(i, 1+i%100/99)...) // some of them longer
+		}
+		for s, bundles := range halves {
+			for range 2 { // said again they are known
+				for part := range slices.Chunk(bundles, 500) {
+					if a, err := s.Apply(t.Context(), c.o.space, part); err != nil || a.New+a.Duplicate != len(part) {
+						t.Fatalf("%+v %v", a, err)
+					}
+				}
+			}
+		}
+		c.s.pull(other, c.o.space)
+		other.pull(c.s, c.o.space)
+		mustPut(t, c.o, c.s, "k", "goes on")
+		other.pull(c.s, c.o.space)
+		late.pull(other, c.o.space)
+		want := c.s.status(c.o.space)
+		for _, s := range []*testStore{other, late} {
+			if got := s.status(c.o.space); got.StateHash != want.StateHash || got.Keys != forks+forks/100+1 {
+				t.Errorf("%s: %+v\nwant %+v", s.name, got, want)
+			}
+			tips, err := s.Tips(t.Context(), c.o.space)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if have, _, err := c.s.Have(t.Context(), c.o.space, tips); err != nil || len(tips)-len(have) > 1 { // but for late's own
+				t.Errorf("%d of %s's %d tips are known: %v", len(have), s.name, len(tips), err)
+			}
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -61,50 +62,126 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 // missing calls yield with the entries of branches from the given numbers on.
 func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(Bundle) error) error {
 	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]HostKey, len(rows)), maxValue: maxValue}
-	cond, args := "", []any{sid}
+	var parts []string
+	args := []any{sid}
 	for i, row := range rows {
 		r.hosts[i] = row.host
-		if n, ok := from[i]; ok { // what comes while we read is for another time: its parents may lie behind us
-			if cond != "" {
-				cond += " OR "
-			}
-			cond += "(e.branch = ? AND e.n >= ? AND e.n <= ?)"
+		if n, ok := from[i]; ok {
+			parts = append(parts, "e.branch = ? AND e.n >= ? AND e.n <= ?")
 			args = append(args, i, int64(n), int64(row.n))
 		}
 	}
-	if cond == "" {
+	if len(parts) == 0 {
 		return nil
+	}
+	cond := "(" + strings.Join(parts, ") OR (") + ")"
+	if len(parts) > maxBranchesAsked {
+		cond, args = "e.branch < ?", []any{sid, chainBase}
 	}
 	if err := r.imports(yield, from); err != nil {
 		return err
 	}
-	return r.merged(yield, cond, args)
+	// What comes while we read is for another time: its parents may lie behind us.
+	return r.merged(yield, cond, args, func(branch int, n uint64) bool {
+		first, ok := from[branch]
+		return ok && n >= first && n <= rows[branch].n
+	})
 }
+
+// maxBranchesAsked bounds the branches that a query names. Of a log that was forked more often, and of all others then,
+// the whole history is read and what is not wanted left out.
+const maxBranchesAsked = 128
 
 // logRow is a branch of a log.
 type logRow struct {
-	host  HostKey
-	base  *int64
-	baseN *int64
-	n     uint64 // of its tip
+	host   HostKey
+	base   *int64
+	baseN  *int64
+	n      uint64 // of its tip
+	digest tinycloud.Hash
+}
+
+// holds reports whether an entry of a number belongs to the branch, and not to what it forked from.
+func (r *logRow) holds(n uint64) bool { return n <= r.n && (r.base == nil || n > uint64(*r.baseN)) }
+
+// logRows returns the branches of all logs by their number.
+func (s *Store) logRows(ctx context.Context, sid int64) (rows []logRow, err error) {
+	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var r logRow
+		var host, digest []byte
+		err := scan(&host, &r.base, &r.baseN, &r.n, &digest)
+		if err == nil {
+			r.host, r.digest = HostKey(host), tinycloud.Hash(digest)
+			rows = append(rows, r)
+		}
+		return err
+	}, "SELECT host, base, base_n, n, digest FROM logs WHERE sid = ? ORDER BY branch", sid)
+	return rows, err
+}
+
+// finder finds entries by host, number and digest. A lying host may have forked its log thousands of times: what is a
+// tip needs no query, and what the branches of a host have at one number is read once.
+type finder struct {
+	s    *Store
+	ctx  context.Context
+	sid  int64
+	rows []logRow
+	logs map[HostKey][]int // branches
+	tips map[Tip]int       // likewise
+	read map[numbered]map[tinycloud.Hash]int
+}
+
+type numbered struct {
+	host HostKey
+	n    uint64
+}
+
+func (s *Store) finder(ctx context.Context, sid int64, rows []logRow) *finder {
+	f := &finder{
+		s: s, ctx: ctx, sid: sid, rows: rows,
+		logs: map[HostKey][]int{}, tips: make(map[Tip]int, len(rows)), read: map[numbered]map[tinycloud.Hash]int{},
+	}
+	for i, r := range rows {
+		f.logs[r.host] = append(f.logs[r.host], i)
+		f.tips[Tip{r.host, r.n, r.digest}] = i
+	}
+	return f
+}
+
+// find returns the branch that an entry belongs to; ok is false when it is not stored.
+func (f *finder) find(t Tip) (branch int, ok bool, err error) {
+	if branch, ok = f.tips[t]; ok {
+		return branch, true, nil
+	}
+	at := numbered{t.Host, t.N}
+	there, ok := f.read[at]
+	if !ok {
+		there = map[tinycloud.Hash]int{}
+		for _, i := range f.logs[t.Host] {
+			if !f.rows[i].holds(t.N) {
+				continue
+			}
+			digest, ok, err := f.s.digest(f.ctx, f.sid, i, t.N)
+			if err != nil {
+				return 0, false, err
+			}
+			if ok {
+				there[digest] = i
+			}
+		}
+		f.read[at] = there
+	}
+	branch, ok = there[t.Digest]
+	return branch, ok, nil
 }
 
 // lacking returns per branch the first entry number that a peer lacks, and all branches.
 func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uint64, []logRow, error) {
-	var rows []logRow
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var r logRow
-		var host []byte
-		err := scan(&host, &r.base, &r.baseN, &r.n)
-		if err == nil {
-			r.host = HostKey(host)
-			rows = append(rows, r)
-		}
-		return err
-	}, "SELECT host, base, base_n, n FROM logs WHERE sid = ? ORDER BY branch", sid)
+	rows, err := s.logRows(ctx, sid)
 	if err != nil {
 		return nil, nil, err
 	}
+	f := s.finder(ctx, sid, rows)
 	from := map[int]uint64{}
 	for i, r := range rows {
 		if r.base != nil {
@@ -114,25 +191,20 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uin
 		}
 	}
 	for _, tip := range have {
-		for i, r := range rows {
-			if r.host != tip.Host {
-				continue
+		i, ok, err := f.find(tip)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			continue
+		}
+		// It holds what the branch forked from too, up to the fork.
+		for b, n := i, tip.N; from[b] <= n; {
+			from[b] = n + 1
+			if rows[b].base == nil {
+				break
 			}
-			digest, ok, err := s.digest(ctx, sid, i, tip.N)
-			if err != nil {
-				return nil, nil, err
-			}
-			if !ok || digest != tip.Digest {
-				continue
-			}
-			// It holds what the branch forked from too, up to the fork.
-			for b, n := i, tip.N; ; {
-				from[b] = max(from[b], n+1)
-				if rows[b].base == nil {
-					break
-				}
-				b, n = int(*rows[b].base), uint64(*rows[b].baseN)
-			}
+			b, n = int(*rows[b].base), uint64(*rows[b].baseN)
 		}
 	}
 	for i, r := range rows {
@@ -176,31 +248,16 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) (o
 	if err != nil {
 		return nil, false, err
 	}
-	branches := map[HostKey][]int{}
-	tips := map[int]uint64{}
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var branch int
-		var host []byte
-		var n uint64
-		err := scan(&branch, &host, &n)
-		if err == nil {
-			branches[HostKey(host)] = append(branches[HostKey(host)], branch)
-			tips[branch] = n
-		}
-		return err
-	}, "SELECT branch, host, n FROM logs WHERE sid = ?", sid)
+	rows, err := s.logRows(ctx, sid)
 	if err != nil {
 		return nil, false, err
 	}
+	f := s.finder(ctx, sid, rows)
 	told := map[HostKey]bool{}
 	for _, tip := range theirs {
-		known := false
-		for _, br := range branches[tip.Host] {
-			digest, ok, err := s.digest(ctx, sid, br, tip.N)
-			if err != nil {
-				return nil, false, err
-			}
-			known = known || (ok && digest == tip.Digest)
+		_, known, err := f.find(tip)
+		if err != nil {
+			return nil, false, err
 		}
 		if !known {
 			var one int
@@ -217,8 +274,8 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) (o
 			continue
 		}
 		told[tip.Host] = true
-		for _, br := range branches[tip.Host] {
-			if out, err = s.ladder(ctx, sid, br, tip.Host, tips[br], out); err != nil {
+		for _, i := range f.logs[tip.Host] {
+			if out, err = s.ladder(ctx, sid, i, tip.Host, rows[i].n, out); err != nil {
 				return nil, false, err
 			}
 		}
