@@ -64,7 +64,7 @@ func TestMetricsMove(t *testing.T) {
 	}
 	now, text := s.scrape(s.a)
 	for name, want := range map[string]float64{
-		"tinycloud_hosted_spaces": 2, "tinycloud_active_spaces": 1, "tinycloud_sleeping_spaces": 1,
+		"tinycloud_hosted_spaces": 2, "tinycloud_active_spaces": 1, "tinycloud_sleeping_spaces": 1, "tinycloud_resting_spaces": 0,
 		`tinycloud_wants{state="due"}` + "+" + `tinycloud_wants{state="waiting"}`: 1,
 	} {
 		sum := 0.0

@@ -21,7 +21,7 @@ import (
 const idleFor = 60 * time.Second
 
 // BenchmarkManySpaces measures two idle processes that replicate 1,000 Spaces with each other, each of one key:
-// once these have been joined, and after both were started again.
+// once these have been joined, and after both were started again; at once, and when all rest that may.
 func BenchmarkManySpaces(b *testing.B) {
 	const spaces = 1000
 	c := cluster.New(cluster.Options{Binary: program(b), Dir: b.TempDir()})
@@ -45,6 +45,8 @@ func BenchmarkManySpaces(b *testing.B) {
 	connected(b, c.Peers(), spaces)
 	b.ReportMetric(time.Since(began).Seconds(), "s-join")
 	idle(b, c.Peers(), "joined")
+	rested(b, c.Peers(), spaces)
+	idle(b, c.Peers(), "rested")
 	for _, p := range c.Peers() {
 		if err := p.Stop(); err != nil {
 			b.Fatal(err)
@@ -59,6 +61,8 @@ func BenchmarkManySpaces(b *testing.B) {
 	connected(b, c.Peers(), spaces)
 	b.ReportMetric(time.Since(began).Seconds(), "s-reconnect")
 	idle(b, c.Peers(), "restarted")
+	rested(b, c.Peers(), spaces)
+	idle(b, c.Peers(), "rested-again")
 }
 
 // BenchmarkHostedAlone measures an idle process that hosts 10,000 Spaces of one key that no other host has:
@@ -156,15 +160,35 @@ func hosted(ctx context.Context, o *cluster.Owner, p *cluster.Peer) error {
 	return o.Put(ctx, p, "key", value(0))
 }
 
-// connected waits until every Space of every peer is connected with another host and nothing is wanted.
+// connected waits until every Space of every peer is connected with another host, or rests after it was.
 func connected(b *testing.B, peers []*cluster.Peer, spaces int) {
 	b.Helper()
-	ctx, cancel := context.WithTimeoutCause(b.Context(), 10*time.Minute, fmt.Errorf("not all of %d Spaces are connected", spaces))
+	await(b, peers, spaces, "tinycloud_authorised_peers", "tinycloud_resting_spaces")
+}
+
+// rested waits until all Spaces rest but those that a node keeps awake.
+func rested(b *testing.B, peers []*cluster.Peer, spaces int) {
+	b.Helper()
+	const awake = 128
+	await(b, peers, spaces-awake, "tinycloud_resting_spaces")
+}
+
+// await waits until some metrics of every peer add up to at least a number.
+func await(b *testing.B, peers []*cluster.Peer, least int, names ...string) {
+	b.Helper()
+	ctx, cancel := context.WithTimeoutCause(b.Context(), 10*time.Minute, fmt.Errorf("%v: less than %d", names, least))
 	defer cancel()
 	for _, p := range peers {
 		if err := cluster.Poll(ctx, 100*time.Millisecond, func() (bool, error) {
-			n, err := metric(ctx, p, "tinycloud_authorised_peers")
-			return n == float64(spaces), err
+			sum := 0.0
+			for _, name := range names {
+				n, err := metric(ctx, p, name)
+				if err != nil {
+					return false, err
+				}
+				sum += n
+			}
+			return sum >= float64(least), nil
 		}); err != nil {
 			b.Fatal(err)
 		}

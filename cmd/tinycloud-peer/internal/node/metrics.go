@@ -18,6 +18,7 @@ func (s *spaces) collectors() []prometheus.Collector {
 		gauge("hosted_spaces", "Spaces this node is a host of.", nil, hosted),
 		gauge("active_spaces", "Spaces whose peer is open.", nil, running),
 		gauge("sleeping_spaces", "Spaces whose peer is not open.", nil, func() int { return max(0, hosted()-running()) }),
+		gauge("resting_spaces", "Of those the ones whose hosts are connected.", nil, s.resting),
 		gauge("authorised_peers", "Connected hosts, counted per Space.", nil, authorised),
 		gauge("peers", peers, prometheus.Labels{"state": "authorised"}, authorised),
 		gauge("peers", peers, prometheus.Labels{"state": "probation"}, waiting),

@@ -1,10 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,6 +29,7 @@ const (
 	awake       = 128         // Spaces that stay open although nothing happens in them
 	quiet       = time.Minute // without anything new, until a Space may rest
 	restsAtOnce = 16          // Spaces that ask their hosts
+	manyLaid    = 32          // Spaces that rest since memory was given back
 	restTime    = time.Hour   // until a Space that rests is compared all the same, less up to a half by chance
 )
 
@@ -60,7 +65,8 @@ func (s *spaces) calmDown(ctx context.Context) error {
 	}
 	ticker := time.NewTicker(min(s.restEvery, s.quiet))
 	defer ticker.Stop()
-	for {
+	var laid atomic.Int64
+	for before := int64(0); ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -72,11 +78,20 @@ func (s *spaces) calmDown(ctx context.Context) error {
 			g.Go(func() error {
 				if err := s.layDown(ctx, space, a); err != nil {
 					s.log.Debug("space does not rest", "space", space, "error", err)
+				} else {
+					laid.Add(1)
 				}
 				return nil
 			})
 		}
 		_ = g.Wait() // none fails
+		// What they used goes back to the system only when the collector runs, which nothing makes it do in a quiet node.
+		if now := laid.Swap(0); now > 0 {
+			before += now
+		} else if before >= manyLaid {
+			debug.FreeOSMemory()
+			before = 0
+		}
 	}
 }
 
@@ -97,7 +112,10 @@ func (s *spaces) tooMany() map[tinycloud.SpaceID]*active {
 			list = append(list, candidate{space, d})
 		}
 	}
-	slices.SortFunc(list, func(a, b candidate) int { return int(b.quiet - a.quiet) })
+	// By a rule that the other hosts of the Spaces, if they are the same, follow as well: two nodes then lay down the same.
+	slices.SortFunc(list, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.quiet/time.Minute, a.quiet/time.Minute), strings.Compare(a.space.String(), b.space.String()))
+	})
 	for _, c := range list[:max(0, min(len(list), len(open)-len(chosen)-s.awake))] {
 		chosen[c.space] = open[c.space]
 	}
@@ -211,6 +229,18 @@ func (s *spaces) rests(space tinycloud.SpaceID) bool {
 	defer s.mu.RUnlock()
 	z := s.asleep[space]
 	return z != nil && z.rest != nil
+}
+
+// resting is how many Spaces sleep while their hosts are connected.
+func (s *spaces) resting() (n int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, z := range s.asleep {
+		if z.rest != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // absent are those of a Space's fronts whose hosts don't rest; all, once the time of rest is over.

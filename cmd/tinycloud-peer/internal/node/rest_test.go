@@ -36,6 +36,9 @@ func TestSpacesRest(t *testing.T) {
 	s.reads(b, "first", "1")
 	awaitRest(t, a, b)
 	for _, n := range []*node.Node{a, b} {
+		if _, metrics := call(t, http.MethodGet, n.MetricsURL(), "", ""); !strings.Contains(metrics, "\ntinycloud_resting_spaces 1\n") {
+			t.Error("the metrics don't tell of a Space that rests")
+		}
 		for _, h := range view(t, n, s.space).Hosts {
 			if !h.Connected || !h.Synced {
 				t.Errorf("asleep: %+v", h)
