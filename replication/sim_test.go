@@ -224,7 +224,11 @@ func (s *sim) operate() {
 	}
 	switch s.rng.IntN(20) {
 	default:
-		s.put(n, s.token(n, x, s.key(), "tinycloud.kv/put"), fmt.Sprint("value ", s.rng.IntN(1000)))
+		value := fmt.Sprint("value ", s.rng.IntN(1000))
+		if s.rng.IntN(3) == 0 { // too long to travel with its write
+			value = strings.Repeat(value+", ", 800)
+		}
+		s.put(n, s.token(n, x, s.key(), "tinycloud.kv/put"), value)
 	case 0, 1, 2:
 		s.del(n, s.token(n, x, s.key(), "tinycloud.kv/del"))
 	case 3, 4:
@@ -267,7 +271,7 @@ func (s *sim) token(n *simNode, x *owner, key, ability string) call {
 func (s *sim) put(n *simNode, c call, value string) {
 	s.write(n, c, capstore.Op{
 		Space: s.o.space, Key: c.key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value)), Inline: []byte(value),
-	}, value)
+	}, value[:min(len(value), 24)])
 }
 
 func (s *sim) del(n *simNode, c call) {
