@@ -172,7 +172,7 @@ func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option) (host.Host, e
 	h, err := libp2p.New(append(nat,
 		libp2p.Identity(key), libp2p.NoListenAddrs,
 		libp2p.Transport(newTCP), libp2p.Transport(libp2pquic.NewTransport),
-		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, frontMuxer()),
 		libp2p.ResourceManager(limits), libp2p.ConnectionManager(conns),
 		libp2p.DisableMetrics(),
 		libp2p.Ping(false), libp2p.UserAgent("tinycloud-peer"), libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),

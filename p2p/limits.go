@@ -43,6 +43,10 @@ const (
 	// send a message, which is 2 min.
 	blocksIdle = 150 * time.Second
 
+	// What a stream may send before the other side has read, at first. It grows from there, but over a
+	// distance that takes round trips, on the physical connection and again on the Space's.
+	streamWindow = 1 << 20
+
 	maxNodes = 512 // other nodes connected at once, above which idle ones are dropped
 
 	wakeBurst      = 64   // CONNECTs to sleeping Spaces one remote may make at once
@@ -129,10 +133,17 @@ func newLimits(cfg rcmgr.PartialLimitConfig, opts ...rcmgr.Option) (network.Reso
 	return rm, nil
 }
 
+// frontMuxer is yamux as libp2p sets it up, but for the window.
+func frontMuxer() *yamux.Transport {
+	cfg := *yamux.DefaultTransport.Config()
+	cfg.InitialStreamWindowSize = streamWindow
+	return (*yamux.Transport)((*goyamux.Config)(&cfg))
+}
+
 // spaceMuxer is yamux without its own clocks: the physical connection below
 // already notices death, and a ping per idle Space and peer would add up.
 func spaceMuxer() *yamux.Transport {
-	cfg := *yamux.DefaultTransport.Config()
+	cfg := *frontMuxer().Config()
 	cfg.EnableKeepAlive = false
 	cfg.MeasureRTTInterval = 24 * time.Hour
 	cfg.MaxIncomingStreams = 512
