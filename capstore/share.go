@@ -131,29 +131,14 @@ func (p *Share) seq(ctx context.Context, branch int, n uint64) (seq int64, err e
 // Read calls yield with the entries of a range, both ends included, and their seq, parents first. The error is of
 // class [tinycloud.ErrTooLarge] when there are too many. Values come as with [Store.Missing].
 func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield func(seq int64, b Bundle) error) error {
-	type place struct {
-		branch int
-		n      uint64
-		seq    int64
-	}
-	var places []place
-	err := p.s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var x place
-		if err := scan(&x.branch, &x.n, &x.seq); err != nil {
-			return err
-		}
-		from, wanted := p.from[x.branch]
-		to, within := p.to[x.branch]
-		if !wanted || !within || x.n < from || x.n > to {
-			return nil
-		}
+	var places []sharePlace
+	err := p.each(ctx, first, last, func(x sharePlace) error {
 		if len(places) == entriesAtOnce {
 			return fmt.Errorf("range of more than %d entries: %w", entriesAtOnce, tinycloud.ErrTooLarge)
 		}
 		places = append(places, x)
 		return nil
-	}, "SELECT e.branch, e.n, p.seq FROM epochs p JOIN entries e ON e.eid = p.eid WHERE p.sid = ? AND p.seq >= ? AND p.seq <= ? ORDER BY p.seq, p.id, e.branch",
-		p.sid, max(first, p.First), min(last, p.Last))
+	})
 	if err != nil {
 		return err
 	}
@@ -171,4 +156,43 @@ func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield
 		}
 	}
 	return nil
+}
+
+// Places calls yield with the places in logs of the entries of a range, both ends included, but not those of forked
+// logs.
+func (p *Share) Places(ctx context.Context, first, last int64, yield func(host HostKey, n uint64)) error {
+	branches := map[HostKey]int{}
+	for _, r := range p.rows {
+		branches[r.host]++
+	}
+	return p.each(ctx, first, last, func(x sharePlace) error {
+		if host := p.rows[x.branch].host; branches[host] == 1 {
+			yield(host, x.n)
+		}
+		return nil
+	})
+}
+
+// sharePlace is the place of an entry.
+type sharePlace struct {
+	branch int
+	n      uint64
+	seq    int64
+}
+
+// each calls f for the entries of a range, parents first.
+func (p *Share) each(ctx context.Context, first, last int64, f func(sharePlace) error) error {
+	return p.s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		var x sharePlace
+		if err := scan(&x.branch, &x.n, &x.seq); err != nil {
+			return err
+		}
+		from, wanted := p.from[x.branch]
+		to, within := p.to[x.branch]
+		if !wanted || !within || x.n < from || x.n > to {
+			return nil
+		}
+		return f(x)
+	}, "SELECT e.branch, e.n, p.seq FROM epochs p JOIN entries e ON e.eid = p.eid WHERE p.sid = ? AND p.seq >= ? AND p.seq <= ? ORDER BY p.seq, p.id, e.branch",
+		p.sid, max(first, p.First), min(last, p.Last))
 }

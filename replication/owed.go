@@ -75,10 +75,12 @@ type early struct {
 
 func newEarly(held bool) *early { return &early{held: held, hosts: map[capstore.HostKey]bool{}} }
 
+func (e *early) any() bool { return e.held || len(e.hosts) > 0 }
+
 // gap tells what an error of [Replica.applyBatch] says about a peer that sends all there is, parents first: a gap is its
 // fault, of class [tinycloud.ErrInvalid], unless something is early.
 func (e *early) gap(err error) error {
-	if errors.Is(err, errGap) && !e.held && len(e.hosts) == 0 {
+	if errors.Is(err, errGap) && !e.any() {
 		return fmt.Errorf("%v: %w", err, tinycloud.ErrInvalid)
 	}
 	return err

@@ -62,6 +62,7 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 	case first.Same != nil:
 		r.clock(m, first.Same.Now)
 		r.equal(ctx, m, first.Same.Joining)
+		r.settle(ctx, m)
 		return true, nil
 	case first.Tips != nil:
 		r.clock(m, first.Tips.Now)
@@ -113,10 +114,16 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 	}
 	if !lacks(theirs, have) {
 		r.equal(ctx, m, joining)
+		if !held {
+			r.settle(ctx, m)
+		}
 		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
 	missing := lacking(theirs, have, ours)
-	if r.mayShare(missing, theirs, have) {
+	if r.givesWay(m, missing) {
+		return false, errors.Join(errWait, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
+	}
+	if r.mayShare(m, missing, theirs, have) {
 		err = f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
 	} else {
 		complete, err = r.draw(ctx, m, f, theirs, have, newEarly(held), ahead(ours, theirs), missing)
@@ -149,7 +156,7 @@ func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have [
 	}
 	r.expect(missing)
 	defer r.expected()
-	return r.drain(ctx, m, f, newOwed(theirs, have), e, func() bool { return r.mayShare(r.stillMissing(), theirs, have) })
+	return r.drain(ctx, m, f, newOwed(theirs, have), e, func() bool { return r.mayShare(m, r.stillMissing(), theirs, have) })
 }
 
 // awaitOwn keeps this node from writing when a peer has later entries of its own, until they are here, also
@@ -279,6 +286,9 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 		return false, err
 	}
 	r.equal(ctx, m, end.Joining)
+	if !e.held {
+		r.settle(ctx, m)
+	}
 	return true, nil
 }
 

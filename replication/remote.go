@@ -212,11 +212,14 @@ func (r *Replica) leave(m *remote) {
 func (r *Replica) authorised(id peer.ID) *remote {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m := r.remotes[id]; m != nil && m.authorised && !m.revoked {
+	if m := r.remotes[id]; m != nil && m.mayTakePart() {
 		return m
 	}
 	return nil
 }
+
+// mayTakePart says so; Replica.mu is held.
+func (m *remote) mayTakePart() bool { return m.authorised && !m.revoked }
 
 func (r *Replica) anyAuthorised() bool { return len(r.partners()) > 0 }
 
@@ -226,7 +229,7 @@ func (r *Replica) partners() []*remote {
 	defer r.mu.Unlock()
 	var out []*remote
 	for _, m := range r.remotes {
-		if m.authorised && !m.revoked {
+		if m.mayTakePart() {
 			out = append(out, m)
 		}
 	}
@@ -293,7 +296,7 @@ func (r *Replica) Status() Status {
 	resting := r.dialer.resting()
 	for host, seen := range r.seen {
 		p := PeerStatus{Host: host, Peer: peerOf(host), LastSeen: seen.at, Skew: seen.skew}
-		if m := r.remotes[p.Peer]; m != nil && m.authorised && !m.revoked {
+		if m := r.remotes[p.Peer]; m != nil && m.mayTakePart() {
 			p.Connected, p.Synced, p.Expires, p.LastSeen = true, m.synced, m.expires, time.Now()
 		} else if slices.Contains(resting, p.Peer) {
 			p.Connected, p.Synced = true, true

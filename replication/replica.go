@@ -211,7 +211,9 @@ type Replica struct {
 	waiting map[*remote]struct{} // whose turn has not come
 	caught  progress
 	sharing *sharing  // that catches us up, nil for none
-	alone   time.Time // when sharing last failed
+	alone   time.Time // when sharing last failed for a reason that is no lead's
+
+	receipts []*receipt // of sharings that failed
 
 	shareFrom int64 // entries that have to be missing for several sources to be worth it
 	portion   int64 // bytes that each is asked for at once
@@ -221,6 +223,7 @@ type sighting struct {
 	at    time.Time // last time it was connected or answered
 	saved time.Time // last time that was stored
 	skew  time.Duration
+	led   time.Time // last time that what it has could not be shared out
 }
 
 // New returns a replica that does nothing until it runs.

@@ -34,16 +34,19 @@ type sharing struct {
 	lead       *remote
 	goal, have []capstore.Tip
 	newcomers  chan *remote
+	before     []*receipt // of sharings of the same goal that left something out
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and another, when one of the following changes
 	deal    *portions     // nil until it is known what the lead has
 	givers  map[*remote]*giver
-	running int // of the givers
-	began   time.Time
+	running int       // of the givers
+	began   time.Time // or the first sharing of this goal
 	first   time.Time // since when the first portion of the queue is that
 	early   *early
 	turn    bool // ends early, because others wait for their turn
+	receipt *receipt
+	without map[capstore.HostKey]bool // who are not asked
 }
 
 // giver is a peer that gives shares.
@@ -54,42 +57,20 @@ type giver struct {
 	stop context.CancelCauseFunc
 }
 
-// mayShare reports whether so much is missing, and so many could give it, that it is worth to share it out.
-func (r *Replica) mayShare(missing int64, goal, have []capstore.Tip) bool {
-	if len(goal)+len(have) > tipsPerPage || len(r.partners()) < 2 {
-		return false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return missing >= r.shareFrom && (r.alone.IsZero() || time.Since(r.alone) > shareAgain)
-}
-
-// share brings everything here that the tips of a peer cover, beside its session, which may end before. done is called
-// at the end: what is not here then is to be had from one peer after another.
-func (r *Replica) share(lead *remote, goal, have []capstore.Tip, e *early, missing int64, done func()) {
-	spawned := r.spawn(func(ctx context.Context) {
-		defer done()
-		if err := r.runSharing(ctx, lead, goal, have, e, missing); err != nil && ctx.Err() == nil {
-			r.log.InfoContext(ctx, "catching up from one host at a time", "error", err)
-			r.mu.Lock()
-			r.alone = time.Now()
-			r.mu.Unlock()
-		}
-	})
-	if !spawned {
-		done()
+func newSharing(r *Replica, lead *remote, goal, have []capstore.Tip, e *early) *sharing {
+	return &sharing{
+		r: r, lead: lead, goal: goal, have: have, early: e, newcomers: make(chan *remote, maxGivers),
+		changed: make(chan struct{}), givers: map[*remote]*giver{},
+		receipt: &receipt{have: have, goal: goal, at: time.Now(), lead: lead.host},
 	}
 }
 
-func (r *Replica) runSharing(ctx context.Context, lead *remote, goal, have []capstore.Tip, e *early, missing int64) error {
+// runSharing runs until all that was dealt out is durable. The error is [errGap] when ranges do not fit together.
+func (r *Replica) runSharing(ctx context.Context, s *sharing, missing int64) error {
 	if !r.o.Memory.take.tryAcquire(r.space, 2*maxJoined) {
-		return errNoShares
+		return fmt.Errorf("no memory to share out: %w", tinycloud.ErrBusy)
 	}
 	defer r.o.Memory.take.release(r.space, 2*maxJoined)
-	s := &sharing{
-		r: r, lead: lead, goal: goal, have: have, newcomers: make(chan *remote, maxGivers),
-		changed: make(chan struct{}), givers: map[*remote]*giver{}, began: time.Now(), early: e,
-	}
 	set := func(s *sharing) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -141,6 +122,9 @@ func (s *sharing) add(ctx context.Context, g *errgroup.Group, m *remote) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.givers[m] != nil || s.running >= maxGivers || len(s.givers) >= maxRemotes {
+		return
+	}
+	if m != s.lead && (s.without[m.host] || s.r.offences.of(m.host)) {
 		return
 	}
 	ctx, stop := context.WithCancelCause(ctx)
@@ -222,10 +206,13 @@ func (s *sharing) pull(ctx context.Context, x *giver) (err error) {
 	s.mu.Lock()
 	x.last = m.Span.Last
 	if x.m == s.lead {
-		s.deal, s.first = newPortions(m.Span.First, m.Span.Last, s.r.portion), time.Now()
+		err = s.begin(m.Span)
 	}
 	s.wake()
 	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	g, running := errgroup.WithContext(ctx)
 	defer context.AfterFunc(running, func() { _ = st.Reset() })()
 	asked := make(chan *portion, maxPortions)
@@ -376,11 +363,14 @@ func (s *sharing) ready() (p *portion, changed <-chan struct{}, over bool) {
 	return p, s.changed, s.deal.over()
 }
 
-// strangersWait reports whether peers that give no shares wait for their turn.
+// strangersWait reports whether peers that give no shares, though they might, wait for their turn. s.mu is held.
 func (s *sharing) strangersWait() bool {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
 	for m := range s.r.waiting {
+		if s.without[m.host] || s.r.offences.of(m.host) {
+			continue
+		}
 		if x := s.givers[m]; x == nil || x.gone {
 			return true
 		}
@@ -403,9 +393,11 @@ func (s *sharing) applyPortion(ctx context.Context, p *portion) error {
 			return nil
 		}
 		if err != nil {
+			s.receipt.add(p)
 			return err
 		}
 	}
+	s.receipt.add(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deal.applied()
@@ -419,7 +411,7 @@ func (s *sharing) hurry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.deal == nil {
-		if time.Since(s.began) > shareStall {
+		if time.Since(s.receipt.at) > shareStall {
 			s.dismiss(s.givers[s.lead], errStalled)
 		}
 		return

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -29,8 +30,9 @@ func sharers(t *testing.T, f *fabric, o *owner) []*node {
 	return nodes
 }
 
-// shared has a host join others over links of 256 KiB/s, and returns what each of these sent in relation to the history.
-func shared(t *testing.T, f *fabric, o *owner, nodes []*node) (shares []float64, all float64) {
+// shared has a host join others over links of 256 KiB/s, and returns what each of these sent in relation to the history,
+// and how long it took.
+func shared(t *testing.T, f *fabric, o *owner, nodes []*node) (late *node, shares []float64, all float64, took time.Duration) {
 	t.Helper()
 	before := map[*node]int{}
 	f.mu.Lock()
@@ -39,10 +41,10 @@ func shared(t *testing.T, f *fabric, o *owner, nodes []*node) (shares []float64,
 	}
 	f.pace = 256 << 10
 	f.mu.Unlock()
-	late := newNode(t, f, o, "late")
+	late = newNode(t, f, o, "late")
 	late.r.Sharing(50, 32<<10)
 	late.join(nodes...)
-	same(t, append(nodes, late)...)
+	took = same(t, append(nodes, late)...)
 	whole := float64(payload(t, late))
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,16 +52,18 @@ func shared(t *testing.T, f *fabric, o *owner, nodes []*node) (shares []float64,
 		share := float64(f.said[n.id]-before[n]) / whole
 		shares, all = append(shares, share), all+share
 	}
-	t.Logf("shares %.2f, in all %.3f", shares, all)
-	return shares, all
+	t.Logf("shares %.2f, in all %.3f, after %s", shares, all, took)
+	return late, shares, all, took
 }
 
 // Three hosts send a newcomer what it lacks, each about as much as the others, and nothing twice.
 func TestShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, o := newFabric(t), newOwner("shares")
-		shares, all := shared(t, f, o, sharers(t, f, o))
+		nodes := sharers(t, f, o)
+		late, shares, all, _ := shared(t, f, o, nodes)
 		for i, share := range shares {
+			accuses(t, late, nodes[i], false)
 			if share < 0.2 {
 				t.Errorf("host %d sent %.2f of the history", i, share)
 			}
@@ -98,7 +102,7 @@ func TestSharesOfForkedLog(t *testing.T) {
 			}
 		}
 		same(t, nodes...)
-		shares, all := shared(t, f, o, nodes)
+		_, shares, all, _ := shared(t, f, o, nodes)
 		for i, share := range shares {
 			if share < 0.15 {
 				t.Errorf("host %d sent %.2f of the history", i, share)
@@ -138,7 +142,7 @@ func TestSharesOfBadHosts(t *testing.T) {
 					return c.deliver(b)
 				}
 				f.mu.Unlock()
-				shares, all := shared(t, f, o, nodes)
+				_, shares, all, _ := shared(t, f, o, nodes)
 				for i, share := range shares {
 					if i != c.bad && share < 0.3 {
 						t.Errorf("host %d sent %.2f of the history", i, share)
