@@ -66,30 +66,22 @@ func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []Ti
 // upTo sets where branches end that lead to a goal, and returns the greatest seq below which nothing of it is missing.
 func (p *Share) upTo(ctx context.Context, goal []Tip) (complete int64, err error) {
 	complete = 1<<63 - 1
+	f := p.s.finder(ctx, p.sid, p.rows)
 	for _, tip := range goal {
-		known, last, branches := false, 0, 0
-		for i, r := range p.rows {
-			if r.host != tip.Host {
-				continue
-			}
-			last = i
-			branches++
-			digest, ok, err := p.s.digest(ctx, p.sid, i, tip.N)
-			if err != nil {
-				return -1, err
-			}
-			if ok && digest == tip.Digest {
-				p.reach(i, tip.N)
-				known = true
-			}
+		branch, known, err := f.find(tip)
+		if err != nil {
+			return -1, err
 		}
 		if known {
+			p.reach(branch, tip.N)
 			continue
 		}
 		// The log has not come to that place yet, unless it is forked, and then it is not known where.
-		if branches != 1 || tip.N <= p.rows[last].n {
+		branches := f.logs[tip.Host]
+		if len(branches) != 1 || tip.N <= p.rows[branches[0]].n {
 			return -1, nil
 		}
+		last := branches[0]
 		seq, err := p.seq(ctx, last, p.rows[last].n)
 		if err != nil || seq < 0 {
 			return -1, err
@@ -103,7 +95,10 @@ func (p *Share) upTo(ctx context.Context, goal []Tip) (complete int64, err error
 // reach notes that a branch up to a number, and what it forked from, belongs to the share.
 func (p *Share) reach(branch int, n uint64) {
 	for {
-		p.to[branch] = max(p.to[branch], n)
+		if to, ok := p.to[branch]; ok && to >= n {
+			return // and so does what it forked from
+		}
+		p.to[branch] = n
 		r := p.rows[branch]
 		if r.base == nil {
 			return
