@@ -50,6 +50,12 @@ func (c *idCmd) ask(ctx context.Context, p *program) (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
+	// A Space that is hosted may have listeners of its own.
+	if v, err := client.Space(ctx, c.Space); err == nil {
+		return identity{DID: v.DID, PeerID: v.PeerID, Addrs: v.Addrs}, nil
+	} else if !errors.Is(err, tinycloud.ErrNotFound) {
+		return identity{}, err
+	}
 	did, err := client.HostDID(ctx, c.Space)
 	if err != nil {
 		return identity{}, err
