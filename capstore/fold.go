@@ -49,8 +49,16 @@ func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
 	return k, nil
 }
 
-// saveKey stores the fold of a key and frees the value it held before.
+// saveKey stores the fold of a key, no row for one that no operation counts for any more, and frees the value it held
+// before.
 func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
+	if !k.written && !k.floored {
+		err := t.exec("DELETE FROM kv WHERE sid = ? AND key = ?", sp.sid, t.s.key(key))
+		if err != nil || !old.live {
+			return err
+		}
+		return t.release(sp, old.value)
+	}
 	seq, fSeq, meta := int64(-1), int64(-1), k.meta
 	if k.written {
 		seq = int64(k.at.Seq)
