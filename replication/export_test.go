@@ -24,6 +24,9 @@ const (
 	BanTime       = banTime
 )
 
+// MostTips chooses the tips that are told when there are too many.
+var MostTips = mostTips
+
 // FetchChunks fetches what an assembly lacks.
 var FetchChunks = fetchChunks
 

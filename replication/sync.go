@@ -98,8 +98,27 @@ func unpackTips(to []capstore.Tip, page []wireTip) ([]capstore.Tip, error) {
 	return to, nil
 }
 
+// mostTips leaves as many tips as a host takes: of a log that somebody forked without end not all, and every other log
+// that is long. What has no tip may be sent again in vain, but nothing is missed for it for ever.
+func mostTips(tips []capstore.Tip, most int) []capstore.Tip {
+	if len(tips) <= most {
+		return tips
+	}
+	tips = slices.Clone(tips)
+	slices.SortFunc(tips, func(a, b capstore.Tip) int { return compareTips(b, a) })
+	rank := make(map[capstore.Tip]int, len(tips)) // within the log
+	of := map[capstore.HostKey]int{}
+	for _, t := range tips {
+		rank[t] = of[t.Host]
+		of[t.Host]++
+	}
+	slices.SortStableFunc(tips, func(a, b capstore.Tip) int { return cmp.Or(cmp.Compare(rank[a], rank[b]), cmp.Compare(b.N, a.N)) })
+	return tips[:most]
+}
+
 // pages calls f for every page of tips, at least once.
 func pages(tips []capstore.Tip, f func(page []wireTip, more bool) error) error {
+	tips = mostTips(tips, maxTips)
 	for {
 		n := min(len(tips), tipsPerPage)
 		page := packTips(tips[:n])

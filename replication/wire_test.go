@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,5 +288,32 @@ func TestGossipMessagesFit(t *testing.T) {
 	}
 	if got != 602 || large != 2 || values != 602 || len(messages) < 10 || len(messages) > 60 {
 		t.Errorf("%d bundles with %d values or hints in %d messages, %d large", got, values, len(messages), large)
+	}
+}
+
+// A log that is forked without end, and strangers' logs, leave room for the tips of all that are long.
+func TestMostTips(t *testing.T) {
+	tip := func(host byte, n, k int) capstore.Tip {
+		return capstore.Tip{Host: capstore.HostKey{host}, N: uint64(n), Digest: tinycloud.Sum(fmt.Appendf(nil, "%d %d", host, k))}
+	}
+	honest := []capstore.Tip{tip(250, 700, 0), tip(3, 40, 0), tip(3, 39, 1)}
+	tips := slices.Clone(honest)
+	for k := range 500 {
+		tips = append(tips, tip(100, 30+k%2, k))
+	}
+	for k := range 20 {
+		tips = append(tips, tip(byte(200+k), k%3, 0))
+	}
+	got := replication.MostTips(tips, 25)
+	if len(got) != 25 {
+		t.Fatalf("%d tips", len(got))
+	}
+	for _, want := range append(slices.Clone(honest[:2]), tips[3+1]) {
+		if !slices.ContainsFunc(got, func(x capstore.Tip) bool { return x.Host == want.Host && x.N == want.N }) {
+			t.Errorf("no tip %d of %x", want.N, want.Host[0])
+		}
+	}
+	if few := replication.MostTips(tips[:9], 9); !slices.Equal(few, tips[:9]) {
+		t.Errorf("%v", few)
 	}
 }
