@@ -208,12 +208,14 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 	if err != nil {
 		return err
 	}
-	if host, ok := judge.HostOf(target.Audience); ok && target.HostsSpace(id) {
+	if target.HostsSpace(id) {
 		if sp.waits() {
 			return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; its hosts cannot be revoked yet")
 		}
-		c := t.touch(sp)
-		c.Revoked = append(c.Revoked, host)
+		if host, ok := judge.HostOf(target.Audience); ok { // else it is of who let hosts in
+			c := t.touch(sp)
+			c.Revoked = append(c.Revoked, host)
+		}
 	}
 	if sp.state == stateRestored {
 		return errRestored()

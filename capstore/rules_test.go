@@ -627,11 +627,14 @@ func TestRemovalWaits(t *testing.T) {
 		options.IssuedAt = c.now()
 		header := o.wallet.SignDelegation(options)
 		s.delegate(header)
+		options.Audience = string(captest.NewWallet("manager").DID()) // who lets hosts in
+		manager := o.wallet.SignDelegation(options)
+		s.delegate(manager)
 		s.delegate(o.header)
 		if err := s.AddJoin(t.Context(), o.space, []string{"/ip4/127.0.0.1/tcp/1"}, false); err != nil {
 			t.Fatal(err)
 		}
-		for _, target := range []tinycloud.Hash{other, captest.ID(header)} {
+		for _, target := range []tinycloud.Hash{other, captest.ID(header), captest.ID(manager)} {
 			if err := s.Revoke(t.Context(), o.revocation(t, target)); !errors.Is(err, tinycloud.ErrUnavailable) {
 				t.Errorf("a joining host removes one: %v", err)
 			}
