@@ -20,7 +20,7 @@ const maxLagSeconds = 3600
 
 func newMetrics() *metrics {
 	const prefix = "tinycloud"
-	return &metrics{
+	m := &metrics{
 		epochs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: prefix, Name: "epochs_total", Help: "Epochs of this host and of others: applied, void when they came, or parked as of the future.",
 		}, []string{"outcome"}),
@@ -36,6 +36,10 @@ func newMetrics() *metrics {
 			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, maxGroup},
 		}),
 	}
+	for _, outcome := range []string{"applied", "void", "parked"} {
+		m.epochs.WithLabelValues(outcome) // at zero, so that it is there from the start
+	}
+	return m
 }
 
 // tally is what a transaction adds to the metrics once it is durable.

@@ -22,7 +22,7 @@ func NewMetrics() *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tinycloud", Name: name, Help: help}, labels)
 	}
-	return &Metrics{
+	m := &Metrics{
 		traffic: counter("sync_bytes_total", "Bytes of handshakes and sync streams.", "kind", "direction"),
 		entries: counter("sync_entries_total", "Log entries that peers sent.", "outcome"),
 		caught: prometheus.NewCounter(prometheus.CounterOpts{
@@ -33,6 +33,16 @@ func NewMetrics() *Metrics {
 		blocks:  counter("block_bytes_total", "Bytes of blocks exchanged with peers.", "direction"),
 		values:  counter("fetched_values_total", "Values fetched from peers.", "outcome"),
 	}
+	// At zero, so that the families are there from the start and their rates begin with the first event.
+	m.Blocks(0, 0)
+	m.applied(capstore.Applied{})
+	for _, layer := range []string{"connection", "circuit", "hello", "where", "stream", "sync", "gossip"} {
+		m.refusal.WithLabelValues(layer)
+	}
+	for _, outcome := range []string{"arrived", "failed"} {
+		m.values.WithLabelValues(outcome)
+	}
+	return m
 }
 
 // Collectors returns everything that is counted.
