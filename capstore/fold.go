@@ -53,7 +53,7 @@ func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
 // before.
 func (t *tx) saveKey(sp *space, key string, old, k keyState) error {
 	if !k.written && !k.floored {
-		err := t.exec("DELETE FROM kv WHERE sid = ? AND key = ?", sp.sid, t.s.key(key))
+		err := t.exec("DELETE FROM kv WHERE sid = ? AND kv.key = ?", sp.sid, t.s.key(key))
 		if err != nil || !old.live {
 			return err
 		}
@@ -150,9 +150,10 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p
 	return nil
 }
 
-// foldOp applies a valid operation and announces it.
+// foldOp applies a valid operation and announces it. many says that its event stands in other epochs too, twice that it
+// stood in this one before.
 func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, twice bool, p *parsed) error {
-	counts, err := t.apply(sp, n, o, many)
+	counts, err := t.apply(sp, n, o, many || twice)
 	if err != nil || !counts {
 		return err
 	}
@@ -168,8 +169,8 @@ func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
 }
 
-// apply folds one valid operation. many says that its event stands in other epochs too, so that it may
-// count at another place. It reports whether the operation counts: a delete of nothing is void.
+// apply folds one valid operation. many says that its event stands elsewhere too, so that it may count
+// at another place. It reports whether the operation counts: a delete of nothing is void.
 func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err error) {
 	if !p.op.Delete {
 		if many {

@@ -515,6 +515,9 @@ func TestPlaces(t *testing.T) {
 		is("two", "2")
 		c.says(c.l, nil, del("two", nil), put("two", "3"))
 		is("two", "3")
+		first := put("thrice", "1")
+		c.says(c.l, nil, first, put("thrice", "2"), first) // it counts where it stands first
+		is("thrice", "2")
 
 		// Void epochs count for the place.
 		stranger := c.other("stranger")
