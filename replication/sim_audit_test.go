@@ -112,7 +112,7 @@ func (s *sim) readable(n *simNode) {
 	}
 	for _, k := range keys {
 		got := n.get(k)
-		if got == "(none)" || got == "(on its way)" && !s.gone[must(n.store.Get(context.Background(), s.o.space, k)).Value] {
+		if got == "(none)" || got == "(on its way)" && !s.lost(must(n.store.Get(context.Background(), s.o.space, k)).Value) {
 			s.t.Errorf("%s reads %s of %s", n.name, got, k)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -392,11 +393,28 @@ func (s *sim) same() {
 // lacking is how many values a node waits for that some other may have.
 func (s *sim) lacking(n *node) (count int) {
 	for _, h := range s.hashes(n, "SELECT hash FROM wants") {
-		if !s.gone[h] {
+		if !s.lost(h) {
 			count++
 		}
 	}
 	return count
+}
+
+// lost reports whether nobody can give a value: it went with an older database, or with the host that is removed. That
+// may have overwritten it before others had it, and its removal made it current again.
+func (s *sim) lost(h tinycloud.Hash) (held bool) {
+	if s.gone[h] || s.outcast.revocation.IsZero() {
+		return s.gone[h]
+	}
+	for _, n := range s.nodes {
+		if slices.Contains(s.hashes(n.node, "SELECT hash FROM vals WHERE inline IS NOT NULL"), h) {
+			if n != s.outcast {
+				return false
+			}
+			held = true
+		}
+	}
+	return held
 }
 
 func (n *node) clock() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) }
