@@ -184,9 +184,7 @@ func TestSharesThatWithhold(t *testing.T) {
 		lie  func(t *testing.T, liar, writer *node)
 	}{
 		{"begin", 1, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, 0, writer.tip()/2) }},
-		{"end", 1, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, writer.tip()/2, writer.tip()) }},
-		{"begin, of the first", 0, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, 0, writer.tip()/2) }},
-		{"end, of the first", 0, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, writer.tip()/2, writer.tip()) }},
+		{"end", 0, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, writer.tip()/2, writer.tip()) }},
 		{"nothing", 0, func(t *testing.T, liar, _ *node) {
 			liar.stop()
 			liar.lie = func(s *capstore.Store) replication.Store { return inventing{s, liar.host()} }
