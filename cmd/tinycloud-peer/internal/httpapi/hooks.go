@@ -101,6 +101,9 @@ func (a *API) serveHookEvents(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	if x, ok := w.(*response); ok {
+		x.listen()
+	}
 	flush := http.NewResponseController(w)
 	err = stream.Run(r.Context(), func(b []byte) error {
 		if _, err := w.Write(b); err != nil {

@@ -118,6 +118,7 @@ type response struct {
 	idle    time.Duration
 	status  int  // 0 before the header is written
 	cut     bool // the connection must not be used again
+	listens bool // the client has nothing more to say
 }
 
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -144,10 +145,18 @@ func (w *response) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// listen ends the deadline of reading: the client only listens from now on, however long there is nothing to hear.
+func (w *response) listen() {
+	w.listens = true
+	_ = w.control.SetReadDeadline(time.Time{})
+}
+
 // extend gives the client time for the next bytes. Writing may take longer, so that there is time to answer when
 // reading has timed out. A connection that has no deadlines is left without.
 func (w *response) extend() {
 	now := time.Now()
-	_ = w.control.SetReadDeadline(now.Add(w.idle))
+	if !w.listens {
+		_ = w.control.SetReadDeadline(now.Add(w.idle))
+	}
 	_ = w.control.SetWriteDeadline(now.Add(2 * w.idle))
 }
