@@ -175,7 +175,7 @@ func (r *Replica) awaitHost(ctx context.Context) bool {
 	if r.dialer.rouse() {
 		tried = nil // by another host, or long ago
 	}
-	for over := false; ; {
+	for over := r.dialer.nobody(); ; {
 		r.mu.Lock()
 		arrival := r.arrival
 		r.mu.Unlock()
@@ -233,6 +233,13 @@ func (d *dialer) resting() (ids []peer.ID) {
 		}
 	}
 	return ids
+}
+
+// nobody reports whether no host is known that could be dialed.
+func (d *dialer) nobody() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.reload && len(d.targets) == 0
 }
 
 // reaches reports whether an address of a host is known.
