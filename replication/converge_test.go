@@ -303,6 +303,32 @@ func TestRevokedHostIsCut(t *testing.T) {
 	})
 }
 
+// What builds on a removal is not passed on with it: the removed host may be among those who would get it.
+func TestRemovalIsPassedOnAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("alone")
+		nodes := cluster(t, f, o, 3)
+		same(t, nodes...)
+		f.mu.Lock()
+		f.lose = func(_, _ peer.ID) bool { return true }
+		f.mu.Unlock()
+		have := must(nodes[1].store.Tips(t.Context(), o.space))
+		nodes[0].revoke(o.wallet.SignRevocation(hostDelegation(t, nodes[2])))
+		nodes[0].put("after", "1")
+		var news []capstore.Bundle
+		if err := nodes[0].store.Missing(t.Context(), o.space, have, 1<<20, func(b capstore.Bundle) error {
+			news = append(news, b)
+			return nil
+		}); err != nil || len(news) != 2 {
+			t.Fatal(len(news), err)
+		}
+		if err := nodes[1].r.Check(t.Context(), nodes[0].id, replication.BatchMessage(news...)); !errors.Is(err, tinycloud.ErrUnavailable) {
+			t.Errorf("what builds on a removal is passed on: %v", err)
+		}
+		same(t, nodes[:2]...) // it is taken all the same
+	})
+}
+
 // hostDelegation finds the delegation that makes a node a host.
 func hostDelegation(t *testing.T, n *node) tinycloud.Hash {
 	t.Helper()

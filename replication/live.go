@@ -136,6 +136,9 @@ func packLive(bundles []capstore.Bundle) (messages []message, large []capstore.B
 		}
 		now = append(now, b)
 		size += n
+		if mayRevoke(&b) { // what builds on it is not passed on with it
+			flush()
+		}
 	}
 	flush()
 	return messages, large
@@ -189,6 +192,7 @@ type inItem struct {
 	bundles []capstore.Bundle
 	tips    []capstore.Tip
 	size    int
+	fits    bool // see [Replica.fits]
 }
 
 func (q *inbox) add(it inItem) bool {
@@ -204,13 +208,16 @@ func (q *inbox) add(it inItem) bool {
 	return true
 }
 
-// note counts the epochs of an item. q.mu is held.
+// note counts the epochs of an item that others may build on, see [Replica.fits]. q.mu is held.
 func (q *inbox) note(it inItem, by int) {
 	if q.epochs == nil {
 		q.epochs = map[tinycloud.Hash]int{}
 	}
 	for i := range it.bundles {
 		e := it.bundles[i].Entry.Epoch
+		if !it.fits || mayRevoke(&it.bundles[i]) {
+			continue
+		}
 		if q.epochs[e] += by; q.epochs[e] == 0 {
 			delete(q.epochs, e)
 		}
@@ -226,7 +233,7 @@ func (q *inbox) done(items []inItem) {
 	}
 }
 
-// holds reports whether an epoch waits, or is being applied.
+// holds reports whether an epoch that others may build on waits, or is being applied.
 func (q *inbox) holds(epoch tinycloud.Hash) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -288,13 +295,13 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		outcome = "repeated"
 		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
 	}
-	fits := r.fits(ctx, it.bundles)
+	it.fits = r.fits(ctx, it.bundles)
 	if !r.inbox.add(it) {
 		outcome = "overflow"
 		r.gap(m)
 		return nil
 	}
-	if !fits {
+	if !it.fits {
 		outcome = "early"
 		return fmt.Errorf("gossip of %s builds on what is not here: %w", from, tinycloud.ErrUnavailable)
 	}
@@ -303,7 +310,8 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 }
 
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
-// removal of a host that is among the listeners may be in what is missing.
+// removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that
+// is not durable here yet, or never gets so: the listeners are cut off when it is.
 func (r *Replica) fits(ctx context.Context, bundles []capstore.Bundle) bool {
 	with := map[tinycloud.Hash]bool{}
 	var lacking []tinycloud.Hash
@@ -317,11 +325,14 @@ func (r *Replica) fits(ctx context.Context, bundles []capstore.Bundle) bool {
 				lacking = append(lacking, p)
 			}
 		}
-		with[bundles[i].Entry.Epoch] = true
+		with[bundles[i].Entry.Epoch] = !mayRevoke(&bundles[i])
 	}
 	known, err := r.o.Store.Knows(ctx, r.space, lacking)
 	return err == nil && known
 }
+
+// mayRevoke reports whether a bundle may have a revocation in it; one of a single event that writes has not.
+func mayRevoke(b *capstore.Bundle) bool { return len(b.Events) != 1 || len(b.Ops) == 0 }
 
 func (r *Replica) read(data []byte) (it inItem, err error) {
 	if len(data) > maxGossip {

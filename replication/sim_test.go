@@ -78,7 +78,8 @@ type simNode struct {
 	*node
 	honest      bool
 	delegations []tinycloud.Hash // to its key
-	tell        *capstore.Token  // the delegation that the host itself does not know yet
+	last        *capstore.Token  // the delegation that let it in again
+	tell        *capstore.Token  // that, while the host itself may not know it
 	revocation  tinycloud.Hash   // that ended the last of them; zero while it is a host
 	removed     bool             // some time, so that what it acknowledged may be gone
 	backup      string           // directory of a copy of its database
@@ -353,6 +354,7 @@ func (s *sim) removeOrAdmit() {
 		return
 	}
 	x.delegations, x.revocation = append(x.delegations, tok.ID), tinycloud.Hash{}
+	x.last = tok
 	if x.tell = tok; x.told() {
 		s.note("%s: is told so", x.name)
 	}

@@ -253,9 +253,10 @@ func TestCheckRejects(t *testing.T) {
 func TestGossipMessagesFit(t *testing.T) {
 	space := captest.NewWallet("wire").Space("default")
 	var bundles []capstore.Bundle
+	write := []byte{0xa0}
 	add := func(event int, values ...int) {
 		epoch := fmt.Appendf(nil, "epoch %d", len(bundles))
-		b := capstore.Bundle{Epoch: epoch, Events: [][]byte{make([]byte, event)}, Entry: capstore.Entry{
+		b := capstore.Bundle{Epoch: epoch, Events: [][]byte{make([]byte, event)}, Ops: [][]byte{write}, Entry: capstore.Entry{
 			Space: space, Host: capstore.HostKey{byte(len(bundles) % 5)}, N: 1 << 40, Epoch: tinycloud.Sum(epoch), At: 1 << 41,
 		}}
 		for _, n := range values {
@@ -288,6 +289,11 @@ func TestGossipMessagesFit(t *testing.T) {
 	}
 	if got != 602 || large != 2 || values != 602 || len(messages) < 10 || len(messages) > 60 {
 		t.Errorf("%d bundles with %d values or hints in %d messages, %d large", got, values, len(messages), large)
+	}
+	bundles = bundles[:4]
+	bundles[1].Ops = nil // as of a revocation: it ends its message
+	if messages, _ = replication.PackLive(bundles); len(messages) != 2 || len(must(replication.Bundles(space, messages[0]))) != 2 {
+		t.Errorf("%d messages", len(messages))
 	}
 }
 

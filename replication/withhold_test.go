@@ -205,7 +205,7 @@ func TestSharesThatWithhold(t *testing.T) {
 					t.Errorf("it took %s", took)
 				}
 				for i, share := range shares {
-					if i != c.liar && share < 0.3 {
+					if i != c.liar && share < 0.2 {
 						t.Errorf("host %d sent %.2f of the history", i, share)
 					}
 				}
