@@ -303,6 +303,30 @@ func TestRevokedHostIsCut(t *testing.T) {
 	})
 }
 
+// While a removed host hears of its removal it hears of nothing else; the others do.
+func TestNothingAfterRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("last word")
+		nodes := cluster(t, f, o, 3)
+		same(t, nodes...)
+		nodes[0].revoke(o.wallet.SignRevocation(hostDelegation(t, nodes[2])))
+		nodes[0].put("after", "1")
+		nodes[1].put("beside", "1")
+		<-time.After(time.Second)
+		synctest.Wait()
+		if got := nodes[1].get("after"); got != "1" {
+			t.Errorf("another host reads %q", got)
+		}
+		if got := nodes[2].get("after"); got != "(none)" {
+			t.Errorf("the removed host reads %q", got)
+		}
+		if err := nodes[2].tryPut("k", "v"); err == nil {
+			t.Error("it has not heard of its removal")
+		}
+		same(t, nodes[:2]...)
+	})
+}
+
 // What builds on a removal is not passed on with it: the removed host may be among those who would get it.
 func TestRemovalIsPassedOnAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -31,19 +31,46 @@ type outbox struct {
 	mu       sync.Mutex
 	bundles  []capstore.Bundle                    // guarded by mu
 	announce map[capstore.HostKey]capstore.Bundle // guarded by mu; entry and signature only
+	cutting  int                                  // guarded by mu; hosts that are removed and still connected
+	later    []capstore.Bundle                    // guarded by mu; not for these
 }
 
 func (o *outbox) add(bundles []capstore.Bundle) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, b := range bundles {
-		if len(o.bundles) < maxOut {
-			o.bundles = append(o.bundles, b)
-		} else {
+		switch {
+		case len(o.bundles)+len(o.later) >= maxOut:
 			o.mention(b)
+		case o.cutting > 0:
+			o.later = append(o.later, b)
+		default:
+			o.bundles = append(o.bundles, b)
 		}
 	}
 	signal(o.wake)
+}
+
+// cut keeps back what is added from now on until the result is called: a host that was removed is still there to
+// hear of its removal, and of nothing that is written in knowledge of it.
+func (o *outbox) cut() (done func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cutting++
+	return sync.OnceFunc(func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.cutting--; o.cutting == 0 {
+			o.bundles, o.later = append(o.bundles, o.later...), nil
+			signal(o.wake)
+		}
+	})
+}
+
+func (o *outbox) isCutting() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.cutting > 0
 }
 
 // mention puts a bundle's entry in place of an earlier one of its host. o.mu is held.
@@ -295,7 +322,7 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		outcome = "repeated"
 		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
 	}
-	it.fits = r.fits(ctx, it.bundles)
+	it.fits = r.fits(ctx, it.bundles) && !r.live.isCutting()
 	if !r.inbox.add(it) {
 		outcome = "overflow"
 		r.gap(m)

@@ -281,11 +281,15 @@ func (r *Replica) revoke(host capstore.HostKey) {
 		cancel()
 	}
 	r.mu.Unlock()
-	r.spawn(func(ctx context.Context) {
+	done := r.live.cut()
+	if !r.spawn(func(ctx context.Context) {
+		defer done()
 		pause(ctx, flushTime)
 		r.log.InfoContext(ctx, "host revoked", "peer", m.id)
 		r.net.Peer.Evict(m.id)
-	})
+	}) {
+		done()
+	}
 }
 
 // Status returns the other hosts that are or were connected.
