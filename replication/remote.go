@@ -192,7 +192,7 @@ func (r *Replica) enter(id peer.ID) *remote {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.remotes[id]
-	if m == nil || !m.authorised || m.revoked || m.streams >= streamsPerPeer || !m.opened.Allow() {
+	if m == nil || !m.mayTakePart() || m.streams >= streamsPerPeer || !m.opened.Allow() {
 		return nil
 	}
 	m.streams++

@@ -198,7 +198,6 @@ type Replica struct {
 	offences offences
 	heard    heard
 	records  ownRecord
-	still    quiet
 
 	mu      sync.Mutex            // guards what follows
 	remotes map[peer.ID]*remote   // connected ones
@@ -206,6 +205,8 @@ type Replica struct {
 	seen    map[capstore.HostKey]sighting
 	claims  map[capstore.HostKey]time.Time // when a host said that it has later entries of this node
 	arrival chan struct{}                  // closed, and another, when a host is connected
+	stirs   uint64                         // how often there was something new
+	stirred time.Time                      // when last, or when it began
 	joining bool
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
@@ -255,7 +256,7 @@ func New(o Options) (*Replica, error) {
 		offences: offences{m: map[capstore.HostKey]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
 		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
-		arrival: make(chan struct{}), still: quiet{last: time.Now()},
+		arrival: make(chan struct{}), stirred: time.Now(),
 		shareFrom: shareFrom, portion: portionSize,
 	}, nil
 }

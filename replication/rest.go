@@ -3,7 +3,6 @@ package replication
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,33 +23,22 @@ const (
 // Rest is what the hosts of a Space agreed on.
 type Rest struct {
 	Hosts []PeerStatus // that know of it, or rest themselves
+	Until time.Time    // when they are to be compared with all the same
 	stirs uint64
-}
-
-// quiet counts what is new in the Space.
-type quiet struct {
-	mu    sync.Mutex
-	stirs uint64    // guarded by mu
-	last  time.Time // guarded by mu
-}
-
-func (q *quiet) stir() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.stirs++
-	q.last = time.Now()
-}
-
-func (q *quiet) get() (stirs uint64, last time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.stirs, q.last
 }
 
 // Quiet returns for how long nothing was new in the Space.
 func (r *Replica) Quiet() time.Duration {
-	_, last := r.still.get()
-	return time.Since(last)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Since(r.stirred)
+}
+
+// stirrings counts what was new in the Space.
+func (r *Replica) stirrings() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stirs
 }
 
 // Alone reports whether all hosts that were connected rest.
@@ -65,8 +53,7 @@ func (r *Replica) Alone() bool {
 // [tinycloud.ErrUnavailable] when one of them, or this one, has something to do. The caller makes sure with [Replica.Rests]
 // that nothing came in between, and ends Run.
 func (r *Replica) Rest(ctx context.Context) (Rest, error) {
-	rest := Rest{}
-	rest.stirs, _ = r.still.get()
+	rest := Rest{stirs: r.stirrings(), Until: time.Now().Add(jitter(restTime))}
 	hash, err := r.calm(ctx)
 	if err != nil {
 		return Rest{}, err
@@ -96,8 +83,7 @@ func (r *Replica) Rest(ctx context.Context) (Rest, error) {
 
 // Rests reports whether nothing was new since the hosts agreed.
 func (r *Replica) Rests(rest Rest) bool {
-	stirs, _ := r.still.get()
-	return stirs == rest.stirs
+	return r.stirrings() == rest.stirs
 }
 
 func (r *Replica) askRest(ctx context.Context, m *remote, hash tinycloud.Hash) error {
@@ -115,7 +101,7 @@ func (r *Replica) askRest(ctx context.Context, m *remote, hash tinycloud.Hash) e
 
 // serveRest lets a host leave without being dialed again, if all that either has is on both sides.
 func (r *Replica) serveRest(ctx context.Context, m *remote, f *framer, q *restMessage) error {
-	stirs, _ := r.still.get()
+	stirs := r.stirrings()
 	hash, err := r.calm(ctx)
 	if err != nil || hash != q.Hash || !r.dialer.reaches(m.id) || !r.letRest(m, stirs) {
 		hash = tinycloud.Hash{}
@@ -127,7 +113,7 @@ func (r *Replica) serveRest(ctx context.Context, m *remote, f *framer, q *restMe
 func (r *Replica) letRest(m *remote, stirs uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now, _ := r.still.get(); now != stirs {
+	if r.stirs != stirs {
 		return false
 	}
 	m.rests = true
@@ -156,7 +142,7 @@ func (r *Replica) calm(ctx context.Context) (tinycloud.Hash, error) {
 // stir says that there is something new: nobody may leave in the belief to have all, and those that rest are dialed.
 func (r *Replica) stir() {
 	r.mu.Lock()
-	r.still.stir()
+	r.stirs, r.stirred = r.stirs+1, time.Now()
 	for _, m := range r.remotes {
 		m.rests = false
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -30,14 +29,12 @@ const (
 	quiet       = time.Minute // without anything new, until a Space may rest
 	restsAtOnce = 16          // Spaces that ask their hosts
 	manyLaid    = 32          // Spaces that rest since memory was given back
-	restTime    = time.Hour   // until a Space that rests is compared all the same, less up to a half by chance
 )
 
 // rest is what a Space agreed on with its hosts. A nil one is no agreement.
 type rest struct {
-	hosts  []replication.PeerStatus
-	fronts map[peer.ID]func() // of these hosts; each lets go of a connection
-	until  time.Time
+	replication.Rest
+	fronts map[peer.ID]func() // of the hosts; each lets go of a connection
 }
 
 func (r *rest) release() {
@@ -154,7 +151,7 @@ func (s *spaces) keep(ctx context.Context, space tinycloud.SpaceID, agreed repli
 	if front == nil {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
-	r := &rest{hosts: agreed.Hosts, fronts: map[peer.ID]func(){}, until: time.Now().Add(restTime/2 + rand.N(restTime/2))}
+	r := &rest{agreed, map[peer.ID]func(){}}
 	for _, host := range agreed.Hosts {
 		i := slices.IndexFunc(known, func(k capstore.KnownHost) bool { return k.Host == host.Host })
 		if i < 0 || !r.connected(front, known[i].Addrs) {
@@ -248,7 +245,7 @@ func (s *spaces) absent(space tinycloud.SpaceID, fronts []peer.AddrInfo) []peer.
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	z := s.asleep[space]
-	if z == nil || z.rest == nil || !time.Now().Before(z.rest.until) {
+	if z == nil || z.rest == nil || !time.Now().Before(z.rest.Until) {
 		return fronts
 	}
 	return slices.DeleteFunc(fronts, func(f peer.AddrInfo) bool { return z.rest.over(f.ID) })
@@ -259,7 +256,7 @@ func (s *spaces) restStatus(space tinycloud.SpaceID) (st replication.Status) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if z := s.asleep[space]; z != nil && z.rest != nil {
-		for _, p := range z.rest.hosts {
+		for _, p := range z.rest.Hosts {
 			p.LastSeen = time.Now()
 			st.Peers = append(st.Peers, p)
 		}

@@ -101,15 +101,14 @@ func (s *spaces) found(space tinycloud.SpaceID, node peer.AddrInfo) {
 	}
 	s.mu.Lock()
 	z := s.asleep[space]
-	if z != nil && z.rest.over(node.ID) { // it is connected
-		s.mu.Unlock()
-		return
-	}
-	if z != nil && len(z.found) < seekFronts {
+	connected := z != nil && z.rest.over(node.ID)
+	if z != nil && !connected && len(z.found) < seekFronts {
 		z.found = append(z.found, node)
 	}
 	s.mu.Unlock()
-	s.wakeUp(space, s.trialAfter)
+	if !connected {
+		s.wakeUp(space, s.trialAfter)
+	}
 }
 
 // met are the Spaces that have met another host, or whose peer is open.
@@ -185,7 +184,7 @@ func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 		next := backedOff(z.failures + 1)
 		next.found, next.rest = z.found, z.rest
 		if z.rest != nil && errors.Is(err, errResting) {
-			next.next = z.rest.until
+			next.next = z.rest.Until
 		}
 		s.asleep[space] = next
 	}
