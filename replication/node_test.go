@@ -102,8 +102,8 @@ func (n *node) host() capstore.HostKey {
 	return capstore.HostKey(n.key().Public().(ed25519.PublicKey))
 }
 
-// told is the store as the others come to know it.
-func (n *node) told() replication.Store {
+// shown is the store as the others come to know it.
+func (n *node) shown() replication.Store {
 	if n.lie == nil {
 		return n.store
 	}
@@ -178,7 +178,7 @@ func (n *node) replicate(t testing.TB, d captest.DelegationOptions) {
 	t.Helper()
 	var err error
 	n.r, err = replication.New(replication.Options{
-		Space: n.o.space, Key: n.key(), Store: n.told(), Values: values{n.values, n.store}, Log: n.log,
+		Space: n.o.space, Key: n.key(), Store: n.shown(), Values: values{n.values, n.store}, Log: n.log,
 		Addrs: func() []ma.Multiaddr { return []ma.Multiaddr{ma.StringCast(n.addr())} },
 	})
 	if err != nil {

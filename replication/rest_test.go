@@ -76,9 +76,7 @@ func TestNoRest(t *testing.T) {
 		<-time.After(3 * time.Minute)
 		synctest.Wait()
 		a, b := nodes[0], nodes[1]
-		f.mu.Lock()
-		f.lose = func(_, _ peer.ID) bool { return true }
-		f.mu.Unlock()
+		f.setLoss(func(_, _ peer.ID) bool { return true })
 		b.put("unheard", "1")
 		if _, err := a.r.Rest(t.Context()); !errors.Is(err, tinycloud.ErrUnavailable) {
 			t.Errorf("rests without what the other has: %v", err)
