@@ -1,0 +1,255 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
+)
+
+// naming starts nodes of which each names the one after it, the last one the first: two name each other.
+func (g *group) naming(n int) []*cluster.Peer {
+	g.Helper()
+	var peers []*cluster.Peer
+	for range n {
+		peers = append(peers, g.start())
+	}
+	addrs := make([]string, n)
+	for i, p := range peers {
+		addrs[i] = g.nodeAddr(p)
+	}
+	g.must(atOnce(n, peers, func(i int, p *cluster.Peer) error {
+		if err := p.Stop(); err != nil {
+			return err
+		}
+		p.Set(bootstrapTo + addrs[(i+1)%n])
+		return p.Start(g.ctx)
+	}))
+	return peers
+}
+
+// everywhere has an app of its own arrive at each node at the same moment, and returns them.
+func (u *user) everywhere(g *group, peers []*cluster.Peer) []*cluster.App {
+	g.Helper()
+	apps := make([]*cluster.App, len(peers))
+	for i := range apps {
+		apps[i] = cluster.NewApp(u.phone.Wallet)
+		apps[i].Spaces = u.phone.Spaces
+		g.Cleanup(apps[i].Close)
+	}
+	g.must(cluster.Each(peers, func(i int, p *cluster.Peer) error {
+		_, err := u.arrive(g.ctx, apps[i], p)
+		return err
+	}))
+	return apps
+}
+
+// TestFreshNodesInACircle has nodes that nobody uses yet name each other, and users who come to all of them at the same
+// moment. Nobody waits for somebody who waits; all come to one state, and what lost is listed.
+func TestFreshNodesInACircle(t *testing.T) {
+	t.Parallel()
+	for n := 2; n <= 3; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			g := startGroup(t, 0)
+			peers := g.naming(n)
+			var users []*user
+			for range 5 {
+				users = append(users, g.newUser())
+			}
+			began := time.Now()
+			g.must(atOnce(len(users), users, func(_ int, u *user) error {
+				apps := u.everywhere(g, peers)
+				for i, app := range apps {
+					if err := app.Save(g.ctx, peers[i], "default", fmt.Sprint("from/", i), []byte("here")); err != nil {
+						return err
+					}
+					u.remember("default", fmt.Sprint("from/", i), "here")
+				}
+				return nil
+			}))
+			took := time.Since(began)
+			t.Logf("%d users began on %d nodes in %s", len(users), n, took.Round(time.Millisecond))
+			if took > 9*time.Second { // less than p2p.join_timeout: no node had to run into it
+				t.Errorf("took %s", took)
+			}
+			for _, u := range users {
+				for _, name := range u.names() {
+					u.remember(name, settings, defaults) // whoever won
+				}
+				_, err := u.phone.SignIn(g.ctx, peers[0], nil)
+				g.must(err)
+				_, err = u.laptop.SignIn(g.ctx, peers[1], nil)
+				g.must(err)
+				g.must(u.keeps(g.ctx, peers...))
+			}
+		})
+	}
+}
+
+// remember notes a value that an app was acknowledged.
+func (u *user) remember(space, key, value string) {
+	if u.saved[space] == nil {
+		u.saved[space] = map[string]string{}
+	}
+	u.saved[space][key] = value
+}
+
+// TestCircleWithValues has users of one node come to two others at the same moment, that know each other and one of
+// which knows the first.
+func TestCircleWithValues(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 0)
+	peers := g.naming(3)
+	first, second, third := peers[0], peers[1], peers[2] // the third names the first, the second the third
+	users := g.newUsers(10, first)
+	g.must(atOnce(4, users, func(_ int, u *user) error { return u.begin(g.ctx, third) }))
+	g.must(atOnce(4, users, func(_ int, u *user) error { return u.begin(g.ctx, second) }))
+	for _, u := range users {
+		g.must(u.keeps(g.ctx, first, third, second))
+		g.polite(u)
+	}
+}
+
+// TestManySignInsAtOnce has many users come at the same moment to a second host that is paired with the first.
+func TestManySignInsAtOnce(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 0)
+	first := g.start()
+	users := g.newUsers(scale(t, "SIGN_INS", 13), first)
+	second := ways["paired"].second(g, first, users)
+	began := time.Now()
+	g.must(atOnce(len(users), users, func(_ int, u *user) error { return u.begin(g.ctx, second) }))
+	took := time.Since(began)
+	t.Logf("%d sign-ins of %d Spaces in %s", len(users), len(users)*5, took.Round(time.Millisecond))
+	if most := time.Duration(len(users)) * time.Second; took > most {
+		t.Errorf("took %s, want at most %s", took, most)
+	}
+	for _, u := range users {
+		g.must(u.keeps(g.ctx, first, second))
+		g.polite(u)
+	}
+}
+
+// TestRestoredHostsWait restores two hosts from backups. They sign nothing, however long it takes, while one of them is
+// alone; once they have met they go on.
+func TestRestoredHostsWait(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 0)
+	peers := g.naming(2)
+	first, second := peers[0], peers[1]
+	users := g.newUsers(3, first, "default")
+	for _, u := range users {
+		g.must(u.begin(g.ctx, second))
+		g.must(u.keeps(g.ctx, first, second))
+	}
+	for _, p := range peers {
+		data := filepath.Join(p.Dir, "data")
+		local := admin.Local(data)
+		_, err := local.Backup(g.ctx, data+".backup")
+		local.Close()
+		g.must(err)
+	}
+	for _, p := range peers {
+		data := filepath.Join(p.Dir, "data")
+		g.must(p.Stop())
+		g.must(os.RemoveAll(data))
+		g.must(os.Rename(data+".backup", data))
+		p.Set(joinTimeout + "500ms")
+	}
+	g.must(second.Start(g.ctx))
+	// New users begin twice after the node's patience ended; who was there before waits still.
+	for range 2 {
+		g.must(g.newUser("default").arriveAnew(g, second))
+	}
+	for _, u := range users {
+		if err := u.laptop.SaveOnce(g.ctx, second, "default", settings, []byte("too early")); !errors.Is(err, tinycloud.ErrUnavailable) {
+			t.Errorf("a restored host takes a write: %v", err)
+		}
+		v, err := second.Admin.Space(g.ctx, u.phone.Space("default"))
+		if g.must(err); v.State != "restored" {
+			t.Errorf("state %q", v.State)
+		}
+	}
+	g.must(first.Start(g.ctx))
+	for _, u := range users {
+		g.must(u.keeps(g.ctx, first, second))
+		g.must(u.laptop.Save(g.ctx, second, "default", settings, []byte("after")))
+		g.must(u.save(g.ctx, first, "default", "more", "after"))
+		u.remember("default", settings, "after")
+		g.must(u.keeps(g.ctx, first, second))
+	}
+}
+
+// arriveAnew has the laptop create everything at a host, which must not know what there is.
+func (u *user) arriveAnew(g *group, p *cluster.Peer, others ...*cluster.Peer) error {
+	created, err := u.arrive(g.ctx, u.laptop, p, others...)
+	slices.Sort(created)
+	if all := slices.Sorted(slices.Values(u.names())); err == nil && !slices.Equal(created, all) {
+		err = fmt.Errorf("created %v, want %v", created, all)
+	}
+	return err
+}
+
+// TestJoiningOnASharedDatabase has users come to a second host of two processes on one database: they sign in by one and
+// load by both.
+func TestJoiningOnASharedDatabase(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 0)
+	first := g.start()
+	users := g.newUsers(10, first)
+	env := append(s3Env(testservers.S3(t)), "TINYCLOUD_STORAGE_DATABASE="+testservers.Postgres(t).DSN, bootstrapTo+g.nodeAddr(first),
+		"TINYCLOUD_KEYS_SECRET="+base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("one host ", 8))))
+	shared := cluster.New(cluster.Options{Binary: g.binary, Dir: t.TempDir(), Env: env})
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, p := range shared.Peers() {
+				t.Logf("%s\n%s", p.Name, p.LogTail())
+			}
+		}
+		g.must(shared.Close())
+	})
+	var twins []*cluster.Peer
+	for range 2 {
+		p, err := shared.Add(g.ctx)
+		g.must(err)
+		twins = append(twins, p)
+	}
+	g.must(atOnce(4, users, func(i int, u *user) error { return u.begin(g.ctx, twins[i%2], twins[(i+1)%2]) }))
+	for i, u := range users {
+		g.must(u.keeps(g.ctx, first, twins[i%2], twins[(i+1)%2]))
+		g.polite(u)
+	}
+
+	// While the first host is away a Space opens in time, whichever process is asked, and whichever is left.
+	late := g.newUsers(3, first)
+	g.must(first.Stop())
+	for _, p := range twins {
+		g.must(p.Stop())
+		p.Set(joinTimeout + "2s")
+		g.must(p.Start(g.ctx))
+	}
+	g.must(late[0].arriveAnew(g, twins[0], twins[1]))
+	g.must(twins[0].Kill())
+	g.must(late[1].arriveAnew(g, twins[1]))
+	g.must(twins[0].Start(g.ctx))
+	g.must(twins[1].Kill())
+	g.must(late[2].arriveAnew(g, twins[0]))
+	g.must(twins[1].Start(g.ctx))
+	g.must(first.Start(g.ctx))
+	for _, u := range late {
+		g.must(u.keeps(g.ctx, first, twins[0], twins[1]))
+		g.conflicting(twins[0], u, "default", settings, defaults)
+		g.conflicting(twins[1], u, "default", settings, defaults)
+	}
+}
