@@ -114,8 +114,11 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 	if err != nil {
 		return false, err
 	}
-	if sp.state == stateRestored {
+	switch {
+	case sp.state == stateRestored:
 		return false, errRestored()
+	case sp.state == StateJoining && !t.s.hostsHere(tok, id):
+		return false, errJoining()
 	}
 	if err := t.ensure(sp, tok.ID, 0); err != nil {
 		return false, err

@@ -83,6 +83,7 @@ const (
 	flagJoins
 	flagQuotas
 	flagWebhooks
+	flagOpened
 )
 
 // commit is a row of the table commits.
@@ -127,6 +128,11 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	for _, c := range rows {
 		flags |= c.flags
 	}
+	if flags&(flagCreated|flagJoins|flagOpened) != 0 {
+		if err := s.learnWaiting(ctx, q); err != nil {
+			return err
+		}
+	}
 	if flags&flagCreated != 0 {
 		if err := s.learnSpaces(ctx, q); err != nil {
 			return err
@@ -158,6 +164,9 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 
 // reload forgets what may have changed and reads what is always kept.
 func (s *Store) reload(ctx context.Context, q querier, g int64) error {
+	if err := s.learnWaiting(ctx, q); err != nil {
+		return err
+	}
 	if err := s.learnSpaces(ctx, q); err != nil {
 		return err
 	}
@@ -239,6 +248,9 @@ func (t *tx) row(g int64, sp *space, revoked []byte) commit {
 	if c.Joins {
 		row.flags |= flagJoins
 	}
+	if c.Opened {
+		row.flags |= flagOpened
+	}
 	return row
 }
 
@@ -274,6 +286,7 @@ func (t *tx) pending(g int64) {
 func (t *tx) settle(commits []Commit) {
 	s, g := t.s, t.next()
 	if g == 0 {
+		t.noteWaiting()
 		if s.o.Committed != nil {
 			for _, c := range commits {
 				s.o.Committed(c)
@@ -285,6 +298,7 @@ func (t *tx) settle(commits []Commit) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pending = 0
+	t.noteWaiting()
 	o.generation.Store(max(o.generation.Load(), g))
 	if len(o.own) < maxUntold {
 		o.own[g] = commits

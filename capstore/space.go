@@ -77,6 +77,7 @@ type space struct {
 	host  HostKey
 	key   ed25519.PrivateKey
 	state string
+	opens int64 // when joining ends by time, see [Store.openDue]; 0: never
 
 	mu       sync.RWMutex
 	facts    *judge.Facts
@@ -144,7 +145,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var heads []byte
 	var rules int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules}, "SELECT state, heads, epochs, events, rules FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens}, "SELECT state, heads, epochs, events, rules, opens FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +340,7 @@ func (t *tx) flush() error {
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, judge.Rules, sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, sp.opens, heads, sp.epochs, sp.events, judge.Rules, sp.sid)
 		if err != nil {
 			return err
 		}

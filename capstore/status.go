@@ -19,6 +19,7 @@ import (
 type Status struct {
 	Host   HostKey // this node
 	State  string
+	Opens  time.Time // when joining ends if nothing of another host is here by then; zero: not by time
 	Heads  []tinycloud.Hash
 	Epochs int64
 	Void   int64 // epochs that count for nothing
@@ -49,6 +50,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		if sp.waits() {
 			st.State = StateJoining
 		}
+		st.Opens = s.opensAt(sp)
 		for _, h := range sp.heads {
 			st.Heads = append(st.Heads, h.id)
 		}

@@ -44,6 +44,7 @@ type tx struct {
 	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
 	tally    tally
 	hooks    bool // webhooks came or went
+	ended    []ended
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -61,6 +62,12 @@ func (s *Store) Run(ctx context.Context) error {
 		aboard.Wait()
 	}()
 	defer func() { <-following }()
+	opening := make(chan struct{})
+	go func() {
+		defer close(opening)
+		s.keepOpening(ctx)
+	}()
+	defer func() { <-opening }()
 	unparking := make(chan struct{})
 	go func() {
 		defer close(unparking)
@@ -310,6 +317,7 @@ func (t *tx) rollback() {
 		delete(t.s.byHost, sp.host)
 		delete(t.s.spaces, sp.id)
 	}
+	t.forgetBegun()
 	for _, sp := range t.promoted {
 		if slices.Contains(t.created, sp) {
 			continue
