@@ -58,10 +58,10 @@ func TestRestoredWhileJoining(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, "a", c, filepath.Join(dir, "caps.db"))
 	o.member(a)
+	a.delegate(o.header)
 	if err := a.AddJoin(t.Context(), o.space, []string{"/ip4/192.0.2.1/tcp/1"}, false); err != nil {
 		t.Fatal(err)
 	}
-	a.delegate(o.header)
 	backup := filepath.Join(dir, "backup.db")
 	if err := a.Snapshot(t.Context(), backup); err != nil {
 		t.Fatal(err)

@@ -220,6 +220,12 @@ func (s *Store) Joining(ctx context.Context, id tinycloud.SpaceID) (bool, error)
 	return waits, nil
 }
 
+// Restored reports whether a Space waits for its history because it was restored from a backup.
+func (s *Store) Restored(id tinycloud.SpaceID) bool {
+	w, _ := s.waits(id)
+	return w.restored
+}
+
 func (s *Store) waits(id tinycloud.SpaceID) (w waiting, waits bool) {
 	s.joining.mu.RLock()
 	defer s.joining.mu.RUnlock()

@@ -31,15 +31,19 @@ type remote struct {
 	rate   *rate.Limiter // of bundles by gossip
 	opened *rate.Limiter // of streams
 
-	compared func() // says that it is known whether the peer has later entries of this node's own; set once authorised
-	arrived  func() // says that those are here; nil unless they are waited for. Of the session's goroutine
-	brought  int    // new entries of the round. Of the session's goroutine and those it waits for
+	compared func()         // says that it is known whether the peer has later entries of this node's own; set once authorised
+	arrived  func()         // says that those are here; nil unless they are waited for. Of the session's goroutine
+	told     tinycloud.Hash // of its tips in this round, while this host is joining; likewise
+	brought  int            // new entries of the round. Of the session's goroutine and those it waits for
 
 	// Guarded by Replica.mu.
 	authorised bool
 	revoked    bool
 	gone       bool
 	synced     bool
+	whole      bool           // all it had once is here
+	joins      bool           // it was joining then
+	held       tinycloud.Hash // of its tips then, see told
 	expires    time.Time
 	streams    int
 	rests      bool           // it may leave without being dialed again, see rest.go

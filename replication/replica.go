@@ -111,8 +111,12 @@ type Wants interface {
 type Membership interface {
 	Joins(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Join, error)
 	SetJoin(ctx context.Context, space tinycloud.SpaceID, join capstore.Join) error
-	Synced(ctx context.Context, space tinycloud.SpaceID) error
+	// Joining reports whether the Space waits for the history of other hosts.
 	Joining(ctx context.Context, space tinycloud.SpaceID) (bool, error)
+	// Restored reports whether it does because it was restored from a backup.
+	Restored(space tinycloud.SpaceID) bool
+	// EndJoin ends that, if it is still right: by [capstore.EndedByLeast] only while the tips are the given ones.
+	EndJoin(ctx context.Context, space tinycloud.SpaceID, why capstore.Ending, tips []capstore.Tip) (bool, error)
 }
 
 // Store is the authority; *capstore.Store is one.
@@ -160,6 +164,11 @@ type Options struct {
 	// Locate asks a node for its peer of the Space, as [Locator.Ask] does. Nil: a join that names only a
 	// node is invalid.
 	Locate func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error)
+	// Named returns the nodes that are named, and what they said of the Space; nil: there are none. It is asked
+	// while the Space is joining, and a change is told by [Replica.Consider].
+	Named func(ctx context.Context) ([]NamedNode, error)
+	// JoinTimeout is after how long the silence of such a node is an answer.
+	JoinTimeout time.Duration
 	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
 	Check   func(tinycloud.SpaceID, *capstore.Bundle) error
 	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
@@ -277,8 +286,9 @@ func (r *Replica) Run(ctx context.Context, n Net) error {
 		return err
 	}
 	r.mu.Lock()
-	r.joining, r.net = joining, n
+	r.net = n
 	r.mu.Unlock()
+	r.setJoining(joining)
 	close(r.started)
 	defer close(r.stopped)
 
@@ -385,6 +395,9 @@ func (r *Replica) Committed(c capstore.Commit) {
 	if c.Wants > 0 {
 		signal(r.wants.wake)
 	}
+	if c.Opened {
+		r.setJoining(false)
+	}
 	for _, host := range c.Revoked {
 		r.revoke(host)
 	}
@@ -398,8 +411,8 @@ func (r *Replica) Kick() {
 		if err != nil {
 			r.log.WarnContext(ctx, "cannot read the state of the space", "error", err)
 		} else {
+			r.setJoining(joining)
 			r.mu.Lock()
-			r.joining = joining
 			for _, m := range r.remotes {
 				signal(m.due) // those already here can tell that the history is, too
 			}

@@ -213,7 +213,8 @@ type proofMessage struct {
 	Chain [][]byte // this host's delegation and its proofs
 }
 
-// whereMessage and whereAnswer are the frames of a question for a Space's peer; a nonceMessage comes first.
+// whereMessage and whereAnswer are the frames of a question for a Space's peer; a nonceMessage comes first. An answer of
+// zeros says that there is none; askers that don't know it take it for one of another question.
 type whereMessage struct {
 	_      struct{} `cbor:",toarray"`
 	Nonce  [32]byte
