@@ -122,6 +122,11 @@ func joinRound(before int) time.Duration { return min(joinLongest, joinFirst<<mi
 
 func (r *Replica) setJoining(joining bool) {
 	r.mu.Lock()
+	if joining && !r.joining {
+		for _, m := range r.remotes {
+			m.whole = false // it counts from now on
+		}
+	}
 	r.joining = joining
 	r.mu.Unlock()
 	r.dialer.hurry(joining)
