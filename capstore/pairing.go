@@ -73,7 +73,11 @@ func (t *tx) pair(p PairedNode) error {
 			return tinycloud.Refuse(tinycloud.ErrBusy, "%d nodes are paired, and that is the most", have)
 		}
 	}
-	addrs, err := json.Marshal(addAddrs(p.Addrs, nil))
+	p.Addrs = addAddrs(p.Addrs, nil)
+	if known && p.Back == old.Back && slices.Equal(p.Addrs, old.Addrs) {
+		return nil
+	}
+	addrs, err := json.Marshal(p.Addrs)
 	if err != nil {
 		return fmt.Errorf("paired node: %w", err)
 	}
