@@ -67,10 +67,7 @@ func errJoining() error {
 }
 
 // nodesNamed reports whether nodes are named that may have the history of a Space.
-func (s *Store) nodesNamed() bool { return s.o.Named != nil && s.o.Named() || s.anyPaired() }
-
-// anyPaired reports whether nodes are paired with this one.
-func (s *Store) anyPaired() bool { return false }
+func (s *Store) nodesNamed() bool { return s.o.Named != nil && s.o.Named() || s.PairedCount() > 0 }
 
 // firstState is that of a Space that comes to be hosted here without a write.
 func (s *Store) firstState(asked askedJoin) string {
@@ -218,6 +215,15 @@ func (s *Store) Joining(ctx context.Context, id tinycloud.SpaceID) (bool, error)
 	}
 	_, waits := s.waits(id)
 	return waits, nil
+}
+
+// JoinBegan is about when a Space began joining, zero when that was long ago or it is not.
+func (s *Store) JoinBegan(id tinycloud.SpaceID) time.Time {
+	w, _ := s.waits(id)
+	if at := s.deadline(w.opens); at > 0 {
+		return time.UnixMilli(at).Add(-s.o.JoinTimeout)
+	}
+	return time.Time{}
 }
 
 // Restored reports whether a Space waits for its history because it was restored from a backup.
