@@ -3,6 +3,7 @@ package capstore
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -240,6 +241,16 @@ func (s *Store) waits(id tinycloud.SpaceID) (w waiting, waits bool) {
 	}
 	w, waits = s.joining.spaces[id]
 	return w, waits
+}
+
+// Ready returns nil when this process knows of all Spaces that any process made durable before the call.
+func (s *Store) Ready(ctx context.Context) error {
+	select {
+	case <-s.gone:
+		return fmt.Errorf("database: closing: %w", tinycloud.ErrUnavailable)
+	default:
+		return s.fresh(ctx)
+	}
 }
 
 // AnyJoining reports whether some Space here waits for its history.

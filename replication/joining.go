@@ -132,6 +132,9 @@ func (r *Replica) setJoining(joining bool) {
 	r.dialer.hurry(joining)
 }
 
+// Joining reports whether the Space waits for its history.
+func (r *Replica) Joining() bool { return r.isJoining() }
+
 // Consider says that named nodes have answered, or were silent for longer. It never blocks.
 func (r *Replica) Consider() {
 	if r.isJoining() {

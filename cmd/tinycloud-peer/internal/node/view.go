@@ -29,6 +29,7 @@ type SpaceView struct {
 	PeerID    string            `json:"peerId"` // the same key
 	Addrs     []string          `json:"addrs"`  // what others join
 	State     string            `json:"state"`  // hosted, joining, synced
+	Opens     *time.Time        `json:"opens"`  // when joining ends if nothing of another host is here; null: not by time
 	Hosts     []HostView        `json:"hosts"`
 	Heads     []string          `json:"heads"` // CIDs of epochs
 	Epochs    int64             `json:"epochs"`
@@ -78,10 +79,10 @@ type ForkView struct {
 	Digests [2]string `json:"digests"`
 }
 
-// JoinView is an address a Space was told to join through.
+// JoinView is an address a Space was told to join through, or of a node that was named and is asked about it.
 type JoinView struct {
 	Addr      string     `json:"addr"`
-	State     string     `json:"state"`   // waiting, connected, failed
+	State     string     `json:"state"`   // waiting, asked, connected, none, refused, unreachable, invalid
 	LastTry   *time.Time `json:"lastTry"` // null: not yet
 	LastError string     `json:"lastError"`
 }
@@ -112,16 +113,14 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	}
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
-		Addrs: texts(n.spaceAddrs(space)), State: st.State, Hosts: []HostView{}, Heads: []string{},
+		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
 		StateHash: st.StateHash, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
 		v.Heads = append(v.Heads, h.EpochID())
 	}
-	for _, j := range joins {
-		v.Joins = append(v.Joins, JoinView{Addr: j.Addr, State: j.State, LastTry: stamp(j.LastTry), LastError: j.LastError})
-	}
+	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
 	seen := n.spaces.status(space)
 	v.Hosts = hostViews(hosts, seen.Peers, st.State)
 	if c := seen.CatchUp; c != nil {
