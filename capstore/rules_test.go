@@ -172,7 +172,7 @@ func TestChains(t *testing.T) {
 			c.says(c.l, nil, c.revocation(by(mine.token.ID)))
 			writes(false, leaf, key, mine.token.ID)
 			rival := c.other("rival" + key) // who did not hear of it
-			in := c.delegation(c.o.wallet.SignHost(c.o.space, rival.host().String()))
+			in := c.delegation(c.o.signHost(rival.host()))
 			tok := c.invokes(leaf, captest.TokenOptions{Proofs: []tinycloud.Hash{mine.token.ID}, Nonce: "r" + key}, key+"/rival")
 			c.says(rival, []tinycloud.Hash{before}, in, c.put(tok, key+"/rival"))
 			c.counts(key+"/rival", true)
@@ -336,8 +336,8 @@ func TestPlaces(t *testing.T) {
 			}
 		}
 		rival := c.other("rival")
-		c.says(rival, []tinycloud.Hash{c.l.last}, c.delegation(o.wallet.SignHost(o.space, rival.host().String())))
-		c.says(c.l, []tinycloud.Hash{rival.last}, c.delegation(o.wallet.SignHost(o.space, rival.host().String())))
+		c.says(rival, []tinycloud.Hash{c.l.last}, c.delegation(o.signHost(rival.host())))
+		c.says(c.l, []tinycloud.Hash{rival.last}, c.delegation(o.signHost(rival.host())))
 
 		keys := []string{"seq", "index", "key", "delete", "unseen", "right"}
 		var writes []said
@@ -438,7 +438,7 @@ func TestFactsInAnyOrder(t *testing.T) {
 		tell := func(events ...said) {
 			x := c.other(fmt.Sprint("aside", len(aside)))
 			aside = append(aside, x)
-			in := c.delegation(c.o.wallet.SignHost(c.o.space, x.host().String()))
+			in := c.delegation(c.o.signHost(x.host()))
 			c.says(x, start, append([]said{in}, events...)...)
 		}
 		puts := func(by *captest.SessionKey, key string, proofs ...tinycloud.Hash) said {

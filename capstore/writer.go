@@ -67,6 +67,10 @@ func (s *Store) Run(ctx context.Context) error {
 		s.keepUnparking(ctx)
 	}()
 	defer func() { <-unparking }()
+	var keeping sync.WaitGroup
+	keeping.Go(func() { s.keepReviewing(ctx) })
+	keeping.Go(func() { s.keepRedating(ctx) })
+	defer keeping.Wait()
 	w := &writer{s: s}
 	defer w.close()
 	if !s.db.Shared {
