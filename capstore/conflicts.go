@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,7 +53,7 @@ func (s *Store) Conflicts(ctx context.Context, id tinycloud.SpaceID, after Confl
 	key := s.key(after.Key)
 	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		c, err := scanConflict(scan)
-		if len(list) == limit && limit > 0 {
+		if err == nil && len(list) == limit && limit > 0 {
 			last := list[limit-1]
 			next = ConflictCursor{last.Key, last.Event}
 			return errEnough
@@ -64,7 +65,7 @@ func (s *Store) Conflicts(ctx context.Context, id tinycloud.SpaceID, after Confl
 		JOIN events e ON e.eid = c.eid AND e.idx = c.idx LEFT JOIN vals v ON v.sid = c.sid AND v.hash = c.value
 		WHERE c.sid = ? AND c.since > ? AND (c.subject > ? OR (c.subject = ? AND c.event > ?)) ORDER BY c.subject, c.event LIMIT ?`,
 		sid, since, key, key, after.Event[:], limit+1)
-	if err == errEnough { //nolint:errorlint // it is ours
+	if errors.Is(err, errEnough) {
 		err = nil
 	}
 	return list, next, err
@@ -249,7 +250,11 @@ func (t *tx) rivals(sp *space, key string, k keyState) (out []*keyWrite, plain b
 	if err != nil || n == nil {
 		return nil, false, err
 	}
-	w, err := t.rival(sp, opPlace{eid: n.eid, idx: int64(k.at.Index)})
+	p := opPlace{eid: n.eid, idx: int64(k.at.Index)}
+	if _, err := t.one([]any{&p.n}, "SELECT n FROM ops o WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0 ORDER BY n LIMIT 1", p.eid, p.idx, t.s.key(key)); err != nil {
+		return nil, false, err
+	}
+	w, err := t.rival(sp, p)
 	if err != nil || w == nil {
 		return nil, false, err
 	}

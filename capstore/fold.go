@@ -300,7 +300,7 @@ func (t *tx) merge(sp *space, n *node, p placedOp, old keyState) error {
 	if !plain {
 		return t.refold(sp, p.op.Key)
 	}
-	w := &keyWrite{event: p.event, place: &keyOp{opPlace: opPlace{n.eid, int64(p.at.Index), p.n}, rank: rank{n.age, p.at}, value: p.op.Value}}
+	w := &keyWrite{event: p.event, maximal: true, place: &keyOp{opPlace: opPlace{n.eid, int64(p.at.Index), p.n}, rank: rank{n.age, p.at}}}
 	k, wins := old, true
 	var left []*keyWrite
 	for _, r := range rivals {

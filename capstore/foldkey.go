@@ -24,8 +24,7 @@ type keyOp struct {
 	rank
 	event tinycloud.Hash
 	spot  judge.Spot // of the epoch's first entry here: all that follow it name that
-	value tinycloud.Hash
-	raw   []byte // of a delete
+	raw   []byte     // of a delete
 	valid bool
 }
 

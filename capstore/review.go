@@ -55,10 +55,10 @@ func (t *tx) tooLong(sp *space) bool {
 
 // review is how far the history of a Space is judged anew.
 type review struct {
-	step  int
-	eids  []int64 // parents first
-	next  int     // of eids
-	from  any     // key to go on from
+	step int
+	eids []int64 // parents first
+	next int     // of eids
+	from any     // key to go on from
 }
 
 // The steps of a review.
@@ -281,4 +281,3 @@ func (s *Store) lookAgain() time.Duration {
 	}
 	return time.Minute
 }
-

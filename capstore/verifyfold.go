@@ -153,7 +153,7 @@ func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs str
 			return err
 		}
 		for i := range row {
-			if row[i] == nil {
+			if b, ok := row[i].([]byte); ok && b == nil {
 				row[i] = []byte{} // that is how the driver reads an empty one
 			}
 		}
