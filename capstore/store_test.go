@@ -187,6 +187,14 @@ func (o *owner) invoke(t *testing.T, key, ability string) *capstore.Token {
 
 func ops(o ...capstore.Op) []capstore.Op { return o }
 
+// redate waits for what late entries change in the order of writes.
+func (s *testStore) redate() {
+	s.t.Helper()
+	if err := s.Redate(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (o *owner) invokeFor(t *testing.T, life time.Duration, key, ability string) *capstore.Token {
 	t.Helper()
 	o.n++
