@@ -83,6 +83,7 @@ const (
 	flagJoins
 	flagQuotas
 	flagWebhooks
+	flagPairs
 )
 
 // commit is a row of the table commits.
@@ -137,6 +138,11 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 			return err
 		}
 	}
+	if flags&flagPairs != 0 {
+		if err := s.learnPaired(ctx, q); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changed := map[int64]bool{}
@@ -167,6 +173,9 @@ func (s *Store) reload(ctx context.Context, q querier, g int64) error {
 	if err := s.learnQuotas(ctx, q); err != nil {
 		return err
 	}
+	if err := s.learnPaired(ctx, q); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.spaces)
@@ -195,13 +204,16 @@ func (t *tx) tell() error {
 	for target, r := range t.revoked {
 		revoked = append(append(revoked, target[:]...), r[:]...)
 	}
-	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks {
+	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks || len(t.pairs) > 0 {
 		c := commit{generation: g, hosts: []byte{}, revoked: revoked}
 		if len(t.quotas) > 0 {
 			c.flags |= flagQuotas
 		}
 		if t.hooks {
 			c.flags |= flagWebhooks
+		}
+		if len(t.pairs) > 0 {
+			c.flags |= flagPairs
 		}
 		if err := t.record(c); err != nil {
 			return err
@@ -250,7 +262,7 @@ func (t *tx) record(c commit) error {
 
 // next is the generation that the transaction makes, 0 when it makes none.
 func (t *tx) next() int64 {
-	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks {
+	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks && len(t.pairs) == 0 {
 		return 0
 	}
 	return t.generation + 1

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -74,6 +75,8 @@ type Commit struct {
 	Joins   bool      // addresses to join it through were added
 	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
 	Webhooks bool
+	// Pairs says that paired nodes came or went, here or in another process. Then Space may be zero.
+	Pairs bool
 
 	Writes    []Change // what became valid, in order; of very many the first
 	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
@@ -100,6 +103,7 @@ type Store struct {
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
 	others others
+	paired atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
 	redating     redating
 	outdated     chan struct{} // a long history has to be judged anew
@@ -132,6 +136,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(),
 	}
+	s.paired.Store(&map[string]struct{}{})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -225,6 +230,9 @@ func (s *Store) preload(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.learnQuotas(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnPaired(ctx, s.db.Read); err != nil {
 		return err
 	}
 	if s.db.Shared {

@@ -43,7 +43,8 @@ type tx struct {
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
 	tally    tally
-	hooks    bool // webhooks came or went
+	hooks    bool            // webhooks came or went
+	pairs    map[string]bool // nodes that are paired from now on, or no more
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -194,6 +195,7 @@ func (w *writer) begin() (*tx, error) {
 	t := &tx{
 		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
+		pairs: map[string]bool{},
 	}
 	for {
 		fresh := w.conn == nil
@@ -338,6 +340,7 @@ func (t *tx) publish() {
 			s.quotas[id] = *bytes
 		}
 	}
+	t.publishPairs()
 	for id := range s.spaces {
 		if len(s.spaces) <= maxLoad {
 			break
@@ -346,6 +349,9 @@ func (t *tx) publish() {
 	}
 	s.mu.Unlock()
 	var commits []Commit
+	if len(t.pairs) > 0 {
+		commits = append(commits, Commit{Pairs: true, More: len(t.order) > 0})
+	}
 	for i, sp := range t.order {
 		c := t.dirty[sp]
 		c.Ended, c.More = len(t.revoked), i < len(t.order)-1

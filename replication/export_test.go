@@ -266,3 +266,38 @@ func (w Window) Bytes() int { return w.w.bytes }
 
 // BatchAfter is how long a batch is after bytes of other ones.
 func BatchAfter(before int) int { return (&batcher{before: before}).limit() }
+
+// PairTag is the tag of the dialer that shows an invite, or of the responder.
+func PairTag(secret [32]byte, dialer, responder peer.ID, n Nonces, ofDialer bool) [32]byte {
+	role := roleAnswerer
+	if ofDialer {
+		role = roleDialer
+	}
+	return pairTag(secret, dialer, responder, &handshake{n.Dialer, n.Responder}, role)
+}
+
+// PairFrame is the frame in which an invite is shown.
+func PairFrame(nonce, secret, tag [32]byte, addrs ...string) []byte {
+	return Frame(encoded(pairMessage{Nonce: nonce, Secret: secret, Tag: tag, Addrs: addrs}))
+}
+
+// PairAnswer is the frame that answers it.
+func PairAnswer(tag [32]byte, addrs ...string) []byte {
+	return Frame(encoded(pairAnswer{Tag: tag, Addrs: addrs}))
+}
+
+// SpellPair decodes a frame of pairing and encodes what it means again.
+func SpellPair(b []byte) (again [][]byte) {
+	var q pairMessage
+	if wire.decode(b, &q) == nil {
+		again = append(again, encoded(q))
+	}
+	var a pairAnswer
+	if wire.decode(b, &a) == nil {
+		again = append(again, encoded(a))
+	}
+	return again
+}
+
+// PairAddrs are the addresses that another node is told.
+var PairAddrs = pairAddrs

@@ -20,6 +20,7 @@ const (
 	HelloProtocol = "/tinycloud/hello/1"
 	SyncProtocol  = "/tinycloud/sync/1"
 	WhereProtocol = "/tinycloud/where/1" // between fronts
+	PairProtocol  = "/tinycloud/pair/1"  // likewise
 	Topic         = "tinycloud/1"
 )
 
@@ -232,6 +233,21 @@ type whereAnswer struct {
 	_    struct{} `cbor:",toarray"`
 	Tag  [32]byte
 	Host [32]byte // of the Space peer
+}
+
+// pairMessage and pairAnswer are the frames in which an invite is used; a nonceMessage comes first.
+type pairMessage struct {
+	_      struct{} `cbor:",toarray"`
+	Nonce  [32]byte
+	Secret [32]byte // of the invite
+	Tag    [32]byte
+	Addrs  []string // of the sender's front, without /p2p
+}
+
+type pairAnswer struct {
+	_     struct{} `cbor:",toarray"`
+	Tag   [32]byte
+	Addrs []string // as above
 }
 
 // codec is the one way messages are written and read.
