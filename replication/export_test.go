@@ -74,13 +74,13 @@ func FieldsNonce(n [32]byte) []byte { return Frame(encoded(nonceFields{Nonce: n}
 // TryGreeting decodes a frame of the second version of the handshake, and returns the known part encoded again, nil
 // when it is none.
 func TryGreeting(b []byte) (again []byte, err error) {
-	var n nonceFields
-	if err = wire.decode(b, &n); err == nil {
-		return encoded(n), nil
-	}
 	var p proofFields
 	if err = wire.decode(b, &p); err == nil {
 		return encoded(p), nil
+	}
+	var n nonceFields // every proof is one, too
+	if err = wire.decode(b, &n); err == nil {
+		return encoded(n), nil
 	}
 	return nil, err
 }
