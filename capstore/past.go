@@ -87,8 +87,11 @@ func (t *tx) age(sp *space, bytes int64) error {
 }
 
 // freePast frees the oldest past values, of those that are past since a time in unix milliseconds, until so
-// many bytes are free or a batch is done. It reports whether that was all there are.
+// many bytes are free or a batch is done; none beside a host of older rules. It reports whether that was all there are.
 func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
+	if mixed, err := t.mixed(sp); mixed || err != nil {
+		return true, err
+	}
 	var hashes [][]byte
 	var freed int64
 	err = t.each(func(scan func(...any) error) error {
