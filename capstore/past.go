@@ -114,6 +114,9 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 // freeConflicts frees the values of conflicts, those of the keys with the most first and of these the oldest, until so many
 // bytes are free or a batch is done.
 func (t *tx) freeConflicts(sp *space, bytes int64) error {
+	if mixed, err := t.mixed(sp); mixed || err != nil {
+		return err
+	}
 	var hashes [][]byte
 	var freed int64
 	seen := map[string]bool{}

@@ -322,7 +322,7 @@ func PairTag(secret [32]byte, dialer, responder peer.ID, n Nonces, ofDialer bool
 	if ofDialer {
 		role = roleDialer
 	}
-	return pairTag(secret, dialer, responder, &handshake{n.Dialer, n.Responder}, role)
+	return pairTag(secret, dialer, responder, &handshake{dialer: n.Dialer, responder: n.Responder}, role)
 }
 
 // PairFrame is the frame in which an invite is shown.
