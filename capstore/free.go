@@ -33,8 +33,12 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		return err
 	}
 	if !keeps {
-		if err := t.unwant(sp, hash); err != nil {
+		if keeps, err := t.isDisputed(sp, hash); err != nil {
 			return err
+		} else if !keeps {
+			if err := t.unwant(sp, hash); err != nil {
+				return err
+			}
 		}
 	}
 	var size int64
@@ -54,6 +58,9 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 // unheld are the rows of a Space, given twice, whose value no key holds.
 const unheld = " WHERE sid = ? AND hash NOT IN (SELECT value FROM kv WHERE sid = ? AND live = 1)"
 
+// unwanted are, in table wants, those of a Space, given three times, whose value is neither a key's nor that of a conflict.
+const unwanted = unheld + " AND hash NOT IN (SELECT value FROM conflicts WHERE sid = ? AND turn > 0)"
+
 // sweep lets go of all values that no key of a Space holds. Those of a Space that is imported and not hosted
 // yet belong to keys that count for nothing so far.
 func (t *tx) sweep(sp *space) error {
@@ -65,7 +72,7 @@ func (t *tx) sweep(sp *space) error {
 		return err
 	}
 	if !keeps {
-		if err := t.exec("DELETE FROM wants"+unheld, sp.sid, sp.sid); err != nil {
+		if err := t.exec("DELETE FROM wants"+unwanted, sp.sid, sp.sid, sp.sid); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,13 @@ type KnownHost struct {
 	Forked bool
 	// Forks are the proofs: the digests of two entries, which this host stores and serves with the signatures.
 	Forks []Fork
+	// Met says that the host was met since it can be told what Hello is about.
+	Met   bool
+	Hello Hello
 }
+
+// Older says that the host is known to judge by older rules than this one.
+func (k KnownHost) Older() bool { return k.Met && k.Hello.Older() }
 
 // Fork names two entries of one number that a host signed.
 type Fork struct {
@@ -40,7 +46,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 		return nil, err
 	}
 	known := map[HostKey]*KnownHost{}
-	out := []KnownHost{{Host: sp.host, Self: true}}
+	out := []KnownHost{{Host: sp.host, Self: true, Met: true, Hello: OwnHello()}}
 	s.eachHost(sp, func(h HostKey, _ *Token) bool {
 		if h != sp.host && known[h] == nil {
 			known[h] = &KnownHost{Host: h}
@@ -49,9 +55,9 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 	})
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host []byte
-		var addrs string
-		var seq, seen int64
-		if err := scan(&host, &addrs, &seq, &seen); err != nil {
+		var addrs, services string
+		var seq, seen, rules int64
+		if err := scan(&host, &addrs, &seq, &seen, &rules, &services); err != nil {
 			return err
 		}
 		k := known[HostKey(host)]
@@ -59,8 +65,12 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 			return nil
 		}
 		k.Seq, k.Seen = uint64(seq), time.UnixMilli(seen)
+		var err error
+		if k.Hello, k.Met, err = told(rules, services); err != nil {
+			return err
+		}
 		return json.Unmarshal([]byte(addrs), &k.Addrs)
-	}, "SELECT host, addrs, seq, seen FROM hosts WHERE sid = ?", sp.sid)
+	}, "SELECT host, addrs, seq, seen, rules, services FROM hosts WHERE sid = ?", sp.sid)
 	if err != nil {
 		return nil, err
 	}

@@ -112,6 +112,10 @@ type Store struct {
 	others others
 	paired atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
+	redating     redating
+	outdated     chan struct{} // a long history has to be judged anew
+	reviewAtOnce int64         // see the constant
+
 	metrics *metrics
 
 	mu      sync.RWMutex // guards what follows; written by the writer only
@@ -132,7 +136,7 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), outdated: make(chan struct{}, 1), reviewAtOnce: reviewAtOnce, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
 		joining:  newJoining(),
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},

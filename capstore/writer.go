@@ -36,6 +36,7 @@ type tx struct {
 	failed  bool // a statement of the current job: a server ignores what follows
 	dirty   map[*space]*Commit
 	kept    map[*space]bool // see [tx.keeps]; those that were asked for
+	older   map[*space]bool // the same of [tx.mixed]
 	order   []*space
 	created []*space
 	// promoted are Spaces that were only imported before.
@@ -75,6 +76,10 @@ func (s *Store) Run(ctx context.Context) error {
 		s.keepUnparking(ctx)
 	}()
 	defer func() { <-unparking }()
+	var keeping sync.WaitGroup
+	keeping.Go(func() { s.keepReviewing(ctx) })
+	keeping.Go(func() { s.keepRedating(ctx) })
+	defer keeping.Wait()
 	w := &writer{s: s}
 	defer w.close()
 	if !s.db.Shared {
@@ -196,7 +201,7 @@ func (w *writer) each(jobs []*job) {
 func (w *writer) begin() (*tx, error) {
 	s := w.s
 	t := &tx{
-		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{},
+		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
 		pairs: map[string]bool{},
 	}

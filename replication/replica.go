@@ -24,7 +24,8 @@ import (
 // Peer is this Space's presence in the network; *p2p.Peer is one.
 type Peer interface {
 	Connect(ctx context.Context, ai peer.AddrInfo) error
-	NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error)
+	// NewStream opens a stream for the first of protos that the other side speaks, which the stream tells.
+	NewStream(ctx context.Context, id peer.ID, protos ...protocol.ID) (network.Stream, error)
 	Authorise(id peer.ID)
 	AuthorisedBy(id peer.ID) // by what it said in the handshake
 	IsAuthorised(id peer.ID) bool
@@ -87,6 +88,8 @@ type Hosts interface {
 	// SaveAddrs keeps how to reach a host; a record with a lower seq than the stored one is ignored.
 	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, addrs []string, seq uint64) error
 	Seen(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey) error
+	// SaveHello keeps what a host told of its release, and reports whether it is something else than before.
+	SaveHello(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, hello capstore.Hello) (changed bool, err error)
 	// Rendezvous returns the secret that the Space's names are made of, zero when there is none. With renew
 	// a missing or outdated one is made.
 	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (capstore.Rendezvous, error)
@@ -208,9 +211,9 @@ type Replica struct {
 	heard    heard
 	records  ownRecord
 
-	mu      sync.Mutex            // guards what follows
-	remotes map[peer.ID]*remote   // connected ones
-	proofs  map[peer.ID]time.Time // authorised ones, and when that ends
+	mu      sync.Mutex          // guards what follows
+	remotes map[peer.ID]*remote // connected ones
+	proofs  map[peer.ID]proven  // of authorised ones
 	seen    map[capstore.HostKey]sighting
 	claims  map[capstore.HostKey]time.Time // when a host said that it has later entries of this node
 	arrival chan struct{}                  // closed, and another, when a host is connected
@@ -263,7 +266,7 @@ func New(o Options) (*Replica, error) {
 		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
 		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
 		offences: offences{m: map[capstore.HostKey]*offence{}},
-		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
+		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]proven{},
 		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
 		arrival: make(chan struct{}), stirred: time.Now(),
 		shareFrom: shareFrom, portion: portionSize,

@@ -145,11 +145,11 @@ func enumeration(s *siege) {
 	if got, err := c.Peerstore().GetProtocols(id); err != nil || len(got) != 0 {
 		s.Errorf("the space peer identified itself: %v, %v", got, err)
 	}
-	for _, proto := range []protocol.ID{attack.HelloProtocol, attack.SyncProtocol, attack.Bitswap, "/ipfs/bitswap/1.2.0", "/meshsub/1.1.0", "/ipfs/ping/1.0.0"} {
+	for _, proto := range []protocol.ID{attack.HelloProtocol, attack.SecondHello, attack.SyncProtocol, attack.Bitswap, "/ipfs/bitswap/1.2.0", "/meshsub/1.1.0", "/ipfs/ping/1.0.0"} {
 		if c.Speaks(s.ctx, s.front, proto) {
 			s.Errorf("the front speaks %s", proto)
 		}
-		if proto != attack.HelloProtocol && c.Speaks(s.ctx, id, proto) {
+		if proto != attack.HelloProtocol && proto != attack.SecondHello && c.Speaks(s.ctx, id, proto) {
 			s.Errorf("the space peer speaks %s to a stranger", proto)
 		}
 	}
@@ -193,7 +193,7 @@ func (s *siege) whereabouts(c *attack.Client) {
 		_, err = st.Write(question)
 		s.must(err)
 		_ = st.CloseWrite()
-		b, _ := io.ReadAll(st) // however it ends
+		b, _ := io.ReadAll(st)     // however it ends
 		const nonce, none = 36, 70 // bytes of the frames
 		if len(b) > nonce+none || len(b) > nonce && len(bytes.Trim(b[nonce:], "\x00")) > 8 {
 			s.Errorf("where, %s: %x", name, b)

@@ -183,7 +183,8 @@ func refused(p *Peer, path string, status int, answer string) error {
 	return fmt.Errorf("%s%s answers %d %q: %w", p.Name, path, status, answer, class)
 }
 
-// Same reports whether all peers hold the Space in one state, and their views of it.
+// Same reports whether all peers hold the Space in one state, and their views of it. Peers of different rules have the
+// same entries.
 func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView, error) {
 	views := make([]node.SpaceView, len(peers))
 	err := Each(peers, func(i int, p *Peer) (err error) {
@@ -191,9 +192,11 @@ func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView
 		return err
 	})
 	same := err == nil
-	for _, v := range views {
-		same = same && v.StateHash == views[0].StateHash && v.Epochs == views[0].Epochs && v.Wants == 0 &&
-			fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
+	for i, v := range views {
+		same = same && v.Epochs == views[0].Epochs && v.Wants == 0 && fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
+		for _, before := range views[:i] {
+			same = same && v.SameState(before)
+		}
 	}
 	return same, views, err
 }

@@ -56,14 +56,14 @@ type asker struct {
 type askedNode struct {
 	named
 	silent  time.Time // since when it gives no answer; zero: it does, or was not asked
-	answers map[tinycloud.SpaceID]*answer
+	answers map[tinycloud.SpaceID]*reply
 	served  map[tinycloud.Principal]int // questions about joining Spaces by owner, since there were none
 	limit   *rate.Limiter
 	busy    int
 }
 
-// answer is what a node said of a Space.
-type answer struct {
+// reply is what a node said of a Space.
+type reply struct {
 	state    string  // replication.Join…, or asked; "" before the first question
 	host     peer.ID // its Space peer, once it told
 	settled  bool    // it needs no more questions
@@ -159,7 +159,7 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 		if x.paired {
 			limit = rate.NewLimiter(pairedRate, pairedBurst)
 		}
-		node := &askedNode{named: x, answers: map[tinycloud.SpaceID]*answer{}, served: map[tinycloud.Principal]int{}, limit: limit}
+		node := &askedNode{named: x, answers: map[tinycloud.SpaceID]*reply{}, served: map[tinycloud.Principal]int{}, limit: limit}
 		a.nodes[x.key] = node
 		if !a.n.cfg.P2P.Isolated {
 			g.Go(func() error { a.probe(ctx, node); return nil })
@@ -257,7 +257,7 @@ func (x *askedNode) pick(now time.Time, of []tinycloud.SpaceID, urgent bool) (be
 	return best, ok, later
 }
 
-func (w *answer) due(urgent bool) time.Time {
+func (w *reply) due(urgent bool) time.Time {
 	if urgent && w.failures > 0 && w.failures < joinAskSoon {
 		return w.at.Add(min(joinAskMost, joinAskFirst<<min(w.failures-1, 10)))
 	}
@@ -268,7 +268,7 @@ func (w *answer) due(urgent bool) time.Time {
 func (a *asker) begin(ctx context.Context, g *errgroup.Group, x *askedNode, space tinycloud.SpaceID) {
 	w := x.answers[space]
 	if w == nil {
-		w = &answer{}
+		w = &reply{}
 		x.answers[space] = w
 	}
 	w.busy, w.tried = true, time.Now()
@@ -307,7 +307,7 @@ func (a *asker) begin(ctx context.Context, g *errgroup.Group, x *askedNode, spac
 var errNothing = errors.New("not asked")
 
 // ended notes how a question ended; its caller holds asker.mu.
-func (w *answer) ended(x *askedNode, host peer.ID, settled bool, err error, over bool) {
+func (w *reply) ended(x *askedNode, host peer.ID, settled bool, err error, over bool) {
 	w.busy, w.at = false, time.Now()
 	if over {
 		return

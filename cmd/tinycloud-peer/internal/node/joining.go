@@ -113,7 +113,7 @@ func (a *asker) namedOf(ctx context.Context, space tinycloud.SpaceID) ([]replica
 }
 
 // said is what an answer means for the Space, nil for none yet. silent is since when the node gives no answer at all.
-func (w *answer) said(silent time.Time, peers []replication.PeerStatus, now time.Time) (n replication.NamedNode) {
+func (w *reply) said(silent time.Time, peers []replication.PeerStatus, now time.Time) (n replication.NamedNode) {
 	switch {
 	case w == nil:
 		return n

@@ -276,7 +276,7 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
 	a.peer, err = front.Open(p2p.PeerOptions{
-		Key: n.keys.SpaceKey(space), HelloProtocol: replication.HelloProtocol, Hello: a.replica.ServeHello,
+		Key: n.keys.SpaceKey(space), HelloProtocols: replication.HelloProtocols(), Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
 		Blocks: n.blocks.Blocks(space), BlockBytes: s.metrics.Blocks, Log: s.log.With("space", space),
 	})
