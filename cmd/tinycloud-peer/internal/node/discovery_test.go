@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -173,7 +174,11 @@ func TestBootstrap(t *testing.T) {
 			again, _ := run(t, cfg)
 			s.put(a, "after/"+name, "restart")
 			s.reads(again, "after/"+name, "restart")
-			if v := view(t, again, other.space); len(v.Joins) != 1 || v.Joins[0].State != "none" || v.State != "hosted" || len(v.Hosts) != 1 {
+			await(t, func() bool {
+				v := view(t, again, other.space)
+				return len(v.Joins) == 1 && v.Joins[0].State == "none"
+			}, func() string { return fmt.Sprint(view(t, again, other.space).Joins) })
+			if v := view(t, again, other.space); v.State != "hosted" || len(v.Hosts) != 1 {
 				t.Errorf("the other space: %+v", v)
 			}
 		})
