@@ -129,7 +129,7 @@ func (t *tx) retarget(sp *space, x *next, ops []dag.Op) ([]dag.Op, error) {
 		if !op.Delete {
 			continue
 		}
-		v, _, err := t.newestWrite(sp, &node{past: x.past}, placedOp{op: *op})
+		v, err := t.newestWrite(sp, x.past, op.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +202,7 @@ func (t *tx) leftBehind(sp *space, x *next) (out []left, err error) {
 		if err != nil {
 			return nil, err
 		}
-		events, err := t.storedEvents(sp, n)
+		events, err := t.storedEvents(n)
 		if err != nil {
 			return nil, err
 		}

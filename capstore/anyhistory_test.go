@@ -284,12 +284,14 @@ func TestAnyHistory(t *testing.T) {
 			for i := range 45 {
 				again = c.step(i, again)
 			}
+			s.redate()
 			want, bundles := s.status(c.o.space), all(t, s, c.o.space)
 			s.whole()
 			for i := range 3 {
 				late := openNew(t, fmt.Sprint("late", i), s.clock)
 				c.hosting(late)
 				feed(t, c.rng, late, c.o.space, bundles)
+				late.redate()
 				if got := late.status(c.o.space); got.StateHash != want.StateHash || got.Void != want.Void {
 					t.Errorf("late %d: %d void, %v\nwant %d void, %v", i, got.Void, state(t, late, c.o.space), want.Void, state(t, s, c.o.space))
 				}

@@ -22,7 +22,7 @@ func TestRestoredHost(t *testing.T) {
 		a.pull(b, o.space)
 		b.pull(a, o.space)
 		restored := openNew(t, "a", c) // its backup: what b has by now
-		restored.delegate(o.wallet.SignHost(o.space, restored.host(o.space).String()))
+		restored.delegate(o.signHost(restored.host(o.space)))
 		restored.delegate(o.header)
 		mustPut(t, o, a, "later", "x")
 		b.pull(a, o.space)
@@ -58,10 +58,10 @@ func TestRestoredWhileJoining(t *testing.T) {
 	dir := t.TempDir()
 	a := open(t, "a", c, filepath.Join(dir, "caps.db"))
 	o.member(a)
+	a.delegate(o.header)
 	if err := a.AddJoin(t.Context(), o.space, []string{"/ip4/192.0.2.1/tcp/1"}, false); err != nil {
 		t.Fatal(err)
 	}
-	a.delegate(o.header)
 	backup := filepath.Join(dir, "backup.db")
 	if err := a.Snapshot(t.Context(), backup); err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestRestoredWhileJoining(t *testing.T) {
 	if err := o.put(restored, "k", "v"); !errors.Is(err, tinycloud.ErrUnavailable) {
 		t.Errorf("put: %v", err)
 	}
-	tok, err := capstore.ParseDelegation(o.wallet.SignHost(o.space, openNew(t, "b", c).host(o.space).String()))
+	tok, err := capstore.ParseDelegation(o.signHost(openNew(t, "b", c).host(o.space)))
 	if err == nil {
 		_, err = restored.Delegate(t.Context(), tok)
 	}

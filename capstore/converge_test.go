@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -164,13 +165,20 @@ func testConvergence(t *testing.T, seeds uint64) {
 					}
 				}
 			}
+			for _, s := range stores {
+				s.redate()
+			}
 			want := stores[0].status(o.space)
 			bundles := all(t, stores[0], o.space)
 			if got := naive(t, bundles); !maps.Equal(got, state(t, stores[0], o.space)) {
 				t.Errorf("the store's state\n%v\nnaive\n%v", state(t, stores[0], o.space), got)
 			}
+			told := oracle(t, bundles).Conflicts
 			for _, s := range stores {
 				s.whole()
+				if got := conflicts(t, s, o.space); !reflect.DeepEqual(got, told) {
+					t.Errorf("%s: conflicts %v, naively %v", s.name, got, told)
+				}
 			}
 			for _, s := range stores[1:] {
 				if got := s.status(o.space); got.StateHash != want.StateHash || fmt.Sprint(got.Heads) != fmt.Sprint(want.Heads) || got.Void != want.Void {
@@ -183,6 +191,10 @@ func testConvergence(t *testing.T, seeds uint64) {
 				late := openNew(t, fmt.Sprint("late", i), c)
 				o.hostOn(late)
 				feed(t, rng, late, o.space, bundles)
+				late.redate()
+				if got := conflicts(t, late, o.space); !reflect.DeepEqual(got, told) {
+					t.Errorf("late joiner %d: conflicts %v, naively %v", i, got, told)
+				}
 				got := late.status(o.space)
 				if got.StateHash != want.StateHash || got.Void != want.Void {
 					t.Errorf("late joiner %d: %+v, want %+v", i, got, want)
@@ -228,4 +240,24 @@ func oracle(t *testing.T, bundles []capstore.Bundle) oracletest.State {
 		t.Fatal(err)
 	}
 	return st
+}
+
+// conflicts are the events of a Space's conflicts, by key.
+func conflicts(t *testing.T, s *testStore, space tinycloud.SpaceID) map[string]map[tinycloud.Hash]bool {
+	t.Helper()
+	out := map[string]map[tinycloud.Hash]bool{}
+	for after, more := (capstore.ConflictCursor{}), true; more; more = after != (capstore.ConflictCursor{}) {
+		list, next, err := s.Conflicts(t.Context(), space, after, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			if out[c.Key] == nil {
+				out[c.Key] = map[tinycloud.Hash]bool{}
+			}
+			out[c.Key][c.Event] = true
+		}
+		after = next
+	}
+	return out
 }

@@ -1,14 +1,23 @@
 package capstore
 
 import (
+	"errors"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // begin makes a Space hosted here: a new one, or one that was imported.
 func (t *tx) begin(id tinycloud.SpaceID) error {
+	asked, err := t.askedFor(id)
+	if err != nil {
+		return err
+	}
 	if t.s.importedID(id) == 0 {
-		return t.create(id, StateHosted)
+		if err := t.create(id, t.s.firstState(asked)); err != nil {
+			return err
+		}
+		return t.takeAsked(id, asked)
 	}
 	sp, err := t.importedSpace(id)
 	if err != nil {
@@ -18,17 +27,31 @@ func (t *tx) begin(id tinycloud.SpaceID) error {
 		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is being imported")
 	}
 	t.promote(sp)
-	return nil
+	// What was imported is there to be served.
+	if some, err := written(t.ctx, t, sp.sid); err != nil || some {
+		return errors.Join(err, t.takeAsked(id, asked))
+	}
+	if sp.state = t.s.firstState(asked); sp.state == StateJoining {
+		if err := t.startJoining(sp); err != nil {
+			return err
+		}
+	}
+	return t.takeAsked(id, asked)
 }
 
 // create makes a Space known here.
 func (t *tx) create(id tinycloud.SpaceID, state string) error {
 	sp := newSpace(t.s, 0, id, state)
+	if state == StateJoining {
+		if err := t.startJoining(sp); err != nil {
+			return err
+		}
+	}
 	kept := keptNot
 	if t.s.o.Policy == All {
 		kept = keptWhole
 	}
-	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state created kept", ID: "sid"}, id.String(), sp.host[:], state, t.now.UnixMilli(), kept)
+	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state opens created kept", ID: "sid"}, id.String(), sp.host[:], state, sp.opens, t.now.UnixMilli(), kept)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"slices"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
@@ -24,6 +25,9 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	}
 	if !tok.ValidAt(s.o.Now(), 0) {
 		return Delegated{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Delegation expired or not yet valid")
+	}
+	if err := s.timely(tok); err != nil {
+		return Delegated{}, err
 	}
 	allowed, err := s.allowed(ctx, tok)
 	if err != nil {
@@ -63,6 +67,17 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 		s.tokens.Add(tok.ID, tok)
 	}
 	return out, err
+}
+
+// maxFuture is how far ahead of this node's clock a host delegation may be issued: the histories of hosts that began apart
+// are told apart by that time (replication design §11).
+const maxFuture = 10 * time.Minute
+
+func (s *Store) timely(tok *Token) error {
+	if _, ok := judge.HostOf(tok.Audience); ok && tok.IssuedAt.After(s.o.Now().Add(maxFuture)) {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Host delegation issued in the future: %s", tok.IssuedAt.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // allowed returns the Spaces that a delegation is to create here, all of which this node agrees to host. Only
@@ -114,8 +129,11 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 	if err != nil {
 		return false, err
 	}
-	if sp.state == stateRestored {
+	switch {
+	case sp.state == stateRestored:
 		return false, errRestored()
+	case sp.state == StateJoining && !t.s.hostsHere(tok, id):
+		return false, errJoining()
 	}
 	if err := t.ensure(sp, tok.ID, 0); err != nil {
 		return false, err

@@ -7,9 +7,10 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
-// placedOp is a valid operation at its place in the order.
+// placedOp is a valid operation at its place in the history.
 type placedOp struct {
 	op    dag.Op
 	at    Position
@@ -18,7 +19,7 @@ type placedOp struct {
 }
 
 // keyState is the fold of a key's operations: the greatest write, and the floor up to which writes are
-// deleted. The key lives iff the write is above the floor.
+// deleted. The key lives iff the write is above the floor and no delete names it.
 type keyState struct {
 	written bool
 	live    bool
@@ -28,8 +29,6 @@ type keyState struct {
 	floored bool
 	floor   Position
 }
-
-func (k *keyState) settle() { k.live = k.written && (!k.floored || k.at.Compare(k.floor) > 0) }
 
 // keyRow reads the fold of a key.
 func (t *tx) keyRow(sp *space, key string) (k keyState, err error) {
@@ -169,159 +168,180 @@ func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
 }
 
-// apply folds one valid operation. many says that its event stands elsewhere too, so that it may count
+// apply folds one valid operation of a new epoch. many says that its event stands elsewhere too, so that it may count
 // at another place. It reports whether the operation counts: a delete of nothing is void.
+//
+// Nearly always all that is known is in the new operation's past, and the key's row tells enough. What is concurrent is
+// compared with what the row and the conflicts of the key name, or all operations of the key are looked at.
 func (t *tx) apply(sp *space, n *node, p placedOp, many bool) (counts bool, err error) {
-	if !p.op.Delete {
-		if many {
-			return true, t.refold(sp, p.op.Key)
-		}
-		k, err := t.keyRow(sp, p.op.Key)
-		if err != nil || (k.written && k.at.Compare(p.at) >= 0) {
-			return true, err
-		}
-		old := k
-		k.written, k.at, k.value, k.meta = true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
-		k.settle()
-		return true, t.saveKey(sp, p.op.Key, old, k)
+	if p.op.Delete {
+		return t.applyDelete(sp, n, p, many)
 	}
-	floor, named, err := t.deleted(sp, n, p)
-	if err != nil {
-		return false, err
-	}
-	if floor == nil {
-		return false, t.exec("UPDATE ops SET valid = 0 WHERE eid = ? AND idx = ? AND n = ?", n.eid, int64(p.at.Index), p.n)
-	}
-	var places int
-	if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, named[:]); err != nil {
-		return false, err
-	}
-	if many || places > 1 {
+	if many {
 		return true, t.refold(sp, p.op.Key)
 	}
-	k, err := t.keyRow(sp, p.op.Key)
-	if err != nil || (k.floored && k.floor.Compare(*floor) >= 0) {
+	old, err := t.keyRow(sp, p.op.Key)
+	if err != nil || old.written && old.at == p.at {
+		return true, err // its event wrote the key before
+	}
+	if !sp.latest(n) && (old.written || old.floored || sp.conflicts > 0) {
+		return true, t.merge(sp, n, p, old)
+	}
+	k := old
+	k.written, k.live, k.at, k.value, k.meta = true, true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
+	if err := t.endConflicts(sp, p.op.Key); err != nil {
 		return true, err
 	}
-	old := k
-	k.floored, k.floor = true, *floor
-	k.settle()
 	return true, t.saveKey(sp, p.op.Key, old, k)
 }
 
-// deleted returns the place and the event of the write that a delete removes; nil when it names none
-// of its causal past.
-func (t *tx) deleted(sp *space, n *node, p placedOp) (*Position, tinycloud.Hash, error) {
-	if p.op.Version == nil {
-		return t.newestWrite(sp, n, p)
+func (t *tx) applyDelete(sp *space, n *node, p placedOp, many bool) (counts bool, err error) {
+	if v := p.op.Version; v != nil {
+		event, ok, err := t.named(sp, n, p.at.Index, p.op)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return false, t.setValid(n.eid, int64(p.at.Index), p.n, false)
+		}
+		many, err = t.standsTwice(sp, event, many)
+		if err != nil {
+			return false, err
+		}
 	}
-	v := *p.op.Version
+	old, err := t.keyRow(sp, p.op.Key)
+	if err != nil {
+		return false, err
+	}
+	if many || p.op.Version == nil || !old.written || !sp.latest(n) {
+		if err := t.refold(sp, p.op.Key); err != nil {
+			return false, err
+		}
+		_, err = t.one([]any{&counts}, "SELECT valid FROM ops WHERE eid = ? AND idx = ? AND n = ?", n.eid, int64(p.at.Index), p.n)
+		return counts, err
+	}
+	k := old
+	k.live, k.floored, k.floor = false, true, k.at
+	if err := t.endConflicts(sp, p.op.Key); err != nil {
+		return true, err
+	}
+	return true, t.saveKey(sp, p.op.Key, old, k)
+}
+
+// standsTwice reports whether an event stands in several places, or was found to be.
+func (t *tx) standsTwice(sp *space, event tinycloud.Hash, found bool) (bool, error) {
+	if found {
+		return true, nil
+	}
+	var places int
+	_, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, event[:])
+	return places > 1, err
+}
+
+func (t *tx) setValid(eid, idx int64, n int, valid bool) error {
+	return t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ? AND n = ?", valid, eid, idx, n)
+}
+
+// latest reports whether all that is stored of the Space is in the past of an epoch that was just added.
+func (sp *space) latest(n *node) bool {
+	for i, b := range sp.branches {
+		if b.tip != nil && b.tip != n && !n.past.Has(judge.Spot{Branch: uint32(i), N: b.n}) {
+			return false
+		}
+	}
+	for i, c := range sp.chains {
+		if c.tip != n && !n.past.Has(judge.Spot{Branch: uint32(chainBase + i), N: c.n}) {
+			return false
+		}
+	}
+	return true
+}
+
+// named returns the event of the write that a delete at a place names; ok is false when that is no write to the key in
+// its causal past, at the seq that it says.
+func (t *tx) named(sp *space, n *node, index uint64, op dag.Op) (event tinycloud.Hash, ok bool, err error) {
+	v := *op.Version
 	target, err := t.node(sp, v.Epoch)
 	if err != nil || target == nil || target.seq != v.Seq || v.Index > dag.MaxEvents {
-		return nil, tinycloud.Hash{}, err
+		return event, false, err
 	}
-	if target != n && !target.before(n.past) || target == n && v.Index >= p.at.Index {
-		return nil, tinycloud.Hash{}, nil
+	if target != n && !target.before(n.past) || target == n && v.Index >= index {
+		return event, false, nil
 	}
-	var event []byte
-	ok, err := t.one([]any{&event}, `SELECT e.id FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx
-		WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0`, target.eid, int64(v.Index), t.s.key(p.op.Key))
-	if err != nil || !ok {
-		return nil, tinycloud.Hash{}, err
-	}
-	return &Position{Seq: v.Seq, Epoch: v.Epoch, Index: v.Index}, tinycloud.Hash(event), nil
+	var id []byte
+	ok, err = t.one([]any{&id}, `SELECT e.id FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx
+		WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0`, target.eid, int64(v.Index), t.s.key(op.Key))
+	copy(event[:], id)
+	return event, ok, err
 }
 
-// newestWrite returns the greatest valid write to a key in the causal past of a delete.
-func (t *tx) newestWrite(sp *space, n *node, p placedOp) (*Position, tinycloud.Hash, error) {
-	writes, err := t.keyOps(sp, p.op.Key)
+// newestWrite returns a place, in a causal past, of the greatest valid write to a key there; nil without one.
+func (t *tx) newestWrite(sp *space, past judge.Clock, key string) (*Position, error) {
+	f, err := t.readKey(sp, key)
 	if err != nil {
-		return nil, tinycloud.Hash{}, err
+		return nil, err
 	}
-	var best *placedOp
-	for i := range writes {
-		w := &writes[i]
-		if w.op.Delete || (best != nil && w.at.Compare(best.at) < 0) {
-			continue
-		}
-		target, err := t.node(sp, w.at.Epoch)
-		if err != nil {
-			return nil, tinycloud.Hash{}, err
-		}
-		if target.before(n.past) || (target.id == n.id && w.at.Index < p.at.Index) {
-			best = w
+	for _, w := range f.writes {
+		for _, o := range w.places {
+			if past.Has(o.spot) {
+				return &o.at, nil
+			}
 		}
 	}
-	if best == nil {
-		return nil, tinycloud.Hash{}, nil
-	}
-	return &best.at, best.event, nil
+	return nil, nil
 }
 
-// keyOps returns the valid operations on a key, in order.
-func (t *tx) keyOps(sp *space, key string) ([]placedOp, error) {
-	var out []placedOp
-	err := t.each(func(scan func(...any) error) error {
-		var p placedOp
-		var epoch, event, b []byte
-		if err := scan(&p.at.Seq, &epoch, &p.at.Index, &p.n, &event, &b); err != nil {
-			return err
-		}
-		op, err := dag.DecodeOp(b)
-		if err != nil {
-			return fmt.Errorf("stored operation: %w", err)
-		}
-		p.op, p.at.Epoch, p.event = op, tinycloud.Hash(epoch), tinycloud.Hash(event)
-		out = append(out, p)
-		return nil
-	}, `SELECT p.seq, p.id, o.idx, o.n, e.id, o.bytes FROM ops o JOIN epochs p ON p.eid = o.eid
-		JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.valid = 1`, sp.sid, t.s.key(key))
-	slices.SortFunc(out, func(a, b placedOp) int { return a.at.Compare(b.at) })
-	return out, err
-}
-
-// refold computes a key's fold from all its valid operations.
-func (t *tx) refold(sp *space, key string) error {
-	ops, err := t.keyOps(sp, key)
+// merge folds a write that not all of its key is in the past of, by what the key's row and its conflicts name.
+func (t *tx) merge(sp *space, n *node, p placedOp, old keyState) error {
+	rivals, plain, err := t.rivals(sp, p.op.Key, old)
 	if err != nil {
 		return err
 	}
-	old, err := t.keyRow(sp, key)
-	if err != nil {
+	if !plain {
+		return t.refold(sp, p.op.Key)
+	}
+	w := &keyWrite{event: p.event, maximal: true, place: &keyOp{opPlace: opPlace{n.eid, int64(p.at.Index), p.n}, rank: rank{n.age, p.at}}}
+	k, wins := old, true
+	var left []*keyWrite
+	for _, r := range rivals {
+		seen := n.sees(p.at.Index, r.place)
+		if r.place.at == old.at {
+			wins = seen || w.place.rank.compare(r.place.rank) > 0
+		}
+		if !seen {
+			left = append(left, r)
+		}
+	}
+	if !old.written || wins {
+		k.written, k.live, k.at, k.value, k.meta = true, true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
+		if k.live, err = t.above(sp, n, p.at.Index, w.place.rank, old); err != nil {
+			return err
+		}
+	}
+	left = append(left, w)
+	left = slices.DeleteFunc(left, func(x *keyWrite) bool { return k.live && x.place.at == k.at || !x.maximal })
+	return t.saveFold(sp, p.op.Key, old, k, left)
+}
+
+// above reports whether a write is above the floor of its key.
+func (t *tx) above(sp *space, n *node, index uint64, r rank, k keyState) (bool, error) {
+	if !k.floored {
+		return true, nil
+	}
+	floor, err := t.node(sp, k.floor.Epoch)
+	if err != nil || floor == nil {
+		return true, firstOf(err, fmt.Errorf("epoch %s is lost: %w", k.floor.Epoch, tinycloud.ErrUnavailable))
+	}
+	if floor == n {
+		return k.floor.Index < index, nil
+	}
+	return floor.before(n.past) || r.compare(rank{floor.age, k.floor}) > 0, nil
+}
+
+// saveFold stores the fold of a key and its conflicts, these first: a value that the key lets go of may be one of them.
+func (t *tx) saveFold(sp *space, key string, old, k keyState, conflicts []*keyWrite) error {
+	if err := t.saveConflicts(sp, key, conflicts); err != nil {
 		return err
 	}
-	var k keyState
-	counted, dead := map[tinycloud.Hash]bool{}, map[tinycloud.Hash]bool{}
-	for _, p := range ops {
-		if !p.op.Delete {
-			continue
-		}
-		n, err := t.node(sp, p.at.Epoch)
-		if err != nil {
-			return err
-		}
-		floor, event, err := t.deleted(sp, n, p)
-		if err != nil {
-			return err
-		}
-		if floor == nil {
-			continue
-		}
-		dead[event] = true
-		if !k.floored || floor.Compare(k.floor) > 0 {
-			k.floored, k.floor = true, *floor
-		}
-	}
-	killed := false
-	for _, p := range ops { // ascending: an event counts at its least place
-		if p.op.Delete || counted[p.event] {
-			continue
-		}
-		counted[p.event] = true
-		k.written, k.at, k.value, k.meta = true, p.at, p.op.Value, encodeMeta(p.op.Metadata)
-		killed = dead[p.event]
-	}
-	k.settle()
-	k.live = k.live && !killed
 	return t.saveKey(sp, key, old, k)
 }

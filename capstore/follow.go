@@ -124,7 +124,8 @@ func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err e
 func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 	c = Commit{
 		Remote: int(row.remote), Wants: int(row.wants), LastWrite: row.last,
-		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0, Webhooks: row.flags&flagWebhooks != 0,
+		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0, Webhooks: row.flags&flagWebhooks != 0, Opened: row.flags&flagOpened != 0,
+		Pairs: row.flags&flagPairs != 0,
 	}
 	var text string
 	if row.sid == 0 {

@@ -25,6 +25,9 @@ func at(ms int64) time.Time { return time.UnixMilli(ms) }
 
 // place adds an entry, and its epoch if new, to a Space's history.
 func (t *tx) place(sp *space, p *parsed) error {
+	if sp.closed {
+		return errClosed()
+	}
 	br, err := t.branchFor(sp, p)
 	if err != nil {
 		return err
@@ -203,21 +206,15 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.next = nil
-	floor, err := t.parentTime(sp, n)
+	g, err := t.groundOf(sp, n)
 	if err != nil {
 		return err
 	}
-	var least int64
-	if _, err := t.one([]any{&least}, "SELECT coalesce(min(at), 0) FROM entries WHERE eid = ?", n.eid); err != nil {
-		return err
-	}
+	floor := g.floor
 	spot := t.extend(sp, p, s, n)
 	is, _ := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
-	// A further witness can only make an epoch earlier or more valid. Only the former reaches what follows.
-	switch {
-	case least == n.t && p.Entry.At < least:
-		sp.again = true
-	case is == entryValid:
+	// A further witness can make an epoch earlier or more valid. Only the former reaches what follows.
+	if is == entryValid {
 		var void int
 		if _, err := t.one([]any{&void}, "SELECT count(*) FROM events WHERE eid = ? AND valid = 0", n.eid); err != nil {
 			return err
@@ -233,68 +230,82 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 		sp.noteCut(n, p.Entry.Host, spot)
 	}
 	sp.unsettled = sp.unsettled || sp.cutHere(n)
-	return t.recordEntry(sp, p, n, is)
+	if err := t.recordEntry(sp, p, n, is); err != nil {
+		return err
+	}
+	return t.suspect(sp, n)
 }
 
-// parentTime returns the greatest t of an epoch's parents, 0 without any.
-func (t *tx) parentTime(sp *space, n *node) (int64, error) {
-	var b []byte
-	if _, err := t.one([]any{&b}, "SELECT bytes FROM epochs WHERE eid = ?", n.eid); err != nil {
-		return 0, err
-	}
-	e, err := dag.DecodeEpoch(b)
-	if err != nil {
-		return 0, err
-	}
-	_, floor, _, err := t.parents(sp, e.Parents)
-	return floor, err
+// ground is what an epoch with some parents stands on.
+type ground struct {
+	parents []*node
+	past    judge.Clock
+	floor   int64 // greatest t of the parents, 0 without any
+	seq     uint64
 }
 
-// parents returns the past that an epoch with these parents has, the greatest t of them and the seq
-// that follows. It fails with errGap when one is not here.
-func (t *tx) parents(sp *space, ids []tinycloud.Hash) (past judge.Clock, floor int64, seq uint64, err error) {
-	past = judge.Clock{}
+// ground fails with errGap when a parent is not here.
+func (t *tx) ground(sp *space, ids []tinycloud.Hash) (g ground, err error) {
+	g.past = judge.Clock{}
 	for _, id := range ids {
 		n, err := t.node(sp, id)
 		if err != nil {
-			return nil, 0, 0, err
+			return g, err
 		}
 		if n == nil {
-			return nil, 0, 0, errGap
+			return g, errGap
 		}
 		for b, k := range n.past {
-			past.Add(judge.Spot{Branch: b, N: k})
+			g.past.Add(judge.Spot{Branch: b, N: k})
 		}
 		for _, s := range n.spots {
-			past.Add(s)
+			g.past.Add(s)
 		}
-		floor, seq = max(floor, n.t), max(seq, n.seq+1)
+		g.parents = append(g.parents, n)
+		g.floor, g.seq = max(g.floor, n.t), max(g.seq, n.seq+1)
 	}
-	return past, floor, seq, nil
+	return g, nil
+}
+
+// groundOf is the ground of a stored epoch.
+func (t *tx) groundOf(sp *space, n *node) (g ground, err error) {
+	var b []byte
+	if _, err := t.one([]any{&b}, "SELECT bytes FROM epochs WHERE eid = ?", n.eid); err != nil {
+		return g, err
+	}
+	e, err := dag.DecodeEpoch(b)
+	if err != nil {
+		return g, err
+	}
+	return t.ground(sp, e.Parents)
 }
 
 // first adds a new epoch with its first entry.
 func (t *tx) first(sp *space, p *parsed, s slot) error {
-	past, floor, seq, err := t.parents(sp, p.epoch.Parents)
+	g, err := t.ground(sp, p.epoch.Parents)
 	if err != nil {
 		return err
 	}
-	if s.prev != nil && !s.prev.before(past) {
+	if s.prev != nil && !s.prev.before(g.past) {
 		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
 	}
 	t.touch(sp)
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	n := &node{id: p.Entry.Epoch, seq: seq, t: max(floor, p.Entry.At), past: past}
+	n := &node{id: p.Entry.Epoch, seq: g.seq, t: max(g.floor, p.Entry.At), past: g.past}
 	if err := t.learn(sp, p, judge.Spot{Branch: uint32(s.index), N: s.number(p)}); err != nil {
 		return err
 	}
 	t.extend(sp, p, s, n)
-	is, reason := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
+	is, reason := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, g.floor, n)
 	n.valid = is == entryValid
-	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t valid reason clock bytes", ID: "eid"},
-		sp.sid, n.id[:], n.seq, n.t, n.valid, reason, encodeClock(past), p.Epoch)
+	n.age = sp.firstAge(p, n.valid, g)
+	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t written begin_of valid reason clock bytes", ID: "eid"},
+		sp.sid, n.id[:], n.seq, n.t, n.age.Time, n.age.Encode(), n.valid, reason, encodeClock(n.past), p.Epoch)
 	if err != nil {
+		return err
+	}
+	if err := t.link(g.parents, n); err != nil {
 		return err
 	}
 	if err := t.recordEntry(sp, p, n, is); err != nil {

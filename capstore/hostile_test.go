@@ -63,7 +63,7 @@ func (l *liar) say(t *testing.T, s *testStore, b capstore.Bundle) {
 // welcome gives the liar a host delegation on its first epoch.
 func (l *liar) welcome(t *testing.T, s *testStore) {
 	t.Helper()
-	tok, err := capstore.ParseDelegation(l.o.wallet.SignHost(l.o.space, l.host().String()))
+	tok, err := capstore.ParseDelegation(l.o.signHost(l.host()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,13 @@ type KnownHost struct {
 	Forked bool
 	// Forks are the proofs: the digests of two entries, which this host stores and serves with the signatures.
 	Forks []Fork
+	// Met says that the host was met since it can be told what Hello is about.
+	Met   bool
+	Hello Hello
 }
+
+// Older says that the host is known to judge by older rules than this one.
+func (k KnownHost) Older() bool { return k.Met && k.Hello.Older() }
 
 // Fork names two entries of one number that a host signed.
 type Fork struct {
@@ -40,7 +46,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 		return nil, err
 	}
 	known := map[HostKey]*KnownHost{}
-	out := []KnownHost{{Host: sp.host, Self: true}}
+	out := []KnownHost{{Host: sp.host, Self: true, Met: true, Hello: OwnHello()}}
 	s.eachHost(sp, func(h HostKey, _ *Token) bool {
 		if h != sp.host && known[h] == nil {
 			known[h] = &KnownHost{Host: h}
@@ -49,9 +55,9 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 	})
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host []byte
-		var addrs string
-		var seq, seen int64
-		if err := scan(&host, &addrs, &seq, &seen); err != nil {
+		var addrs, services string
+		var seq, seen, rules int64
+		if err := scan(&host, &addrs, &seq, &seen, &rules, &services); err != nil {
 			return err
 		}
 		k := known[HostKey(host)]
@@ -59,8 +65,12 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 			return nil
 		}
 		k.Seq, k.Seen = uint64(seq), time.UnixMilli(seen)
+		var err error
+		if k.Hello, k.Met, err = told(rules, services); err != nil {
+			return err
+		}
 		return json.Unmarshal([]byte(addrs), &k.Addrs)
-	}, "SELECT host, addrs, seq, seen FROM hosts WHERE sid = ?", sp.sid)
+	}, "SELECT host, addrs, seq, seen, rules, services FROM hosts WHERE sid = ?", sp.sid)
 	if err != nil {
 		return nil, err
 	}
@@ -152,76 +162,72 @@ type Join struct {
 
 const maxAddr = 1024 // bytes
 
-// AddJoin remembers addresses of a Space's hosts; it is idempotent. A Space without a write is joining until it
-// has been synced with one of them, unless the operator says that they have no history. One with writes of its
-// own goes on answering.
+// AddJoin remembers addresses of a Space's hosts; it is idempotent. A Space without a write is joining then, see
+// [Store.Present], unless the operator says that they have no history. One with writes of its own goes on answering.
 func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []string, empty bool) error {
-	for _, a := range addrs {
-		if len(a) > maxAddr {
-			return fmt.Errorf("address of %d bytes: %w", len(a), tinycloud.ErrInvalid)
+	return s.addJoins(ctx, id, addrs, func(t *tx, sp *space) error {
+		written, err := written(t.ctx, t, sp.sid)
+		if err != nil {
+			return err
 		}
+		switch {
+		case sp.waits() && empty:
+			t.openSpace(sp, EndedByOperator)
+		case sp.state == StateHosted && (empty || written):
+			sp.setState(StateSynced)
+		case sp.state == StateHosted:
+			sp.setState(StateJoining)
+			return t.startJoining(sp)
+		}
+		return nil
+	})
+}
+
+// AddFound remembers addresses of a Space's hosts that this node was told of. It is [Store.AddJoin] but for the
+// state: a Space that was opened to its clients stays open.
+func (s *Store) AddFound(ctx context.Context, id tinycloud.SpaceID, addrs []string) error {
+	return s.addJoins(ctx, id, addrs, func(*tx, *space) error { return nil })
+}
+
+func (s *Store) addJoins(ctx context.Context, id tinycloud.SpaceID, addrs []string, then func(*tx, *space) error) error {
+	if err := checkJoin(addrs); err != nil {
+		return err
 	}
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			if err := t.add(db.Insert{Into: "joins", Columns: "sid addr state", Key: "sid addr"}, sp.sid, a, "waiting"); err != nil {
-				return err
-			}
-		}
-		written, err := written(t.ctx, t, sp.sid)
-		if err != nil {
+		if err := t.insertJoins(sp, addrs); err != nil {
 			return err
 		}
 		t.touch(sp).Joins = true
-		sp.mu.Lock()
-		defer sp.mu.Unlock()
-		if sp.state == StateHosted {
-			sp.state = StateJoining
-		}
-		if empty || written && sp.state == StateJoining {
-			sp.state = StateSynced
-		}
-		return nil
+		return then(t, sp)
 	})
+}
+
+func checkJoin(addrs []string) error {
+	for _, a := range addrs {
+		if len(a) > maxAddr {
+			return fmt.Errorf("address of %d bytes: %w", len(a), tinycloud.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func (t *tx) insertJoins(sp *space, addrs []string) error {
+	for _, a := range addrs {
+		if err := t.add(db.Insert{Into: "joins", Columns: "sid addr state", Key: "sid addr"}, sp.sid, a, "waiting"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // written reports whether a Space holds a write or a delete that counts.
 func written(ctx context.Context, q querier, sid int64) (yes bool, err error) {
 	_, err = q.One(ctx, []any{&yes}, "SELECT EXISTS (SELECT 1 FROM kv WHERE sid = ?)", sid)
 	return yes, err
-}
-
-// Present refuses a Space that waits for the history of its other hosts, so that it is not taken for an empty one
-// (replication design §6): the error is of class [tinycloud.ErrUnavailable]. Of one that is not hosted it says nothing.
-func (s *Store) Present(ctx context.Context, id tinycloud.SpaceID) error {
-	s.mu.RLock()
-	_, ok := s.settled[id]
-	sid := s.ids[id]
-	s.mu.RUnlock()
-	if ok {
-		return nil
-	}
-	var state string
-	if _, err := s.db.Read.One(ctx, []any{&state}, "SELECT state FROM spaces WHERE sid = ?", sid); err != nil {
-		return err
-	}
-	yes, err := written(ctx, s.db.Read, sid)
-	if err != nil {
-		return err
-	}
-	if state == StateJoining || state == stateRestored && !yes {
-		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; retry when its history is here")
-	}
-	if !yes && state != StateSynced {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.settled[id] = struct{}{} // it will not join any more
-	return nil
 }
 
 // Joins returns the addresses given for a Space.
@@ -255,39 +261,4 @@ func (s *Store) SetJoin(ctx context.Context, id tinycloud.SpaceID, j Join) error
 		}
 		return t.exec("UPDATE joins SET state = ?, tried = ?, error = ? WHERE sid = ? AND addr = ?", j.State, j.LastTry.UnixMilli(), j.LastError, sp.sid, j.Addr)
 	})
-}
-
-// Synced records that the history of another host was taken over whole.
-func (s *Store) Synced(ctx context.Context, id tinycloud.SpaceID) error {
-	return s.do(ctx, func(t *tx) error {
-		sp, err := t.space(id)
-		if err != nil || sp.state == StateSynced {
-			return err
-		}
-		t.touch(sp)
-		sp.mu.Lock()
-		defer sp.mu.Unlock()
-		sp.state = StateSynced
-		return nil
-	})
-}
-
-// Joining reports whether a Space still waits for the history of its other hosts.
-func (s *Store) Joining(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
-	if s.db.Shared { // it is one row; loading the Space again after each commit of another process is many
-		sid, err := s.sid(ctx, id)
-		if err != nil {
-			return false, err
-		}
-		var state string
-		_, err = s.db.Read.One(ctx, []any{&state}, "SELECT state FROM spaces WHERE sid = ?", sid)
-		return state == StateJoining, err
-	}
-	sp, err := s.loaded(ctx, id)
-	if err != nil {
-		return false, err
-	}
-	sp.mu.RLock()
-	defer sp.mu.RUnlock()
-	return sp.waits(), nil
 }

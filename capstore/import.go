@@ -295,8 +295,12 @@ func (t *tx) placePart(sp *space, part *parsed) error {
 	var past judge.Clock
 	if n != nil {
 		past = n.past
-	} else if past, _, _, err = t.parents(sp, part.epoch.Parents); err != nil {
-		return err
+	} else {
+		g, err := t.ground(sp, part.epoch.Parents)
+		if err != nil {
+			return err
+		}
+		past = g.past
 	}
 	s := slot{index: chainBase + len(sp.chains), base: -1}
 	for i, c := range sp.chains {

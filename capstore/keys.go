@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
@@ -214,4 +215,18 @@ func flag(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// stored is a key as its column gives it, in the form that the column is searched by.
+func (s *Store) stored(column []byte) any {
+	if s.db.Shared {
+		return column
+	}
+	return string(column)
+}
+
+// opKey reads the key of an operation.
+func opKey(b []byte) (string, error) {
+	op, err := dag.DecodeOp(b)
+	return op.Key, err
 }

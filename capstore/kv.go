@@ -55,6 +55,9 @@ func (s *Store) Check(ctx context.Context, tok *Token, ops []Op, pre *Preconditi
 
 // operate judges the operations of an invocation and calls then for each Space with what to do.
 func (t *tx) operate(tok *Token, ops []Op, pre *Precondition, then func(*space, plan) error) error {
+	if err := t.present(ops); err != nil {
+		return err
+	}
 	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type Task string
 const (
 	Replication Task = "p2p"
 	Webhooks    Task = "webhooks"
+	judging     Task = "judging"
 )
 
 // Lead calls f while this process leads a task, again each time it comes to lead, until ctx ends. The context

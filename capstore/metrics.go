@@ -12,7 +12,8 @@ type metrics struct {
 	epochs       *prometheus.CounterVec // by outcome
 	lag          prometheus.Histogram   // seconds
 	equivocation prometheus.Counter
-	group        prometheus.Histogram // jobs
+	group        prometheus.Histogram   // jobs
+	joined       *prometheus.CounterVec // by ending
 }
 
 // maxLagSeconds of history that is caught up with is in the histogram's last bucket.
@@ -35,6 +36,12 @@ func newMetrics() *metrics {
 			Namespace: prefix, Name: "commit_group_jobs", Help: "Requests that shared one durable transaction.",
 			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, maxGroup},
 		}),
+	}
+	m.joined = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: prefix, Name: "joining_ended_total", Help: "Spaces that are joining no more, by what ended it.",
+	}, []string{"by"})
+	for _, why := range endings {
+		m.joined.WithLabelValues(string(why))
 	}
 	for _, outcome := range []string{"applied", "void", "parked"} {
 		m.epochs.WithLabelValues(outcome) // at zero, so that it is there from the start
@@ -83,7 +90,7 @@ func (t *tally) count(p *parsed, valid bool, now time.Time) {
 // Collectors returns the metrics for the node's registry.
 func (s *Store) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, (*stored)(s)}
+	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, m.joined, (*stored)(s)}
 }
 
 // stored is read from the database when it is asked for.

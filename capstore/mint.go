@@ -80,8 +80,8 @@ func (t *tx) build(sp *space, named []*node, tips []*node) (*next, error) {
 		x.parents = append(x.parents, h.id)
 	}
 	slices.SortFunc(x.parents, func(a, b tinycloud.Hash) int { return slices.Compare(a[:], b[:]) })
-	var err error
-	x.past, x.floor, _, err = t.parents(sp, x.parents)
+	g, err := t.ground(sp, x.parents)
+	x.past, x.floor = g.past, g.floor
 	return x, err
 }
 

@@ -12,7 +12,8 @@ import (
 // the newer write at a lower place, or a host is removed whose write it was (design, "Validity, order,
 // state"). Its writer may be the only host that had it, and has promised to keep it. So in a Space of several
 // hosts it is past, not gone, for [pastAge]; the oldest go earlier when they are more than current values
-// are, and more than [minPast].
+// are, and more than [minPast]. That of a conflict is past for as long as the conflict is listed; when there is no room
+// for all, the keys take turns, so that a flood of conflicts of one key drives out its own.
 const (
 	pastAge   = 24 * time.Hour
 	minPast   = 64 << 20 // bytes
@@ -50,8 +51,14 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	if most = max(most, minPast); past <= most {
 		return nil
 	}
-	_, err = t.freePast(sp, past-most, t.now.UnixMilli())
-	return err
+	all, err := t.freePast(sp, past-most, t.now.UnixMilli())
+	if err != nil || !all || sp.conflicts == 0 {
+		return err
+	}
+	if _, err := t.one([]any{&past}, "SELECT past FROM spaces WHERE sid = ?", sp.sid); err != nil || past <= most {
+		return err
+	}
+	return t.freeConflicts(sp, past-most)
 }
 
 // retireAll makes all values past that no key holds.
@@ -80,8 +87,11 @@ func (t *tx) age(sp *space, bytes int64) error {
 }
 
 // freePast frees the oldest past values, of those that are past since a time in unix milliseconds, until so
-// many bytes are free or a batch is done. It reports whether that was all there are.
+// many bytes are free or a batch is done; none beside a host of older rules. It reports whether that was all there are.
 func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
+	if mixed, err := t.mixed(sp); mixed || err != nil {
+		return true, err
+	}
 	var hashes [][]byte
 	var freed int64
 	err = t.each(func(scan func(...any) error) error {
@@ -92,18 +102,59 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 		}
 		hashes, freed = append(hashes, hash), freed+size
 		return nil
-	}, "SELECT hash, size FROM past WHERE sid = ? AND since <= ? ORDER BY since LIMIT ?", sp.sid, upTo, pastBatch)
+	}, `SELECT hash, size FROM past WHERE sid = ? AND since <= ? AND NOT EXISTS
+		(SELECT 1 FROM conflicts c WHERE c.sid = past.sid AND c.value = past.hash AND c.turn > 0 AND c.since > ?) ORDER BY since LIMIT ?`,
+		sp.sid, upTo, t.now.Add(-conflictAge).UnixMilli(), pastBatch)
 	if err != nil {
 		return false, err
 	}
+	return len(hashes) < pastBatch, t.freeHashes(sp, hashes, freed)
+}
+
+// freeConflicts frees the values of conflicts, those of the keys with the most first and of these the oldest, until so many
+// bytes are free or a batch is done.
+func (t *tx) freeConflicts(sp *space, bytes int64) error {
+	if mixed, err := t.mixed(sp); mixed || err != nil {
+		return err
+	}
+	var hashes [][]byte
+	var freed int64
+	seen := map[string]bool{}
+	err := t.each(func(scan func(...any) error) error {
+		var hash []byte
+		var size, turn, since int64
+		if err := scan(&hash, &size, &turn, &since); err != nil || freed >= bytes || seen[string(hash)] {
+			return err
+		}
+		seen[string(hash)] = true
+		hashes, freed = append(hashes, hash), freed+size
+		return nil
+	}, `SELECT p.hash, p.size, c.turn, c.since FROM conflicts c JOIN past p ON p.sid = c.sid AND p.hash = c.value
+		WHERE c.sid = ? AND c.turn > 0 ORDER BY c.turn DESC, c.since LIMIT ?`, sp.sid, pastBatch)
+	if err != nil {
+		return err
+	}
+	for _, hash := range hashes {
+		if err := t.exec("UPDATE conflicts SET turn = 0 WHERE sid = ? AND value = ?", sp.sid, hash); err != nil {
+			return err
+		}
+	}
+	return t.freeHashes(sp, hashes, freed)
+}
+
+// freeHashes frees past values of so many bytes.
+func (t *tx) freeHashes(sp *space, hashes [][]byte, bytes int64) error {
 	for _, hash := range hashes {
 		for _, table := range []string{"past", "vals"} {
 			if err := t.exec("DELETE FROM "+table+" WHERE sid = ? AND hash = ?", sp.sid, hash); err != nil {
-				return false, err
+				return err
 			}
 		}
 	}
-	return len(hashes) < pastBatch, t.exec("UPDATE spaces SET past = past - ? WHERE sid = ?", freed, sp.sid)
+	if bytes == 0 && len(hashes) == 0 {
+		return nil
+	}
+	return t.exec("UPDATE spaces SET past = past - ? WHERE sid = ?", bytes, sp.sid)
 }
 
 // expire frees a batch of the values of a Space that are past for long. It reports whether that was all there are.

@@ -83,7 +83,7 @@ func testPastBounds(t *testing.T) {
 	write("alone", 1000)
 	write("first", 40<<20)
 	wantHeld(t, a, o.space, "alone", false)
-	a.delegate(o.wallet.SignHost(o.space, b.host(o.space).String()))
+	a.delegate(o.signHost(b.host(o.space)))
 	write("second", 100<<20)
 	wantHeld(t, a, o.space, "first", true)
 	write("third", 100<<20) // past may be as much as is current

@@ -267,9 +267,9 @@ func testAllow(t *testing.T) {
 			return answer
 		}
 	})
-	host := o.wallet.SignHost(o.space, s.host(o.space).String())
+	host := o.signHost(s.host(o.space))
 	stranger := captest.NewWallet("mallory").SignHost(o.space, s.host(o.space).String())
-	other := o.wallet.SignHost(o.space, capstore.HostKey{1}.String())
+	other := o.signHost(capstore.HostKey{1})
 	at, digit := len(host)-20, "A" // inside the signature
 	if host[at] == 'A' {
 		digit = "B"

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
 // revisited is an operation whose verdict may have changed.
@@ -22,66 +23,38 @@ type opPlace struct {
 }
 
 // reconsider makes the verdicts of some epochs again and folds the keys that they write. Nothing else depends
-// on whether an epoch is valid.
+// on whether an epoch is valid, but the times of those that follow it.
 func (t *tx) reconsider(sp *space) error {
 	eids := slices.Sorted(maps.Keys(sp.redo)) // parents come first
 	clear(sp.redo)
-	ops := map[opPlace]*revisited{}
-	var order []*revisited
-	visit := func(v *revisited) {
-		at := opPlace{v.n.eid, int64(v.p.at.Index), v.p.n}
-		if ops[at] == nil {
-			ops[at], order = v, append(order, v)
-		}
-	}
+	keys := map[string]struct{}{}
 	for _, eid := range eids {
 		n, err := t.nodeBy(sp, "eid = ?", eid)
 		if err != nil {
 			return err
 		}
-		times, err := t.rejudgeEpoch(sp, n)
+		aged, err := t.rejudgeEpoch(sp, n, keys)
 		if err != nil {
 			return err
 		}
-		events, err := t.storedEvents(sp, n)
-		if err != nil {
-			return err
-		}
-		for i := range events {
-			valid, err := t.rejudgeEvent(sp, n, i, &events[i], times)
-			if err != nil {
+		if aged {
+			if err := t.suspectChildren(sp, n); err != nil {
 				return err
 			}
-			operations(n, events, i, func(v *revisited) {
-				v.now = valid
-				visit(v)
-			})
 		}
 	}
-	keys := map[string]struct{}{}
-	for _, v := range order {
-		keys[v.p.op.Key] = struct{}{}
-	}
-	if err := t.refoldAll(sp, slices.Sorted(maps.Keys(keys)), ops, visit); err != nil {
+	if err := t.refoldAll(sp, keys); err != nil {
 		return err
-	}
-	for _, v := range order {
-		if err := t.reannounced(sp, v); err != nil {
-			return err
-		}
 	}
 	return t.findHeads(sp)
 }
 
 // refoldAll folds keys anew. A value is freed only when none of them holds it afterwards.
-func (t *tx) refoldAll(sp *space, keys []string, ops map[opPlace]*revisited, visit func(*revisited)) error {
+func (t *tx) refoldAll(sp *space, keys map[string]struct{}) error {
 	sp.dropped = map[tinycloud.Hash]struct{}{}
 	defer func() { sp.dropped = nil }()
-	for _, key := range keys {
-		if err := t.redelete(sp, key, ops, visit); err != nil {
-			return err
-		}
-		if err := t.refold(sp, key); err != nil {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if err := t.refoldTold(sp, key); err != nil {
 			return err
 		}
 	}
@@ -90,6 +63,35 @@ func (t *tx) refoldAll(sp *space, keys []string, ops map[opPlace]*revisited, vis
 	for hash := range dropped {
 		if err := t.release(sp, hash); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// refoldTold folds a key anew and announces the deletes whose verdicts that changes.
+func (t *tx) refoldTold(sp *space, key string) error {
+	flips, err := t.foldKey(sp, key)
+	if err != nil {
+		return err
+	}
+	for _, f := range flips {
+		n, err := t.nodeBy(sp, "eid = ?", f.eid)
+		if err != nil {
+			return err
+		}
+		events, err := t.storedEvents(n)
+		if err != nil {
+			return err
+		}
+		failed := error(nil)
+		operations(n, events, int(f.idx), func(v *revisited) {
+			if v.p.n == f.n {
+				v.was, v.now = !f.valid, f.valid
+				failed = t.reannounced(sp, v)
+			}
+		})
+		if failed != nil {
+			return failed
 		}
 	}
 	return nil
@@ -108,48 +110,26 @@ func operations(n *node, events []storedEvent, i int, f func(*revisited)) {
 	}
 }
 
-// redelete finds anew what the deletes of a key remove: one that removes nothing is void.
-func (t *tx) redelete(sp *space, key string, ops map[opPlace]*revisited, visit func(*revisited)) error {
-	var places []opPlace
-	err := t.each(func(scan func(...any) error) error {
-		var p opPlace
-		err := scan(&p.eid, &p.idx, &p.n)
-		places = append(places, p)
-		return err
-	}, `SELECT o.eid, o.idx, o.n FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx
-		WHERE o.sid = ? AND o.key = ? AND o.removes = 1 AND e.valid = 1`, sp.sid, t.s.key(key))
+func (t *tx) reannounced(sp *space, v *revisited) error {
+	if v.was == v.now {
+		return nil
+	}
+	many, err := t.standsTwice(sp, v.p.event, false)
 	if err != nil {
 		return err
 	}
-	for _, at := range places {
-		if ops[at] == nil {
-			n, err := t.nodeBy(sp, "eid = ?", at.eid)
-			if err != nil {
-				return err
-			}
-			events, err := t.storedEvents(sp, n)
-			if err != nil {
-				return err
-			}
-			operations(n, events, int(at.idx), visit)
-		}
-		v := ops[at]
-		floor, _, err := t.deleted(sp, v.n, v.p)
-		if err != nil {
-			return err
-		}
-		v.now = floor != nil
-		if err := t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ? AND n = ?", v.now, at.eid, at.idx, at.n); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.reannounce(sp, v.n, v.e, v.p, v.was, v.now, many, v.index)
 }
 
-func (t *tx) reannounced(sp *space, v *revisited) error {
-	var places int
-	if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, v.p.event[:]); err != nil {
+// keysOf adds the keys that the operations of an epoch are on.
+func (t *tx) keysOf(n *node, keys map[string]struct{}) error {
+	return t.each(func(scan func(...any) error) error {
+		var b []byte
+		if err := scan(&b); err != nil {
+			return err
+		}
+		op, err := dag.DecodeOp(b)
+		keys[op.Key] = struct{}{}
 		return err
-	}
-	return t.reannounce(sp, v.n, v.e, v.p, v.was, v.now, places > 1, v.index)
+	}, "SELECT bytes FROM ops WHERE eid = ?", n.eid)
 }

@@ -11,6 +11,9 @@ import (
 
 // revise brings the verdicts of a Space up to date with what the transaction added.
 func (t *tx) revise(sp *space) error {
+	if sp.closed {
+		return nil
+	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	settled := false
@@ -20,16 +23,22 @@ func (t *tx) revise(sp *space) error {
 		}
 		settled = true
 	}
+	if len(sp.redo) > 0 && !sp.again {
+		if err := t.reconsider(sp); err != nil {
+			return err
+		}
+	}
+	if err := t.redate(sp); err != nil {
+		return err
+	}
 	if sp.again {
+		if t.tooLong(sp) {
+			return nil
+		}
 		if err := t.rejudge(sp); err != nil {
 			return err
 		}
 		settled = true
-	}
-	if len(sp.redo) > 0 {
-		if err := t.reconsider(sp); err != nil {
-			return err
-		}
 	}
 	if settled {
 		return t.enforce(sp)
@@ -38,79 +47,43 @@ func (t *tx) revise(sp *space) error {
 }
 
 // rejudge makes every verdict of a Space again, in causal order, and folds the operations anew. It is
-// for the rare arrival that reaches into the past: a delegation that others waited for, or an earlier
-// witness of an epoch.
+// for the rare arrival that reaches into the past: a delegation that others waited for. Of a long history it is done
+// in parts, see review.go.
 func (t *tx) rejudge(sp *space) error {
-	sp.again, sp.unsure, sp.folding = false, false, true
-	defer func() { sp.folding = false }()
-	sp.facts.Forget()
-	sp.heads = nil
-	var eids []int64
-	err := t.each(func(scan func(...any) error) error {
-		var eid int64
-		err := scan(&eid)
-		eids = append(eids, eid)
-		return err
-	}, "SELECT eid FROM epochs WHERE sid = ? ORDER BY seq, id", sp.sid)
-	if err != nil {
-		return err
-	}
-	if err := t.exec("DELETE FROM kv WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
-	sp.nodes.Purge() // times change
-	for _, eid := range eids {
-		if err := t.redate(sp, eid); err != nil {
+	r := &review{}
+	for !r.over() {
+		if err := t.reviewSome(sp, r, forever); err != nil {
 			return err
 		}
 	}
-	if err := t.settleRemovals(sp); err != nil {
-		return err
-	}
-	clear(sp.redo) // all are
-	for _, eid := range eids {
-		n, err := t.nodeBy(sp, "eid = ?", eid)
-		if err != nil {
-			return err
-		}
-		times, err := t.rejudgeEpoch(sp, n)
-		if err != nil {
-			return err
-		}
-		if n.valid {
-			sp.newHead(n)
-		}
-		if err := t.rejudgeEvents(sp, n, times); err != nil {
-			return err
-		}
-	}
-	sp.next = nil
-	if err := t.sweep(sp); err != nil {
-		return err
-	}
-	return t.enforce(sp)
+	return nil
 }
 
-// redate computes the time of an epoch and judges its entries as if no host had been removed.
-func (t *tx) redate(sp *space, eid int64) error {
+// dateEntries computes the time of an epoch by which its entries are judged, and judges these as if no host had been
+// removed.
+func (t *tx) dateEntries(sp *space, eid int64) error {
 	n, err := t.nodeBy(sp, "eid = ?", eid)
 	if err != nil {
 		return err
 	}
-	floor, err := t.parentTime(sp, n)
+	g, err := t.groundOf(sp, n)
 	if err != nil {
+		return err
+	}
+	if err := t.link(g.parents, n); err != nil {
 		return err
 	}
 	rows, err := t.entriesOf(n)
 	if err != nil {
 		return err
 	}
+	was := n.t
 	for i, r := range rows {
 		if i == 0 {
-			n.t = max(floor, r.at)
+			n.t = max(g.floor, r.at)
 		}
 		is := entryVoid
-		if r.at >= floor-judge.Slack.Milliseconds() && sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
+		if r.at >= g.floor-judge.Slack.Milliseconds() && sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
 			is = entryValid
 		}
 		if is == r.is {
@@ -119,6 +92,9 @@ func (t *tx) redate(sp *space, eid int64) error {
 		if err := t.exec("UPDATE entries SET valid = ? WHERE sid = ? AND branch = ? AND n = ?", is, sp.sid, r.branch, int64(r.n)); err != nil {
 			return err
 		}
+	}
+	if n.t == was {
+		return nil
 	}
 	return t.exec("UPDATE epochs SET t = ? WHERE eid = ?", n.t, eid)
 }
@@ -145,104 +121,108 @@ func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
 	return rows, err
 }
 
-// rejudgeEpoch follows the verdicts on an epoch's entries. It returns the times of the valid ones.
-func (t *tx) rejudgeEpoch(sp *space, n *node) (times []time.Time, err error) {
+// rejudgeEpoch makes the verdicts on an epoch and its events again, from those on its entries, and computes its age. It
+// adds the keys that its operations are on, and reports whether its age is another.
+func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bool, err error) {
 	rows, err := t.entriesOf(n)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	reason := ""
+	g, err := t.groundOf(sp, n)
+	if err != nil {
+		return false, err
+	}
+	events, err := t.storedEvents(n)
+	if err != nil {
+		return false, err
+	}
+	d := judge.Dating{Space: sp.id}
+	var times []time.Time
 	for _, r := range rows {
 		if r.is == entryValid {
 			times = append(times, at(r.at))
+			d.Entries = append(d.Entries, judge.Witness{At: r.at, Imported: r.branch >= chainBase})
 		}
 	}
+	was, reason := *n, ""
 	if n.valid = len(times) > 0; !n.valid {
-		floor, err := t.parentTime(sp, n)
-		if err != nil {
-			return nil, err
-		}
-		_, reason = sp.entryStanding(sp.witness(rows[0].branch, rows[0].digest), rows[0].at, floor, n)
+		_, reason = sp.entryStanding(sp.witness(rows[0].branch, rows[0].digest), rows[0].at, g.floor, n)
 	}
-	return times, t.exec("UPDATE epochs SET valid = ?, reason = ? WHERE eid = ?", n.valid, reason, n.eid)
-}
-
-func (t *tx) rejudgeEvents(sp *space, n *node, times []time.Time) error {
-	events, err := t.storedEvents(sp, n)
-	if err != nil {
-		return err
+	for i := range events {
+		d.Add(events[i].token)
+		for _, op := range events[i].ops {
+			keys[op.Key] = struct{}{}
+		}
+	}
+	n.age = d.Age(g.ages())
+	if aged = n.age != was.age; aged || n.valid != was.valid || !n.valid {
+		err := t.exec("UPDATE epochs SET valid = ?, reason = ?, written = ?, begin_of = ? WHERE eid = ?", n.valid, reason, n.age.Time, n.age.Encode(), n.eid)
+		if err != nil {
+			return false, err
+		}
 	}
 	before := 0 // operations
 	for i := range events {
-		e := &events[i]
-		valid, err := t.rejudgeEvent(sp, n, i, e, times)
-		if err != nil {
-			return err
+		if err := t.rejudgeEvent(sp, n, i, &events[i], times, before); err != nil {
+			return false, err
 		}
-		if err := t.rejudgeOps(sp, n, i, e, valid, before); err != nil {
-			return err
-		}
-		before += len(e.ops)
+		before += len(events[i].ops)
 	}
-	return nil
+	return aged, nil
 }
 
-// rejudgeEvent stores the verdict on an event, and the same on its operations.
-func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []time.Time) (valid bool, err error) {
+// rejudgeEvent makes the verdict on an event again, and those on its operations, of which so many of the epoch come
+// before. A delete without a version that its event does not make void is judged when its key is folded.
+func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []time.Time, before int) error {
 	reason := t.verdict(sp, n, i, &e.event, times)
-	valid = reason == "" && n.valid
-	if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil || len(e.ops) == 0 {
-		return valid, err
-	}
-	return valid, t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ?", valid, n.eid, i)
-}
-
-// rejudgeOps folds the operations of an event anew. So many operations of the epoch came before.
-func (t *tx) rejudgeOps(sp *space, n *node, i int, e *storedEvent, valid bool, before int) error {
-	if len(e.ops) == 0 {
-		return nil
-	}
-	var places int
-	if valid {
-		if _, err := t.one([]any{&places}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, e.id[:]); err != nil {
+	valid := reason == "" && n.valid
+	if valid != e.valid || reason != e.bad {
+		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
 			return err
 		}
 	}
 	for k, op := range e.ops {
-		p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
-		counts := false
-		if valid {
-			var err error
-			if counts, err = t.apply(sp, n, p, places > 1); err != nil {
+		v := &revisited{n: n, e: &e.event, was: e.was[k], now: valid, index: before + k}
+		v.p = placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+		switch {
+		case !valid || !op.Delete:
+		case op.Version == nil:
+			v.now = v.was
+		default:
+			_, ok, err := t.named(sp, n, uint64(i), op)
+			if err != nil {
 				return err
 			}
+			v.now = ok
 		}
-		if e.was[k] && !counts { // an earlier operation's key may have been folded with it
-			if err := t.refold(sp, op.Key); err != nil {
-				return err
-			}
+		if v.was == v.now {
+			continue
 		}
-		if err := t.reannounce(sp, n, &e.event, p, e.was[k], counts, places > 1, before+k); err != nil {
+		if err := t.setValid(n.eid, int64(i), k, v.now); err != nil {
+			return err
+		}
+		if err := t.reannounced(sp, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// storedEvent is an event with the last verdicts on its operations.
+// storedEvent is an event with the last verdicts on it, why it is void in bad, and on its operations.
 type storedEvent struct {
 	event
-	was []bool
+	valid bool
+	was   []bool
 }
 
 // storedEvents reads the events of an epoch with their operations.
-func (t *tx) storedEvents(sp *space, n *node) ([]storedEvent, error) {
+func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 	var out []storedEvent
 	err := t.each(func(scan func(...any) error) error {
 		var e storedEvent
 		var id []byte
 		var kind judge.Kind
-		if err := scan(&id, &kind, &e.bytes, &e.bad); err != nil {
+		if err := scan(&id, &kind, &e.bytes, &e.valid, &e.bad); err != nil {
 			return err
 		}
 		e.id = tinycloud.Hash(id)
@@ -255,7 +235,7 @@ func (t *tx) storedEvents(sp *space, n *node) ([]storedEvent, error) {
 		}
 		out = append(out, e)
 		return nil
-	}, "SELECT id, kind, bytes, reason FROM events WHERE eid = ? ORDER BY idx", n.eid)
+	}, "SELECT id, kind, bytes, valid, reason FROM events WHERE eid = ? ORDER BY idx", n.eid)
 	if err != nil {
 		return nil, err
 	}

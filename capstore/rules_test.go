@@ -172,7 +172,7 @@ func TestChains(t *testing.T) {
 			c.says(c.l, nil, c.revocation(by(mine.token.ID)))
 			writes(false, leaf, key, mine.token.ID)
 			rival := c.other("rival" + key) // who did not hear of it
-			in := c.delegation(c.o.wallet.SignHost(c.o.space, rival.host().String()))
+			in := c.delegation(c.o.signHost(rival.host()))
 			tok := c.invokes(leaf, captest.TokenOptions{Proofs: []tinycloud.Hash{mine.token.ID}, Nonce: "r" + key}, key+"/rival")
 			c.says(rival, []tinycloud.Hash{before}, in, c.put(tok, key+"/rival"))
 			c.counts(key+"/rival", true)
@@ -336,8 +336,8 @@ func TestPlaces(t *testing.T) {
 			}
 		}
 		rival := c.other("rival")
-		c.says(rival, []tinycloud.Hash{c.l.last}, c.delegation(o.wallet.SignHost(o.space, rival.host().String())))
-		c.says(c.l, []tinycloud.Hash{rival.last}, c.delegation(o.wallet.SignHost(o.space, rival.host().String())))
+		c.says(rival, []tinycloud.Hash{c.l.last}, c.delegation(o.signHost(rival.host())))
+		c.says(c.l, []tinycloud.Hash{rival.last}, c.delegation(o.signHost(rival.host())))
 
 		keys := []string{"seq", "index", "key", "delete", "unseen", "right"}
 		var writes []said
@@ -379,15 +379,23 @@ func TestPlaces(t *testing.T) {
 		c.says(c.l, nil, del("right", &dag.Version{Seq: s, Epoch: at, Index: 5}))
 		is("right", "(none)")
 
-		// An old version takes what is below with it, and leaves what is above.
-		low := c.says(c.l, nil, put("k", "1"))
+		// Whatever version a delete names, it takes all that is at or below the greatest write in its past with it, and leaves
+		// what is above that.
+		other := c.other("other")
+		c.says(other, c.heads(), c.delegation(c.o.signHost(other.host())))
+		low := c.says(c.l, []tinycloud.Hash{other.last}, put("k", "1"))
 		mid := c.says(c.l, nil, put("k", "2"))
 		c.says(c.l, nil, put("k", "3"))
 		c.says(c.l, nil, del("k", &dag.Version{Seq: seq(mid), Epoch: mid, Index: 0}))
-		is("k", "3")
-		c.says(rival, []tinycloud.Hash{low}, put("k", "4")) // as high as mid, and not seen by the delete
-		is("k", "3")
+		is("k", "(none)")
+		c.says(other, []tinycloud.Hash{low}, put("k", "4")) // no later, no higher, and not seen by the delete
+		is("k", "(none)")
+		c.o.clock.ms.Add(1)
+		c.says(other, nil, put("k", "2")) // later, and not seen by the delete
+		is("k", "2")
 		c.says(c.l, nil, del("k", nil)) // the greatest in its past
+		is("k", "2")
+		c.says(c.l, []tinycloud.Hash{other.last}, del("k", nil))
 		is("k", "(none)")
 
 		// In one epoch the lower events come first.
@@ -438,7 +446,7 @@ func TestFactsInAnyOrder(t *testing.T) {
 		tell := func(events ...said) {
 			x := c.other(fmt.Sprint("aside", len(aside)))
 			aside = append(aside, x)
-			in := c.delegation(c.o.wallet.SignHost(c.o.space, x.host().String()))
+			in := c.delegation(c.o.signHost(x.host()))
 			c.says(x, start, append([]said{in}, events...)...)
 		}
 		puts := func(by *captest.SessionKey, key string, proofs ...tinycloud.Hash) said {

@@ -83,6 +83,8 @@ const (
 	flagJoins
 	flagQuotas
 	flagWebhooks
+	flagPairs
+	flagOpened
 )
 
 // commit is a row of the table commits.
@@ -127,6 +129,11 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	for _, c := range rows {
 		flags |= c.flags
 	}
+	if flags&(flagCreated|flagJoins|flagOpened) != 0 {
+		if err := s.learnWaiting(ctx, q); err != nil {
+			return err
+		}
+	}
 	if flags&flagCreated != 0 {
 		if err := s.learnSpaces(ctx, q); err != nil {
 			return err
@@ -134,6 +141,11 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	}
 	if flags&flagQuotas != 0 {
 		if err := s.learnQuotas(ctx, q); err != nil {
+			return err
+		}
+	}
+	if flags&flagPairs != 0 {
+		if err := s.learnPaired(ctx, q); err != nil {
 			return err
 		}
 	}
@@ -158,6 +170,9 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 
 // reload forgets what may have changed and reads what is always kept.
 func (s *Store) reload(ctx context.Context, q querier, g int64) error {
+	if err := s.learnWaiting(ctx, q); err != nil {
+		return err
+	}
 	if err := s.learnSpaces(ctx, q); err != nil {
 		return err
 	}
@@ -165,6 +180,9 @@ func (s *Store) reload(ctx context.Context, q querier, g int64) error {
 		return err
 	}
 	if err := s.learnQuotas(ctx, q); err != nil {
+		return err
+	}
+	if err := s.learnPaired(ctx, q); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -195,13 +213,16 @@ func (t *tx) tell() error {
 	for target, r := range t.revoked {
 		revoked = append(append(revoked, target[:]...), r[:]...)
 	}
-	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks {
+	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks || len(t.pairs) > 0 {
 		c := commit{generation: g, hosts: []byte{}, revoked: revoked}
 		if len(t.quotas) > 0 {
 			c.flags |= flagQuotas
 		}
 		if t.hooks {
 			c.flags |= flagWebhooks
+		}
+		if len(t.pairs) > 0 {
+			c.flags |= flagPairs
 		}
 		if err := t.record(c); err != nil {
 			return err
@@ -239,6 +260,9 @@ func (t *tx) row(g int64, sp *space, revoked []byte) commit {
 	if c.Joins {
 		row.flags |= flagJoins
 	}
+	if c.Opened {
+		row.flags |= flagOpened
+	}
 	return row
 }
 
@@ -250,7 +274,7 @@ func (t *tx) record(c commit) error {
 
 // next is the generation that the transaction makes, 0 when it makes none.
 func (t *tx) next() int64 {
-	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks {
+	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks && len(t.pairs) == 0 {
 		return 0
 	}
 	return t.generation + 1
@@ -274,6 +298,7 @@ func (t *tx) pending(g int64) {
 func (t *tx) settle(commits []Commit) {
 	s, g := t.s, t.next()
 	if g == 0 {
+		t.noteWaiting()
 		if s.o.Committed != nil {
 			for _, c := range commits {
 				s.o.Committed(c)
@@ -285,6 +310,7 @@ func (t *tx) settle(commits []Commit) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pending = 0
+	t.noteWaiting()
 	o.generation.Store(max(o.generation.Load(), g))
 	if len(o.own) < maxUntold {
 		o.own[g] = commits

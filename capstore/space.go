@@ -47,7 +47,8 @@ type node struct {
 	eid   int64
 	id    tinycloud.Hash
 	seq   uint64
-	t     int64 // greatest of the parents' t and the least time of an entry; unix milliseconds
+	t     int64 // F: greatest of the parents' and the least time of an entry; unix milliseconds
+	age   judge.Age
 	valid bool
 	past  judge.Clock
 	spots []judge.Spot // of its entries
@@ -77,6 +78,7 @@ type space struct {
 	host  HostKey
 	key   ed25519.PrivateKey
 	state string
+	opens int64 // when joining ends by time, see [Store.openDue]; 0: never
 
 	mu       sync.RWMutex
 	facts    *judge.Facts
@@ -99,6 +101,9 @@ type space struct {
 	limit     int64 // time up to which own entries are due, 0 when all are
 	folding   bool  // anew: a value that nothing holds now may be held again in a moment
 	others    bool  // hosts are known, once it is asked for, see [space.shared]
+	conflicts int64 // rows of them
+	stale     bool  // times may have changed, see dating.go
+	closed    bool  // its history is being judged anew, see review.go
 	unsure    bool  // it was loaded, and what its void events wait for is not known
 	next      *next
 }
@@ -144,7 +149,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var heads []byte
 	var rules int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules}, "SELECT state, heads, epochs, events, rules FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens}, "SELECT state, heads, epochs, events, rules, opens FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +158,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 		return nil, err
 	}
 	if rules != judge.Rules && sp.epochs > 0 {
-		sp.again = true
-		t.touch(sp)
+		t.outdated(sp)
 	}
 	t.s.mu.Lock()
 	t.s.spaces[id] = sp
@@ -205,6 +209,9 @@ func (t *tx) load(sp *space, heads []byte) error {
 		sp.heads = append(sp.heads, n)
 	}
 	if err := t.loadImports(sp); err != nil {
+		return err
+	}
+	if _, err := t.one([]any{&sp.conflicts}, "SELECT count(*) FROM conflicts WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
 	return t.loadFacts(sp)
@@ -277,8 +284,9 @@ func (sp *space) held(id tinycloud.Hash) *node {
 
 func (t *tx) nodeBy(sp *space, where string, args ...any) (*node, error) {
 	n := &node{}
-	var id, clock []byte
-	ok, err := t.one([]any{&n.eid, &id, &n.seq, &n.t, &n.valid, &clock}, "SELECT eid, id, seq, t, valid, clock FROM epochs WHERE "+where, args...)
+	var id, clock, begin []byte
+	var written int64
+	ok, err := t.one([]any{&n.eid, &id, &n.seq, &n.t, &written, &begin, &n.valid, &clock}, "SELECT eid, id, seq, t, written, begin_of, valid, clock FROM epochs WHERE "+where, args...)
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -286,7 +294,7 @@ func (t *tx) nodeBy(sp *space, where string, args ...any) (*node, error) {
 	if have := sp.held(n.id); have != nil {
 		return have, nil
 	}
-	n.past = decodeClock(clock)
+	n.past, n.age = decodeClock(clock), judge.DecodeAge(written, begin)
 	err = t.each(func(scan func(...any) error) error {
 		var s judge.Spot
 		err := scan(&s.Branch, &s.N)
@@ -339,7 +347,7 @@ func (t *tx) flush() error {
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, heads, sp.epochs, sp.events, judge.Rules, sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, sp.opens, heads, sp.epochs, sp.events, sp.rules(), sp.sid)
 		if err != nil {
 			return err
 		}

@@ -19,14 +19,17 @@ import (
 type Status struct {
 	Host   HostKey // this node
 	State  string
+	Opens  time.Time // when joining ends if nothing of another host is here by then; zero: not by time
 	Heads  []tinycloud.Hash
 	Epochs int64
 	Void   int64 // epochs that count for nothing
 	Parked int64 // entries of the future, and what follows them
 	Events int64
 	Keys   int64
-	Wants  int64
+	Wants  int64 // values that are to be fetched, without those that only conflicts name
 	Bytes  int64
+	// Conflicts counts the writes that lost against others which did not know of them, see [Store.Conflicts].
+	Conflicts int64
 	// StateHash is equal on two hosts iff their KV maps are.
 	StateHash string
 	// Expires is when this node's host delegation ends, zero for never or when there is none.
@@ -49,6 +52,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		if sp.waits() {
 			st.State = StateJoining
 		}
+		st.Opens = s.opensAt(sp)
 		for _, h := range sp.heads {
 			st.Heads = append(st.Heads, h.id)
 		}
@@ -58,8 +62,11 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		return Status{}, err
 	}
 	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM wants WHERE sid = ? AND due < ?), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
+		(SELECT count(*) FROM wants w`+lacking+" AND"+missed+`), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
+		return Status{}, err
+	}
+	if st.Conflicts, err = s.conflictCount(ctx, sp.sid); err != nil {
 		return Status{}, err
 	}
 	if d, err := s.hostDelegation(ctx, id, sp.host, lastsLonger); err != nil {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -56,6 +57,11 @@ type Options struct {
 	// error refuses the delegation. Nil: all are allowed.
 	Allow func(context.Context, tinycloud.SpaceID) error
 	Now   func() time.Time // nil means time.Now
+	// Named reports whether nodes are named by the configuration: a Space that comes to be hosted here begins
+	// joining then. Nil: none are. It runs on the writer's goroutine: it must not block.
+	Named func() bool
+	// JoinTimeout is how long a Space without anything of another host is joining; 0 means 10 s.
+	JoinTimeout time.Duration
 	// Committed is told what became durable, here or through another process, by one goroutine at a time. It
 	// may hold up the writer: it must not block or call back.
 	Committed func(Commit)
@@ -72,8 +78,11 @@ type Commit struct {
 	Wants   int       // values that have to be fetched
 	Created bool      // the Space is new on this node
 	Joins   bool      // addresses to join it through were added
+	Opened  bool      // it waits for the history of other hosts no more
 	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
 	Webhooks bool
+	// Pairs says that paired nodes came or went, here or in another process. Then Space may be zero.
+	Pairs bool
 
 	Writes    []Change // what became valid, in order; of very many the first
 	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
@@ -96,10 +105,16 @@ type Store struct {
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 	unsigned unsigned
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
+	joining  joining
 
 	tokens *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
 	seen   replays
 	others others
+	paired atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
+
+	redating     redating
+	outdated     chan struct{} // a long history has to be judged anew
+	reviewAtOnce int64         // see the constant
 
 	metrics *metrics
 
@@ -121,13 +136,15 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), outdated: make(chan struct{}, 1), reviewAtOnce: reviewAtOnce, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
+		joining:  newJoining(),
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(),
 	}
+	s.paired.Store(&map[string]struct{}{})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -139,6 +156,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.MaxLifetime == 0 {
 		s.o.MaxLifetime = 300 * time.Second
+	}
+	if s.o.JoinTimeout == 0 {
+		s.o.JoinTimeout = joinTimeout
 	}
 	if s.o.MaxTickets == 0 {
 		s.o.MaxTickets = maxTickets
@@ -214,6 +234,12 @@ func (s *Store) preload(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if !s.db.Shared {
+		s.joining.since = s.o.Now().Add(s.o.JoinTimeout).UnixMilli()
+	}
+	if err := s.learnWaiting(ctx, s.db.Read); err != nil {
+		return err
+	}
 	if err := s.learnSpaces(ctx, s.db.Read); err != nil {
 		return err
 	}
@@ -221,6 +247,9 @@ func (s *Store) preload(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.learnQuotas(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnPaired(ctx, s.db.Read); err != nil {
 		return err
 	}
 	if s.db.Shared {

@@ -38,7 +38,7 @@ func (c *clock) now() time.Time { return time.UnixMilli(c.ms.Load()) }
 
 func newClock() *clock {
 	c := &clock{}
-	c.ms.Store(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).UnixMilli())
+	c.ms.Store(time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC).UnixMilli()) // times count in the order of writes
 	return c
 }
 
@@ -168,9 +168,16 @@ func newOwner(t *testing.T, seed string, c *clock) *owner {
 	return o
 }
 
+// signHost is the header of the delegation that makes a host of a key.
+func (o *owner) signHost(host capstore.HostKey) string {
+	options := captest.HostOptions(o.space, host.String())
+	options.IssuedAt = o.clock.now()
+	return o.wallet.SignDelegation(options)
+}
+
 // hostOn makes a store a host of the owner's Space.
 func (o *owner) hostOn(s *testStore) {
-	s.delegate(o.wallet.SignHost(o.space, s.host(o.space).String()))
+	s.delegate(o.signHost(s.host(o.space)))
 }
 
 func (o *owner) invoke(t *testing.T, key, ability string) *capstore.Token {
@@ -179,6 +186,14 @@ func (o *owner) invoke(t *testing.T, key, ability string) *capstore.Token {
 }
 
 func ops(o ...capstore.Op) []capstore.Op { return o }
+
+// redate waits for what late entries change in the order of writes.
+func (s *testStore) redate() {
+	s.t.Helper()
+	if err := s.Redate(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
 
 func (o *owner) invokeFor(t *testing.T, life time.Duration, key, ability string) *capstore.Token {
 	t.Helper()

@@ -1,11 +1,9 @@
 package capstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,9 +36,7 @@ func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]Tip, error) {
 		tips = append(tips, t)
 		return nil
 	}, "SELECT host, n, digest FROM logs WHERE sid = ?", sid)
-	slices.SortFunc(tips, func(a, b Tip) int {
-		return cmp.Or(slices.Compare(a.Host[:], b.Host[:]), cmp.Compare(a.N, b.N), slices.Compare(a.Digest[:], b.Digest[:]))
-	})
+	sortTips(tips)
 	return tips, err
 }
 

@@ -39,6 +39,9 @@ func (s *Store) VerifyStored(ctx context.Context, o VerifyOptions, damaged func(
 	if err := v.lengths(); err != nil || v.n > 0 {
 		return err // nothing that reads rows may go on with those
 	}
+	if err := errors.Join(s.Review(ctx), s.Redate(ctx)); err != nil {
+		return err
+	}
 	if err := v.tokens(); err != nil {
 		return err
 	}
@@ -100,6 +103,8 @@ func (v *verifier) lengths() error {
 		{"vals", "hash", 32},
 		{"wants", "hash", 32},
 		{"chains", "host", 32},
+		{"conflicts", "event", 32},
+		{"conflicts", "value", 32},
 	} {
 		var n int
 		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE length(%s) <> %d", c.table, c.column, c.n)

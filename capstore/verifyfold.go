@@ -98,6 +98,9 @@ func (v *verifier) replayInto(scratch *Store) error {
 	if err != nil {
 		return err
 	}
+	if err := scratch.Redate(v.ctx); err != nil {
+		return err
+	}
 	return v.compare(scratch, sid)
 }
 
@@ -105,8 +108,8 @@ func (v *verifier) replayInto(scratch *Store) error {
 func (v *verifier) compare(scratch *Store, sid int64) error {
 	for _, c := range []struct{ what, ours, theirs string }{
 		{
-			"epoch that is judged otherwise", "SELECT id, seq, t, valid FROM epochs WHERE sid = ?",
-			"SELECT count(*) FROM epochs WHERE sid = ? AND id = ? AND seq = ? AND t = ? AND valid = ?",
+			"epoch that is judged otherwise", "SELECT id, seq, t, written, begin_of, valid FROM epochs WHERE sid = ?",
+			"SELECT count(*) FROM epochs WHERE sid = ? AND id = ? AND seq = ? AND t = ? AND written = ? AND begin_of = ? AND valid = ?",
 		},
 		{
 			"event that is judged otherwise", "SELECT p.id, e.idx, e.kind, e.valid FROM epochs p JOIN events e ON e.eid = p.eid WHERE p.sid = ?",
@@ -123,6 +126,10 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 		{
 			"key that holds something else", "SELECT k.key, k.live, k.seq, k.epoch, k.idx, k.value, k.meta, k.f_seq, k.f_epoch, k.f_idx FROM kv k WHERE k.sid = ?",
 			"SELECT count(*) FROM kv WHERE sid = ? AND key = ? AND live = ? AND seq = ? AND epoch = ? AND idx = ? AND value = ? AND meta = ? AND f_seq = ? AND f_epoch = ? AND f_idx = ?",
+		},
+		{
+			"conflict that is none", "SELECT c.event, p.id, c.idx, c.n, c.value FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ?",
+			"SELECT count(*) FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ? AND c.event = ? AND p.id = ? AND c.idx = ? AND c.n = ? AND c.value = ?",
 		},
 	} {
 		if v.s.db.Shared { // there the column may hold what stands for a long key
@@ -144,6 +151,11 @@ func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs str
 		}
 		if err := scan(dest...); err != nil {
 			return err
+		}
+		for i := range row {
+			if b, ok := row[i].([]byte); ok && b == nil {
+				row[i] = []byte{} // that is how the driver reads an empty one
+			}
 		}
 		if key, ok := row[0].([]byte); ok && strings.Contains(theirs, "AND key = ?") {
 			row[0] = string(key)
@@ -168,7 +180,7 @@ func name(column any) string {
 
 // compareSums looks for rows that are not here, and at the heads.
 func (v *verifier) compareSums(scratch *Store, sid int64) error {
-	for _, table := range []string{"epochs", "kv", "events", "ops"} {
+	for _, table := range []string{"epochs", "kv", "events", "ops", "conflicts"} {
 		var ours, theirs int64
 		query := "SELECT count(*) FROM " + table + " WHERE sid = ?"
 		if _, err := v.s.db.Read.One(v.ctx, []any{&ours}, query, v.sid); err != nil {

@@ -13,7 +13,7 @@ type Want struct {
 	Size     int64          // 0: not known
 	Manifest tinycloud.Hash // zero: not known
 	Tries    int
-	Past     bool // no key holds it: it may be that nobody has it any more
+	Past     bool // no key holds it, but the history or a conflict: it may be that nobody has it any more
 }
 
 // neverDue is when a value is looked for that nobody can have.
@@ -44,7 +44,8 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 	return due, err
 }
 
-// Wanting reports whether values of a Space are still to be fetched, due or not; none is while its policy is [Lazy].
+// Wanting reports whether values of a Space are still to be fetched, due or not; none is while its policy is [Lazy]. One
+// that only a conflict names counts until a try has failed: it may be that nobody has it any more.
 func (s *Store) Wanting(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
@@ -54,8 +55,15 @@ func (s *Store) Wanting(ctx context.Context, id tinycloud.SpaceID) (bool, error)
 		return false, err
 	}
 	var one int
-	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM wants WHERE sid = ? AND due < ? LIMIT 1", sid, neverDue)
+	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM wants w"+lacking+" AND (w.tries = 0 OR"+missed+") LIMIT 1", sid, neverDue)
 }
+
+// lacking are the values of a Space that are to be fetched, due or not; missed those that a key or the policy names.
+const (
+	lacking = " WHERE w.sid = ? AND w.due < ?"
+	missed  = ` (EXISTS (SELECT 1 FROM kv k WHERE k.sid = w.sid AND k.value = w.hash AND k.live = 1)
+		OR EXISTS (SELECT 1 FROM spaces s WHERE s.sid = w.sid AND s.kept <> 0))`
+)
 
 // Arrived records that a value is here: its bytes, or in the block store when inline is nil. One that is no
 // longer wanted, since no key holds it any more, is not kept.
@@ -74,7 +82,11 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 		if err != nil {
 			return err
 		}
-		if held || keeps {
+		disputed, err := t.isDisputed(sp, hash)
+		if err != nil {
+			return err
+		}
+		if held || keeps || disputed {
 			if err := t.saveValue(sp, hash, size, inline); err != nil {
 				return err
 			}

@@ -36,6 +36,7 @@ type tx struct {
 	failed  bool // a statement of the current job: a server ignores what follows
 	dirty   map[*space]*Commit
 	kept    map[*space]bool // see [tx.keeps]; those that were asked for
+	older   map[*space]bool // the same of [tx.mixed]
 	order   []*space
 	created []*space
 	// promoted are Spaces that were only imported before.
@@ -43,7 +44,9 @@ type tx struct {
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
 	tally    tally
-	hooks    bool // webhooks came or went
+	hooks    bool            // webhooks came or went
+	pairs    map[string]bool // nodes that are paired from now on, or no more
+	ended    []ended         // Spaces that are joining no more
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -61,12 +64,22 @@ func (s *Store) Run(ctx context.Context) error {
 		aboard.Wait()
 	}()
 	defer func() { <-following }()
+	opening := make(chan struct{})
+	go func() {
+		defer close(opening)
+		s.keepOpening(ctx)
+	}()
+	defer func() { <-opening }()
 	unparking := make(chan struct{})
 	go func() {
 		defer close(unparking)
 		s.keepUnparking(ctx)
 	}()
 	defer func() { <-unparking }()
+	var keeping sync.WaitGroup
+	keeping.Go(func() { s.keepReviewing(ctx) })
+	keeping.Go(func() { s.keepRedating(ctx) })
+	defer keeping.Wait()
 	w := &writer{s: s}
 	defer w.close()
 	if !s.db.Shared {
@@ -188,8 +201,9 @@ func (w *writer) each(jobs []*job) {
 func (w *writer) begin() (*tx, error) {
 	s := w.s
 	t := &tx{
-		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{},
+		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
+		pairs: map[string]bool{},
 	}
 	for {
 		fresh := w.conn == nil
@@ -310,6 +324,7 @@ func (t *tx) rollback() {
 		delete(t.s.byHost, sp.host)
 		delete(t.s.spaces, sp.id)
 	}
+	t.forgetBegun()
 	for _, sp := range t.promoted {
 		if slices.Contains(t.created, sp) {
 			continue
@@ -334,6 +349,7 @@ func (t *tx) publish() {
 			s.quotas[id] = *bytes
 		}
 	}
+	t.publishPairs()
 	for id := range s.spaces {
 		if len(s.spaces) <= maxLoad {
 			break
@@ -342,6 +358,9 @@ func (t *tx) publish() {
 	}
 	s.mu.Unlock()
 	var commits []Commit
+	if len(t.pairs) > 0 {
+		commits = append(commits, Commit{Pairs: true, More: len(t.order) > 0})
+	}
 	for i, sp := range t.order {
 		c := t.dirty[sp]
 		c.Ended, c.More = len(t.revoked), i < len(t.order)-1

@@ -109,6 +109,10 @@ type P2P struct {
 	Announce []string
 	// Bootstrap (p2p.bootstrap) are addresses of Spaces or of nodes to try; each ends in /p2p/<peer ID>.
 	Bootstrap []string
+	// JoinTimeout (p2p.join_timeout, such as "10s", or whole seconds, 100 ms to 1 h) is how long a Space without anything
+	// of another host waits for its history while nodes are named, and after how long their silence is an answer.
+	// Default 10 s.
+	JoinTimeout time.Duration
 	// Values (p2p.values) says which values are fetched of Spaces that have no policy of their own. Default eager.
 	Values Values
 	// MDNS (p2p.mdns) looks for hosts of its Spaces on the local network. Default false.
@@ -144,7 +148,7 @@ func defaults() Config {
 		Keys:           Keys{Type: "static"},
 		MaxLifetime:    300 * time.Second,
 		PublicSpaces:   PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
-		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Values: ValuesEager, NAT: true},
+		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Values: ValuesEager, NAT: true, JoinTimeout: 10 * time.Second},
 	}
 }
 

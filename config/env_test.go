@@ -109,6 +109,7 @@ func TestEnvNames(t *testing.T) {
 		{"p2p.listen", "/ip4/1.2.3.4/tcp/1, /ip6/::/udp/2/quic-v1", func(c config.Config) any { return strings.Join(c.P2P.Listen, " ") }, "/ip4/1.2.3.4/tcp/1 /ip6/::/udp/2/quic-v1"},
 		{"p2p.announce", "[/dns4/h/tcp/1]", func(c config.Config) any { return strings.Join(c.P2P.Announce, " ") }, "/dns4/h/tcp/1"},
 		{"p2p.bootstrap", "/ip4/1.2.3.4/tcp/1/p2p/" + peerA, func(c config.Config) any { return len(c.P2P.Bootstrap) }, 1},
+		{"p2p.join_timeout", "1500ms", func(c config.Config) any { return c.P2P.JoinTimeout.String() }, "1.5s"},
 		{"p2p.values", "Lazy", func(c config.Config) any { return c.P2P.Values }, config.ValuesLazy},
 		{"p2p.mdns", "true", func(c config.Config) any { return c.P2P.MDNS }, true},
 		{"p2p.dht", "true", func(c config.Config) any { return c.P2P.DHT }, true},

@@ -61,6 +61,7 @@ func p2pSettings() []setting {
 		{"p2p.listen", list(checkListen, func(c *Config) *[]string { return &c.P2P.Listen })},
 		{"p2p.announce", list(checkAnnounce, func(c *Config) *[]string { return &c.P2P.Announce })},
 		{"p2p.bootstrap", list(checkBootstrap, func(c *Config) *[]string { return &c.P2P.Bootstrap })},
+		{"p2p.join_timeout", setJoinTimeout},
 		{"p2p.values", oneOf(strings.ToLower, func(c *Config) *Values { return &c.P2P.Values }, ValuesEager, ValuesLazy, ValuesAll)},
 		{"p2p.mdns", flag(func(c *Config) *bool { return &c.P2P.MDNS })},
 		{"p2p.dht", flag(func(c *Config) *bool { return &c.P2P.DHT })},
@@ -206,6 +207,25 @@ func setMaxLifetime(c *Config, v value) error {
 	n, err := v.integer(1, math.MaxInt32)
 	c.MaxLifetime = time.Duration(n) * time.Second
 	return err
+}
+
+func setJoinTimeout(c *Config, v value) error {
+	const least, most = 100 * time.Millisecond, time.Hour
+	if v.kind == kindInteger {
+		n, err := v.integer(1, uint64(most/time.Second))
+		c.P2P.JoinTimeout = time.Duration(n) * time.Second
+		return err
+	}
+	text, err := v.str()
+	if err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < least || d > most {
+		return fmt.Errorf("%q is not a time from %s to %s, such as \"10s\"", text, least, most)
+	}
+	c.P2P.JoinTimeout = d
+	return nil
 }
 
 // refuseTLS stops a node that would answer in plain text where TLS was asked for.

@@ -77,6 +77,9 @@ func TestBadValues(t *testing.T) {
 		{".p2p", `announce = ["/ip4/1.2.3.4/tcp/1/p2p/` + peerA + `"]`, "p2p.announce: "},
 		{".p2p", `bootstrap = ["/ip4/1.2.3.4/tcp/1"]`, "does not end in /p2p/<peer ID>"},
 		{".p2p", `bootstrap = ["/p2p/` + peerA + `"]`, "p2p.bootstrap: "},
+		{".p2p", `join_timeout = "soon"`, `p2p.join_timeout: "soon" is not a time from 100ms to 1h0m0s`},
+		{".p2p", `join_timeout = "2h"`, "p2p.join_timeout: "},
+		{".p2p", "join_timeout = 0", "p2p.join_timeout: 0 is not from 1"},
 		{".p2p", "mdns = 0", "p2p.mdns: expected true or false"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {

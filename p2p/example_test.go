@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
@@ -32,9 +33,9 @@ func Example() {
 		var space *p2p.Peer
 		opened := make(chan struct{})
 		space, err = front.Open(p2p.PeerOptions{
-			Key:           seed("space"),
-			HelloProtocol: "/tinycloud/hello/1",
-			Hello:         func(_ context.Context, s network.Stream) { _ = s.Close() },
+			Key:            seed("space"),
+			HelloProtocols: []protocol.ID{"/tinycloud/hello/1"},
+			Hello:          func(_ context.Context, s network.Stream) { _ = s.Close() },
 			Connected: func(id peer.ID, _ network.Direction) {
 				<-opened
 				space.Authorise(id)

@@ -77,8 +77,14 @@ func origin(c network.Conn) string {
 // for the handlers. Whoever lists a front's protocols sees it; what it says
 // about Spaces is the handler's. It is called before the front is closed.
 func (f *Front) Handle(proto protocol.ID, h func(ctx context.Context, s network.Stream)) {
-	slots := make(chan struct{}, guardedStreams)
-	all, each := rate.NewLimiter(guardedGlobal, guardedGlobal), newRates(guardedPerSecond, guardedBurst)
+	f.HandleTrusted(proto, func(peer.ID) bool { return false }, h)
+}
+
+// HandleTrusted is [Front.Handle] with an allowance of its own for each of the remotes that are trusted, which
+// strangers don't use up.
+func (f *Front) HandleTrusted(proto protocol.ID, trusted func(peer.ID) bool, h func(ctx context.Context, s network.Stream)) {
+	strangers := newGuard(guardedPerSecond, guardedBurst, guardedGlobal)
+	friends := newGuard(trustedPerSecond, trustedBurst, trustedGlobal)
 	life, end := context.WithCancel(context.Background())
 	f.mu.Lock()
 	f.ends = append(f.ends, end)
@@ -89,20 +95,43 @@ func (f *Front) Handle(proto protocol.ID, h func(ctx context.Context, s network.
 			return
 		}
 		defer f.running.Done()
-		if !each.allow(origin(s.Conn())) || !all.Allow() {
+		g, who := strangers, origin(s.Conn())
+		if id := s.Conn().RemotePeer(); trusted(id) {
+			g, who = friends, string(id)
+		}
+		leave, ok := g.enter(who)
+		if !ok {
 			_ = s.Reset()
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			_ = s.Reset()
-			return
-		}
-		defer func() { <-slots }()
+		defer leave()
 		_ = s.SetDeadline(time.Now().Add(guardedTimeout))
 		h(life, s)
 	})
+}
+
+// guard bounds the streams of one protocol, of each remote and of all together.
+type guard struct {
+	each  *rates
+	all   *rate.Limiter
+	slots chan struct{}
+}
+
+func newGuard(each rate.Limit, burst, all int) *guard {
+	return &guard{newRates(each, burst), rate.NewLimiter(rate.Limit(all), all), make(chan struct{}, guardedStreams)}
+}
+
+// enter admits a stream until leave is called.
+func (g *guard) enter(remote string) (leave func(), ok bool) {
+	if !g.each.allow(remote) || !g.all.Allow() {
+		return nil, false
+	}
+	select {
+	case g.slots <- struct{}{}:
+		return func() { <-g.slots }, true
+	default:
+		return nil, false
+	}
 }
 
 // enter counts a running handler, unless the front is closed.

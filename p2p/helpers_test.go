@@ -17,6 +17,7 @@ import (
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multihash"
 	"go.uber.org/goleak"
@@ -129,12 +130,12 @@ func newSpace(t testing.TB, f *p2p.Front, change ...func(*p2p.PeerOptions)) *spa
 		got:   make(chan message, 64),
 	}
 	o := p2p.PeerOptions{
-		Key:           s.key,
-		HelloProtocol: helloID,
-		Hello:         sayHi,
-		Connected:     func(id peer.ID, dir network.Direction) { s.up <- connEvent{id, dir} },
-		Disconnected:  func(id peer.ID) { s.down <- id },
-		Blocks:        s.store,
+		Key:            s.key,
+		HelloProtocols: []protocol.ID{helloID},
+		Hello:          sayHi,
+		Connected:      func(id peer.ID, dir network.Direction) { s.up <- connEvent{id, dir} },
+		Disconnected:   func(id peer.ID) { s.down <- id },
+		Blocks:         s.store,
 	}
 	for _, c := range change {
 		c(&o)

@@ -63,6 +63,9 @@ const (
 	guardedPerSecond = 8                // and then per second
 	guardedGlobal    = 128              // per second, all origins together
 	guardedStreams   = 16               // running at once
+	trustedBurst     = 128              // as guardedBurst, of a remote that is trusted
+	trustedPerSecond = 64               // likewise
+	trustedGlobal    = 256              // likewise
 	guardedTimeout   = 10 * time.Second // of one
 )
 

@@ -30,11 +30,12 @@ import (
 type PeerOptions struct {
 	Key ed25519.PrivateKey // of the Space
 
-	// HelloProtocol is the one protocol a peer in probation may open, and Hello
-	// its handler. ctx ends with the connection; while the peer is in probation
+	// HelloProtocols, versions of one handshake, are all that a peer in
+	// probation may open, and Hello their handler, to which the stream tells
+	// the version. ctx ends with the connection; while the peer is in probation
 	// the stream has a deadline. At most a few run at once per peer.
-	HelloProtocol protocol.ID
-	Hello         func(ctx context.Context, s network.Stream)
+	HelloProtocols []protocol.ID
+	Hello          func(ctx context.Context, s network.Stream)
 
 	// Connected says that a peer's first connection is secured; the peer is in
 	// probation. dir is DirOutbound for whoever should open the hello stream:
@@ -106,7 +107,7 @@ func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("private key: %w", ErrInvalid)
 	}
-	if o.Hello != nil && o.HelloProtocol == "" {
+	if o.Hello != nil && len(o.HelloProtocols) == 0 {
 		return nil, fmt.Errorf("no hello protocol: %w", ErrInvalid)
 	}
 	if o.ProbationTimeout <= 0 {
@@ -167,8 +168,10 @@ func (p *Peer) start(ctx context.Context, key crypto.PrivKey) error {
 			p.hello(ctx, s)
 			return nil
 		}
-		p.probation.AddHandler(p.o.HelloProtocol, hello)
-		p.view.Mux().AddHandler(p.o.HelloProtocol, hello)
+		for _, version := range p.o.HelloProtocols {
+			p.probation.AddHandler(version, hello)
+			p.view.Mux().AddHandler(version, hello)
+		}
 	}
 	if p.topics, p.pubsub, err = newPubSub(ctx, p); err != nil {
 		return err
@@ -322,25 +325,32 @@ func (p *Peer) route(ai peer.AddrInfo) (fronts []peer.ID, err error) {
 	return fronts, nil
 }
 
-// NewStream opens a stream. The hello protocol works in probation, every other
-// one only with an authorised peer ([ErrNotAuthorised]). Because the remote
+// NewStream opens a stream for the first of protos that the remote speaks; each
+// that it does not takes a round trip. Hello protocols work in probation, every
+// other one only with an authorised peer ([ErrNotAuthorised]). Because the remote
 // side may authorise a moment later, a refused protocol is offered again until
 // the remote has shown that it did, ctx ends or the remote's probation must be
-// over. Once it has, the stream is there at once, and that the remote does not
-// speak the protocol is told by the first Read ([ErrNotAuthorised]).
-func (p *Peer) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error) {
-	if proto == p.o.HelloProtocol && proto != "" {
+// over. Once it has, a stream for one protocol is there at once, and that the
+// remote does not speak it is told by the first Read ([ErrNotAuthorised]).
+func (p *Peer) NewStream(ctx context.Context, id peer.ID, protos ...protocol.ID) (network.Stream, error) {
+	if len(protos) == 0 {
+		return nil, fmt.Errorf("stream for no protocol: %w", ErrInvalid)
+	}
+	if !slices.ContainsFunc(protos, func(proto protocol.ID) bool { return !p.greets(proto) }) {
 		s := p.session(id)
 		if s == nil {
 			return nil, fmt.Errorf("space peer %s: %w", id, ErrNotConnected)
 		}
-		return p.openStream(ctx, s, proto)
+		return p.openStream(ctx, s, protos...)
 	}
-	if s := p.authorised(id); s != nil && closed(s.mutual) {
-		return p.openLazy(ctx, s, proto)
+	if s := p.authorised(id); s != nil && len(protos) == 1 && closed(s.mutual) {
+		return p.openLazy(ctx, s, protos[0])
 	}
-	return p.openAuthorised(ctx, id, proto)
+	return p.openAuthorised(ctx, id, protos...)
 }
+
+// greets reports whether a protocol is one of the handshake.
+func (p *Peer) greets(proto protocol.ID) bool { return slices.Contains(p.o.HelloProtocols, proto) }
 
 // Handle registers the handler of a protocol between authorised peers. Streams
 // of other peers never reach it: to them the protocol does not exist.

@@ -107,6 +107,51 @@ func TestProbationProtocols(t *testing.T) {
 	}
 }
 
+// Of several versions of the hello protocol the first that both speak is taken, whichever side is ahead.
+func TestHelloVersions(t *testing.T) {
+	const nextID = "/tinycloud/hello/2"
+	told := make(chan protocol.ID, 1)
+	versions := func(ids ...protocol.ID) func(*p2p.PeerOptions) {
+		return func(o *p2p.PeerOptions) {
+			o.HelloProtocols = ids
+			o.Hello = func(_ context.Context, s network.Stream) {
+				told <- s.Protocol()
+				_ = s.Close()
+			}
+		}
+	}
+	x, y, old := newSpace(t, newFront(t, p2p.Options{}), versions(nextID, helloID)),
+		newSpace(t, newFront(t, p2p.Options{}), versions(nextID, helloID)), newSpace(t, newFront(t, p2p.Options{}), versions(helloID))
+	for _, tt := range []struct {
+		name string
+		a, b *space
+		asks []protocol.ID
+		want protocol.ID
+	}{
+		{"both new", x, y, []protocol.ID{nextID, helloID}, nextID},
+		{"old responder", x, old, []protocol.ID{nextID, helloID}, helloID},
+		{"old dialer", old, y, []protocol.ID{helloID}, helloID},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			connect(t, tt.a, tt.b)
+			s, err := tt.a.NewStream(testContext(t), tt.b.ID(), tt.asks...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, s)
+			if got := wait(t, told, "hello"); s.Protocol() != tt.want || got != tt.want {
+				t.Errorf("%s here, %s there; want %s", s.Protocol(), got, tt.want)
+			}
+			if _, err := tt.a.NewStream(testContext(t), tt.b.ID()); !errors.Is(err, p2p.ErrInvalid) {
+				t.Errorf("stream for no protocol: %v", err)
+			}
+			if _, err := tt.a.NewStream(testContext(t), tt.b.ID(), tt.want, syncID); !errors.Is(err, p2p.ErrNotAuthorised) {
+				t.Errorf("another protocol beside the handshake's: %v", err)
+			}
+		})
+	}
+}
+
 // rpcs is a pubsub tracer that counts what arrives.
 type rpcs struct {
 	pubsub.RawTracer

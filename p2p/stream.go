@@ -59,7 +59,7 @@ func (p *Peer) serve(s *session, st network.Stream, choose negotiate) {
 		return
 	}
 	_ = st.SetDeadline(time.Time{})
-	if proto != p.o.HelloProtocol {
+	if !p.greets(proto) {
 		s.markMutual() // its own gate let this stream pass
 	}
 	_ = handle(proto, st)

@@ -18,6 +18,7 @@ import (
 const (
 	dialTimeout = 15 * time.Second
 	dialEvery   = 5 * time.Minute // longest wait before a host is dialed again
+	dialJoining = 2 * time.Second // likewise, while the Space is joining
 	dialsAtOnce = 8
 	hurryEvery  = time.Second // between dials that local writes ask for
 	maxTargets  = 1024
@@ -29,6 +30,7 @@ const (
 	JoinConnected   = "connected"
 	JoinUnreachable = "unreachable"
 	JoinRefused     = "refused"
+	JoinNone        = "none" // the node says that it has no part in the Space
 	JoinInvalid     = "invalid"
 )
 
@@ -39,6 +41,7 @@ type dialer struct {
 
 	mu      sync.Mutex
 	reload  bool                       // guarded by mu; the store knows more
+	urgent  bool                       // guarded by mu; clients wait for a host to be met
 	hurried time.Time                  // guarded by mu
 	targets map[peer.ID]*target        // guarded by mu
 	finds   map[peer.ID][]ma.Multiaddr // guarded by mu; nodes that a finder met under the Space's name
@@ -96,10 +99,25 @@ func (d *dialer) lost(id peer.ID) {
 	if x == nil {
 		return
 	}
-	if again := now().Add(backoff(x.failures+1, dialEvery)); x.next.Before(again) {
+	if again := now().Add(backoff(x.failures+1, d.longest())); x.next.Before(again) {
 		x.next = again
 	}
 	signal(d.wake)
+}
+
+// longest is the longest wait before a host is dialed again. d.mu is held.
+func (d *dialer) longest() time.Duration {
+	if d.urgent {
+		return dialJoining
+	}
+	return dialEvery
+}
+
+// hurry says whether clients wait for a host to be met.
+func (d *dialer) hurry(urgent bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.urgent = urgent
 }
 
 // greeted notes how a handshake ended and returns the joins that it answers.
@@ -115,7 +133,7 @@ func (d *dialer) greeted(id peer.ID, err error) []string {
 		return x.joins
 	}
 	x.failures++
-	x.next = now().Add(backoff(x.failures, dialEvery))
+	x.next = now().Add(backoff(x.failures, d.longest()))
 	signal(d.wake)
 	return x.joins
 }
@@ -212,7 +230,7 @@ func (d *dialer) tried(id peer.ID, err error) []string {
 	x.busy = false
 	if err != nil {
 		x.failures++
-		x.next = now().Add(backoff(x.failures, dialEvery))
+		x.next = now().Add(backoff(x.failures, d.longest()))
 	}
 	signal(d.wake)
 	return x.joins

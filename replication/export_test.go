@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -30,8 +31,11 @@ var MostTips = mostTips
 // FetchChunks fetches what an assembly lacks.
 var FetchChunks = fetchChunks
 
-// Nonces are those of one handshake.
-type Nonces struct{ Dialer, Responder [32]byte }
+// Nonces are those of one handshake. Version zero is the first.
+type Nonces struct {
+	Dialer, Responder [32]byte
+	Version           protocol.ID
+}
 
 // Frame puts a length before a message.
 func Frame(b []byte) []byte { return append(binary.AppendUvarint(nil, uint64(len(b))), b...) }
@@ -44,21 +48,66 @@ func HelloProof(nonce, tag [32]byte, chain [][]byte) []byte {
 	return Frame(encoded(proofMessage{Nonce: nonce, Tag: tag, Chain: chain}))
 }
 
+// Proof is the same in the version of a handshake; the second one tells something encoded.
+func Proof(n Nonces, tag [32]byte, chain [][]byte, told []byte) []byte {
+	if n.Version == HelloProtocol {
+		return Frame(encoded(proofFields{Nonce: n.Dialer, Tag: tag, Chain: chain, Told: told}))
+	}
+	return HelloProof(n.Dialer, tag, chain)
+}
+
+// Told is what a host tells of its release.
+func Told(h capstore.Hello) []byte {
+	b, err := encodeTold(h)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// DecodeTold reads that.
+var DecodeTold = decodeTold
+
+// FieldsNonce is the first frame of the second version.
+func FieldsNonce(n [32]byte) []byte { return Frame(encoded(nonceFields{Nonce: n})) }
+
+// TryGreeting decodes a frame of the second version of the handshake, and returns the known part encoded again, nil
+// when it is none.
+func TryGreeting(b []byte) (again []byte, err error) {
+	var p proofFields
+	if err = wire.decode(b, &p); err == nil {
+		return encoded(p), nil
+	}
+	var n nonceFields // every proof is one, too
+	if err = wire.decode(b, &n); err == nil {
+		return encoded(n), nil
+	}
+	return nil, err
+}
+
 // NonceOf reads the nonce of a responder's first frame.
 func NonceOf(frame []byte) (n [32]byte, err error) {
 	_, k := binary.Uvarint(frame)
 	var m nonceMessage
-	err = wire.decode(frame[k:], &m)
-	return m.Nonce, err
+	if err = wire.decode(frame[k:], &m); err != nil {
+		var m nonceFields
+		err = wire.decode(frame[k:], &m)
+		return m.Nonce, err
+	}
+	return m.Nonce, nil
 }
 
-// HelloTag is the tag of the dialer, or of the responder.
-func HelloTag(space tinycloud.SpaceID, dialer, responder peer.ID, n Nonces, ofDialer bool) [32]byte {
+// HelloTag is the tag of the dialer, or of the responder, who tells something.
+func HelloTag(space tinycloud.SpaceID, dialer, responder peer.ID, n Nonces, ofDialer bool, told ...byte) [32]byte {
 	role := roleAnswerer
 	if ofDialer {
 		role = roleDialer
 	}
-	return helloTag(space, dialer, responder, &handshake{n.Dialer, n.Responder}, role)
+	hs := &handshake{version: n.Version, dialer: n.Dialer, responder: n.Responder}
+	if hs.version == "" {
+		hs.version = FirstHello
+	}
+	return helloTag(space, dialer, responder, hs, role, told)
 }
 
 func encoded(v any) []byte {
@@ -191,7 +240,7 @@ func PackLive(bundles []capstore.Bundle) (messages [][]byte, large int) {
 
 // WhereQuestion is the frame that asks, for any peers and nonces.
 func WhereQuestion(ctx context.Context, l *Locator, caller, responder peer.ID, n Nonces, space tinycloud.SpaceID) ([]byte, error) {
-	run := &whereRun{caller: caller, responder: responder, hs: handshake{n.Dialer, n.Responder}}
+	run := &whereRun{caller: caller, responder: responder, hs: handshake{dialer: n.Dialer, responder: n.Responder}}
 	q, err := l.question(ctx, run, run.digest(), space, secretOf(space))
 	return Frame(encoded(q)), err
 }
@@ -266,3 +315,41 @@ func (w Window) Bytes() int { return w.w.bytes }
 
 // BatchAfter is how long a batch is after bytes of other ones.
 func BatchAfter(before int) int { return (&batcher{before: before}).limit() }
+
+// PairTag is the tag of the dialer that shows an invite, or of the responder.
+func PairTag(secret [32]byte, dialer, responder peer.ID, n Nonces, ofDialer bool) [32]byte {
+	role := roleAnswerer
+	if ofDialer {
+		role = roleDialer
+	}
+	return pairTag(secret, dialer, responder, &handshake{dialer: n.Dialer, responder: n.Responder}, role)
+}
+
+// PairFrame is the frame in which an invite is shown.
+func PairFrame(nonce, secret, tag [32]byte, addrs ...string) []byte {
+	return Frame(encoded(pairMessage{Nonce: nonce, Secret: secret, Tag: tag, Addrs: addrs}))
+}
+
+// PairAnswer is the frame that answers it.
+func PairAnswer(tag [32]byte, addrs ...string) []byte {
+	return Frame(encoded(pairAnswer{Tag: tag, Addrs: addrs}))
+}
+
+// SpellPair decodes a frame of pairing and encodes what it means again.
+func SpellPair(b []byte) (again [][]byte) {
+	var q pairMessage
+	if wire.decode(b, &q) == nil {
+		again = append(again, encoded(q))
+	}
+	var a pairAnswer
+	if wire.decode(b, &a) == nil {
+		again = append(again, encoded(a))
+	}
+	return again
+}
+
+// PairAddrs are the addresses that another node is told.
+var PairAddrs = pairAddrs
+
+// WhereNone is the frame that says that a node has no part in a Space.
+func WhereNone() []byte { return Frame(encoded(whereAnswer{})) }

@@ -58,6 +58,8 @@ type endpoint struct {
 	fetch func(c cid.Cid) ([]byte, bool)
 	links map[peer.ID]*link // guarded by f.mu
 	seen  map[tinycloud.Hash]bool
+	// greets are the versions of the handshake that it speaks; guarded by f.mu.
+	greets []protocol.ID
 }
 
 type hooks struct {
@@ -79,7 +81,7 @@ type link struct {
 }
 
 func (f *fabric) add(t testing.TB, id peer.ID, h hooks, fetch func(cid.Cid) ([]byte, bool)) *endpoint {
-	e := &endpoint{f: f, id: id, hooks: h, fetch: fetch, links: map[peer.ID]*link{}, seen: map[tinycloud.Hash]bool{}}
+	e := &endpoint{f: f, id: id, hooks: h, fetch: fetch, links: map[peer.ID]*link{}, seen: map[tinycloud.Hash]bool{}, greets: replication.HelloProtocols()}
 	f.mu.Lock()
 	f.ends[id] = e
 	f.mu.Unlock()
@@ -214,12 +216,23 @@ func (e *endpoint) connected(id peer.ID) bool {
 	return e.links[id] != nil
 }
 
-func (e *endpoint) NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error) {
+// choose returns the first of some protocols that two endpoints speak. f.mu is held.
+func (e *endpoint) choose(other *endpoint, protos []protocol.ID) (proto protocol.ID, isHello bool) {
+	for _, proto := range protos {
+		isHello = slices.Contains(replication.HelloProtocols(), proto)
+		if !isHello || slices.Contains(e.greets, proto) && slices.Contains(other.greets, proto) {
+			return proto, isHello
+		}
+	}
+	return "", false
+}
+
+func (e *endpoint) NewStream(ctx context.Context, id peer.ID, protos ...protocol.ID) (network.Stream, error) {
 	f := e.f
 	f.mu.Lock()
 	opening := f.opening
 	f.mu.Unlock()
-	if opening != nil && proto == replication.SyncProtocol {
+	if opening != nil && protos[0] == replication.SyncProtocol {
 		opening(e.id, id)
 	}
 	f.mu.Lock()
@@ -229,11 +242,16 @@ func (e *endpoint) NewStream(ctx context.Context, id peer.ID, proto protocol.ID)
 		return nil, errors.New("not connected")
 	}
 	theirs := other.links[e.id]
-	if proto != replication.HelloProtocol && !l.authorised {
+	proto, isHello := e.choose(other, protos)
+	if proto == "" {
+		f.mu.Unlock()
+		return nil, errors.New("no protocol in common")
+	}
+	if !isHello && !l.authorised {
 		f.mu.Unlock()
 		return nil, errors.New("not authorised")
 	}
-	if proto != replication.HelloProtocol && !theirs.authorised {
+	if !isHello && !theirs.authorised {
 		f.mu.Unlock()
 		select {
 		case <-theirs.changed: // as p2p, which offers the protocol again until the other side authorised
@@ -244,19 +262,19 @@ func (e *endpoint) NewStream(ctx context.Context, id peer.ID, proto protocol.ID)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		return e.NewStream(ctx, id, proto)
+		return e.NewStream(ctx, id, protos...)
 	}
 	defer f.mu.Unlock()
 	a, b := net.Pipe()
-	count := proto != replication.HelloProtocol
+	count := !isHello
 	if count {
 		f.opened++
 	}
-	here := &stream{Conn2: a, e: e, l: l, remote: id, count: count}
-	there := &stream{Conn2: b, e: other, l: theirs, remote: e.id, count: count}
+	here := &stream{Conn2: a, e: e, l: l, remote: id, count: count, proto: proto}
+	there := &stream{Conn2: b, e: other, l: theirs, remote: e.id, count: count, proto: proto}
 	l.streams[here], theirs.streams[there] = struct{}{}, struct{}{}
 	f.running.Go(func() {
-		if proto == replication.HelloProtocol {
+		if isHello {
 			other.hooks.hello(theirs.ctx, there)
 			return
 		}
@@ -273,7 +291,10 @@ type stream struct {
 	l      *link
 	remote peer.ID
 	count  bool
+	proto  protocol.ID
 }
+
+func (s *stream) Protocol() protocol.ID { return s.proto }
 
 func (s *stream) Read(p []byte) (int, error) { return s.Conn2.Read(p) }
 

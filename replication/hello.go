@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -22,25 +23,33 @@ const (
 	roleAnswerer = "responder"
 )
 
-// helloTag binds a handshake to the Space, the connection's two peers and both nonces. Only who knows the
-// Space id can make it.
-func helloTag(space tinycloud.SpaceID, dialer, responder peer.ID, ours *handshake, role string) (tag [32]byte) {
+// helloTag binds a handshake to the Space, the connection's two peers, both nonces, and what the side tells of itself.
+// Only who knows the Space id can make it.
+func helloTag(space tinycloud.SpaceID, dialer, responder peer.ID, ours *handshake, role string, told []byte) (tag [32]byte) {
 	key := tinycloud.Sum([]byte(space.String()))
 	h, err := blake3.NewKeyed(key[:])
 	if err != nil {
 		panic(err) // the key has the right length
 	}
-	for _, part := range [][]byte{
-		[]byte(HelloProtocol[1:]), []byte(dialer), []byte(responder), ours.dialer[:], ours.responder[:], []byte(role),
-	} {
+	parts := [][]byte{
+		[]byte(ours.version[1:]), []byte(dialer), []byte(responder), ours.dialer[:], ours.responder[:], []byte(role),
+	}
+	if ours.version != FirstHello {
+		digest := tinycloud.Sum(told)
+		parts = append(parts, digest[:])
+	}
+	for _, part := range parts {
 		_, _ = h.Write(part) // a hasher returns no error
 	}
 	h.Sum(tag[:0])
 	return tag
 }
 
-// handshake holds the nonces of one run.
-type handshake struct{ dialer, responder [32]byte }
+// handshake holds the version and the nonces of one run.
+type handshake struct {
+	version           protocol.ID
+	dialer, responder [32]byte
+}
 
 func nonce() (n [32]byte) {
 	_, _ = rand.Read(n[:]) // never fails
@@ -70,98 +79,122 @@ func (r *Replica) ServeHello(ctx context.Context, s network.Stream) {
 }
 
 func (r *Replica) answerHello(ctx context.Context, s network.Stream, id peer.ID) error {
-	f, stop, err := r.helloFramer(ctx, s)
+	g, stop, err := r.greeting(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	hs := &handshake{responder: nonce()}
-	if err := f.send(nonceMessage{Nonce: hs.responder}); err != nil {
+	hs := &handshake{version: g.version, responder: nonce()}
+	if err := g.sendNonce(hs.responder); err != nil {
 		return err
 	}
-	var theirs proofMessage
-	if err := f.receive(&theirs); err != nil {
-		return err
-	}
-	hs.dialer = theirs.Nonce
-	expires, err := r.verifyProof(ctx, id, &theirs, helloTag(r.space, id, r.self, hs, roleDialer))
+	theirs, err := g.receiveProof()
 	if err != nil {
 		return err
 	}
-	chain, err := r.o.Store.HostChain(ctx, r.space)
+	hs.dialer = theirs.nonce
+	proven, err := r.verifyProof(ctx, id, g, theirs, helloTag(r.space, id, r.self, hs, roleDialer, theirs.told))
 	if err != nil {
-		return fmt.Errorf("own host delegation: %w", err)
+		return err
 	}
+	ours, err := r.ownProof(ctx, g)
+	if err != nil {
+		return err
+	}
+	ours.nonce, ours.tag = hs.responder, helloTag(r.space, id, r.self, hs, roleAnswerer, ours.told)
 	// The dialer uses the connection as soon as it has the answer.
-	r.admit(id, expires)
-	return f.send(proofMessage{
-		Nonce: hs.responder, Tag: helloTag(r.space, id, r.self, hs, roleAnswerer), Chain: chain,
-	})
+	r.admit(id, proven)
+	return g.sendProof(ours)
 }
 
 // sayHello runs the handshake as the dialer, which knows the Space and whom it called.
 func (r *Replica) sayHello(ctx context.Context, id peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	chain, err := r.o.Store.HostChain(ctx, r.space)
-	if err != nil {
-		return fmt.Errorf("own host delegation: %w", err)
-	}
-	s, err := r.net.Peer.NewStream(ctx, id, HelloProtocol)
+	s, err := r.net.Peer.NewStream(ctx, id, HelloProtocols()...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.Reset() }()
-	f, stop, err := r.helloFramer(ctx, s)
+	g, stop, err := r.greeting(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	var first nonceMessage
-	if err := f.receive(&first); err != nil {
-		return err
-	}
-	hs := &handshake{dialer: nonce(), responder: first.Nonce}
-	err = f.send(proofMessage{Nonce: hs.dialer, Tag: helloTag(r.space, r.self, id, hs, roleDialer), Chain: chain})
+	ours, err := r.ownProof(ctx, g)
 	if err != nil {
 		return err
 	}
-	var theirs proofMessage
-	if err := f.receive(&theirs); err != nil {
+	hs := &handshake{version: g.version, dialer: nonce()}
+	if hs.responder, err = g.receiveNonce(); err != nil {
+		return err
+	}
+	ours.nonce, ours.tag = hs.dialer, helloTag(r.space, r.self, id, hs, roleDialer, ours.told)
+	if err := g.sendProof(ours); err != nil {
+		return err
+	}
+	theirs, err := g.receiveProof()
+	if err != nil {
 		return fmt.Errorf("refused, the reason is in the other side's log: %v: %w", err, tinycloud.ErrUnauthorized)
 	}
-	if theirs.Nonce != hs.responder {
+	if theirs.nonce != hs.responder {
 		return fmt.Errorf("proof of another handshake: %w", tinycloud.ErrForged)
 	}
-	expires, err := r.verifyProof(ctx, id, &theirs, helloTag(r.space, r.self, id, hs, roleAnswerer))
+	proven, err := r.verifyProof(ctx, id, g, theirs, helloTag(r.space, r.self, id, hs, roleAnswerer, theirs.told))
 	if err != nil {
 		return err
 	}
 	r.net.Peer.AuthorisedBy(id)
-	r.admit(id, expires)
+	r.admit(id, proven)
 	return nil
 }
 
-func (r *Replica) verifyProof(ctx context.Context, id peer.ID, p *proofMessage, want [32]byte) (time.Time, error) {
+// ownProof is what this side shows, but for the nonce and the tag.
+func (r *Replica) ownProof(ctx context.Context, g *greeting) (*proof, error) {
+	chain, err := r.o.Store.HostChain(ctx, r.space)
+	if err != nil {
+		return nil, fmt.Errorf("own host delegation: %w", err)
+	}
+	p := &proof{chain: chain}
+	if g.tells() {
+		p.told, err = encodeTold(capstore.OwnHello())
+	}
+	return p, err
+}
+
+// proven is what a peer has shown.
+type proven struct {
+	expires time.Time // of its delegation; zero: never
+	hello   capstore.Hello
+}
+
+func (r *Replica) verifyProof(ctx context.Context, id peer.ID, g *greeting, p *proof, want [32]byte) (is proven, err error) {
 	host, err := hostOf(id)
 	switch {
 	case err != nil:
-		return time.Time{}, err
-	case subtle.ConstantTimeCompare(p.Tag[:], want[:]) != 1:
-		return time.Time{}, fmt.Errorf("tag is of another space or connection: %w", tinycloud.ErrForged)
+		return is, err
+	case subtle.ConstantTimeCompare(p.tag[:], want[:]) != 1:
+		return is, fmt.Errorf("tag is of another space or connection: %w", tinycloud.ErrForged)
 	case id == r.self:
-		return time.Time{}, fmt.Errorf("peer has this node's own key: %w", tinycloud.ErrInvalid)
+		return is, fmt.Errorf("peer has this node's own key: %w", tinycloud.ErrInvalid)
 	case r.offences.banned(host):
-		return time.Time{}, fmt.Errorf("host was cut off for what it sent: %w", tinycloud.ErrForbidden)
-	case len(p.Chain) == 0 || len(p.Chain) > maxChain:
-		return time.Time{}, fmt.Errorf("chain of %d tokens: %w", len(p.Chain), tinycloud.ErrInvalid)
+		return is, fmt.Errorf("host was cut off for what it sent: %w", tinycloud.ErrForbidden)
+	case len(p.chain) == 0 || len(p.chain) > maxChain:
+		return is, fmt.Errorf("chain of %d tokens: %w", len(p.chain), tinycloud.ErrInvalid)
 	}
-	return r.o.Store.VerifyHost(ctx, r.space, host, p.Chain)
+	if g.tells() {
+		if is.hello, err = decodeTold(p.told); err != nil {
+			return is, err
+		}
+	}
+	is.expires, err = r.o.Store.VerifyHost(ctx, r.space, host, p.chain)
+	return is, err
 }
 
-// helloFramer bounds a handshake's stream in bytes and time; stop ends the watch over ctx.
-func (r *Replica) helloFramer(ctx context.Context, s network.Stream) (*helloStream, func() bool, error) {
-	return boundStream(ctx, s, helloTimeout, r.o.Metrics.bytes("hello"))
+// greeting bounds a handshake's stream in bytes and time; stop ends the watch over ctx.
+func (r *Replica) greeting(ctx context.Context, s network.Stream) (_ *greeting, stop func() bool, err error) {
+	h, stop, err := boundStream(ctx, s, helloTimeout, r.o.Metrics.bytes("hello"))
+	return &greeting{h, s.Protocol()}, stop, err
 }
 
 func boundStream(ctx context.Context, s network.Stream, limit time.Duration, count func(in, out int)) (*helloStream, func() bool, error) {

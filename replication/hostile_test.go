@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/record"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -28,7 +29,7 @@ import (
 
 type peerID = peer.ID
 
-// outsider is a peer that a test drives by hand.
+// outsider is a peer that a test drives by hand. It speaks the first version of the handshake if not told otherwise.
 type outsider struct {
 	*endpoint
 	key  ed25519.PrivateKey
@@ -56,6 +57,7 @@ func newOutsider(t *testing.T, f *fabric, o *owner, name string) *outsider {
 		connected:    func(peer.ID, network.Direction) {},
 		disconnected: func(peer.ID) { x.gone <- struct{}{} },
 	}, nil)
+	x.greets = []protocol.ID{replication.FirstHello}
 	return x
 }
 
@@ -73,18 +75,21 @@ func bytesOf(t testing.TB, header string) []byte {
 	return tok.Bytes
 }
 
-// greet runs the dialer's handshake by hand and returns every byte that came back.
+// greet runs the dialer's handshake by hand, in a version that x speaks, and returns every byte that came back.
 func (x *outsider) greet(t *testing.T, n *node, proof func(nonces replication.Nonces) []byte) []byte {
 	t.Helper()
 	if err := x.Connect(t.Context(), peer.AddrInfo{ID: n.id}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := x.NewStream(t.Context(), n.id, replication.HelloProtocol)
+	s, err := x.NewStream(t.Context(), n.id, replication.HelloProtocols()...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	first := make([]byte, len(replication.HelloNonce([32]byte{})))
+	first := replication.HelloNonce([32]byte{})
+	if s.Protocol() == replication.HelloProtocol {
+		first = replication.FieldsNonce([32]byte{})
+	}
 	if _, err := io.ReadFull(s, first); err != nil {
 		t.Fatal(err)
 	}
@@ -92,18 +97,29 @@ func (x *outsider) greet(t *testing.T, n *node, proof func(nonces replication.No
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = s.Write(proof(replication.Nonces{Dialer: [32]byte{1}, Responder: nonce}))
+	_, _ = s.Write(proof(replication.Nonces{Dialer: [32]byte{1}, Responder: nonce, Version: s.Protocol()}))
 	rest, _ := io.ReadAll(s)
 	return rest
 }
 
 func TestHandshakeRefuses(t *testing.T) {
+	for _, version := range replication.HelloProtocols() {
+		t.Run(string(version), func(t *testing.T) { handshakeRefuses(t, version) })
+	}
+}
+
+func handshakeRefuses(t *testing.T, version protocol.ID) {
 	synctest.Test(t, func(t *testing.T) {
 		f, o := newFabric(t), newOwner("hello")
 		n := newNode(t, f, o, "host")
 		n.delegate(o.header)
 		n.put("secret", "do not tell")
 		x := newOutsider(t, f, o, "outsider")
+		x.greets = []protocol.ID{version}
+		var told []byte
+		if version == replication.HelloProtocol {
+			told = replication.Told(capstore.OwnHello())
+		}
 		now := time.Now()
 		did, other := didOf(x.key), didOf(keys("someone else").SpaceKey(o.space))
 		revoked := o.hosting(x.key, captest.DelegationOptions{IssuedAt: now.Add(-time.Second)})
@@ -128,7 +144,7 @@ func TestHandshakeRefuses(t *testing.T) {
 		tag := func(dialer, responder peer.ID, change func(*replication.Nonces), ofDialer bool) func(replication.Nonces) [32]byte {
 			return func(ns replication.Nonces) [32]byte {
 				change(&ns)
-				return replication.HelloTag(o.space, dialer, responder, ns, ofDialer)
+				return replication.HelloTag(o.space, dialer, responder, ns, ofDialer, told...)
 			}
 		}
 		unchanged := func(*replication.Nonces) {}
@@ -174,9 +190,9 @@ func TestHandshakeRefuses(t *testing.T) {
 					return tt.raw
 				}
 				if tt.tag != nil {
-					return replication.HelloProof(ns.Dialer, tt.tag(ns), tt.chain)
+					return replication.Proof(ns, tt.tag(ns), tt.chain, told)
 				}
-				return replication.HelloProof(ns.Dialer, replication.HelloTag(tt.space, x.id, n.id, ns, true), tt.chain)
+				return replication.Proof(ns, replication.HelloTag(tt.space, x.id, n.id, ns, true, told...), tt.chain, told)
 			})
 			if got := n.end.IsAuthorised(x.id); got != tt.ok {
 				t.Errorf("%s: authorised %v", tt.name, got)

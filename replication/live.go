@@ -220,6 +220,7 @@ type inItem struct {
 	tips    []capstore.Tip
 	size    int
 	fits    bool // see [Replica.fits]
+	more    bool // there were fields that are not known here
 }
 
 func (q *inbox) add(it inItem) bool {
@@ -323,12 +324,18 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
 	}
 	it.fits = r.fits(ctx, it.bundles) && !r.live.isCutting()
-	if !r.inbox.add(it) {
+	queued := r.inbox.add(it)
+	if !queued {
 		outcome = "overflow"
 		r.gap(m)
-		return nil
 	}
-	if !it.fits {
+	switch {
+	case it.more: // releases of the first handshake take it for an offence of whoever passes it on
+		outcome = "newer"
+		return fmt.Errorf("gossip of %s has fields that are not known here: %w", from, tinycloud.ErrUnsupported)
+	case !queued:
+		return nil
+	case !it.fits:
 		outcome = "early"
 		return fmt.Errorf("gossip of %s builds on what is not here: %w", from, tinycloud.ErrUnavailable)
 	}
@@ -367,6 +374,9 @@ func (r *Replica) read(data []byte) (it inItem, err error) {
 	}
 	it.size = len(data) + 512 // what it takes in memory
 	m, err := decodeMessage(data)
+	if err == nil {
+		it.more = m.more
+	}
 	switch {
 	case err != nil:
 		return it, err

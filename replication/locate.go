@@ -107,7 +107,9 @@ func (r *Replica) askNode(ctx context.Context, ai peer.AddrInfo, node *nodeTarge
 	}
 	r.log.DebugContext(ctx, "node does not tell its peer of the space", "node", ai.ID, "error", err)
 	state := JoinUnreachable
-	if errors.Is(err, tinycloud.ErrUnauthorized) || errors.Is(err, tinycloud.ErrForged) {
+	if errors.Is(err, ErrNone) {
+		state = JoinNone
+	} else if errors.Is(err, tinycloud.ErrUnauthorized) || errors.Is(err, tinycloud.ErrForged) {
 		state = JoinRefused
 	}
 	r.setJoins(ctx, joins, state, err)

@@ -36,7 +36,7 @@ func NewMetrics() *Metrics {
 	// At zero, so that the families are there from the start and their rates begin with the first event.
 	m.Blocks(0, 0)
 	m.applied(capstore.Applied{})
-	for _, layer := range []string{"connection", "circuit", "hello", "where", "stream", "sync", "gossip"} {
+	for _, layer := range []string{"connection", "circuit", "hello", "where", "pair", "stream", "sync", "gossip"} {
 		m.refusal.WithLabelValues(layer)
 	}
 	for _, outcome := range []string{"arrived", "failed"} {

@@ -61,6 +61,7 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 	switch {
 	case first.Same != nil:
 		r.clock(m, first.Same.Now)
+		m.told = hashTips(ours)
 		r.equal(ctx, m, first.Same.Joining)
 		r.settle(ctx, m)
 		return true, nil
@@ -69,6 +70,9 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 		theirs, err := readTips(f, first)
 		if err != nil {
 			return false, err
+		}
+		if r.isJoining() {
+			m.told = hashTips(theirs)
 		}
 		return r.take(ctx, m, f, ours, theirs, first.Tips.Joining)
 	}

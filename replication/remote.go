@@ -31,15 +31,19 @@ type remote struct {
 	rate   *rate.Limiter // of bundles by gossip
 	opened *rate.Limiter // of streams
 
-	compared func() // says that it is known whether the peer has later entries of this node's own; set once authorised
-	arrived  func() // says that those are here; nil unless they are waited for. Of the session's goroutine
-	brought  int    // new entries of the round. Of the session's goroutine and those it waits for
+	compared func()         // says that it is known whether the peer has later entries of this node's own; set once authorised
+	arrived  func()         // says that those are here; nil unless they are waited for. Of the session's goroutine
+	told     tinycloud.Hash // of its tips in this round, while this host is joining; likewise
+	brought  int            // new entries of the round. Of the session's goroutine and those it waits for
 
 	// Guarded by Replica.mu.
 	authorised bool
 	revoked    bool
 	gone       bool
 	synced     bool
+	whole      bool           // all it had once is here
+	joins      bool           // it was joining then
+	held       tinycloud.Hash // of its tips then, see told
 	expires    time.Time
 	streams    int
 	rests      bool           // it may leave without being dialed again, see rest.go
@@ -71,8 +75,8 @@ func (r *Replica) Connected(id peer.ID, dir network.Direction) {
 	}
 	m := newRemote(id, host)
 	r.remotes[id] = m
-	if expires, ok := r.proofs[id]; ok && authorised {
-		r.begin(m, expires) // its handshake was quicker than this call
+	if proven, ok := r.proofs[id]; ok && authorised {
+		r.begin(m, proven) // its handshake was quicker than this call
 		return
 	}
 	if dir == network.DirOutbound {
@@ -157,7 +161,7 @@ func (r *Replica) greet(ctx context.Context, m *remote) {
 var errGone = errors.New("connection closed")
 
 // admit opens the Space to a peer that has proven its delegation.
-func (r *Replica) admit(id peer.ID, expires time.Time) {
+func (r *Replica) admit(id peer.ID, proven proven) {
 	r.net.Peer.Authorise(id)
 	still := r.net.Peer.IsAuthorised(id)
 	r.mu.Lock()
@@ -165,15 +169,15 @@ func (r *Replica) admit(id peer.ID, expires time.Time) {
 	if !still {
 		return
 	}
-	r.proofs[id] = expires
+	r.proofs[id] = proven
 	if m := r.remotes[id]; m != nil {
-		r.begin(m, expires)
+		r.begin(m, proven)
 	}
 }
 
 // begin starts the work with an authorised peer. r.mu is held.
-func (r *Replica) begin(m *remote, expires time.Time) {
-	m.expires = expires
+func (r *Replica) begin(m *remote, proven proven) {
+	m.expires = proven.expires
 	if m.authorised {
 		return
 	}
@@ -184,6 +188,23 @@ func (r *Replica) begin(m *remote, expires time.Time) {
 	if !r.spawn(func(ctx context.Context) { r.session(ctx, m) }) {
 		m.compared()
 		m.authorised = false
+		return
+	}
+	r.spawn(func(ctx context.Context) { r.know(ctx, m, proven.hello) }) // beside the session, which waits for nothing
+}
+
+// know keeps what a peer told of its release, and has the operator know of one that is not like this.
+func (r *Replica) know(ctx context.Context, m *remote, hello capstore.Hello) {
+	changed, err := r.o.Store.SaveHello(ctx, r.space, m.host, hello)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.log.WarnContext(ctx, "cannot record the rules of a host", "peer", m.id, "error", err)
+	case err != nil || !changed:
+	case hello.Older():
+		r.log.WarnContext(ctx, "host has an older version: until it is upgraded no past value is freed, and writes at the same time may end in another order there",
+			"peer", m.id, "rules", hello.Rules, "own", capstore.Rules)
+	case hello.Rules > capstore.Rules:
+		r.log.WarnContext(ctx, "host has a newer version: this one should be upgraded", "peer", m.id, "rules", hello.Rules, "own", capstore.Rules)
 	}
 }
 

@@ -24,7 +24,8 @@ import (
 // Peer is this Space's presence in the network; *p2p.Peer is one.
 type Peer interface {
 	Connect(ctx context.Context, ai peer.AddrInfo) error
-	NewStream(ctx context.Context, id peer.ID, proto protocol.ID) (network.Stream, error)
+	// NewStream opens a stream for the first of protos that the other side speaks, which the stream tells.
+	NewStream(ctx context.Context, id peer.ID, protos ...protocol.ID) (network.Stream, error)
 	Authorise(id peer.ID)
 	AuthorisedBy(id peer.ID) // by what it said in the handshake
 	IsAuthorised(id peer.ID) bool
@@ -87,6 +88,8 @@ type Hosts interface {
 	// SaveAddrs keeps how to reach a host; a record with a lower seq than the stored one is ignored.
 	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, addrs []string, seq uint64) error
 	Seen(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey) error
+	// SaveHello keeps what a host told of its release, and reports whether it is something else than before.
+	SaveHello(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, hello capstore.Hello) (changed bool, err error)
 	// Rendezvous returns the secret that the Space's names are made of, zero when there is none. With renew
 	// a missing or outdated one is made.
 	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (capstore.Rendezvous, error)
@@ -111,8 +114,12 @@ type Wants interface {
 type Membership interface {
 	Joins(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Join, error)
 	SetJoin(ctx context.Context, space tinycloud.SpaceID, join capstore.Join) error
-	Synced(ctx context.Context, space tinycloud.SpaceID) error
+	// Joining reports whether the Space waits for the history of other hosts.
 	Joining(ctx context.Context, space tinycloud.SpaceID) (bool, error)
+	// Restored reports whether it does because it was restored from a backup.
+	Restored(space tinycloud.SpaceID) bool
+	// EndJoin ends that, if it is still right: by [capstore.EndedByLeast] only while the tips are the given ones.
+	EndJoin(ctx context.Context, space tinycloud.SpaceID, why capstore.Ending, tips []capstore.Tip) (bool, error)
 }
 
 // Store is the authority; *capstore.Store is one.
@@ -160,6 +167,11 @@ type Options struct {
 	// Locate asks a node for its peer of the Space, as [Locator.Ask] does. Nil: a join that names only a
 	// node is invalid.
 	Locate func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error)
+	// Named returns the nodes that are named, and what they said of the Space; nil: there are none. It is asked
+	// while the Space is joining, and a change is told by [Replica.Consider].
+	Named func(ctx context.Context) ([]NamedNode, error)
+	// JoinTimeout is after how long the silence of such a node is an answer.
+	JoinTimeout time.Duration
 	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
 	Check   func(tinycloud.SpaceID, *capstore.Bundle) error
 	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
@@ -199,9 +211,9 @@ type Replica struct {
 	heard    heard
 	records  ownRecord
 
-	mu      sync.Mutex            // guards what follows
-	remotes map[peer.ID]*remote   // connected ones
-	proofs  map[peer.ID]time.Time // authorised ones, and when that ends
+	mu      sync.Mutex          // guards what follows
+	remotes map[peer.ID]*remote // connected ones
+	proofs  map[peer.ID]proven  // of authorised ones
 	seen    map[capstore.HostKey]sighting
 	claims  map[capstore.HostKey]time.Time // when a host said that it has later entries of this node
 	arrival chan struct{}                  // closed, and another, when a host is connected
@@ -254,7 +266,7 @@ func New(o Options) (*Replica, error) {
 		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
 		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
 		offences: offences{m: map[capstore.HostKey]*offence{}},
-		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]time.Time{},
+		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]proven{},
 		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
 		arrival: make(chan struct{}), stirred: time.Now(),
 		shareFrom: shareFrom, portion: portionSize,
@@ -277,8 +289,9 @@ func (r *Replica) Run(ctx context.Context, n Net) error {
 		return err
 	}
 	r.mu.Lock()
-	r.joining, r.net = joining, n
+	r.net = n
 	r.mu.Unlock()
+	r.setJoining(joining)
 	close(r.started)
 	defer close(r.stopped)
 
@@ -385,6 +398,9 @@ func (r *Replica) Committed(c capstore.Commit) {
 	if c.Wants > 0 {
 		signal(r.wants.wake)
 	}
+	if c.Opened {
+		r.setJoining(false)
+	}
 	for _, host := range c.Revoked {
 		r.revoke(host)
 	}
@@ -398,8 +414,8 @@ func (r *Replica) Kick() {
 		if err != nil {
 			r.log.WarnContext(ctx, "cannot read the state of the space", "error", err)
 		} else {
+			r.setJoining(joining)
 			r.mu.Lock()
-			r.joining = joining
 			for _, m := range r.remotes {
 				signal(m.due) // those already here can tell that the history is, too
 			}

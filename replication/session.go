@@ -37,7 +37,7 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 		next = time.Now().Add(d)
 		timer.Reset(d)
 	}
-	failures, vain := 0, 0
+	failures, vain, looks := 0, 0, 0
 	var began time.Time
 	for {
 		pull := m.pull
@@ -70,7 +70,12 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 		began, m.brought = time.Now(), 0
 		if r.visit(ctx, m) {
 			failures = 0
-			after(untilRound())
+			if r.isJoining() { // whether the peer still is, it tells only who asks
+				after(joinRound(looks))
+				looks++
+			} else {
+				after(untilRound())
+			}
 		} else {
 			failures++
 			after(backoff(failures, roundEvery))
@@ -162,26 +167,16 @@ func (r *Replica) quiet(m *remote) {
 	}
 }
 
-// equal notes that everything a peer had is here, and that the Space is, if the peer has all of it.
+// equal notes that everything a peer had is here, and whether it was joining then.
 func (r *Replica) equal(ctx context.Context, m *remote, joining bool) {
 	r.mu.Lock()
 	m.synced = true
+	m.whole, m.joins, m.held = true, joining, m.told
 	was := r.joining
 	r.mu.Unlock()
-	if joining || !was {
-		return
+	if was {
+		r.consider(ctx)
 	}
-	if err := r.o.Store.Synced(ctx, r.space); err != nil {
-		if ctx.Err() != nil {
-			return
-		}
-		r.log.WarnContext(ctx, "cannot record that the space is here", "error", err)
-		return
-	}
-	r.mu.Lock()
-	r.joining = false
-	r.mu.Unlock()
-	r.log.InfoContext(ctx, "space is here")
 }
 
 // turn lets one stream at a time catch the Space up, so that nothing is sent twice.

@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -57,6 +58,17 @@ func (s *sim) observe(n *simNode) (st oracletest.State) {
 	for _, k := range keys {
 		st.Keys[k] = must(n.store.Get(ctx, s.o.space, k)).Value
 	}
+	st.Conflicts = map[string]map[tinycloud.Hash]bool{}
+	list, _, err := n.store.Conflicts(ctx, s.o.space, capstore.ConflictCursor{}, 1000)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, c := range list {
+		if st.Conflicts[c.Key] == nil {
+			st.Conflicts[c.Key] = map[tinycloud.Hash]bool{}
+		}
+		st.Conflicts[c.Key][c.Event] = true
+	}
 	status := n.status()
 	st.Void, st.Heads = int(status.Void), slices.Clone(status.Heads)
 	slices.SortFunc(st.Heads, func(a, b tinycloud.Hash) int { return slices.Compare(a[:], b[:]) })
@@ -84,6 +96,9 @@ func (s *sim) observe(n *simNode) (st oracletest.State) {
 func differences(want, got oracletest.State) (out []string) {
 	if !maps.Equal(want.Keys, got.Keys) {
 		out = append(out, fmt.Sprintf("keys %v, want %v", got.Keys, want.Keys))
+	}
+	if !reflect.DeepEqual(want.Conflicts, got.Conflicts) {
+		out = append(out, fmt.Sprintf("conflicts %v, want %v", got.Conflicts, want.Conflicts))
 	}
 	if !slices.Equal(want.Heads, got.Heads) {
 		out = append(out, fmt.Sprintf("heads %v, want %v", got.Heads, want.Heads))

@@ -70,6 +70,7 @@ type sim struct {
 	network weather
 	lies    lies
 	acked   []ack
+	met     *glimpse // when hosts had met that began apart
 	gone    map[tinycloud.Hash]bool // values that nobody has since an older database took the place of their only holder's
 }
 
@@ -95,6 +96,7 @@ type ack struct {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
+	time.Sleep(time.Until(time.UnixMilli(oracletest.Timed).Add(time.Hour))) // from when on times order writes
 	s := &sim{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 9)), f: newFabric(t),
 		o: newOwner(fmt.Sprint("sim", seed)), began: time.Now(), faults: map[string]int{},
@@ -111,6 +113,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		}
 		s.nodes = append(s.nodes, n)
 	}
+	s.apart()
 	for i := range 2 {
 		x := &owner{wallet: s.o.wallet, space: s.o.space, session: captest.NewSession(fmt.Sprint("extra", i, " ", seed))}
 		x.header = s.o.wallet.SignDelegation(captest.DelegationOptions{
@@ -128,6 +131,45 @@ func newSim(t *testing.T, seed uint64) *sim {
 	s.outside = append(s.outside, newOutsider(t, s.f, s.o, "outsider"))
 	s.f.setLoss(s.lossy())
 	return s
+}
+
+// apart adds, in a third of the runs, a host at which the owner signed in before it knew another one, and whose client
+// found nothing there: what that wrote came later than what was there, whatever the clocks say of each write.
+func (s *sim) apart() {
+	if s.seed%3 != 0 {
+		return
+	}
+	for range 4 {
+		s.put(s.nodes[0], s.token(s.nodes[0], s.o, s.key(), "tinycloud.kv/put"), "was there first")
+	}
+	<-time.After(time.Duration(s.rng.IntN(30)) * time.Second)
+	n := &simNode{node: newNode(s.t, s.f, s.o, "apart"), honest: true}
+	n.delegations = []tinycloud.Hash{hostDelegation(s.t, n.node)}
+	n.delegate(s.o.header)
+	for key := range simKeys {
+		s.loadOrCreate(n, fmt.Sprint("k/", key))
+	}
+	<-time.After(time.Duration(s.rng.IntN(30)) * time.Second)
+	n.join(s.nodes[0].node)
+	s.nodes = append(s.nodes, n)
+	s.same()
+	s.met = &glimpse{s.bundles(n), s.observe(n)}
+}
+
+// glimpse is what a host had, and made of it, some time in a run.
+type glimpse struct {
+	bundles []capstore.Bundle
+	state   oracletest.State
+}
+
+// loadOrCreate is what apps do at their start: they read a key, and write its default where they are told that there is none.
+func (s *sim) loadOrCreate(n *simNode, key string) {
+	if n.store.Present(context.Background(), s.o.space) != nil {
+		return
+	}
+	if _, err := n.store.Get(context.Background(), s.o.space, key); errors.Is(err, tinycloud.ErrNotFound) {
+		s.put(n, s.token(n, s.o, key, "tinycloud.kv/put"), "default of "+string(n.name))
+	}
 }
 
 // note adds a line to the trace.
@@ -233,7 +275,9 @@ func (s *sim) operate() {
 		s.put(n, s.token(n, x, s.key(), "tinycloud.kv/put"), value)
 	case 0, 1, 2:
 		s.del(n, s.token(n, x, s.key(), "tinycloud.kv/del"))
-	case 3, 4:
+	case 3:
+		s.loadOrCreate(n, s.key())
+	case 4:
 		s.race(x, s.key())
 	case 5: // one token at two hosts
 		tok := s.token(n, x, s.key(), "tinycloud.kv/put")
@@ -394,7 +438,7 @@ func (s *sim) same() {
 
 // lacking is how many values a node waits for that some other may have.
 func (s *sim) lacking(n *node) (count int) {
-	for _, h := range s.hashes(n, "SELECT hash FROM wants") {
+	for _, h := range s.hashes(n, "SELECT hash FROM wants w WHERE EXISTS (SELECT 1 FROM kv k WHERE k.sid = w.sid AND k.value = w.hash AND k.live = 1)") {
 		if !s.lost(h) {
 			count++
 		}

@@ -110,7 +110,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 	}))
 	r.Store(x.r)
 	x.peer = must(front.Open(p2p.PeerOptions{
-		Key: x.key(), HelloProtocol: replication.HelloProtocol, Hello: x.r.ServeHello,
+		Key: x.key(), HelloProtocols: replication.HelloProtocols(), Hello: x.r.ServeHello,
 		Connected: x.r.Connected, Disconnected: x.r.Disconnected, Blocks: x.blocks.Blocks(o.space),
 	}))
 	x.peer.Handle(replication.SyncProtocol, func(s network.Stream) { x.r.ServeSync(s) })

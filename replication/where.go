@@ -27,18 +27,20 @@ const (
 // Locator asks other nodes which of their Space peers is the one of a Space, and answers them
 // (/tinycloud/where/1). One serves all Spaces of a node.
 //
-//	responder → nonce; caller → nonce, tag, sealed proof; responder → tag, Space peer
+//	responder → nonce; caller → nonce, tag, sealed proof; responder → tag, Space peer; or zeros, for none
 //
 // Both tags and the key of the seal follow from the secret of the Space, the two node peers and the two
 // nonces. The secret is the digest of the Space id or, between nodes that found each other by it, the
 // Space's rendezvous secret. Who does not know it learns nothing from either message; who does and is no host
-// of the Space gets no answer, at the same time and in the same way. The proof inside is a host delegation
+// of the Space is told that there is none, at the same time and in the same way as if it were not there: whatever
+// is wrong with a question, it gets the same bytes. That is the only no: a node that can't tell, because it starts or
+// ends, just closes the stream, as those of older versions always do. The proof inside is a host delegation
 // and a signature by the host it names over the same peers and nonces: a copy of it is of no use elsewhere.
 //
-// Source: replication design §3.
+// Source: replication design §3 and §11.
 type Locator struct{ o LocatorOptions }
 
-// LocatorOptions are all required, but Log and Metrics.
+// LocatorOptions are all required, but Trusted, Ready, Log and Metrics.
 type LocatorOptions struct {
 	Node   peer.ID                                    // of the node key
 	Key    func(tinycloud.SpaceID) ed25519.PrivateKey // this node's key of a Space
@@ -49,6 +51,10 @@ type LocatorOptions struct {
 		HostChain(ctx context.Context, space tinycloud.SpaceID) ([][]byte, error)
 		VerifyHost(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, tokens [][]byte) (time.Time, error)
 	}
+	// Trusted names nodes that are told at once that there is none; nil: nobody.
+	Trusted func(peer.ID) bool
+	// Ready returns nil when Spaces names all that are hosted here. It is called before a question is denied.
+	Ready   func(context.Context) error
 	Metrics *Metrics
 	Log     *slog.Logger
 }
@@ -108,13 +114,46 @@ func (l *Locator) Serve(ctx context.Context, s network.Stream) {
 		defer stop()
 		err = l.answer(ctx, f, s.Conn().RemotePeer(), &began)
 	}
+	if err != nil {
+		err = l.deny(ctx, f, s.Conn().RemotePeer(), err, began)
+	}
 	if err == nil {
 		_ = s.Close()
-		return
 	}
+}
+
+// deny tells a node that asked that its Space has no peer here, unless that is not known. cause is never told. began is
+// when the question came.
+func (l *Locator) deny(ctx context.Context, f *helloStream, caller peer.ID, cause error, began time.Time) error {
 	l.o.Metrics.refuse("where")
-	l.o.Log.InfoContext(ctx, "question for a space refused", "peer", s.Conn().RemotePeer(), "error", err)
-	pause(ctx, refusedAfter-time.Since(began))
+	l.o.Log.InfoContext(ctx, "question for a space refused", "peer", caller, "error", cause)
+	if !isDenial(cause) {
+		return cause
+	}
+	if l.o.Ready != nil {
+		if err := l.o.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	if l.o.Trusted == nil || !l.o.Trusted(caller) {
+		if !pause(ctx, refusedAfter-time.Since(began)) {
+			return ctx.Err()
+		}
+	}
+	return f.send(whereAnswer{})
+}
+
+// isDenial tells what is wrong with a question from what is wrong with this node or the connection.
+func isDenial(err error) bool {
+	for _, class := range []error{
+		tinycloud.ErrInvalid, tinycloud.ErrForged, tinycloud.ErrNotFound, tinycloud.ErrUnauthorized, tinycloud.ErrForbidden,
+		tinycloud.ErrUndecodable, tinycloud.ErrUnsupported, tinycloud.ErrTooLarge,
+	} {
+		if errors.Is(err, class) {
+			return !errors.Is(err, tinycloud.ErrUnavailable)
+		}
+	}
+	return false
 }
 
 // answer reads a question and answers it. asked is set to when it came.
@@ -204,8 +243,8 @@ func (w *whereRun) seal(secret, digest tinycloud.Hash) interface {
 
 // Ask asks the node at the other end of a stream for its peer of a Space. private asks with the Space's
 // rendezvous secret, so that a node without it can't even test a guess of the Space id; the error is of class
-// [tinycloud.ErrNotFound] when there is none. [tinycloud.ErrUnauthorized] means that the node gave no
-// answer: the Space is not there, or this node is no host of it there.
+// [tinycloud.ErrNotFound] when there is none. [ErrNone] means that the Space is not there, or that this node is no
+// host of it there; [tinycloud.ErrUnauthorized] without it that the node gave no answer: it may later.
 func (l *Locator) Ask(ctx context.Context, s network.Stream, space tinycloud.SpaceID, private bool) (peer.ID, error) {
 	ctx, cancel := context.WithTimeout(ctx, whereTimeout)
 	defer cancel()
@@ -244,12 +283,18 @@ func (l *Locator) Ask(ctx context.Context, s network.Stream, space tinycloud.Spa
 	if err := f.receive(&a); err != nil {
 		return "", noAnswer(err)
 	}
+	if a == (whereAnswer{}) {
+		return "", ErrNone
+	}
 	want := run.derive(secret, digest, roleAnswerer)
 	if subtle.ConstantTimeCompare(want[:], a.Tag[:]) != 1 {
 		return "", fmt.Errorf("answer of another question: %w", tinycloud.ErrForged)
 	}
 	return peerOf(a.Host), nil
 }
+
+// ErrNone is a node's word that it has no peer of a Space, or does not take the asking one for a host of it.
+var ErrNone = fmt.Errorf("the node has no part in the space, or does not know this one as its host: %w", tinycloud.ErrUnauthorized)
 
 func noAnswer(err error) error {
 	if errors.Is(err, tinycloud.ErrInvalid) {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -17,11 +19,16 @@ import (
 
 // Names on the wire.
 const (
-	HelloProtocol = "/tinycloud/hello/1"
+	HelloProtocol = "/tinycloud/hello/2"
+	FirstHello    = "/tinycloud/hello/1" // of releases that tell nothing of themselves
 	SyncProtocol  = "/tinycloud/sync/1"
 	WhereProtocol = "/tinycloud/where/1" // between fronts
+	PairProtocol  = "/tinycloud/pair/1"  // likewise
 	Topic         = "tinycloud/1"
 )
+
+// HelloProtocols are the versions of the handshake that [Replica.ServeHello] serves, the best first.
+func HelloProtocols() []protocol.ID { return []protocol.ID{HelloProtocol, FirstHello} }
 
 // Bounds on the wire.
 const (
@@ -47,10 +54,15 @@ const (
 	maxAnnounced  = 64      // log entries of one announcement
 	maxChain      = 16      // tokens of a host delegation's chain
 	maxLocated    = 256     // values of one question
+	maxFields     = 256     // of one message, with those that are not known here
 )
 
-// message is one frame of the sync protocol or one gossip message. Exactly one field is set.
+// message is one frame of the sync protocol or one gossip message. Exactly one field is set. Newer releases may add
+// fields, which older ones pass over; what a field holds never changes its form.
 type message struct {
+	// more says that it came with fields that are not known here.
+	more bool
+
 	Open     *openMessage     `cbor:"open,omitempty"`
 	Same     *stateMessage    `cbor:"same,omitempty"`
 	Tips     *tipsMessage     `cbor:"tips,omitempty"`
@@ -200,20 +212,8 @@ type restMessage struct {
 	Hash tinycloud.Hash
 }
 
-// nonceMessage and proofMessage are the frames of the handshake.
-type nonceMessage struct {
-	_     struct{} `cbor:",toarray"`
-	Nonce [32]byte
-}
-
-type proofMessage struct {
-	_     struct{} `cbor:",toarray"`
-	Nonce [32]byte
-	Tag   [32]byte
-	Chain [][]byte // this host's delegation and its proofs
-}
-
-// whereMessage and whereAnswer are the frames of a question for a Space's peer; a nonceMessage comes first.
+// whereMessage and whereAnswer are the frames of a question for a Space's peer; a nonceMessage comes first. An answer of
+// zeros says that there is none; askers that don't know it take it for one of another question.
 type whereMessage struct {
 	_      struct{} `cbor:",toarray"`
 	Nonce  [32]byte
@@ -234,6 +234,21 @@ type whereAnswer struct {
 	Host [32]byte // of the Space peer
 }
 
+// pairMessage and pairAnswer are the frames in which an invite is used; a nonceMessage comes first.
+type pairMessage struct {
+	_      struct{} `cbor:",toarray"`
+	Nonce  [32]byte
+	Secret [32]byte // of the invite
+	Tag    [32]byte
+	Addrs  []string // of the sender's front, without /p2p
+}
+
+type pairAnswer struct {
+	_     struct{} `cbor:",toarray"`
+	Tag   [32]byte
+	Addrs []string // as above
+}
+
 // codec is the one way messages are written and read.
 type codec struct {
 	enc cbor.EncMode
@@ -250,7 +265,7 @@ func newCodec() codec {
 	}
 	dec, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxNestedLevels: 10, MaxArrayElements: maxTips, MaxMapPairs: 17,
+		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive, MaxNestedLevels: 10, MaxArrayElements: maxTips, MaxMapPairs: maxFields,
 	}.DecMode()
 	if err != nil {
 		panic(err)
@@ -269,27 +284,55 @@ func (c codec) encode(v any) ([]byte, error) {
 	return b, nil
 }
 
-// decode reads one item and refuses any spelling of it but encode's.
+// decode reads one item and refuses any spelling of it but encode's. Fields of a message that are not known here, from
+// a newer host, are passed over.
 func (c codec) decode(b []byte, v any) error {
+	_, err := c.decodeKnown(b, v)
+	return err
+}
+
+// decodeKnown does the same, and reports whether there were fields that are not known here.
+func (c codec) decodeKnown(b []byte, v any) (more bool, err error) {
 	if err := c.dec.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("message: %v: %w", err, tinycloud.ErrInvalid)
+		return false, fmt.Errorf("message: %v: %w", err, tinycloud.ErrInvalid)
 	}
 	again, err := c.encode(v)
+	if err != nil || bytes.Equal(again, b) {
+		return false, err
+	}
+	known, err := c.reduce(b, again)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if !bytes.Equal(again, b) {
-		return fmt.Errorf("message is not canonical: %w", tinycloud.ErrInvalid)
+	if !bytes.Equal(known, again) {
+		return false, fmt.Errorf("message is not canonical: %w", tinycloud.ErrInvalid)
 	}
-	return nil
+	return true, nil
+}
+
+// reduce drops the fields of an encoded message that another one does not have.
+func (c codec) reduce(b, to []byte) ([]byte, error) {
+	var all, some map[string]cbor.RawMessage
+	if err := errors.Join(c.dec.Unmarshal(b, &all), c.dec.Unmarshal(to, &some)); err != nil {
+		return nil, fmt.Errorf("message is not canonical: %v: %w", err, tinycloud.ErrInvalid)
+	}
+	if whole, err := c.encode(all); err != nil || !bytes.Equal(whole, b) {
+		return nil, errors.Join(err, fmt.Errorf("message is not canonical: %w", tinycloud.ErrInvalid))
+	}
+	maps.DeleteFunc(all, func(name string, _ cbor.RawMessage) bool { return some[name] == nil })
+	return c.encode(all)
 }
 
 // decodeMessage reads a message; space gives its bundles their meaning, so that a batch is only accepted
-// in its one spelling.
-func decodeMessage(b []byte) (*message, error) {
-	m := &message{}
-	if err := wire.decode(b, m); err != nil {
+// in its one spelling. The error is of class [tinycloud.ErrUnsupported] for one of a kind that only newer hosts know,
+// which is no offence.
+func decodeMessage(b []byte) (m *message, err error) {
+	m = &message{}
+	if m.more, err = wire.decodeKnown(b, m); err != nil {
 		return nil, err
+	}
+	if m.more && m.fields() == 0 {
+		return nil, fmt.Errorf("message of a newer kind: %w", tinycloud.ErrUnsupported)
 	}
 	if m.fields() != 1 {
 		return nil, fmt.Errorf("message with %d meanings: %w", m.fields(), tinycloud.ErrInvalid)

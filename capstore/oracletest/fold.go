@@ -22,11 +22,13 @@ const (
 	SeqTrusted        Defect = "seq trusted from the wire"        // a delete's version counts as it says
 	DeleteTakesLatest Defect = "delete without version is latest" // it removes the greatest write of all, also one it never saw
 	WindowJudgedNow   Defect = "window judged now"                // a token that has expired since is void
+	OrderBySeq        Defect = "order without time"               // who wrote more wins, not who wrote last
+	NothingEarly      Defect = "nothing is early"                 // what began later counts as much
 )
 
 // Defects lists them all.
 func Defects() []Defect {
-	return []Defect{OrderFlipped, RevocationIgnored, SeqTrusted, DeleteTakesLatest, WindowJudgedNow}
+	return []Defect{OrderFlipped, RevocationIgnored, SeqTrusted, DeleteTakesLatest, WindowJudgedNow, OrderBySeq, NothingEarly}
 }
 
 // Rules say how a history is judged; the zero value judges by the design.
@@ -37,9 +39,12 @@ type Rules struct {
 
 // State is what a history means.
 type State struct {
-	Keys  map[string]tinycloud.Hash // value by key
-	Heads []tinycloud.Hash          // valid epochs without valid descendants, ascending
-	Void  int                       // epochs that count for nothing
+	Keys map[string]tinycloud.Hash // value by key
+	// Conflicts are, by key, the events of the writes that no other operation on it has in its past, but for the one that
+	// it holds.
+	Conflicts map[string]map[tinycloud.Hash]bool
+	Heads     []tinycloud.Hash // valid epochs without valid descendants, ascending
+	Void      int              // epochs that count for nothing
 	// Invocations are the ids of the invocations that are valid, with the number of places where they are.
 	Invocations map[tinycloud.Hash]int
 }
@@ -58,6 +63,9 @@ type epoch struct {
 	t       int64
 	able    map[int]bool // entries that would be valid if no host had been removed
 	valid   []int64      // times of the valid entries
+	own     []int64      // likewise, but those of import entries
+	stated  []int64      // likewise, those of import entries alone
+	age     age
 }
 
 func (e *epoch) at(i int) capstore.Position {
@@ -89,8 +97,11 @@ func Fold(bundles []capstore.Bundle, r Rules) (State, error) {
 		h.place(e)
 	}
 	removals(h.order)
-	st := State{Invocations: map[tinycloud.Hash]int{}}
-	st.Keys = h.keys(st.Invocations)
+	for _, e := range h.order {
+		h.date(e)
+	}
+	st := State{Invocations: map[tinycloud.Hash]int{}, Keys: map[string]tinycloud.Hash{}, Conflicts: map[string]map[tinycloud.Hash]bool{}}
+	h.keys(&st)
 	st.Heads = h.heads()
 	for _, e := range h.order {
 		if len(e.valid) == 0 {
@@ -235,100 +246,162 @@ func (h *history) counts(e *epoch, i int) bool {
 	return timely && (!revoked || h.rules.Defect == RevocationIgnored)
 }
 
-// write is a valid one.
+// write is a valid one, at its valid places.
 type write struct {
-	at    capstore.Position
-	value tinycloud.Hash
+	event  tinycloud.Hash
+	places []placement
+	op     dag.Op
+	least  placement
+	dead   bool
 }
 
-// keyed are the operations on one key.
+// placement is where an event stands.
+type placement struct {
+	e *epoch
+	i int
+}
+
+func (p placement) sees(q placement) bool { return p.e.past[q.e.id] || p.e == q.e && q.i < p.i }
+
+// keyed are the valid operations on one key.
 type keyed struct {
-	writes map[tinycloud.Hash]write // by event, at the least place
-	dead   map[tinycloud.Hash]bool  // events that a delete names
-	floor  *capstore.Position
+	writes  map[tinycloud.Hash]*write
+	deletes []erasure
+}
+
+type erasure struct {
+	placement
+	event tinycloud.Hash
+	op    dag.Op
 }
 
 // keys folds all valid operations, and counts the valid places of every invocation.
-func (h *history) keys(valid map[tinycloud.Hash]int) map[string]tinycloud.Hash {
+func (h *history) keys(st *State) {
 	keys := map[string]*keyed{}
 	for _, e := range h.order {
 		for i, tok := range e.events {
 			if !h.counts(e, i) {
 				continue
 			}
-			valid[tok.ID]++
+			st.Invocations[tok.ID]++
 			for _, op := range e.ops[i] {
 				k := keys[op.Key]
 				if k == nil {
-					k = &keyed{writes: map[tinycloud.Hash]write{}, dead: map[tinycloud.Hash]bool{}}
+					k = &keyed{writes: map[tinycloud.Hash]*write{}}
 					keys[op.Key] = k
 				}
+				at := placement{e, i}
 				if op.Delete {
-					h.remove(k, e, i, op)
-				} else if w, ok := k.writes[tok.ID]; !ok || h.compare(e.at(i), w.at) < 0 {
-					k.writes[tok.ID] = write{e.at(i), op.Value}
+					k.deletes = append(k.deletes, erasure{at, tok.ID, op})
+					continue
+				}
+				w := k.writes[tok.ID]
+				if w == nil {
+					w = &write{event: tok.ID, op: op, least: at}
+					k.writes[tok.ID] = w
+				}
+				if w.places = append(w.places, at); h.compare(at, w.least) < 0 {
+					w.least, w.op = at, op
 				}
 			}
 		}
 	}
-	out := map[string]tinycloud.Hash{}
 	for key, k := range keys {
-		var best tinycloud.Hash
-		var top *write
-		for id, w := range k.writes {
-			if top == nil || h.compare(w.at, top.at) > 0 {
-				best, top = id, &w
+		h.settle(st, key, k)
+	}
+}
+
+// settle finds what a key holds, and its conflicts.
+func (h *history) settle(st *State, key string, k *keyed) {
+	k.deletes = slices.DeleteFunc(k.deletes, func(d erasure) bool { return !h.removes(k, d) })
+	var top *write
+	for _, w := range k.writes {
+		if top == nil || h.compare(w.least, top.least) > 0 {
+			top = w
+		}
+	}
+	live := top != nil && !top.dead
+	for _, d := range k.deletes {
+		for _, w := range k.writes {
+			live = live && !(h.reached(d, w) && h.compare(top.least, w.least) <= 0)
+		}
+	}
+	if h.rules.Defect == SeqTrusted && live {
+		live = !slices.ContainsFunc(k.deletes, func(d erasure) bool { return d.op.Version != nil && top.least.e.seq <= d.op.Version.Seq })
+	}
+	if live {
+		st.Keys[key] = top.op.Value
+	}
+	for _, w := range k.writes {
+		if live && w == top || h.superseded(k, w) {
+			continue
+		}
+		if st.Conflicts[key] == nil {
+			st.Conflicts[key] = map[tinycloud.Hash]bool{}
+		}
+		st.Conflicts[key][w.event] = true
+	}
+}
+
+// reached reports whether a delete has a write in its past.
+func (h *history) reached(d erasure, w *write) bool {
+	return h.rules.Defect == DeleteTakesLatest && d.op.Version == nil || slices.ContainsFunc(w.places, d.sees)
+}
+
+// superseded reports whether another operation on the key has a write in its past.
+func (h *history) superseded(k *keyed, w *write) bool {
+	for _, d := range k.deletes {
+		if d.event != w.event && slices.ContainsFunc(w.places, d.sees) {
+			return true
+		}
+	}
+	for _, x := range k.writes {
+		for _, p := range x.places {
+			if x != w && slices.ContainsFunc(w.places, p.sees) {
+				return true
 			}
 		}
-		if top != nil && !k.dead[best] && (k.floor == nil || h.compare(top.at, *k.floor) > 0) {
-			out[key] = top.value
+	}
+	return false
+}
+
+// compare is the order of writes.
+func (h *history) compare(a, b placement) int {
+	if c := h.compareAges(a.e, b.e); c != 0 {
+		return c
+	}
+	p, q := a.e.at(a.i), b.e.at(b.i)
+	if h.rules.Defect == OrderFlipped && p.Seq == q.Seq && p.Epoch != q.Epoch {
+		return -p.Compare(q)
+	}
+	return p.Compare(q)
+}
+
+// removes reports whether a delete counts, and marks what it names: a write to the key in its past.
+func (h *history) removes(k *keyed, d erasure) bool {
+	v := d.op.Version
+	if v == nil {
+		for _, w := range k.writes {
+			if h.reached(d, w) {
+				return true
+			}
 		}
+		return false
 	}
-	return out
-}
-
-// compare is the order of the history.
-func (h *history) compare(a, b capstore.Position) int {
-	if h.rules.Defect == OrderFlipped && a.Seq == b.Seq && a.Epoch != b.Epoch {
-		return -a.Compare(b)
-	}
-	return a.Compare(b)
-}
-
-// remove takes a valid delete into account.
-func (h *history) remove(k *keyed, e *epoch, i int, op dag.Op) {
-	at, event, ok := h.named(e, i, op)
-	if !ok {
-		return
-	}
-	k.dead[event] = true
-	if k.floor == nil || h.compare(at, *k.floor) > 0 {
-		k.floor = &at
-	}
-}
-
-// named finds the write that a delete removes.
-func (h *history) named(e *epoch, i int, op dag.Op) (at capstore.Position, event tinycloud.Hash, ok bool) {
 	for _, x := range h.order {
 		for n, tok := range x.events {
-			sees := e.past[x.id] || x == e && n < i
-			writes := slices.ContainsFunc(x.ops[n], func(o dag.Op) bool { return o.Key == op.Key && !o.Delete })
-			if !writes {
+			writes := slices.ContainsFunc(x.ops[n], func(o dag.Op) bool { return o.Key == d.op.Key && !o.Delete })
+			named := v.Epoch == x.id && v.Index == uint64(n) && (v.Seq == x.seq || h.rules.Defect == SeqTrusted)
+			if !writes || !named || !d.sees(placement{x, n}) {
 				continue
 			}
-			if v := op.Version; v != nil {
-				if sees && v.Epoch == x.id && v.Index == uint64(n) && (v.Seq == x.seq || h.rules.Defect == SeqTrusted) {
-					return capstore.Position{Seq: v.Seq, Epoch: v.Epoch, Index: v.Index}, tok.ID, true
-				}
-				continue
+			if w := k.writes[tok.ID]; w != nil {
+				w.dead = true
 			}
-			sees = sees || h.rules.Defect == DeleteTakesLatest
-			if sees && h.counts(x, n) && (!ok || h.compare(x.at(n), at) > 0) {
-				at, event, ok = x.at(n), tok.ID, true
-			}
+			return true
 		}
 	}
-	return at, event, ok
+	return false
 }
 
 // Descendants are the epochs of a history that have a token in their proper causal past.

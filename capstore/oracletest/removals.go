@@ -129,6 +129,12 @@ func removals(order []*epoch) {
 		}
 	}
 	for k := range valid {
-		k.e.valid = append(k.e.valid, k.e.entries[k.i].At)
+		l := k.e.entries[k.i]
+		k.e.valid = append(k.e.valid, l.At)
+		if l.Import.IsZero() {
+			k.e.own = append(k.e.own, l.At)
+		} else {
+			k.e.stated = append(k.e.stated, l.At)
+		}
 	}
 }

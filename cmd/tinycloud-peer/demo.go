@@ -194,14 +194,14 @@ func (d *demo) draw(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tURL\tSTATE\tHOSTS\tEPOCHS\tKEYS\tHASH\tLAST WRITE READ AFTER")
+	fmt.Fprintln(w, "NODE\tURL\tSTATE\tHOSTS\tEPOCHS\tKEYS\tHASH/RULES\tLAST WRITE READ AFTER")
 	for i, peer := range d.nodes.Peers() {
 		lag := "-"
 		if i < len(d.lag) {
 			lag = fmt.Sprintf("%.1f ms", float64(d.lag[i].Microseconds())/1000)
 		}
 		v := views[i]
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%.8s\t%s\n", peer.Name, peer.URL, v.State, len(v.Hosts), v.Epochs, v.Keys, v.StateHash, lag)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%.8s/%d\t%s\n", peer.Name, peer.URL, v.State, len(v.Hosts), v.Epochs, v.Keys, v.StateHash, v.Rules, lag)
 	}
 	return w.Flush()
 }

@@ -34,7 +34,12 @@ func (c *joinCmd) Run(ctx context.Context, p *program) error {
 			return err
 		}
 		fmt.Fprintf(p.err, "tinycloud-peer: %v\n\nThe owner signs this text with personal_sign:\n\n%s\n\n", refused, text)
-		fmt.Fprintf(p.err, "Then: tinycloud-peer host %s --signature 0x…\nand join again.\n", c.Space)
+		fmt.Fprintf(p.err, "Then: tinycloud-peer host %s --signature 0x…\n", c.Space)
+		if refused.Remembered {
+			fmt.Fprint(p.err, "The join is remembered for 30 days and takes effect with it.\n")
+		} else {
+			fmt.Fprint(p.err, "and join again: too many joins are remembered.\n")
+		}
 		return errReported
 	}
 	if err != nil {

@@ -64,6 +64,9 @@ func hostNote(h node.HostView) string {
 	if by, off := h.ClockOff(); off {
 		notes = append(notes, "its clock is "+offBy(by))
 	}
+	if h.Older {
+		notes = append(notes, "older version")
+	}
 	return strings.Join(notes, ", ")
 }
 

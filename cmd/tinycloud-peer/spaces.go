@@ -33,7 +33,7 @@ func (c *spacesCmd) Run(ctx context.Context, p *program) error {
 // printSpaces prints a line for each Space.
 func printSpaces(out io.Writer, all []node.SpaceView) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STATE\tHOSTS\tEPOCHS\tVOID\tKEYS\tWANTS\tBYTES\tHASH\tSPACE")
+	fmt.Fprintln(w, "STATE\tHOSTS\tEPOCHS\tVOID\tKEYS\tWANTS\tBYTES\tHASH/RULES\tSPACE")
 	for _, v := range all {
 		connected := 0
 		for _, h := range v.Hosts {
@@ -41,8 +41,8 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 				connected++
 			}
 		}
-		fmt.Fprintf(w, "%s\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%.8s\t%s\n",
-			v.State, connected, len(v.Hosts), v.Epochs, v.Void, v.Keys, v.Wants, v.Bytes, v.StateHash, v.Space)
+		fmt.Fprintf(w, "%s\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%.8s/%d\t%s\n",
+			v.State, connected, len(v.Hosts), v.Epochs, v.Void, v.Keys, v.Wants, v.Bytes, v.StateHash, v.Rules, v.Space)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -54,6 +54,9 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 		for _, h := range v.Hosts {
 			if by, off := h.ClockOff(); off {
 				fmt.Fprintf(out, "warning: the clock of %s is %s: %s\n", h.DID, offBy(by), v.Space)
+			}
+			if h.Older {
+				fmt.Fprintf(out, "warning: %s has an older version and may order writes in another way until it is upgraded: %s\n", h.DID, v.Space)
 			}
 		}
 		if v.Expires != nil && time.Until(*v.Expires) < expiryNotice {

@@ -30,6 +30,8 @@ func TestStatusTells(t *testing.T) {
 		{"a clock that is a minute off", clock(60_000), ""},
 		{"a clock that is behind", clock(-90_000), "warning: the clock of did:key:z6Mkother is 1m30s behind: "},
 		{"a clock that is ahead", clock(60_600), "warning: the clock of did:key:z6Mkother is 1m1s ahead: "},
+		{"a host of this version", node.SpaceView{Rules: 3, Hosts: []node.HostView{{DID: "did:key:z6Mkother", Rules: 3}}}, ""},
+		{"an older host", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Older: true}}}, "warning: did:key:z6Mkother has an older version "},
 	} {
 		tt.view.Space = space
 		var out strings.Builder
@@ -55,6 +57,8 @@ func TestPeersTells(t *testing.T) {
 		{node.HostView{}, ""},
 		{forked, "restored or forked 3:01234567/abcdef01"},
 		{both, "restored or forked 3:01234567/abcdef01, its clock is 1h0m0s behind"},
+		{node.HostView{Older: true}, "older version"},
+		{node.HostView{SkewMs: 90_000, Older: true}, "its clock is 1m30s ahead, older version"},
 	} {
 		if got := hostNote(tt.host); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.host, got, tt.want)

@@ -18,6 +18,7 @@ import (
 // Names on the wire.
 const (
 	HelloProtocol = "/tinycloud/hello/1"
+	SecondHello   = "/tinycloud/hello/2"
 	SyncProtocol  = "/tinycloud/sync/1"
 	WhereProtocol = "/tinycloud/where/1"
 	Topic         = "tinycloud/1"

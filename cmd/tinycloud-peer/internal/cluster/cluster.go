@@ -46,6 +46,9 @@ func New(o Options) *Cluster { return &Cluster{o: o} }
 // Peers returns the peers in the order they were added.
 func (c *Cluster) Peers() []*Peer { return c.peers }
 
+// Run has peers that are added from now on run another program.
+func (c *Cluster) Run(binary string) { c.o.Binary = binary }
+
 // patience is how long a process may take to stop in order.
 const patience = 5 * time.Second
 
@@ -156,6 +159,9 @@ func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	}
 	return d.DialContext(ctx, network, addr)
 }
+
+// Run has a peer run another program from its next start on.
+func (p *Peer) Run(binary string) { p.o.Binary = binary }
 
 // Move gives a peer that is down another port for the other peers.
 func (p *Peer) Move() error {

@@ -74,8 +74,15 @@ func (o *Owner) Host(ctx context.Context, p *Peer) error {
 }
 
 // SignIn posts the session's delegation, as a client does at the beginning and again after hosting.
-func (o *Owner) SignIn(ctx context.Context, p *Peer) (admin.Delegated, error) {
-	return p.Admin.Delegate(ctx, o.header)
+func (o *Owner) SignIn(ctx context.Context, p *Peer) (d admin.Delegated, err error) {
+	err = Poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		d, err = p.Admin.Delegate(ctx, o.header)
+		if errors.Is(err, tinycloud.ErrUnavailable) { // the Space is joining there
+			return false, nil
+		}
+		return true, err
+	})
+	return d, err
 }
 
 // Join has a peer replicate the Space with another.
@@ -187,7 +194,8 @@ func refused(p *Peer, path string, status int, answer string) error {
 	return fmt.Errorf("%s%s answers %d %q: %w", p.Name, path, status, answer, class)
 }
 
-// Same reports whether all peers hold the Space in one state, and their views of it.
+// Same reports whether all peers hold the Space in one state, and their views of it. Peers of different rules have the
+// same entries.
 func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView, error) {
 	return same(ctx, o.Space, peers)
 }
@@ -199,9 +207,11 @@ func same(ctx context.Context, space tinycloud.SpaceID, peers []*Peer) (bool, []
 		return err
 	})
 	same := err == nil
-	for _, v := range views {
-		same = same && v.StateHash == views[0].StateHash && v.Epochs == views[0].Epochs && v.Wants == 0 &&
-			fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
+	for i, v := range views {
+		same = same && v.State != capstore.StateJoining && v.Epochs == views[0].Epochs && v.Wants == 0 && fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
+		for _, before := range views[:i] {
+			same = same && v.SameState(before)
+		}
 	}
 	return same, views, err
 }

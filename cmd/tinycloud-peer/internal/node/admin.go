@@ -144,6 +144,8 @@ type JoinRequest struct {
 type Hosting struct {
 	DID  string `json:"did"`
 	SIWE string `json:"siwe"` // the text for the wallet's personal_sign; "" when the owner is no Ethereum account
+	// Remembered says that the join takes effect once the owner has signed.
+	Remembered bool `json:"remembered"`
 }
 
 // adminJoin remembers whom to join; the replica does the rest, for ever.
@@ -160,8 +162,7 @@ func (n *Node) adminJoin(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	if _, err := n.store.HostChain(r.Context(), space); errors.Is(err, tinycloud.ErrNotFound) || !n.store.Hosted(space) {
-		h, err := n.hosting(space)
-		return http.StatusConflict, h, err
+		return n.remember(r, space, q)
 	} else if err != nil {
 		return 0, nil, err
 	}
@@ -173,11 +174,30 @@ func (n *Node) adminJoin(r *http.Request) (int, any, error) {
 	return http.StatusAccepted, v, err
 }
 
+// remember keeps a join until this node is a host of the Space. One that is but whose delegation is over keeps it too.
+func (n *Node) remember(r *http.Request, space tinycloud.SpaceID, q JoinRequest) (int, any, error) {
+	h, err := n.hosting(space)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx := context.WithoutCancel(r.Context())
+	err = n.store.RememberJoin(ctx, space, q.Addrs, q.Empty)
+	if errors.Is(err, tinycloud.ErrConflict) {
+		err = n.store.AddFound(ctx, space, q.Addrs)
+	}
+	h.Remembered = err == nil
+	if errors.Is(err, tinycloud.ErrTooLarge) {
+		err = nil // it is said so
+	}
+	return http.StatusConflict, h, err
+}
+
 func (n *Node) join(ctx context.Context, space tinycloud.SpaceID, q JoinRequest) error {
 	if err := n.store.AddJoin(ctx, space, q.Addrs, q.Empty); err != nil {
 		return err
 	}
 	n.spaces.joined(space)
+	n.spaces.asker.about(space)
 	return nil
 }
 

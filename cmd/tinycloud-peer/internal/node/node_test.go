@@ -211,7 +211,7 @@ func TestAdminFields(t *testing.T) {
 	path := n.URL() + "/admin/spaces/" + url.PathEscape(space.String())
 	_, answer := call(t, http.MethodGet, path, bearer, "")
 	names, object := members(t, answer)
-	want := strings.Fields("space did peerId addrs state hosts heads epochs void parked events keys wants policy bytes stateHash joins expires catchup")
+	want := strings.Fields("space did peerId addrs state opens hosts heads epochs void parked events keys wants policy bytes rules stateHash joins expires catchup")
 	if diff := cmp.Diff(want, names, sorted); diff != "" {
 		t.Error(diff)
 	}
@@ -220,7 +220,7 @@ func TestAdminFields(t *testing.T) {
 	}
 	host, _ := json.Marshal(object["hosts"].([]any)[0])
 	names, _ = members(t, string(host))
-	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks skewMs"), names, sorted); diff != "" {
+	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks skewMs rules older"), names, sorted); diff != "" {
 		t.Error(diff)
 	}
 	_, answer = call(t, http.MethodGet, n.URL()+"/admin/node", bearer, "")

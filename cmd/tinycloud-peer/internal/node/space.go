@@ -38,7 +38,7 @@ type spaces struct {
 	silent  silent
 	memory  *replication.Budget
 	metrics *replication.Metrics
-	created []chan struct{} // capacity 1; told of new Spaces, one for each address of p2p.bootstrap
+	asker   *asker
 
 	mu     sync.RWMutex
 	active map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
@@ -80,13 +80,9 @@ type request struct {
 }
 
 func newSpaces(n *Node) *spaces {
-	created := make([]chan struct{}, len(n.cfg.P2P.Bootstrap))
-	for i := range created {
-		created[i] = make(chan struct{}, 1)
-	}
 	rest := cmp.Or(n.o.Rest, restAfter)
-	return &spaces{
-		n: n, log: n.log.With("part", "replication"), created: created,
+	s := &spaces{
+		n: n, log: n.log.With("part", "replication"),
 		look: make(chan struct{}, 1), turn: make(chan struct{}, 1), seeks: make(chan struct{}, seeksAtOnce),
 		silent: silent{until: map[peer.ID]time.Time{}},
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
@@ -94,6 +90,8 @@ func newSpaces(n *Node) *spaces {
 		restAfter: rest, trialAfter: min(trialAfter, rest), restEvery: min(restEvery, rest),
 		awake: max(0, cmp.Or(n.o.Awake, awake)), quiet: cmp.Or(n.o.Quiet, quiet),
 	}
+	s.asker = newAsker(s)
+	return s
 }
 
 // run starts replicas until the context ends, then waits for all of them. It may be called again.
@@ -103,7 +101,7 @@ func (s *spaces) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	s.n.openEntrances()
 	s.loadMet(ctx)
-	g.Go(func() error { return s.bootstrap(ctx) })
+	g.Go(func() error { return s.asker.run(ctx) })
 	g.Go(func() error { return s.calmDown(ctx) })
 	for _, f := range s.finders() {
 		g.Go(func() error { return f.run(ctx) })
@@ -156,7 +154,7 @@ func (s *spaces) stopIdle() {
 	defer s.mu.Unlock()
 	for _, a := range s.active {
 		switch {
-		case a.stopping:
+		case a.stopping, a.replica.Joining():
 		case len(a.peer.Authorised()) > 0:
 			a.since, a.alone, a.failures = time.Now(), s.restAfter, longAlone
 		case time.Since(a.since) >= a.alone:
@@ -266,7 +264,9 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
 			return n.locate(ctx, space, front, private)
 		},
-		Memory: s.memory, Metrics: s.metrics, Log: s.log,
+		Named:       func(ctx context.Context) ([]replication.NamedNode, error) { return s.asker.namedOf(ctx, space) },
+		JoinTimeout: n.cfg.P2P.JoinTimeout,
+		Memory:      s.memory, Metrics: s.metrics, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -276,7 +276,7 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
 	a.peer, err = front.Open(p2p.PeerOptions{
-		Key: n.keys.SpaceKey(space), HelloProtocol: replication.HelloProtocol, Hello: a.replica.ServeHello,
+		Key: n.keys.SpaceKey(space), HelloProtocols: replication.HelloProtocols(), Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
 		Blocks: n.blocks.Blocks(space), BlockBytes: s.metrics.Blocks, Log: s.log.With("space", space),
 	})
@@ -376,15 +376,16 @@ func (s *spaces) committed(c capstore.Commit) {
 	if a == nil && c.Joins { // another process was told to
 		notify(s.look)
 	}
+	if c.Pairs {
+		s.asker.renew()
+	}
 	if !c.Created {
 		return
 	}
 	if s.n.cfg.P2P.Isolated {
 		notify(s.look) // it needs an entrance
 	}
-	for _, wake := range s.created {
-		notify(wake)
-	}
+	s.asker.about(c.Space)
 }
 
 // status is what the Space's replica sees of the other hosts; zero when there is no replica.

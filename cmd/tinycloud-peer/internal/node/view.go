@@ -29,6 +29,7 @@ type SpaceView struct {
 	PeerID    string            `json:"peerId"` // the same key
 	Addrs     []string          `json:"addrs"`  // what others join
 	State     string            `json:"state"`  // hosted, joining, synced
+	Opens     *time.Time        `json:"opens"`  // when joining ends if nothing of another host is here; null: not by time
 	Hosts     []HostView        `json:"hosts"`
 	Heads     []string          `json:"heads"` // CIDs of epochs
 	Epochs    int64             `json:"epochs"`
@@ -39,7 +40,8 @@ type SpaceView struct {
 	Wants     int64             `json:"wants"`  // values that are not here yet
 	Policy    capstore.Policy   `json:"policy"` // of values: eager, lazy, all
 	Bytes     int64             `json:"bytes"`
-	StateHash string            `json:"stateHash"`
+	Rules     uint64            `json:"rules"`     // by which this host judges and orders; 0 from releases that don't tell
+	StateHash string            `json:"stateHash"` // to be compared with that of a host of the same rules only
 	Joins     []JoinView        `json:"joins"`
 	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
 	CatchUp   *CatchUpView      `json:"catchup"` // null: nothing is being caught up
@@ -64,6 +66,8 @@ type HostView struct {
 	Forked    bool       `json:"forked"`   // restored from a backup, or lying
 	Forks     []ForkView `json:"forks"`    // the proofs
 	SkewMs    int64      `json:"skewMs"`   // its clock minus this one, when they last spoke; 0: not known
+	Rules     uint64     `json:"rules"`    // by which it judges, as it last told; 0: it did not tell, or was never met
+	Older     bool       `json:"older"`    // its rules are older than this host's, so that writes at the same time may end in another order there
 }
 
 // ClockOff tells whose clock is too far from this node's: such hosts' writes may count late or not at all.
@@ -78,10 +82,10 @@ type ForkView struct {
 	Digests [2]string `json:"digests"`
 }
 
-// JoinView is an address a Space was told to join through.
+// JoinView is an address a Space was told to join through, or of a node that was named and is asked about it.
 type JoinView struct {
 	Addr      string     `json:"addr"`
-	State     string     `json:"state"`   // waiting, connected, failed
+	State     string     `json:"state"`   // waiting, asked, connected, none, refused, unreachable, invalid
 	LastTry   *time.Time `json:"lastTry"` // null: not yet
 	LastError string     `json:"lastError"`
 }
@@ -112,22 +116,26 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	}
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
-		Addrs: texts(n.spaceAddrs(space)), State: st.State, Hosts: []HostView{}, Heads: []string{},
+		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
-		StateHash: st.StateHash, Joins: []JoinView{}, Expires: stamp(st.Expires),
+		Rules: capstore.Rules, StateHash: st.StateHash, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
 		v.Heads = append(v.Heads, h.EpochID())
 	}
-	for _, j := range joins {
-		v.Joins = append(v.Joins, JoinView{Addr: j.Addr, State: j.State, LastTry: stamp(j.LastTry), LastError: j.LastError})
-	}
+	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
 	seen := n.spaces.status(space)
 	v.Hosts = hostViews(hosts, seen.Peers, st.State)
 	if c := seen.CatchUp; c != nil {
 		v.CatchUp = &CatchUpView{c.Entries, c.Total, c.PerSecond, int64(math.Ceil(c.Left.Seconds()))}
 	}
 	return v, nil
+}
+
+// SameState reports whether two hosts that have the same entries are in the same state. Hosts of different rules may
+// differ, so of these it says nothing but yes.
+func (v SpaceView) SameState(other SpaceView) bool {
+	return v.Rules != other.Rules || v.StateHash == other.StateHash
 }
 
 // hostViews joins what is stored of the hosts with what the replica, if one runs, sees of them. This node
@@ -148,7 +156,7 @@ func hostViews(known []capstore.KnownHost, peers []replication.PeerStatus, state
 		return strings.Compare(a.Host.String(), b.Host.String())
 	})
 	for _, k := range known {
-		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, Forks: []ForkView{}, LastSeen: stamp(k.Seen)}
+		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, Forks: []ForkView{}, LastSeen: stamp(k.Seen), Rules: k.Hello.Rules, Older: k.Older()}
 		for _, f := range k.Forks {
 			v.Forks = append(v.Forks, ForkView{f.N, [2]string{hex.EncodeToString(f.Digests[0][:]), hex.EncodeToString(f.Digests[1][:])}})
 		}

@@ -1,0 +1,13 @@
+-- +goose Up
+ALTER TABLE spaces ADD COLUMN opens BIGINT NOT NULL DEFAULT 0;  -- when joining ends by time, by the database's clock; 0: never
+CREATE INDEX spaces_state ON spaces (state);
+CREATE TABLE asked_joins (                -- joins asked for before the Space was hosted
+  space   TEXT COLLATE "C" NOT NULL,
+  addr    TEXT COLLATE "C" NOT NULL,            -- '' when there is nobody to join
+  alone   BIGINT NOT NULL,               -- 1: the others have no history
+  asked   BIGINT NOT NULL,
+  PRIMARY KEY (space, addr)
+);
+
+-- +goose Down
+SELECT 1;

@@ -1,0 +1,243 @@
+package replication_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+// hostAt returns what is stored of another node.
+func (n *node) hostAt(other *node) capstore.KnownHost {
+	n.t.Helper()
+	hosts := must(n.store.Hosts(n.t.Context(), n.o.space))
+	for _, h := range hosts {
+		if h.Host == other.host() {
+			return h
+		}
+	}
+	n.t.Fatalf("%s does not know %s", n.name, other.name)
+	return capstore.KnownHost{}
+}
+
+// meetAgain has two nodes part and come together.
+func meetAgain(f *fabric, a, b *node) {
+	f.part(a.id, b.id, true)
+	synctest.Wait()
+	f.part(a.id, b.id, false)
+	a.r.Kick()
+	b.r.Kick()
+	<-time.After(time.Minute)
+	synctest.Wait()
+}
+
+// Hosts tell each other what they are; one that speaks the first handshake tells nothing, and replicates all the same.
+func TestHostsTellTheirRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("rules")
+		nodes := cluster(t, f, o, 2)
+		a, b := nodes[0], nodes[1]
+		if diff := cmp.Diff(capstore.OwnHello(), a.hostAt(a).Hello); diff != "" {
+			t.Error(diff)
+		}
+		check := func(older bool) {
+			t.Helper()
+			for _, pair := range [][2]*node{{a, b}, {b, a}} {
+				h := pair[0].hostAt(pair[1])
+				if !h.Met || h.Older() != older || !older && cmp.Diff(capstore.OwnHello(), h.Hello) != "" || older && h.Hello.Rules != 0 {
+					t.Errorf("%s takes %s for %+v", pair[0].name, pair[1].name, h)
+				}
+			}
+		}
+		check(false)
+		for i, versions := range [][]protocol.ID{{replication.FirstHello}, replication.HelloProtocols()} {
+			f.mu.Lock()
+			b.end.greets = versions
+			f.mu.Unlock()
+			meetAgain(f, a, b)
+			check(len(versions) == 1)
+			a.put(fmt.Sprint("of-a/", i), "1")
+			b.put(fmt.Sprint("of-b/", i), "1")
+			same(t, nodes...)
+		}
+	})
+}
+
+// What a side tells is bound to its proof, and bounded; what newer releases add to it is passed over.
+func TestToldIsBoundAndBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("told")
+		n := newNode(t, f, o, "host")
+		x := newOutsider(t, f, o, "outsider")
+		x.greets = []protocol.ID{replication.HelloProtocol}
+		chain := [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
+		own := replication.Told(capstore.OwnHello())
+		services := func(count int, name string) []byte {
+			h := capstore.Hello{Rules: 1}
+			for range count {
+				h.Services = append(h.Services, capstore.Service{Name: name, Version: 1 << 60})
+			}
+			return replication.Told(h)
+		}
+		plain := func(f []byte) []byte { return f }
+		add := func(frame []byte) []byte { // a field to the proof
+			_, head := binary.Uvarint(frame)
+			return replication.Frame(withField(t, frame[head:], "newer", map[string]string{"a": "b"}))
+		}
+		for _, tt := range []struct {
+			name         string
+			told, tagged []byte
+			change       func(frame []byte) []byte
+			ok           bool
+		}{
+			{"this release", own, own, plain, true},
+			{"a newer one", replication.Told(capstore.Hello{Rules: 1000, Services: []capstore.Service{{Name: "other", Version: 7}}}), nil, plain, true},
+			{"no services", replication.Told(capstore.Hello{Rules: 1}), nil, plain, true},
+			{"as many as may be", services(32, strings.Repeat("s", 32)), nil, plain, true},
+			{"more is told", withField(t, own, "newer", []int{1, 2}), nil, plain, true},
+			{"more beside it", own, own, add, true},
+			{"something else than the tag is for", replication.Told(capstore.Hello{Rules: 1}), own, plain, false},
+			{"more than the tag is for", withField(t, own, "newer", 1), own, plain, false},
+			{"nothing", []byte{}, nil, plain, false},
+			{"no rules", replication.Told(capstore.Hello{}), nil, plain, false},
+			{"rules without end", replication.Told(capstore.Hello{Rules: 1 << 40}), nil, plain, false},
+			{"too many services", services(33, "s"), nil, plain, false},
+			{"a long name", services(1, strings.Repeat("s", 33)), nil, plain, false},
+			{"no name", services(1, ""), nil, plain, false},
+			{"a name that moves the cursor", services(1, "kv\x1b[2J"), nil, plain, false},
+			{"too long", withField(t, own, "newer", make([]byte, 4<<10)), nil, plain, false},
+			{"garbage", []byte("garbage"), nil, plain, false},
+		} {
+			if tt.tagged == nil {
+				tt.tagged = tt.told
+			}
+			rest := x.greet(t, n, func(ns replication.Nonces) []byte {
+				return tt.change(replication.Proof(ns, replication.HelloTag(o.space, x.id, n.id, ns, true, tt.tagged...), chain, tt.told))
+			})
+			if got := n.end.IsAuthorised(x.id); got != tt.ok || len(rest) > 0 != tt.ok {
+				t.Errorf("%s: authorised %v, %d bytes came back", tt.name, got, len(rest))
+			}
+			synctest.Wait()
+			x.Evict(n.id)
+			<-x.gone
+		}
+	})
+}
+
+// Messages of a kind that only newer releases know, and fields that only they know, are no offences. Such gossip is
+// taken but not passed on, for older hosts would blame who did.
+func TestNewerMessagesAreNoOffence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("newer")
+		nodes := cluster(t, f, o, 2)
+		f.setLoss(func(_, _ peerID) bool { return true })
+		nodes[1].put("a", "1")
+		var bundles []capstore.Bundle
+		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b capstore.Bundle) error {
+			bundles = append(bundles, b)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := replication.BatchMessage(bundles[len(bundles)-1])
+		foreign := withField(t, []byte{0xa0}, "newer", 1)
+		for _, b := range [][]byte{withField(t, message, "newer", 1), foreign, foreign, foreign} {
+			if err := nodes[0].r.Check(context.Background(), nodes[1].id, b); !errors.Is(err, tinycloud.ErrUnsupported) {
+				t.Errorf("%v", err)
+			}
+		}
+		synctest.Wait()
+		if got := nodes[0].get("a"); got != "1" {
+			t.Errorf("a = %q", got)
+		}
+		x := newOutsider(t, f, o, "outsider")
+		x.admitted(t, nodes[0])
+		for range 2 * replication.OffenceLimit {
+			s, err := x.NewStream(t.Context(), nodes[0].id, replication.SyncProtocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _, _ = s.Write(replication.Frame(foreign)) }()
+			if b, _ := io.ReadAll(s); len(b) > 0 {
+				t.Errorf("answer %x", b)
+			}
+			_ = s.Close()
+			synctest.Wait()
+		}
+		if bad := nodes[0].r.Offenders(); len(bad) > 0 || !x.connected(nodes[0].id) {
+			t.Errorf("offenders %v", bad)
+		}
+		f.setLoss(nil)
+	})
+}
+
+func FuzzGreeting(f *testing.F) {
+	told := replication.Told(capstore.OwnHello())
+	for _, frame := range [][]byte{
+		replication.FieldsNonce([32]byte{1}),
+		replication.Proof(replication.Nonces{Version: replication.HelloProtocol}, [32]byte{2}, [][]byte{[]byte("token"), {}}, told),
+	} {
+		_, head := binary.Uvarint(frame)
+		body := frame[head:]
+		if again, err := replication.TryGreeting(body); err != nil || !bytes.Equal(again, body) {
+			f.Fatal(err)
+		}
+		f.Add(body)
+		f.Add(withField(f, body, "newer", 1))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again, err := replication.TryGreeting(b)
+		if err != nil {
+			if !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(reduced(t, b, again), again) {
+			t.Fatalf("%x\nencodes again as\n%x", b, again)
+		}
+	})
+}
+
+func FuzzTold(f *testing.F) {
+	own := replication.Told(capstore.OwnHello())
+	f.Add(own)
+	f.Add(withField(f, own, "newer", 1))
+	f.Add(replication.Told(capstore.Hello{Rules: 1 << 40}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := replication.DecodeTold(b)
+		if err != nil {
+			if !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if h.Rules == 0 || h.Check() != nil || len(b) > 4<<10 {
+			t.Fatalf("%+v", h)
+		}
+		again := replication.Told(h)
+		if !bytes.Equal(reduced(t, b, again), again) {
+			t.Fatalf("%x\nencodes again as\n%x", b, again)
+		}
+		back, err := replication.DecodeTold(again)
+		if err != nil || back.Rules != h.Rules || !slices.Equal(back.Services, h.Services) {
+			t.Fatalf("%+v, %v", back, err)
+		}
+	})
+}
