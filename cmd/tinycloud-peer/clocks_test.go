@@ -9,8 +9,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 )
 
-// apart is a user of two hosts, whose clocks may be off like those of the devices beside them, and the ways between them.
-type apart struct {
+// parted is a user of two hosts, whose clocks may be off like those of the devices beside them, and the ways between them.
+type parted struct {
 	*group
 	user  *user
 	peers []*cluster.Peer
@@ -19,9 +19,9 @@ type apart struct {
 }
 
 // newApart starts hosts that replicate a Space.
-func newApart(t *testing.T, off ...time.Duration) *apart {
+func newApart(t *testing.T, off ...time.Duration) *parted {
 	t.Helper()
-	a := &apart{group: startGroup(t, 0)}
+	a := &parted{group: startGroup(t, 0)}
 	a.user = a.newUser("default")
 	a.apps = []*cluster.App{a.user.phone, a.user.laptop}
 	for i, by := range off {
@@ -42,13 +42,13 @@ func newApart(t *testing.T, off ...time.Duration) *apart {
 }
 
 // save saves a value at one of the hosts.
-func (a *apart) save(at int, key, value string) {
+func (a *parted) save(at int, key, value string) {
 	a.Helper()
 	a.must(a.apps[at].Save(a.ctx, a.peers[at], "default", key, []byte(value)))
 }
 
 // reads waits until a host has a value.
-func (a *apart) awaits(at int, key, value string) {
+func (a *parted) awaits(at int, key, value string) {
 	a.Helper()
 	a.must(cluster.Poll(a.ctx, pollEvery/10, func() (bool, error) {
 		got, _, err := a.apps[at].Load(a.ctx, a.peers[at], "default", key)
@@ -57,7 +57,7 @@ func (a *apart) awaits(at int, key, value string) {
 }
 
 // meet waits until the hosts have the same.
-func (a *apart) meet() {
+func (a *parted) meet() {
 	a.Helper()
 	if views, err := cluster.AwaitSame(a.ctx, a.user.phone.Space("default"), a.peers); err != nil {
 		a.Fatalf("%v: %+v", err, views)
@@ -65,7 +65,7 @@ func (a *apart) meet() {
 }
 
 // won checks that a value is that of a key at both hosts, and that just some others are its conflicts.
-func (a *apart) won(key, value string, conflicts ...string) {
+func (a *parted) won(key, value string, conflicts ...string) {
 	a.Helper()
 	for i, p := range a.peers {
 		if got, found, err := a.apps[i].Load(a.ctx, p, "default", key); err != nil || string(got) != value {
@@ -75,20 +75,20 @@ func (a *apart) won(key, value string, conflicts ...string) {
 	}
 }
 
-func (a *apart) cut() {
+func (a *parted) cut() {
 	for _, w := range a.ways {
 		w.Cut()
 	}
 }
 
-func (a *apart) mend() {
+func (a *parted) mend() {
 	for _, w := range a.ways {
 		w.Mend()
 	}
 }
 
 // TestTheLastWriteWins has a user write the same keys at two hosts: in turn, which clocks have no part in, and while the
-// hosts are apart, when the later write stands by their clocks, and the other one is a conflict.
+// hosts are parted, when the later write stands by their clocks, and the other one is a conflict.
 func TestTheLastWriteWins(t *testing.T) {
 	t.Parallel()
 	for _, off := range []time.Duration{0, time.Minute, -time.Minute, -10 * time.Minute} {
@@ -156,7 +156,7 @@ func TestTheLastWriteWins(t *testing.T) {
 	}
 }
 
-// TestWritesAtTheSameTime writes many keys at two hosts that are apart, at once. Of each key one value stands on both
+// TestWritesAtTheSameTime writes many keys at two hosts that are parted, at once. Of each key one value stands on both
 // hosts, whatever the times are, and the other one is a conflict.
 func TestWritesAtTheSameTime(t *testing.T) {
 	t.Parallel()
