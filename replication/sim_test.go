@@ -70,7 +70,7 @@ type sim struct {
 	network weather
 	lies    lies
 	acked   []ack
-	met     *glimpse // when hosts had met that began apart
+	met     *glimpse                // when hosts had met that began apart
 	gone    map[tinycloud.Hash]bool // values that nobody has since an older database took the place of their only holder's
 }
 
