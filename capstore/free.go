@@ -32,13 +32,13 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if err != nil {
 		return err
 	}
-	if !keeps {
-		if keeps, err := t.isDisputed(sp, hash); err != nil {
+	disputed, err := t.isDisputed(sp, hash)
+	if err != nil {
+		return err
+	}
+	if !keeps && !disputed {
+		if err := t.unwant(sp, hash); err != nil {
 			return err
-		} else if !keeps {
-			if err := t.unwant(sp, hash); err != nil {
-				return err
-			}
 		}
 	}
 	var size int64
@@ -46,7 +46,7 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if err != nil || !here {
 		return err
 	}
-	if keeps || sp.shared() {
+	if keeps || disputed || sp.shared() {
 		return t.retire(sp, hash, size)
 	}
 	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
@@ -58,7 +58,7 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 // unheld are the rows of a Space, given twice, whose value no key holds.
 const unheld = " WHERE sid = ? AND hash NOT IN (SELECT value FROM kv WHERE sid = ? AND live = 1)"
 
-// unwanted are, in table wants, those of a Space, given three times, whose value is neither a key's nor that of a conflict.
+// unwanted are the rows of a Space, given three times, whose value is neither a key's nor that of a conflict.
 const unwanted = unheld + " AND hash NOT IN (SELECT value FROM conflicts WHERE sid = ? AND turn > 0)"
 
 // sweep lets go of all values that no key of a Space holds. Those of a Space that is imported and not hosted
@@ -76,12 +76,12 @@ func (t *tx) sweep(sp *space) error {
 			return err
 		}
 	}
-	if keeps || sp.shared() {
-		err = t.retireAll(sp)
-	} else {
-		err = t.exec("DELETE FROM vals"+unheld, sp.sid, sp.sid)
+	if !keeps && !sp.shared() {
+		if err := t.exec("DELETE FROM vals"+unwanted, sp.sid, sp.sid, sp.sid); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	if err := t.retireAll(sp); err != nil { // what is left of those
 		return err
 	}
 	return t.count(sp)

@@ -22,7 +22,7 @@ const (
 
 // shared reports whether others may add to the history of a Space: it has, or had, another host.
 func (sp *space) shared() bool {
-	if sp.others || sp.conflicts > 0 {
+	if sp.others {
 		return true
 	}
 	for _, b := range sp.branches {

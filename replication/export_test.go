@@ -350,3 +350,6 @@ func SpellPair(b []byte) (again [][]byte) {
 
 // PairAddrs are the addresses that another node is told.
 var PairAddrs = pairAddrs
+
+// WhereNone is the frame that says that a node has no part in a Space.
+func WhereNone() []byte { return Frame(encoded(whereAnswer{})) }

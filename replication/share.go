@@ -51,10 +51,11 @@ type sharing struct {
 
 // giver is a peer that gives shares.
 type giver struct {
-	m    *remote
-	last int64 // seq up to which it has everything; -1 until it said so
-	gone bool
-	stop context.CancelCauseFunc
+	m     *remote
+	first int64 // seq from which on it has something to give; none that begins later than the lead gives anything
+	last  int64 // seq up to which it has everything; -1 until it said so
+	gone  bool
+	stop  context.CancelCauseFunc
 }
 
 func newSharing(r *Replica, lead *remote, goal, have []capstore.Tip, e *early) *sharing {
@@ -204,7 +205,7 @@ func (s *sharing) pull(ctx context.Context, x *giver) (err error) {
 		return errNoShares
 	}
 	s.mu.Lock()
-	x.last = m.Span.Last
+	x.first, x.last = m.Span.First, m.Span.Last
 	if x.m == s.lead {
 		err = s.begin(m.Span)
 	}
@@ -255,6 +256,9 @@ func (s *sharing) next(x *giver) (*portion, <-chan struct{}) {
 	}
 	if under >= max(2, 8/s.running) {
 		return nil, s.changed
+	}
+	if x.first > s.receipt.first {
+		return nil, s.changed // it lacks what the lead has before: what it said is of other entries
 	}
 	return s.deal.deal(x, x.last), s.changed
 }

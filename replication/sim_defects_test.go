@@ -29,15 +29,20 @@ func TestPlantedDefects(t *testing.T) {
 				s.run()
 				s.audit()
 				n := s.hosts()[0]
-				bundles, have := s.bundles(n), s.observe(n)
-				for d := range left {
-					st, err := oracletest.Fold(bundles, oracletest.Rules{Defect: d, Now: time.Now()})
-					if err != nil {
-						t.Fatal(err)
-					}
-					if diff := differences(st, have); len(diff) > 0 {
-						t.Logf("%q is found out by %d differences, the first: %s", d, len(diff), diff[0])
-						delete(left, d)
+				glimpses := []*glimpse{{s.bundles(n), s.observe(n)}}
+				if s.met != nil {
+					glimpses = append(glimpses, s.met)
+				}
+				for _, g := range glimpses {
+					for d := range left {
+						st, err := oracletest.Fold(g.bundles, oracletest.Rules{Defect: d, Now: time.Now()})
+						if err != nil {
+							t.Fatal(err)
+						}
+						if diff := differences(st, g.state); len(diff) > 0 {
+							t.Logf("%q is found out by %d differences, the first: %s", d, len(diff), diff[0])
+							delete(left, d)
+						}
 					}
 				}
 			})

@@ -70,6 +70,7 @@ type sim struct {
 	network weather
 	lies    lies
 	acked   []ack
+	met     *glimpse                // when hosts had met that began apart
 	gone    map[tinycloud.Hash]bool // values that nobody has since an older database took the place of their only holder's
 }
 
@@ -151,6 +152,14 @@ func (s *sim) apart() {
 	<-time.After(time.Duration(s.rng.IntN(30)) * time.Second)
 	n.join(s.nodes[0].node)
 	s.nodes = append(s.nodes, n)
+	s.same()
+	s.met = &glimpse{s.bundles(n), s.observe(n)}
+}
+
+// glimpse is what a host had, and made of it, some time in a run.
+type glimpse struct {
+	bundles []capstore.Bundle
+	state   oracletest.State
 }
 
 // loadOrCreate is what apps do at their start: they read a key, and write its default where they are told that there is none.

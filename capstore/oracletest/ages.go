@@ -121,7 +121,7 @@ func (h *history) written(e *epoch) (int64, bool) {
 			ends = min(ends, tok.Expires.UnixMilli())
 		}
 	}
-	if ends == 1<<62 || h.rules.Defect == TimeUnbounded {
+	if ends == 1<<62 {
 		return least, true
 	}
 	return min(greatest, max(least, ends-420_000)), true

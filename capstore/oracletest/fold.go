@@ -23,13 +23,12 @@ const (
 	DeleteTakesLatest Defect = "delete without version is latest" // it removes the greatest write of all, also one it never saw
 	WindowJudgedNow   Defect = "window judged now"                // a token that has expired since is void
 	OrderBySeq        Defect = "order without time"               // who wrote more wins, not who wrote last
-	TimeUnbounded     Defect = "any witness dates"                // a host may put another's write as far back as it likes
 	NothingEarly      Defect = "nothing is early"                 // what began later counts as much
 )
 
 // Defects lists them all.
 func Defects() []Defect {
-	return []Defect{OrderFlipped, RevocationIgnored, SeqTrusted, DeleteTakesLatest, WindowJudgedNow, OrderBySeq, TimeUnbounded, NothingEarly}
+	return []Defect{OrderFlipped, RevocationIgnored, SeqTrusted, DeleteTakesLatest, WindowJudgedNow, OrderBySeq, NothingEarly}
 }
 
 // Rules say how a history is judged; the zero value judges by the design.
@@ -326,6 +325,9 @@ func (h *history) settle(st *State, key string, k *keyed) {
 		for _, w := range k.writes {
 			live = live && !(h.reached(d, w) && h.compare(top.least, w.least) <= 0)
 		}
+	}
+	if h.rules.Defect == SeqTrusted && live {
+		live = !slices.ContainsFunc(k.deletes, func(d erasure) bool { return d.op.Version != nil && top.least.e.seq <= d.op.Version.Seq })
 	}
 	if live {
 		st.Keys[key] = top.op.Value

@@ -35,6 +35,10 @@ type cli struct {
 	Host   hostCmd   `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
 	Unhost unhostCmd `cmd:"" help:"Print what a Space's owner has to sign to remove a host, or complete it."`
 	Join   joinCmd   `cmd:"" help:"Replicate a Space with other hosts."`
+	Pair   pairCmd   `cmd:"" help:"Have this node and another ask each other, or this one the other, about every Space."`
+	Invite inviteCmd `cmd:"" help:"Print an invite by which another node pairs itself with this one."`
+	Unpair unpairCmd `cmd:"" help:"Ask a paired node no more."`
+	Nodes  nodesCmd  `cmd:"" help:"List the nodes that are asked about every Space."`
 	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
 	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
 	Status statusCmd `cmd:"" help:"Show what the node is doing."`

@@ -110,7 +110,7 @@ func (s *siege) anonymous(text string) {
 			s.Errorf("the metrics tell the %s", name)
 		}
 	}
-	known := []string{"action", "direction", "kind", "layer", "le", "outcome", "request", "route", "state", "status"}
+	known := []string{"action", "by", "direction", "kind", "layer", "le", "outcome", "request", "route", "state", "status"}
 	for _, m := range regexp.MustCompile(`(?m)^tinycloud_\w+\{(.*)\}`).FindAllStringSubmatch(text, -1) {
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(m[1], -1) {
 			if !slices.Contains(known, label[1]) {

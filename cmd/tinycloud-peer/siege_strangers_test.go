@@ -195,7 +195,7 @@ func (s *siege) whereabouts(c *attack.Client) {
 		_ = st.CloseWrite()
 		b, _ := io.ReadAll(st)     // however it ends
 		const nonce, none = 36, 70 // bytes of the frames
-		if len(b) > nonce+none || len(b) > nonce && len(bytes.Trim(b[nonce:], "\x00")) > 8 {
+		if len(b) > nonce+none || len(b) > nonce && len(bytes.ReplaceAll(b[nonce:], []byte{0}, nil)) > 8 {
 			s.Errorf("where, %s: %x", name, b)
 		}
 	}

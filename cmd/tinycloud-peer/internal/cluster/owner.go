@@ -74,8 +74,15 @@ func (o *Owner) Host(ctx context.Context, p *Peer) error {
 }
 
 // SignIn posts the session's delegation, as a client does at the beginning and again after hosting.
-func (o *Owner) SignIn(ctx context.Context, p *Peer) (admin.Delegated, error) {
-	return p.Admin.Delegate(ctx, o.header)
+func (o *Owner) SignIn(ctx context.Context, p *Peer) (d admin.Delegated, err error) {
+	err = Poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		d, err = p.Admin.Delegate(ctx, o.header)
+		if errors.Is(err, tinycloud.ErrUnavailable) { // the Space is joining there
+			return false, nil
+		}
+		return true, err
+	})
+	return d, err
 }
 
 // Join has a peer replicate the Space with another.
@@ -193,7 +200,7 @@ func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView
 	})
 	same := err == nil
 	for i, v := range views {
-		same = same && v.Epochs == views[0].Epochs && v.Wants == 0 && fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
+		same = same && v.State != capstore.StateJoining && v.Epochs == views[0].Epochs && v.Wants == 0 && fmt.Sprint(v.Heads) == fmt.Sprint(views[0].Heads)
 		for _, before := range views[:i] {
 			same = same && v.SameState(before)
 		}

@@ -33,6 +33,11 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /admin/spaces/{space}/policy", answer(n.adminPolicy))
 	mux.HandleFunc("PUT /admin/spaces/{space}/policy", answer(n.adminSetPolicy))
 	mux.HandleFunc("GET /admin/spaces/{space}/hosts/{did}/removal", answer(n.adminRemoval))
+	mux.HandleFunc("GET /admin/nodes", answer(n.adminNodes))
+	mux.HandleFunc("POST /admin/nodes", answer(n.adminPair))
+	mux.HandleFunc("DELETE /admin/nodes/{peer}", answer(n.adminUnpair))
+	mux.HandleFunc("GET /admin/invites", answer(n.adminInvites))
+	mux.HandleFunc("POST /admin/invites", answer(n.adminInvite))
 	mux.HandleFunc("GET /admin/quota", answer(n.adminQuotas))
 	mux.HandleFunc("GET /admin/quota/{space}", answer(n.adminQuota))
 	mux.HandleFunc("PUT /admin/quota/{space}", answer(n.adminSetQuota))
@@ -85,8 +90,12 @@ func adminStatus(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, tinycloud.ErrNotFound):
 		return http.StatusNotFound
-	case errors.Is(err, tinycloud.ErrUnavailable):
+	case errors.Is(err, tinycloud.ErrUnavailable), errors.Is(err, p2p.ErrUnreachable):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, tinycloud.ErrUnauthorized), errors.Is(err, tinycloud.ErrForged):
+		return http.StatusForbidden
+	case errors.Is(err, tinycloud.ErrBusy):
+		return http.StatusTooManyRequests
 	}
 	return http.StatusInternalServerError
 }

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,7 +52,13 @@ func (s *signed) host(n *node.Node, first bool) {
 		headers = append(headers, s.grant)
 	}
 	for _, header := range headers {
-		if status, answer := call(s.T, http.MethodPost, n.URL()+"/delegate", header, ""); status != http.StatusOK {
+		var status int
+		var answer string
+		await(s.T, func() bool { // while it is joining it can't know yet
+			status, answer = call(s.T, http.MethodPost, n.URL()+"/delegate", header, "")
+			return status != http.StatusServiceUnavailable
+		}, func() string { return answer })
+		if status != http.StatusOK {
 			s.Fatal(status, answer)
 		}
 	}
@@ -125,7 +132,7 @@ func TestJoinByNode(t *testing.T) {
 	}, func() string { b, _ := json.Marshal(view(t, b, s.space)); return string(b) })
 }
 
-// A node that does not have the Space tells nothing, and the join says that it was refused.
+// A node that does not have the Space says that it has no part in it, and the join says so.
 func TestJoinByNodeWithoutTheSpace(t *testing.T) {
 	s := newSigned(t)
 	a, _ := run(t, settings(t))
@@ -139,7 +146,7 @@ func TestJoinByNodeWithoutTheSpace(t *testing.T) {
 	if status, answer := call(t, http.MethodPost, path, bearer, string(body)); status != http.StatusAccepted {
 		t.Fatal(status, answer)
 	}
-	await(t, func() bool { v := view(t, b, s.space); return len(v.Joins) == 1 && v.Joins[0].State == "refused" },
+	await(t, func() bool { v := view(t, b, s.space); return len(v.Joins) == 1 && v.Joins[0].State == "none" },
 		func() string { return view(t, b, s.space).State })
 	// Once it is a host, the join goes on by itself.
 	s.host(a, true)
@@ -167,7 +174,11 @@ func TestBootstrap(t *testing.T) {
 			again, _ := run(t, cfg)
 			s.put(a, "after/"+name, "restart")
 			s.reads(again, "after/"+name, "restart")
-			if v := view(t, again, other.space); len(v.Joins) != 0 || v.State != "hosted" || len(v.Hosts) != 1 {
+			await(t, func() bool {
+				v := view(t, again, other.space)
+				return len(v.Joins) == 1 && v.Joins[0].State == "none"
+			}, func() string { return fmt.Sprint(view(t, again, other.space).Joins) })
+			if v := view(t, again, other.space); v.State != "hosted" || len(v.Hosts) != 1 {
 				t.Errorf("the other space: %+v", v)
 			}
 		})

@@ -56,6 +56,7 @@ type Node struct {
 	front     atomic.Pointer[p2p.Front] // nil while another process leads
 	lan       atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
 	where     *replication.Locator
+	pairing   *replication.Pairing
 	entrances entrances // with p2p.isolated
 	spaces    *spaces
 	hooks     *hooks.Hooks
@@ -92,7 +93,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.openLocator(); err != nil {
+	if err := errors.Join(n.openLocator(), n.openPairing()); err != nil {
 		return nil, err
 	}
 	if err := n.checkFront(); err != nil {
@@ -192,6 +193,7 @@ func (n *Node) openFront() error {
 		n.lan.Store(lan)
 	}
 	if !n.cfg.P2P.Isolated {
+		f.Handle(replication.PairProtocol, n.servePair)
 		f.HandleTrusted(replication.WhereProtocol, n.spaces.asker.trusts, n.where.Serve)
 	}
 	n.front.Store(f)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -285,11 +286,13 @@ func TestDamagedBlocks(t *testing.T) {
 			t.Error("odd")
 		}
 		wants, err := d.Store.Wants(t.Context(), o.space, 100)
+		wants = slices.DeleteFunc(wants, func(w capstore.Want) bool { return w.Past }) // of a conflict
 		if err != nil || len(wants) != 1 || wants[0].Hash != tinycloud.Sum([]byte("value 3")) {
 			t.Errorf("wanted: %+v, %v", wants, err)
 		}
 		must(t, d.Store.Hurry(t.Context(), o.space))
-		if wants, _ = d.Store.Wants(t.Context(), o.space, 100); len(wants) != 1 {
+		wants, _ = d.Store.Wants(t.Context(), o.space, 100)
+		if wants = slices.DeleteFunc(wants, func(w capstore.Want) bool { return w.Past }); len(wants) != 1 {
 			t.Errorf("wanted after a hurry: %+v", wants)
 		}
 		if m, err := d.Blocks.Manifest(t.Context(), o.space, tinycloud.Sum([]byte("value 4"))); err == nil && len(m.Links) > 0 {

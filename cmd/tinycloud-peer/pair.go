@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+)
+
+type pairCmd struct {
+	Node []string `arg:"" name:"multiaddr-or-invite" help:"Address of a node, ending in /p2p/<its peer ID>, or what its \"invite\" printed."`
+}
+
+// Help tells what pairing means.
+func (c *pairCmd) Help() string {
+	return "This node asks a paired one about every Space that comes here, so that all Spaces of an owner follow by themselves. " +
+		"With an invite the two ask each other. Pairing gives no rights: the owner hosts a Space on both nodes. A node that is asked can test " +
+		"guesses of Space ids: pair only nodes you trust with that."
+}
+
+// Run pairs this node with another one.
+func (c *pairCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	q := node.PairRequest{Addr: strings.Join(c.Node, "")}
+	if strings.HasPrefix(q.Addr, replication.InvitePrefix) {
+		q = node.PairRequest{Invite: q.Addr}
+	}
+	v, err := client.Pair(ctx, q)
+	if err != nil {
+		return err
+	}
+	both := "this node asks it; its operator has to pair this node, or send an invite, for it to ask back"
+	if v.Back {
+		both = "the two ask each other"
+	}
+	_, err = fmt.Fprintf(p.out, "paired %s: %s\n", v.Peer, both)
+	return err
+}
+
+type unpairCmd struct {
+	Peer string `arg:"" help:"Peer ID of the node, as \"nodes\" lists it."`
+}
+
+// Run ends a pairing. Spaces that both nodes host go on being replicated.
+func (c *unpairCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	v, err := client.Unpair(ctx, c.Peer)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.out, "unpaired %s: it is asked no more; Spaces that both host go on being replicated\n", v.Peer)
+	return err
+}
+
+type inviteCmd struct {
+	Expires time.Duration `default:"24h" help:"How long it may be used, 24h at most."`
+}
+
+// Run prints an invite on one line. Whoever has it may use it, once.
+func (c *inviteCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	v, err := client.Invite(ctx, node.InviteRequest{Expires: c.Expires.String()})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.err, "For one node, until %s. There: tinycloud-peer pair INVITE\n", v.Expires.Local().Format(time.DateTime))
+	_, err = fmt.Fprintln(p.out, v.Invite)
+	return err
+}
+
+type nodesCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Run lists the nodes that are asked about every Space.
+func (c *nodesCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	list, err := client.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(p.out, list)
+	}
+	w := table(p.out, "NODE\tFROM\tASKS BACK\tANSWERS\tADDRESSES")
+	for _, v := range list {
+		answers := "yes"
+		if v.Silent != nil {
+			answers = "not since " + v.Silent.Local().Format(time.DateTime)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%t\t%s\t%s\n", v.Peer, v.Source, v.Back, answers, strings.Join(v.Addrs, " "))
+	}
+	return w.Flush()
+}
