@@ -15,17 +15,40 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 	return ok
 }
 
-// Admit decides whether an invocation may be carried out now: window, signature, lifetime, replay,
-// authority, and that every Space it names is hosted, in that order (protocol §3.4, HEAD), and not waiting for its
-// history. It changes nothing. Refusals carry the protocol's texts.
+// Admit decides whether an invocation may be carried out now: window, signature, lifetime, that no Space it names
+// waits for its history, replay, authority, and that every Space it names is hosted, in that order (protocol §3.4,
+// HEAD). It waits a little for a history. It changes nothing. Refusals carry the protocol's texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
-	if err := s.Verify(ctx, t); err != nil {
+	if err := s.received(ctx, t); err != nil {
 		return err
 	}
-	return s.entitled(ctx, t)
+	if err := s.first(ctx, t); err != nil {
+		return err
+	}
+	return s.entitledThen(ctx, t)
 }
 
-// Verify is the part of [Store.Admit] that does not look at authority: window, signature, lifetime and
+// AdmitReusable decides as [Store.Admit] does, but for an invocation that may be used more than once.
+func (s *Store) AdmitReusable(ctx context.Context, t *Token) error {
+	if err := s.received(ctx, t); err != nil {
+		return err
+	}
+	return s.entitledThen(ctx, t)
+}
+
+// AdmitEarly decides as [Store.Admit] does, but without waiting. Where that would wait, and nothing speaks against
+// the invocation yet, later says that [Store.Entitled] is to be asked again.
+func (s *Store) AdmitEarly(ctx context.Context, t *Token) (later bool, err error) {
+	if err := s.Verify(ctx, t); err != nil {
+		return false, err
+	}
+	if err = s.Entitled(ctx, t); !isRefusal(err, tinycloud.ErrUnavailable) {
+		return false, err
+	}
+	return true, nil
+}
+
+// Verify is the part of [Store.Admit] that looks neither at authority nor at Spaces: window, signature, lifetime and
 // replay. It changes nothing.
 func (s *Store) Verify(ctx context.Context, t *Token) error {
 	if err := s.fresh(ctx); err != nil {
@@ -34,21 +57,26 @@ func (s *Store) Verify(ctx context.Context, t *Token) error {
 	if err := s.genuine(t); err != nil {
 		return err
 	}
-	if s.seen.used(t.ID, s.o.Now().Unix()) {
-		return errReplayed()
-	}
-	return s.unused(ctx, s.db.Read, t, t.Spaces())
+	return s.first(ctx, t)
 }
 
-// AdmitReusable decides as [Store.Admit] does, but for an invocation that may be used more than once.
-func (s *Store) AdmitReusable(ctx context.Context, t *Token) error {
+// received checks what the token alone tells, and waits for the histories of the Spaces it names.
+func (s *Store) received(ctx context.Context, t *Token) error {
 	if err := s.fresh(ctx); err != nil {
 		return err
 	}
 	if err := s.genuine(t); err != nil {
 		return err
 	}
-	return s.entitled(ctx, t)
+	return s.AwaitHistory(ctx, t.Spaces()...)
+}
+
+// first refuses a token that was used before.
+func (s *Store) first(ctx context.Context, t *Token) error {
+	if s.seen.used(t.ID, s.o.Now().Unix()) {
+		return errReplayed()
+	}
+	return s.unused(ctx, s.db.Read, t, t.Spaces())
 }
 
 // genuine checks what the token alone tells: window, signature and lifetime.
@@ -66,20 +94,39 @@ func (s *Store) genuine(t *Token) error {
 	return nil
 }
 
-// entitled checks the authority of an invocation and that every Space it names is hosted, with its history.
-func (s *Store) entitled(ctx context.Context, t *Token) error {
-	if err := s.chain(ctx, s.db.Read).authorise(t, s.o.Now()); err != nil {
+// Entitled checks the authority of an invocation, and that every Space it names is hosted, with its history. What can
+// come out otherwise once a history is here is a refusal of class [tinycloud.ErrUnavailable].
+func (s *Store) Entitled(ctx context.Context, t *Token) error {
+	if err := s.fresh(ctx); err != nil {
 		return err
+	}
+	wanting, err := s.entitled(ctx, t)
+	if err != nil && wanting {
+		return s.notYet(ctx, t.Spaces(), err)
+	}
+	return err
+}
+
+// entitledThen is [Store.Entitled] for who waits.
+func (s *Store) entitledThen(ctx context.Context, t *Token) error {
+	return s.informed(ctx, t.Spaces(), func() (bool, error) { return s.entitled(ctx, t) })
+}
+
+// entitled reports, with an error, whether that is for want of a delegation.
+func (s *Store) entitled(ctx context.Context, t *Token) (wanting bool, err error) {
+	c := s.chain(ctx, s.db.Read)
+	if err := c.authorise(t, s.o.Now()); err != nil {
+		return c.wanting, err
 	}
 	for _, id := range t.Spaces() {
 		if !s.Hosted(id) {
-			return errNoSpace()
+			return false, errNoSpace()
 		}
 		if err := s.Present(ctx, id); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // unused refuses a token that stands in the history of one of its Spaces.
@@ -130,7 +177,8 @@ type chain struct {
 	q     querier
 	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
 
-	failed error // why a delegation could not be read
+	failed  error // why a delegation could not be read
+	wanting bool  // a cited delegation, or one that it rests on, is not here
 }
 
 func (s *Store) chain(ctx context.Context, q querier) *chain {
@@ -152,6 +200,7 @@ func (c *chain) parents(t *Token) ([]*Token, error) {
 			return nil, err
 		}
 		if p == nil || p.Kind != judge.Delegation {
+			c.wanting = p == nil
 			return nil, errNoParent()
 		}
 		out = append(out, p)
@@ -230,6 +279,7 @@ func errAction(c Capability) error {
 // granted reports whether one of the delegations holds a capability, and if not, whether only its
 // caveats stand in the way.
 func (c *chain) granted(w Capability, parents []*Token) (ok, caveats bool) {
+	c.wanting = false // for what was granted
 	for _, p := range parents {
 		for _, held := range p.Caps {
 			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(p, held) {
@@ -252,6 +302,7 @@ func (c *chain) rooted(t *Token, held Capability) bool {
 		if err != nil {
 			c.failed = err
 		}
+		c.wanting = c.wanting || p == nil
 		if p == nil || p.Kind != judge.Delegation {
 			return nil
 		}

@@ -18,7 +18,8 @@ type Delegated struct {
 }
 
 // Delegate accepts a delegation (protocol §2.7, HEAD). A host delegation to this node's key creates the
-// Space. Accepting the same token again changes nothing but tells anew which Spaces are skipped.
+// Space. Accepting the same token again changes nothing but tells anew which Spaces are skipped. It waits a little for
+// the histories of the Spaces that the delegation names, but of the one that it makes this node a host of.
 func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if err := tok.VerifySignature(); err != nil {
 		return Delegated{}, err
@@ -29,14 +30,32 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if err := s.timely(tok); err != nil {
 		return Delegated{}, err
 	}
-	allowed, err := s.allowed(ctx, tok)
-	if err != nil {
+	if err := s.fresh(ctx); err != nil {
 		return Delegated{}, err
 	}
+	if err := s.AwaitHistory(ctx, s.Obstacles(tok)...); err != nil {
+		return Delegated{}, err
+	}
+	var out Delegated
+	err := s.informed(ctx, tok.Spaces(), func() (wanting bool, err error) {
+		out, wanting, err = s.delegate(ctx, tok)
+		return wanting, err
+	})
+	if err == nil {
+		s.tokens.Add(tok.ID, tok)
+	}
+	return out, err
+}
+
+// delegate reports, with a refusal, whether that is for want of a delegation.
+func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wanting bool, err error) {
+	allowed, wanting, err := s.allowed(ctx, tok)
+	if err != nil {
+		return out, wanting, err
+	}
 	s.compared(ctx, tok.Spaces())
-	out := Delegated{CID: tok.ID.EventID()}
 	err = s.do(ctx, func(t *tx) error {
-		out.Activated, out.Skipped = nil, nil
+		out = Delegated{CID: tok.ID.EventID()}
 		c := s.chain(t.ctx, t)
 		c.extra = t.revoked
 		known, err := s.token(t.ctx, t, tok.ID)
@@ -44,8 +63,10 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 			return err
 		}
 		if err := c.delegated(tok, t.now); err != nil {
+			wanting = c.wanting
 			return err
 		}
+		wanting = false
 		if err := t.saveToken(tok); err != nil {
 			return err
 		}
@@ -63,10 +84,7 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 		}
 		return nil
 	})
-	if err == nil {
-		s.tokens.Add(tok.ID, tok)
-	}
-	return out, err
+	return out, wanting, err
 }
 
 // maxFuture is how far ahead of this node's clock a host delegation may be issued: the histories of hosts that began apart
@@ -81,30 +99,26 @@ func (s *Store) timely(tok *Token) error {
 }
 
 // allowed returns the Spaces that a delegation is to create here, all of which this node agrees to host. Only
-// an authorised delegation has others asked about them.
-func (s *Store) allowed(ctx context.Context, tok *Token) ([]tinycloud.SpaceID, error) {
-	host, ok := judge.HostOf(tok.Audience)
-	if !ok {
-		return nil, nil
-	}
-	var out []tinycloud.SpaceID
+// an authorised delegation has others asked about them; one that is none may be for want of another.
+func (s *Store) allowed(ctx context.Context, tok *Token) (out []tinycloud.SpaceID, wanting bool, err error) {
 	for _, id := range tok.Spaces() {
-		if tok.HostsSpace(id) && !s.Hosted(id) && host == s.hostKey(id) {
+		if !s.Hosted(id) && s.hostsHere(tok, id) {
 			out = append(out, id)
 		}
 	}
 	if len(out) == 0 || s.o.Allow == nil {
-		return out, nil
+		return out, false, nil
 	}
-	if err := s.chain(ctx, s.db.Read).delegated(tok, s.o.Now()); err != nil {
-		return nil, err
+	c := s.chain(ctx, s.db.Read)
+	if err := c.delegated(tok, s.o.Now()); err != nil {
+		return nil, c.wanting, err
 	}
 	for _, id := range out {
 		if err := s.o.Allow(ctx, id); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return out, nil
+	return out, false, nil
 }
 
 // hostKey is this node's key of a Space.
@@ -184,38 +198,54 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 	if !tok.ValidAt(s.o.Now(), 0) {
 		return tinycloud.Refuse(tinycloud.ErrForbidden, "Revocation expired or not yet valid")
 	}
-	if target, err := s.token(ctx, s.db.Read, tok.Target); err == nil && target != nil {
-		s.compared(ctx, target.Spaces())
-	}
-	err := s.do(ctx, func(t *tx) error {
-		target, err := s.token(t.ctx, t, tok.Target)
+	err := s.informed(ctx, nil, func() (wanting bool, err error) {
+		target, err := s.token(ctx, s.db.Read, tok.Target)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if target == nil || target.Kind != judge.Delegation {
-			return tinycloud.Refuse(tinycloud.ErrForbidden, "Cannot find parent delegation")
+			return target == nil, tinycloud.Refuse(tinycloud.ErrForbidden, "Cannot find parent delegation")
 		}
-		if err := t.mayRevoke(tok, target); err != nil {
-			return err
-		}
-		if err := t.saveToken(tok); err != nil {
-			return err
-		}
-		t.revoked[target.ID] = tok.ID
-		if err := t.add(intoRevoked, target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
-			return err
-		}
-		for _, id := range target.Spaces() {
-			if err := t.revokeIn(id, tok, target); err != nil {
-				return err
-			}
-		}
-		return nil
+		return false, s.revoke(ctx, tok, target)
 	})
 	if err == nil {
 		s.tokens.Add(tok.ID, tok)
 	}
 	return err
+}
+
+// revoke ends a known delegation. It waits a little for the histories of Spaces that it makes somebody a host of.
+func (s *Store) revoke(ctx context.Context, tok, target *Token) error {
+	of := slices.DeleteFunc(target.Spaces(), func(id tinycloud.SpaceID) bool { return !target.HostsSpace(id) })
+	if err := s.AwaitHistory(ctx, of...); err != nil {
+		return err
+	}
+	s.compared(ctx, target.Spaces())
+	return s.informed(ctx, target.Spaces(), func() (wanting bool, err error) {
+		err = s.do(ctx, func(t *tx) (err error) {
+			if wanting, err = t.mayRevoke(tok, target); err != nil {
+				return err
+			}
+			return t.revoke(tok, target)
+		})
+		return wanting, err
+	})
+}
+
+func (t *tx) revoke(tok, target *Token) error {
+	if err := t.saveToken(tok); err != nil {
+		return err
+	}
+	t.revoked[target.ID] = tok.ID
+	if err := t.add(intoRevoked, target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
+		return err
+	}
+	for _, id := range target.Spaces() {
+		if err := t.revokeIn(id, tok, target); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
@@ -249,14 +279,15 @@ func errRestored() error {
 }
 
 // mayRevoke checks the right to revoke: the rule that peers judge by, and that a proof it rests on is
-// in force now.
-func (t *tx) mayRevoke(tok, target *Token) error {
+// in force now. It reports, with a refusal, whether that is for want of a delegation.
+func (t *tx) mayRevoke(tok, target *Token) (wanting bool, err error) {
 	var failed error
 	find := func(id tinycloud.Hash) *Token {
 		p, err := t.s.token(t.ctx, t, id)
 		if err != nil {
 			failed = err
 		}
+		wanting = wanting || p == nil
 		return p
 	}
 	ok := judge.MayRevoke(tok, target, find)
@@ -268,17 +299,19 @@ func (t *tx) mayRevoke(tok, target *Token) error {
 		c := t.s.chain(t.ctx, t)
 		a, err := c.ancestors(p, t.now)
 		if err != nil {
-			return err
+			return false, err
 		}
-		ok = a.revoked.IsZero() && a.inWindow() && p.ValidAt(t.now, 0) && !t.isRevoked(id)
+		if ok = a.revoked.IsZero() && a.inWindow() && p.ValidAt(t.now, 0) && !t.isRevoked(id); !ok {
+			wanting = false
+		}
 	}
-	if failed != nil {
-		return failed
+	switch {
+	case failed != nil:
+		return false, failed
+	case !ok:
+		return wanting, tinycloud.Refuse(tinycloud.ErrForbidden, "Unauthorized Revoker")
 	}
-	if !ok {
-		return tinycloud.Refuse(tinycloud.ErrForbidden, "Unauthorized Revoker")
-	}
-	return nil
+	return false, nil
 }
 
 // Listed is a delegation as capabilities/read tells it.

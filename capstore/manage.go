@@ -91,11 +91,21 @@ func (c *chain) revocation(t *Token) (Lifecycle, error) {
 // delegatee, the owner of a Space that it names, and who cites a proof that gives tinycloud.delegation/status
 // on "<space>/delegation" of a Space of one of these. For all others it is unknown: an error of class
 // [tinycloud.ErrNotFound]. An invocation for anything but the status of this delegation is a refusal of class
-// [tinycloud.ErrForbidden]. The invocation was checked by [Store.Verify].
-func (s *Store) DelegationStatus(ctx context.Context, inv *Token, id tinycloud.Hash) (Lifecycle, error) {
+// [tinycloud.ErrForbidden]. What is unknown, and what is not ended as far as is known, is a refusal of class
+// [tinycloud.ErrUnavailable] while a history may change that. The invocation was checked by [Store.Verify].
+func (s *Store) DelegationStatus(ctx context.Context, inv *Token, id tinycloud.Hash) (l Lifecycle, err error) {
 	if !asksStatus(inv, id) {
-		return Lifecycle{}, tinycloud.Refuse(tinycloud.ErrForbidden, "Status invocation is not bound to the requested CID")
+		return l, tinycloud.Refuse(tinycloud.ErrForbidden, "Status invocation is not bound to the requested CID")
 	}
+	err = s.informed(ctx, nil, func() (bool, error) {
+		l, err = s.delegationStatus(ctx, inv, id)
+		// To whom it doesn't concern the same is said of what is known and of what is not.
+		return errors.Is(err, tinycloud.ErrNotFound), err
+	})
+	return l, err
+}
+
+func (s *Store) delegationStatus(ctx context.Context, inv *Token, id tinycloud.Hash) (Lifecycle, error) {
 	c := s.chain(ctx, s.db.Read)
 	target, err := s.token(ctx, s.db.Read, id)
 	if err != nil {
@@ -112,7 +122,20 @@ func (s *Store) DelegationStatus(ctx context.Context, inv *Token, id tinycloud.H
 	if !may {
 		return Lifecycle{}, tinycloud.ErrNotFound
 	}
-	return c.lifecycle(target, now)
+	l, err := c.lifecycle(target, now)
+	if err != nil || l.ended() {
+		return l, err
+	}
+	waited, err := s.awaitHistory(ctx, target.Spaces())
+	if err != nil || !waited {
+		return l, err
+	}
+	return s.chain(ctx, s.db.Read).lifecycle(target, s.o.Now())
+}
+
+// ended reports whether a delegation will never be in force again, whatever comes.
+func (l Lifecycle) ended() bool {
+	return l.State == StateRevoked || l.State == StateAncestorRevoked || l.State == StateExpired
 }
 
 // asksStatus reports whether an invocation has the one capability for the status of a delegation. Caveats on
@@ -205,11 +228,14 @@ type DelegationPage struct {
 // issued; equal ones by CID. The account is the owner of the Space whose delegations the invocation's one
 // capability asks to list. It comprises the invocation's signer and the keys that the owner gave
 // the right to list, directly or not: a delegation that only concerns such a key is
-// listed if it is about a Space of the owner's or rests on a delegation of the owner's. The
-// invocation was checked by [Store.Verify] and [Store.Authorise].
+// listed if it is about a Space of the owner's or rests on a delegation of the owner's. It waits a little for the
+// histories of the owner's Spaces. The invocation was checked by [Store.Verify] and [Store.Authorise].
 func (s *Store) QueryDelegations(ctx context.Context, inv *Token, q DelegationQuery) (DelegationPage, error) {
 	if len(inv.Caps) != 1 || !manages(inv.Caps[0], abilityList) || inv.Caps[0].Caveats != nil {
 		return DelegationPage{}, errQuery()
+	}
+	if err := s.AwaitHistory(ctx, s.ownedBy(inv.Caps[0].Resource.Space().Owner())...); err != nil {
+		return DelegationPage{}, err
 	}
 	l := &listing{
 		chain: s.chain(ctx, s.db.Read), want: q, owner: inv.Caps[0].Resource.Space().Owner(), signer: inv.Signer, now: s.o.Now(),
@@ -223,6 +249,21 @@ func (s *Store) QueryDelegations(ctx context.Context, inv *Token, q DelegationQu
 		return DelegationPage{}, err
 	}
 	return l.page()
+}
+
+// ownedBy returns the hosted Spaces of an owner while any Space waits for its history.
+func (s *Store) ownedBy(owner tinycloud.Principal) (out []tinycloud.SpaceID) {
+	if !s.AnyJoining() {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id := range s.ids {
+		if id.Owner() == owner {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 func errQuery() error {

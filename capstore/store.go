@@ -104,6 +104,7 @@ type Store struct {
 	parked   chan struct{}                   // something was parked
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 	unsigned unsigned
+	patient  patient
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining  joining
 
