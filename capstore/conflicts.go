@@ -215,6 +215,17 @@ func (t *tx) addConflict(sp *space, key string, w *keyWrite, turn int) error {
 // disputed asks whether the value of a conflict is held.
 const disputed = "SELECT 1 FROM conflicts WHERE sid = ? AND value = ? AND turn > 0 LIMIT 1"
 
+// Disputed reports whether a listed conflict of a Space has a value.
+func (s *Store) Disputed(ctx context.Context, id tinycloud.SpaceID, value tinycloud.Hash) (bool, error) {
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	var one int
+	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM conflicts WHERE sid = ? AND value = ? AND since > ? LIMIT 1",
+		sid, value[:], s.o.Now().Add(-conflictAge).UnixMilli())
+}
+
 func (t *tx) isDisputed(sp *space, hash tinycloud.Hash) (bool, error) {
 	if sp.conflicts == 0 {
 		return false, nil

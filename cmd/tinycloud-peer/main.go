@@ -28,23 +28,24 @@ const (
 type cli struct {
 	Config string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
 
-	Serve  serveCmd  `cmd:"" default:"withargs" help:"Run the node. This is the default."`
-	Init   initCmd   `cmd:"" help:"Write a configuration and a secret for a new node."`
-	Demo   demoCmd   `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
-	ID     idCmd     `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
-	Host   hostCmd   `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
-	Unhost unhostCmd `cmd:"" help:"Print what a Space's owner has to sign to remove a host, or complete it."`
-	Join   joinCmd   `cmd:"" help:"Replicate a Space with other hosts."`
-	Pair   pairCmd   `cmd:"" help:"Have this node and another ask each other, or this one the other, about every Space."`
-	Invite inviteCmd `cmd:"" help:"Print an invite by which another node pairs itself with this one."`
-	Unpair unpairCmd `cmd:"" help:"Ask a paired node no more."`
-	Nodes  nodesCmd  `cmd:"" help:"List the nodes that are asked about every Space."`
-	Spaces spacesCmd `cmd:"" help:"List the Spaces this node hosts."`
-	Peers  peersCmd  `cmd:"" help:"List the hosts of a Space."`
-	Status statusCmd `cmd:"" help:"Show what the node is doing."`
-	Policy policyCmd `cmd:"" help:"Show or set which values this node fetches of a Space."`
-	Quota  quotaCmd  `cmd:"" help:"Show or set how much a Space may hold."`
-	Usage  usageCmd  `cmd:"" help:"List how much the Spaces hold."`
+	Serve     serveCmd     `cmd:"" default:"withargs" help:"Run the node. This is the default."`
+	Init      initCmd      `cmd:"" help:"Write a configuration and a secret for a new node."`
+	Demo      demoCmd      `cmd:"" help:"Run some nodes on this machine that replicate a Space."`
+	ID        idCmd        `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
+	Host      hostCmd      `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
+	Unhost    unhostCmd    `cmd:"" help:"Print what a Space's owner has to sign to remove a host, or complete it."`
+	Join      joinCmd      `cmd:"" help:"Replicate a Space with other hosts."`
+	Pair      pairCmd      `cmd:"" help:"Have this node and another ask each other, or this one the other, about every Space."`
+	Invite    inviteCmd    `cmd:"" help:"Print an invite by which another node pairs itself with this one."`
+	Unpair    unpairCmd    `cmd:"" help:"Ask a paired node no more."`
+	Nodes     nodesCmd     `cmd:"" help:"List the nodes that are asked about every Space."`
+	Spaces    spacesCmd    `cmd:"" help:"List the Spaces this node hosts."`
+	Peers     peersCmd     `cmd:"" help:"List the hosts of a Space."`
+	Status    statusCmd    `cmd:"" help:"Show what the node is doing."`
+	Conflicts conflictsCmd `cmd:"" help:"List, or write to files, what lost against a write that did not know of it."`
+	Policy    policyCmd    `cmd:"" help:"Show or set which values this node fetches of a Space."`
+	Quota     quotaCmd     `cmd:"" help:"Show or set how much a Space may hold."`
+	Usage     usageCmd     `cmd:"" help:"List how much the Spaces hold."`
 
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
 	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file. The node must be stopped."`

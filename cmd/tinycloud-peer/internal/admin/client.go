@@ -261,9 +261,20 @@ func (c *Client) refused(status int, answer []byte) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path, token string, body []byte) (int, []byte, error) {
-	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	resp, err := c.open(ctx, method, path, token, body)
 	if err != nil {
 		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return resp.StatusCode, answer, err
+}
+
+// open is do for who reads the body of the answer himself, and closes it.
+func (c *Client) open(ctx context.Context, method, path, token string, body []byte) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	if token == "" && c.secret != "" && strings.HasPrefix(path, "/admin/") {
 		token = "Bearer " + c.secret
@@ -274,11 +285,9 @@ func (c *Client) do(ctx context.Context, method, path, token string, body []byte
 	resp, err := c.http.Do(r)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
-			return 0, nil, fmt.Errorf("%w at %s: start it with tinycloud-peer serve", ErrNotRunning, c.where)
+			return nil, fmt.Errorf("%w at %s: start it with tinycloud-peer serve", ErrNotRunning, c.where)
 		}
-		return 0, nil, err
+		return nil, err
 	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	return resp.StatusCode, answer, err
+	return resp, nil
 }

@@ -3,9 +3,11 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
@@ -42,4 +44,35 @@ func (c *Client) send(ctx context.Context, method, path string, q, out any) erro
 		return err
 	}
 	return c.decode(status, answer, out)
+}
+
+// Conflicts lists what of a Space lost against writes that did not know of it.
+func (c *Client) Conflicts(ctx context.Context, space tinycloud.SpaceID) (all []node.ConflictView, err error) {
+	for after := ""; ; {
+		var page node.ConflictPage
+		if err := c.get(ctx, spacePath(space)+"/conflicts?after="+url.QueryEscape(after), &page); err != nil {
+			return nil, err
+		}
+		if all = append(all, page.Conflicts...); page.Next == "" {
+			return all, nil
+		}
+		after = page.Next
+	}
+}
+
+// ConflictValue returns the value of a conflict, by its CID.
+func (c *Client) ConflictValue(ctx context.Context, space tinycloud.SpaceID, value string) (io.ReadCloser, error) {
+	resp, err := c.open(ctx, http.MethodGet, spacePath(space)+"/conflicts/"+url.PathEscape(value), "", nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	return nil, c.refused(resp.StatusCode, answer)
 }

@@ -31,11 +31,32 @@ func (a *API) serveInfo(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// serveHealth tells whether the database answers, and the place of the values.
+// healthOf is the Space that is asked about, zero for none.
+func healthOf(r *http.Request) (tinycloud.SpaceID, error) {
+	text := r.URL.Query().Get("space")
+	if text == "" {
+		return tinycloud.SpaceID{}, nil
+	}
+	space, err := tinycloud.ParseSpaceID(text)
+	if err != nil {
+		return space, tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid space: %s", text)
+	}
+	return space, nil
+}
+
+// serveHealth tells whether the database answers, and the place of the values; of a Space that is named also whether it
+// is served here: hosted by a delegation that is in force, and with its history. A proxy goes by that.
 func (a *API) serveHealth(w http.ResponseWriter, r *http.Request) error {
-	err := a.o.Store.Ping(r.Context())
+	space, err := healthOf(r)
+	if err != nil {
+		return err
+	}
+	err = a.o.Store.Ping(r.Context())
 	if err == nil && a.o.Health != nil {
 		err = a.o.Health(r.Context())
+	}
+	if err == nil && !space.IsZero() {
+		err = a.o.Store.Serves(r.Context(), space)
 	}
 	if err != nil {
 		a.log.WarnContext(r.Context(), "not healthy", "error", err)

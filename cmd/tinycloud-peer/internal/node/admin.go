@@ -30,6 +30,8 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
 	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
 	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
+	mux.HandleFunc("GET /admin/spaces/{space}/conflicts", answer(n.adminConflicts))
+	mux.HandleFunc("GET /admin/spaces/{space}/conflicts/{value}", n.conflictValue)
 	mux.HandleFunc("GET /admin/spaces/{space}/policy", answer(n.adminPolicy))
 	mux.HandleFunc("PUT /admin/spaces/{space}/policy", answer(n.adminSetPolicy))
 	mux.HandleFunc("GET /admin/spaces/{space}/hosts/{did}/removal", answer(n.adminRemoval))

@@ -42,6 +42,7 @@ type SpaceView struct {
 	Bytes     int64             `json:"bytes"`
 	Rules     uint64            `json:"rules"`     // by which this host judges and orders; 0 from releases that don't tell
 	StateHash string            `json:"stateHash"` // to be compared with that of a host of the same rules only
+	Conflicts int64             `json:"conflicts"` // writes that lost against others which did not know of them
 	Joins     []JoinView        `json:"joins"`
 	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
 	CatchUp   *CatchUpView      `json:"catchup"` // null: nothing is being caught up
@@ -118,7 +119,7 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
-		Rules: capstore.Rules, StateHash: st.StateHash, Joins: []JoinView{}, Expires: stamp(st.Expires),
+		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: st.Conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
 		v.Heads = append(v.Heads, h.EpochID())
