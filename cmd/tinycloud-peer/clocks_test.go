@@ -1,3 +1,5 @@
+//go:build twohosts
+
 package main
 
 import (
@@ -186,36 +188,4 @@ func TestWritesAtTheSameTime(t *testing.T) {
 		a.won(key, values[winner], values[1-winner])
 	}
 	t.Logf("the hosts won %v", won)
-}
-
-// TestClockFarAhead has a host whose clock is ten minutes ahead. Others take its writes when they are due, or when its
-// clock was set right; nothing that was acknowledged is lost.
-func TestClockFarAhead(t *testing.T) {
-	t.Parallel()
-	a := newApart(t, 0, 0)
-	second := a.peers[1]
-	a.must(second.Stop())
-	second.Set(clockOff + "10m")
-	a.must(second.Start(a.ctx))
-	right := a.apps[1].Now
-	a.apps[1].Now = func() time.Time { return time.Now().Add(10 * time.Minute) }
-	a.save(0, "both", "here")
-	a.awaits(1, "both", "here")
-	a.save(1, "both", "from the future")
-	a.save(1, "only-there", "from the future")
-	a.save(0, "only-here", "here")
-	a.awaits(1, "only-here", "here")
-	if got, found, err := a.apps[0].Load(a.ctx, a.peers[0], "default", "only-there"); err != nil || found {
-		t.Errorf("a write of the future is here: %q, %v", got, err)
-	}
-	a.must(second.Stop())
-	second.Set(clockOff + "0s")
-	a.apps[1].Now = right
-	a.must(second.Start(a.ctx))
-	a.meet()
-	a.won("both", "from the future")
-	a.won("only-there", "from the future")
-	a.won("only-here", "here")
-	a.save(1, "both", "in time")
-	a.awaits(0, "both", "in time")
 }

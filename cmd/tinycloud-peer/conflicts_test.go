@@ -1,3 +1,5 @@
+//go:build twohosts
+
 package main
 
 import (

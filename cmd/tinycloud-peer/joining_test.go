@@ -1,13 +1,10 @@
+//go:build twohosts
+
 package main
 
 import (
-	"encoding/base64"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -141,56 +138,6 @@ func TestManySignInsAtOnce(t *testing.T) {
 	}
 }
 
-// TestRestoredHostsWait restores two hosts from backups. They sign nothing, however long it takes, while one of them is
-// alone; once they have met they go on.
-func TestRestoredHostsWait(t *testing.T) {
-	t.Parallel()
-	g := startGroup(t, 0)
-	peers := g.naming(2)
-	first, second := peers[0], peers[1]
-	users := g.newUsers(3, first, "default")
-	for _, u := range users {
-		g.must(u.begin(g.ctx, second))
-		g.must(u.keeps(g.ctx, first, second))
-	}
-	for _, p := range peers {
-		data := filepath.Join(p.Dir, "data")
-		local := admin.Local(data)
-		_, err := local.Backup(g.ctx, data+".backup")
-		local.Close()
-		g.must(err)
-	}
-	for _, p := range peers {
-		data := filepath.Join(p.Dir, "data")
-		g.must(p.Stop())
-		g.must(os.RemoveAll(data))
-		g.must(os.Rename(data+".backup", data))
-		p.Set(joinTimeout + "500ms")
-	}
-	g.must(second.Start(g.ctx))
-	// New users begin twice after the node's patience ended; who was there before waits still.
-	for range 2 {
-		g.must(g.newUser("default").arriveAnew(g, second))
-	}
-	for _, u := range users {
-		if err := u.laptop.SaveOnce(g.ctx, second, "default", settings, []byte("too early")); !errors.Is(err, tinycloud.ErrUnavailable) {
-			t.Errorf("a restored host takes a write: %v", err)
-		}
-		v, err := second.Admin.Space(g.ctx, u.phone.Space("default"))
-		if g.must(err); v.State != "restored" {
-			t.Errorf("state %q", v.State)
-		}
-	}
-	g.must(first.Start(g.ctx))
-	for _, u := range users {
-		g.must(u.keeps(g.ctx, first, second))
-		g.must(u.laptop.Save(g.ctx, second, "default", settings, []byte("after")))
-		g.must(u.save(g.ctx, first, "default", "more", "after"))
-		u.remember("default", settings, "after")
-		g.must(u.keeps(g.ctx, first, second))
-	}
-}
-
 // arriveAnew has the laptop create everything at a host, which must not know what there is.
 func (u *user) arriveAnew(g *group, p *cluster.Peer, others ...*cluster.Peer) error {
 	created, err := u.arrive(g.ctx, u.laptop, p, others...)
@@ -199,57 +146,4 @@ func (u *user) arriveAnew(g *group, p *cluster.Peer, others ...*cluster.Peer) er
 		err = fmt.Errorf("created %v, want %v", created, all)
 	}
 	return err
-}
-
-// TestJoiningOnASharedDatabase has users come to a second host of two processes on one database: they sign in by one and
-// load by both.
-func TestJoiningOnASharedDatabase(t *testing.T) {
-	t.Parallel()
-	g := startGroup(t, 0)
-	first := g.start()
-	users := g.newUsers(10, first)
-	env := append(s3Env(testservers.S3(t)), "TINYCLOUD_STORAGE_DATABASE="+testservers.Postgres(t).DSN, bootstrapTo+g.nodeAddr(first),
-		"TINYCLOUD_KEYS_SECRET="+base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("one host ", 8))))
-	shared := cluster.New(cluster.Options{Binary: g.binary, Dir: t.TempDir(), Env: env})
-	t.Cleanup(func() {
-		if t.Failed() {
-			for _, p := range shared.Peers() {
-				t.Logf("%s\n%s", p.Name, p.LogTail())
-			}
-		}
-		g.must(shared.Close())
-	})
-	var twins []*cluster.Peer
-	for range 2 {
-		p, err := shared.Add(g.ctx)
-		g.must(err)
-		twins = append(twins, p)
-	}
-	g.must(atOnce(4, users, func(i int, u *user) error { return u.begin(g.ctx, twins[i%2], twins[(i+1)%2]) }))
-	for i, u := range users {
-		g.must(u.keeps(g.ctx, first, twins[i%2], twins[(i+1)%2]))
-		g.polite(u)
-	}
-
-	// While the first host is away a Space opens in time, whichever process is asked, and whichever is left.
-	late := g.newUsers(3, first)
-	g.must(first.Stop())
-	for _, p := range twins {
-		g.must(p.Stop())
-		p.Set(joinTimeout + "2s")
-		g.must(p.Start(g.ctx))
-	}
-	g.must(late[0].arriveAnew(g, twins[0], twins[1]))
-	g.must(twins[0].Kill())
-	g.must(late[1].arriveAnew(g, twins[1]))
-	g.must(twins[0].Start(g.ctx))
-	g.must(twins[1].Kill())
-	g.must(late[2].arriveAnew(g, twins[0]))
-	g.must(twins[1].Start(g.ctx))
-	g.must(first.Start(g.ctx))
-	for _, u := range late {
-		g.must(u.keeps(g.ctx, first, twins[0], twins[1]))
-		g.conflicting(twins[0], u, "default", settings, defaults)
-		g.conflicting(twins[1], u, "default", settings, defaults)
-	}
 }

@@ -141,7 +141,14 @@ func (a *App) SignIn(ctx context.Context, p *Peer, hosted func(space string)) (d
 		if err := host(all[0]); err != nil {
 			return done, err
 		}
-		if activated, err = a.post(ctx, p, "session again", a.header); err != nil {
+		err = Poll(ctx, time.Second, func() (bool, error) { // its user tries again while the Space is joining
+			activated, err = a.post(ctx, p, "session again", a.header)
+			if errors.Is(err, tinycloud.ErrUnavailable) {
+				return false, nil
+			}
+			return true, err
+		})
+		if err != nil {
 			return done, err
 		}
 	}
