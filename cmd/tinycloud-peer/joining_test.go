@@ -8,10 +8,7 @@ import (
 	"testing"
 	"time"
 
-	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
-	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 // naming starts nodes of which each names the one after it, the last one the first: two name each other.
