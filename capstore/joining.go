@@ -68,7 +68,9 @@ func errJoining() error {
 }
 
 // nodesNamed reports whether nodes are named that may have the history of a Space.
-func (s *Store) nodesNamed() bool { return s.o.Named != nil && s.o.Named() || s.PairedCount() > 0 }
+func (s *Store) nodesNamed() bool {
+	return s.o.Named != nil && s.o.Named() || !s.o.Unpaired && s.PairedCount() > 0
+}
 
 // firstState is that of a Space that comes to be hosted here without a write.
 func (s *Store) firstState(asked askedJoin) string {

@@ -60,6 +60,8 @@ type Options struct {
 	// Named reports whether nodes are named by the configuration: a Space that comes to be hosted here begins
 	// joining then. Nil: none are. It runs on the writer's goroutine: it must not block.
 	Named func() bool
+	// Unpaired says that paired nodes are not asked about Spaces, so that none waits for them.
+	Unpaired bool
 	// JoinTimeout is how long a Space without anything of another host is joining; 0 means 10 s.
 	JoinTimeout time.Duration
 	// Committed is told what became durable, here or through another process, by one goroutine at a time. It

@@ -39,6 +39,9 @@ func (c *pairCmd) Run(ctx context.Context, p *program) error {
 	if v.Back {
 		both = "the two ask each other"
 	}
+	if v.Silent != nil {
+		fmt.Fprintln(p.err, "tinycloud-peer: it is out of reach now, and tried again")
+	}
 	_, err = fmt.Fprintf(p.out, "paired %s: %s\n", v.Peer, both)
 	return err
 }
@@ -57,7 +60,11 @@ func (c *unpairCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(p.out, "unpaired %s: it is asked no more; Spaces that both host go on being replicated\n", v.Peer)
+	then := "it is asked no more"
+	if v.Source == "bootstrap" {
+		then = "it is asked all the same, p2p.bootstrap names it"
+	}
+	_, err = fmt.Fprintf(p.out, "unpaired %s: %s; Spaces that both host go on being replicated\n", v.Peer, then)
 	return err
 }
 
@@ -97,13 +104,24 @@ func (c *nodesCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, list)
 	}
-	w := table(p.out, "NODE\tFROM\tASKS BACK\tANSWERS\tADDRESSES")
+	w := table(p.out, "NODE\tFROM\tSINCE\tASKS BACK\tANSWERS\tHEARD\tADDRESSES")
 	for _, v := range list {
-		answers := "yes"
-		if v.Silent != nil {
-			answers = "not since " + v.Silent.Local().Format(time.DateTime)
+		paired := "-"
+		if v.Since != nil {
+			paired = v.Since.Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%t\t%s\t%s\n", v.Peer, v.Source, v.Back, answers, strings.Join(v.Addrs, " "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%t\t%s\t%s\t%s\n", v.Peer, v.Source, paired, v.Back, answers(v), since(v.Heard), strings.Join(v.Addrs, " "))
 	}
 	return w.Flush()
+}
+
+// answers says how a node does when it is asked.
+func answers(v node.NodeView) string {
+	switch {
+	case v.Silent != nil:
+		return "not since " + v.Silent.Local().Format(time.DateTime)
+	case v.Heard == nil:
+		return "not asked yet"
+	}
+	return "yes"
 }

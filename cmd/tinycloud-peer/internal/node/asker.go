@@ -56,6 +56,7 @@ type asker struct {
 type askedNode struct {
 	named
 	silent  time.Time // since when it gives no answer; zero: it does, or was not asked
+	heard   time.Time // when it last gave one, or was connected; zero: never
 	answers map[tinycloud.SpaceID]*reply
 	served  map[tinycloud.Principal]int // questions about joining Spaces by owner, since there were none
 	limit   *rate.Limiter
@@ -101,8 +102,11 @@ func (a *asker) about(space tinycloud.SpaceID) {
 	notify(a.wake)
 }
 
-// trusts reports whether a node may ask without the delay that strangers get. It is paired.
-func (a *asker) trusts(id peer.ID) bool { return a.n.store.PairedWith(id.String()) }
+// trusts reports whether a node may ask without the delay that strangers get. It is paired. Entrances trust nobody: who
+// is trusted by two would know that they are of one node.
+func (a *asker) trusts(id peer.ID) bool {
+	return !a.n.cfg.P2P.Isolated && a.n.store.PairedWith(id.String())
+}
 
 // run asks until ctx ends.
 func (a *asker) run(ctx context.Context) error {
@@ -182,7 +186,10 @@ func (a *asker) probe(ctx context.Context, x *askedNode) {
 	err := front.Connect(ctx, to)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err != nil && !errors.Is(err, context.Canceled) && x.silent.IsZero() {
+	switch {
+	case err == nil:
+		x.heard = time.Now()
+	case !errors.Is(err, context.Canceled) && x.silent.IsZero():
 		x.silent = began
 	}
 }
@@ -337,7 +344,7 @@ func (w *reply) ended(x *askedNode, host peer.ID, settled bool, err error, over 
 		return
 	}
 	if !errors.Is(err, errNothing) && !(err == nil && host == "") {
-		x.silent, w.refused = time.Time{}, time.Time{}
+		x.silent, w.refused, x.heard = time.Time{}, time.Time{}, w.at
 	}
 	if w.state == replication.JoinNone {
 		w.failures++

@@ -20,13 +20,17 @@ type named struct {
 	paired bool
 }
 
-// namedNodes are the nodes of p2p.bootstrap and those that are paired, without this one.
+// namedNodes are the nodes of p2p.bootstrap and those that are paired, without this one. With p2p.isolated the paired
+// ones are left out: one node that is asked by all entrances would know them for one node's.
 func (n *Node) namedNodes(ctx context.Context) ([]named, error) {
 	var out []named
 	for _, text := range n.cfg.P2P.Bootstrap {
 		if to, err := parseTarget(text); err == nil { // they were checked
 			out = n.addNamed(out, to, text, false)
 		}
+	}
+	if n.cfg.P2P.Isolated {
+		return out, nil
 	}
 	pairs, err := n.store.Paired(ctx)
 	for _, p := range pairs {

@@ -10,6 +10,9 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/multiformats/go-multistream"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -20,6 +23,9 @@ import (
 // Nodes that are named, by pairing or in the configuration, are asked about every Space that comes to this node
 // (replication design §11). That gives them no right: data needs the owner's host delegations on both sides.
 
+// reachTimeout is how long the operator waits for another node.
+const reachTimeout = 10 * time.Second
+
 // NodeView is a node that is asked about every Space.
 type NodeView struct {
 	Peer   string     `json:"peer"`
@@ -28,6 +34,7 @@ type NodeView struct {
 	Since  *time.Time `json:"since"`  // of the pairing; null for one of the configuration
 	Source string     `json:"source"` // paired, bootstrap
 	Silent *time.Time `json:"silent"` // since when it gives no answer; null: it does, or was not asked
+	Heard  *time.Time `json:"heard"`  // when it was last connected or gave an answer, since this process began; null: never
 }
 
 // PairRequest is the body of POST /admin/nodes: one of the two.
@@ -53,6 +60,9 @@ func (n *Node) openPairing() (err error) {
 	if err != nil {
 		return err
 	}
+	if paired := n.store.PairedCount(); paired > 0 && n.cfg.P2P.Isolated {
+		n.log.Warn("p2p.isolated is set: paired nodes are not asked", "paired", paired)
+	}
 	n.pairing, err = replication.NewPairing(replication.PairingOptions{
 		Node: id, Addrs: n.frontAddrs, Store: n.store, Metrics: n.spaces.metrics, Log: n.log.With("part", "pairing"),
 	})
@@ -66,29 +76,51 @@ func (n *Node) adminNodes(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	for _, p := range pairs {
-		out = append(out, NodeView{Peer: p.Peer, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired", Silent: n.spaces.asker.silentSince(p.Peer)})
+		out = append(out, n.pairedView(p))
 	}
 	for _, text := range n.cfg.P2P.Bootstrap {
 		to, err := parseTarget(text)
 		if err != nil || to.front.ID.String() == n.frontID() || slices.ContainsFunc(out, func(v NodeView) bool { return v.Peer == to.front.ID.String() }) {
 			continue
 		}
-		id := to.front.ID.String()
-		out = append(out, NodeView{Peer: id, Addrs: texts(to.front.Addrs), Source: "bootstrap", Silent: n.spaces.asker.silentSince(id)})
+		out = append(out, n.nodeView(NodeView{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs), Source: "bootstrap"}))
 	}
 	return http.StatusOK, out, nil
 }
 
-// silentSince is since when a named node gives no answer.
-func (a *asker) silentSince(id string) *time.Time {
+func (n *Node) pairedView(p capstore.PairedNode) NodeView {
+	return n.nodeView(NodeView{Peer: p.Peer, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"})
+}
+
+// nodeView adds how a node does.
+func (n *Node) nodeView(v NodeView) NodeView {
+	silent, heard := n.spaces.asker.does(v.Peer)
+	v.Silent, v.Heard = stamp(silent), stamp(heard)
+	return v
+}
+
+// does is since when a named node gives no answer, and when it last gave one. It may be named for several Spaces: it is
+// silent when it is for all of them.
+func (a *asker) does(id string) (silent, heard time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	answers := false
 	for _, x := range a.nodes {
-		if x.front.ID.String() == id {
-			return stamp(x.silent)
+		if x.front.ID.String() != id {
+			continue
+		}
+		answers = answers || x.silent.IsZero()
+		if silent.IsZero() || x.silent.Before(silent) {
+			silent = x.silent
+		}
+		if x.heard.After(heard) {
+			heard = x.heard
 		}
 	}
-	return nil
+	if answers {
+		silent = time.Time{}
+	}
+	return silent, heard
 }
 
 // errPairIsolated refuses what would tell two Spaces' entrances to be of one node.
@@ -108,10 +140,10 @@ func (n *Node) adminPair(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	var p capstore.PairedNode
-	var err error
+	var unreached, err error
 	switch {
 	case q.Addr != "" && q.Invite == "":
-		p, err = n.pairAddr(r.Context(), q.Addr)
+		p, unreached, err = n.pairAddr(r.Context(), q.Addr)
 	case q.Invite != "" && q.Addr == "":
 		p, err = n.pairInvite(r.Context(), q.Invite)
 	default:
@@ -120,22 +152,51 @@ func (n *Node) adminPair(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, NodeView{Peer: p.Peer, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"}, nil
+	n.log.Info("paired", "node", p.Peer, "back", p.Back, "addrs", p.Addrs)
+	v := n.pairedView(p)
+	if unreached == nil {
+		return http.StatusOK, v, nil
+	}
+	if v.Silent == nil {
+		v.Silent = stamp(time.Now())
+	}
+	return http.StatusAccepted, v, nil
 }
 
-// pairAddr has this node ask another one, which learns nothing of that but the questions.
-func (n *Node) pairAddr(ctx context.Context, text string) (p capstore.PairedNode, err error) {
+// pairAddr has this node ask another one, which learns nothing of that but the questions. One that is out of reach, as
+// unreached tells, is tried later; another node than the one that is named is refused.
+func (n *Node) pairAddr(ctx context.Context, text string) (p capstore.PairedNode, unreached, err error) {
 	to, err := parseTarget(text)
 	if err != nil {
-		return p, err
+		_, err = p2p.ParseFrontAddr(text) // which says what is wrong with the address of a node
+		return p, nil, fmt.Errorf("addr: %w", err)
 	}
 	switch {
 	case to.space != "":
-		return p, fmt.Errorf("addr: %s is of a Space: its node's address ends in /p2p/%s: %w", text, to.front.ID, tinycloud.ErrInvalid)
+		return p, nil, fmt.Errorf("addr: %s is of a Space: its node's address ends in /p2p/%s: %w", text, to.front.ID, tinycloud.ErrInvalid)
 	case to.front.ID.String() == n.frontID():
-		return p, fmt.Errorf("addr: %s is this node: %w", text, tinycloud.ErrInvalid)
+		return p, nil, fmt.Errorf("addr: %s is this node: %w", text, tinycloud.ErrInvalid)
 	}
-	return n.pair(ctx, capstore.PairedNode{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs)})
+	if front := n.front.Load(); front != nil { // else the process that replicates finds out
+		reaching, cancel := context.WithTimeout(ctx, reachTimeout)
+		defer cancel()
+		unreached = front.Connect(reaching, to.front)
+	}
+	if actual := otherNode(unreached); actual != "" {
+		return p, nil, fmt.Errorf("addr: the node at %s is %s: %w", to.front.Addrs[0], actual, tinycloud.ErrConflict)
+	}
+	// Who hangs up has asked for it all the same.
+	p, err = n.pair(context.WithoutCancel(ctx), capstore.PairedNode{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs)})
+	return p, unreached, err
+}
+
+// otherNode is the node that was found where another one is named, "" when a dial failed for another reason.
+func otherNode(err error) peer.ID {
+	var mismatch sec.ErrPeerIDMismatch
+	if errors.As(err, &mismatch) {
+		return mismatch.Actual
+	}
+	return ""
 }
 
 func (n *Node) pair(ctx context.Context, p capstore.PairedNode) (capstore.PairedNode, error) {
@@ -168,11 +229,12 @@ func (n *Node) pairInvite(ctx context.Context, text string) (p capstore.PairedNo
 	if front == nil {
 		return p, fmt.Errorf("another process replicates: %w", tinycloud.ErrUnavailable)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	// Who hangs up has asked for it all the same: the invite may be used by then.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reachTimeout)
 	defer cancel()
 	s, err := front.NewStream(ctx, peer.AddrInfo{ID: i.Node, Addrs: i.Addrs}, replication.PairProtocol)
 	if err != nil {
-		return p, fmt.Errorf("invite: its node is out of reach: %w", errors.Join(err, tinycloud.ErrUnavailable))
+		return p, noStream(&i, err)
 	}
 	if p, err = n.pairing.Use(ctx, s, &i); err != nil {
 		return p, err
@@ -180,13 +242,41 @@ func (n *Node) pairInvite(ctx context.Context, text string) (p capstore.PairedNo
 	return n.pairedNode(ctx, p.Peer)
 }
 
+// noStream tells what is wrong with the node of an invite.
+func noStream(i *replication.Invite, err error) error {
+	var unknown multistream.ErrNotSupported[protocol.ID]
+	actual := otherNode(err)
+	switch {
+	case actual != "":
+		return fmt.Errorf("invite: the node at %s is %s, and %s made it: %w", i.Addrs[0], actual, i.Node, tinycloud.ErrConflict)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("invite: %s does not pair: it has an older version, or p2p.isolated: %w", i.Node, tinycloud.ErrUnsupported)
+	}
+	return fmt.Errorf("invite: its node is out of reach: %w", errors.Join(err, tinycloud.ErrUnavailable))
+}
+
 func (n *Node) adminUnpair(r *http.Request) (int, any, error) {
 	id := r.PathValue("peer")
 	p, err := n.pairedNode(r.Context(), id)
-	if err != nil {
+	if err == nil {
+		err = n.store.Unpair(r.Context(), id)
+	}
+	configured := slices.ContainsFunc(n.cfg.P2P.Bootstrap, func(text string) bool {
+		to, err := parseTarget(text)
+		return err == nil && to.front.ID.String() == id
+	})
+	switch {
+	case errors.Is(err, tinycloud.ErrNotFound) && configured:
+		return 0, nil, fmt.Errorf("%s is not paired, p2p.bootstrap names it: %w", id, tinycloud.ErrConflict)
+	case err != nil:
 		return 0, nil, err
 	}
-	return http.StatusOK, NodeView{Peer: id, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"}, n.store.Unpair(r.Context(), id)
+	n.log.Info("unpaired", "node", id, "in p2p.bootstrap", configured)
+	v := NodeView{Peer: id, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"}
+	if configured {
+		v.Source = "bootstrap"
+	}
+	return http.StatusOK, v, nil
 }
 
 func (n *Node) adminInvite(r *http.Request) (int, any, error) {
@@ -204,11 +294,7 @@ func (n *Node) adminInvite(r *http.Request) (int, any, error) {
 			return 0, nil, fmt.Errorf("expires: %v: %w", err, tinycloud.ErrInvalid)
 		}
 	}
-	id, err := p2p.PeerIDFromEd25519(n.nodeKey())
-	if err != nil {
-		return 0, nil, err
-	}
-	i, err := replication.NewInvite(id, n.frontAddrs(), time.Now().Add(life))
+	i, err := n.newInvite(life)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -216,7 +302,29 @@ func (n *Node) adminInvite(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	n.log.Info("made an invite", "expires", stored.Expires)
 	return http.StatusOK, InviteView{Invite: i.Text(), Expires: stored.Expires}, nil
+}
+
+// newInvite makes an invite to this node. A process that does not replicate knows only the addresses of the configuration.
+func (n *Node) newInvite(life time.Duration) (i replication.Invite, err error) {
+	addrs := n.frontAddrs()
+	if n.front.Load() == nil {
+		if addrs, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
+			return i, err
+		}
+		if len(addrs) == 0 {
+			return i, fmt.Errorf("another process replicates and knows where this node is reached; p2p.announce is not set: %w", tinycloud.ErrUnavailable)
+		}
+	}
+	id, err := p2p.PeerIDFromEd25519(n.nodeKey())
+	if err != nil {
+		return i, err
+	}
+	if i, err = replication.NewInvite(id, addrs, time.Now().Add(life)); err != nil {
+		err = fmt.Errorf("p2p.listen, p2p.announce: %w", err)
+	}
+	return i, err
 }
 
 func (n *Node) adminInvites(r *http.Request) (int, any, error) {

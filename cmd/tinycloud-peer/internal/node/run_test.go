@@ -94,7 +94,7 @@ func TestMetrics(t *testing.T) {
 		"tinycloud_catchup_entries_total 0", `tinycloud_wants{state="due"} 0`, `tinycloud_wants{state="waiting"} 0`,
 		`tinycloud_block_bytes_total{direction="in"} 0`, `tinycloud_block_bytes_total{direction="out"} 0`, `tinycloud_peers{state="authorised"} 0`,
 		`tinycloud_peers{state="probation"} 0`, `tinycloud_refused_total{layer="hello"} 0`, `tinycloud_refused_total{layer="circuit"} 0`,
-		"tinycloud_equivocations_total 0", "tinycloud_sleeping_spaces 1", "tinycloud_commit_group_jobs_count ",
+		"tinycloud_equivocations_total 0", "tinycloud_sleeping_spaces 1", "tinycloud_paired_nodes 0", `tinycloud_refused_total{layer="pair"} 0`, "tinycloud_commit_group_jobs_count ",
 	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("no %q", line)
