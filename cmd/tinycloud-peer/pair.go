@@ -27,7 +27,7 @@ func (c *pairCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	q := node.PairRequest{Addr: strings.Join(c.Node, "")}
+	q := node.PairRequest{Addr: strings.TrimSpace(strings.Join(c.Node, ""))}
 	if strings.HasPrefix(q.Addr, replication.InvitePrefix) {
 		q = node.PairRequest{Invite: q.Addr}
 	}

@@ -137,7 +137,7 @@ func enumeration(s *siege) {
 	for _, proto := range front {
 		switch proto {
 		case "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop",
-			"/libp2p/dcutr", "/libp2p/autonat/2/dial-back", "/libp2p/autonat/2/dial-request", attack.WhereProtocol, "/tinycloud/pair/1":
+			"/libp2p/dcutr", "/libp2p/autonat/2/dial-back", "/libp2p/autonat/2/dial-request", attack.WhereProtocol, attack.PairProtocol:
 		default:
 			s.Errorf("the front speaks %s", proto)
 		}
@@ -175,6 +175,7 @@ func enumeration(s *siege) {
 		}
 	}
 	s.whereabouts(c)
+	s.uninvited(c)
 	s.nothingLeaked(c)
 }
 
@@ -197,6 +198,28 @@ func (s *siege) whereabouts(c *attack.Client) {
 		const nonce, none = 36, 70 // bytes of the frames
 		if len(b) > nonce+none || len(b) > nonce && len(bytes.ReplaceAll(b[nonce:], []byte{0}, nil)) > 8 {
 			s.Errorf("where, %s: %x", name, b)
+		}
+	}
+}
+
+// uninvited has the front paired without an invite: it says a nonce and no more, whatever was wrong.
+func (s *siege) uninvited(c *attack.Client) {
+	s.Helper()
+	for name, shown := range map[string][]byte{
+		"nothing": nil, "garbage": []byte("\x05hello"), "empty": {0}, "endless": bytes.Repeat([]byte{0xff}, 16),
+		"oversized": attack.Frame(make([]byte, 16<<10+1)),
+		"no invite": attack.Frame(slices.Concat([]byte{0x84, 0x58, 0x20}, make([]byte, 32), []byte{0x58, 0x20}, make([]byte, 32),
+			[]byte{0x58, 0x20}, make([]byte, 32), []byte{0x80})),
+	} {
+		st, err := c.NewStream(s.ctx, s.front, attack.PairProtocol)
+		s.must(err)
+		_ = st.SetDeadline(time.Now().Add(15 * time.Second))
+		_, err = st.Write(shown)
+		s.must(err)
+		_ = st.CloseWrite()
+		b, _ := io.ReadAll(st) // however it ends
+		if len(b) > 36 { // bytes of the nonce's frame
+			s.Errorf("pair, %s: %x", name, b)
 		}
 	}
 }

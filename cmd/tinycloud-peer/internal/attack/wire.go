@@ -21,6 +21,7 @@ const (
 	SecondHello   = "/tinycloud/hello/2"
 	SyncProtocol  = "/tinycloud/sync/1"
 	WhereProtocol = "/tinycloud/where/1"
+	PairProtocol  = "/tinycloud/pair/1"
 	Topic         = "tinycloud/1"
 	Bitswap       = "/tinycloud/ipfs/bitswap/1.2.0"
 )
