@@ -218,7 +218,7 @@ func (s *siege) uninvited(c *attack.Client) {
 		s.must(err)
 		_ = st.CloseWrite()
 		b, _ := io.ReadAll(st) // however it ends
-		if len(b) > 36 { // bytes of the nonce's frame
+		if len(b) > 36 {       // bytes of the nonce's frame
 			s.Errorf("pair, %s: %x", name, b)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multistream"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -182,21 +183,28 @@ func (n *Node) pairAddr(ctx context.Context, text string) (p capstore.PairedNode
 		defer cancel()
 		unreached = front.Connect(reaching, to.front)
 	}
-	if actual := otherNode(unreached); actual != "" {
-		return p, nil, fmt.Errorf("addr: the node at %s is %s: %w", to.front.Addrs[0], actual, tinycloud.ErrConflict)
+	if err := otherNode(unreached, to.front); err != nil {
+		return p, nil, fmt.Errorf("addr: %w", err)
 	}
 	// Who hangs up has asked for it all the same.
 	p, err = n.pair(context.WithoutCancel(ctx), capstore.PairedNode{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs)})
 	return p, unreached, err
 }
 
-// otherNode is the node that was found where another one is named, "" when a dial failed for another reason.
-func otherNode(err error) peer.ID {
-	var mismatch sec.ErrPeerIDMismatch
-	if errors.As(err, &mismatch) {
-		return mismatch.Actual
+// otherNode tells of another node at an address where one is named, nil when a dial failed for other reasons. What was
+// dialed besides, since it is known from before, says nothing of the addresses that are named.
+func otherNode(err error, named peer.AddrInfo) error {
+	var dial *swarm.DialError
+	if !errors.As(err, &dial) {
+		return nil
 	}
-	return ""
+	for _, tried := range dial.DialErrors {
+		var mismatch sec.ErrPeerIDMismatch
+		if errors.As(tried.Cause, &mismatch) && slices.ContainsFunc(named.Addrs, tried.Address.Equal) {
+			return fmt.Errorf("the node at %s is %s, not %s: %w", tried.Address, mismatch.Actual, named.ID, tinycloud.ErrConflict)
+		}
+	}
+	return nil
 }
 
 func (n *Node) pair(ctx context.Context, p capstore.PairedNode) (capstore.PairedNode, error) {
@@ -232,9 +240,10 @@ func (n *Node) pairInvite(ctx context.Context, text string) (p capstore.PairedNo
 	// Who hangs up has asked for it all the same: the invite may be used by then.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reachTimeout)
 	defer cancel()
-	s, err := front.NewStream(ctx, peer.AddrInfo{ID: i.Node, Addrs: i.Addrs}, replication.PairProtocol)
+	to := peer.AddrInfo{ID: i.Node, Addrs: i.Addrs}
+	s, err := front.NewStream(ctx, to, replication.PairProtocol)
 	if err != nil {
-		return p, noStream(&i, err)
+		return p, noStream(to, err)
 	}
 	if p, err = n.pairing.Use(ctx, s, &i); err != nil {
 		return p, err
@@ -243,14 +252,13 @@ func (n *Node) pairInvite(ctx context.Context, text string) (p capstore.PairedNo
 }
 
 // noStream tells what is wrong with the node of an invite.
-func noStream(i *replication.Invite, err error) error {
+func noStream(to peer.AddrInfo, err error) error {
 	var unknown multistream.ErrNotSupported[protocol.ID]
-	actual := otherNode(err)
-	switch {
-	case actual != "":
-		return fmt.Errorf("invite: the node at %s is %s, and %s made it: %w", i.Addrs[0], actual, i.Node, tinycloud.ErrConflict)
-	case errors.As(err, &unknown):
-		return fmt.Errorf("invite: %s does not pair: it has an older version, or p2p.isolated: %w", i.Node, tinycloud.ErrUnsupported)
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("invite: %s does not pair: it has an older version, or p2p.isolated: %w", to.ID, tinycloud.ErrUnsupported)
+	}
+	if other := otherNode(err, to); other != nil {
+		return fmt.Errorf("invite: %w", other)
 	}
 	return fmt.Errorf("invite: its node is out of reach: %w", errors.Join(err, tinycloud.ErrUnavailable))
 }
