@@ -161,12 +161,16 @@ func mutates(t *Token) bool {
 }
 
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
-// the caller's to check.
+// the caller's to check. It waits a little for a history that may bring what is missing.
 func (s *Store) Authorise(ctx context.Context, t *Token) error {
 	if err := s.fresh(ctx); err != nil {
 		return err
 	}
-	return s.chain(ctx, s.db.Read).authorise(t, s.o.Now())
+	return s.informed(ctx, t.Spaces(), func() (bool, error) {
+		c := s.chain(ctx, s.db.Read)
+		err := c.authorise(t, s.o.Now())
+		return c.wanting, err
+	})
 }
 
 // chain reads delegations for strict checks, as the reference makes them: every cited proof has to

@@ -160,7 +160,7 @@ func (o *owner) scope(prefix string, abilities ...string) hooks.Scope {
 
 func (o *owner) ticket(h *host, scopes ...hooks.Scope) string {
 	o.t.Helper()
-	ticket, err := h.hooks.Issue(context.Background(), o.token("hooks", hooks.AbilitySubscribe), hooks.TicketRequest{Scopes: scopes, TTL: time.Minute})
+	ticket, err := h.hooks.Issue(context.Background(), o.token("hooks", hooks.AbilitySubscribe), hooks.TicketRequest{Scopes: scopes, TTL: time.Minute}, false)
 	must(o.t, err)
 	return ticket.Ticket
 }
