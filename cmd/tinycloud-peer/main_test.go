@@ -3,14 +3,27 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // TestMain lets the test binary be the program itself, under its name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tinycloud-peer": main})
+	testscript.Main(m, map[string]func(){"tinycloud-peer": func() { setClock(); main() }})
+}
+
+// clockOff sets by how much the clock of a node that a test runs is off, as a duration; negative is behind.
+const clockOff = "TEST_CLOCK_OFF="
+
+// setClock sets the clock of this process as the test that started it wants it.
+func setClock() {
+	off, err := time.ParseDuration(os.Getenv(strings.TrimSuffix(clockOff, "=")))
+	if err == nil {
+		clock = func() time.Time { return time.Now().Add(off) }
+	}
 }
 
 // TestScripts run the program as a user does. Each has a directory of its own and no settings.

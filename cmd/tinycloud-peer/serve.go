@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/libp2p/go-libp2p/gologshim"
 
@@ -16,6 +17,9 @@ type serveCmd struct {
 	// Lease ends the node when its parent is gone, however that ended.
 	Lease bool `hidden:"" help:"Stop when standard input is closed."`
 }
+
+// clock is the node's; nil means time.Now. Tests run nodes whose clocks are off.
+var clock func() time.Time
 
 // Run runs the node until a signal.
 func (c *serveCmd) Run(ctx context.Context, p *program) error {
@@ -38,7 +42,7 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 			cancel()
 		}()
 	}
-	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version()})
+	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock})
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func enumeration(s *siege) {
 	for _, proto := range front {
 		switch proto {
 		case "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/libp2p/circuit/relay/0.2.0/hop", "/libp2p/circuit/relay/0.2.0/stop",
-			"/libp2p/dcutr", "/libp2p/autonat/2/dial-back", "/libp2p/autonat/2/dial-request", attack.WhereProtocol:
+			"/libp2p/dcutr", "/libp2p/autonat/2/dial-back", "/libp2p/autonat/2/dial-request", attack.WhereProtocol, "/tinycloud/pair/1":
 		default:
 			s.Errorf("the front speaks %s", proto)
 		}

@@ -146,7 +146,13 @@ func (g *group) events(ctx context.Context, p *cluster.Peer, prefix, last string
 	if err := json.Unmarshal([]byte(made.Body), &ticket); err != nil {
 		return err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/hooks/events?ticket="+url.QueryEscape(ticket.Ticket), nil)
+	return listen(ctx, p, ticket.Ticket, last, nil, f)
+}
+
+// listen calls f with every event that a ticket of a peer is for, until f returns false or the stream ends, which is
+// [io.EOF]. opened, if not nil, is called when the stream is open.
+func listen(ctx context.Context, p *cluster.Peer, ticket, last string, opened func(), f func(event) bool) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/hooks/events?ticket="+url.QueryEscape(ticket), nil)
 	if err != nil {
 		return err
 	}
@@ -160,6 +166,9 @@ func (g *group) events(ctx context.Context, p *cluster.Peer, prefix, last string
 	defer resp.Body.Close() //nolint:errcheck // broken off
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("events: %d", resp.StatusCode)
+	}
+	if opened != nil {
+		opened()
 	}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")

@@ -77,6 +77,7 @@ type Peer struct {
 	URL   string // of the HTTP API
 	Stats string // URL of the metrics
 	Admin *admin.Client
+	Token string // of the admin API
 
 	o       Options
 	env     []string
@@ -113,7 +114,7 @@ func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 	token := rand.Text()
 	p.URL = "http://127.0.0.1:" + ports[0]
 	p.Stats = "http://127.0.0.1:" + ports[1] + "/metrics"
-	p.Admin = admin.Remote(p.URL, token)
+	p.Admin, p.Token = admin.Remote(p.URL, token), token
 	p.env = append(foreign(os.Environ()),
 		"TINYCLOUD_CONFIG_FILE="+settings,
 		"TINYCLOUD_KEYS_SECRET="+base64.RawURLEncoding.EncodeToString(secret[:]),
@@ -171,6 +172,9 @@ func (p *Peer) Move() error {
 	p.env = append(p.env, listenOn+ports[0]) // the last one counts
 	return nil
 }
+
+// Set changes settings of a peer that is down, by NAME=value pairs: the last one counts.
+func (p *Peer) Set(env ...string) { p.env = append(p.env, env...) }
 
 // Port is where the peer listens for other peers.
 func (p *Peer) Port() (port string) {

@@ -152,6 +152,10 @@ type Answer struct {
 
 // Call sends a request to a peer and returns whatever it answers. A token of "" is left out.
 func (o *Owner) Call(ctx context.Context, p *Peer, method, path, token string, header map[string]string, body io.Reader) (Answer, error) {
+	return call(ctx, o.http, p, method, path, token, header, body)
+}
+
+func call(ctx context.Context, client *http.Client, p *Peer, method, path, token string, header map[string]string, body io.Reader) (Answer, error) {
 	r, err := http.NewRequestWithContext(ctx, method, p.URL+path, body)
 	if err != nil {
 		return Answer{}, err
@@ -162,7 +166,7 @@ func (o *Owner) Call(ctx context.Context, p *Peer, method, path, token string, h
 	for name, value := range header {
 		r.Header.Set(name, value)
 	}
-	resp, err := o.http.Do(r)
+	resp, err := client.Do(r)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -198,9 +202,13 @@ func refused(p *Peer, path string, status int, answer string) error {
 // Same reports whether all peers hold the Space in one state, and their views of it. Peers of different rules have the
 // same entries.
 func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView, error) {
+	return same(ctx, o.Space, peers)
+}
+
+func same(ctx context.Context, space tinycloud.SpaceID, peers []*Peer) (bool, []node.SpaceView, error) {
 	views := make([]node.SpaceView, len(peers))
 	err := Each(peers, func(i int, p *Peer) (err error) {
-		views[i], err = p.Admin.Space(ctx, o.Space)
+		views[i], err = p.Admin.Space(ctx, space)
 		return err
 	})
 	same := err == nil
@@ -215,9 +223,14 @@ func (o *Owner) Same(ctx context.Context, peers []*Peer) (bool, []node.SpaceView
 
 // AwaitSame waits until all peers hold the Space in one state and none waits for the others' history.
 func (o *Owner) AwaitSame(ctx context.Context, peers []*Peer) ([]node.SpaceView, error) {
+	return AwaitSame(ctx, o.Space, peers)
+}
+
+// AwaitSame waits until all peers hold a Space in one state and none waits for the others' history.
+func AwaitSame(ctx context.Context, space tinycloud.SpaceID, peers []*Peer) ([]node.SpaceView, error) {
 	var views []node.SpaceView
 	err := Poll(ctx, 20*time.Millisecond, func() (ok bool, err error) {
-		ok, views, err = o.Same(ctx, peers)
+		ok, views, err = same(ctx, space, peers)
 		for _, v := range views {
 			ok = ok && v.State != capstore.StateJoining
 		}

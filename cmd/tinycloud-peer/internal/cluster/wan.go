@@ -20,6 +20,10 @@ type WAN struct {
 	bytes    atomic.Int64
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
+
+	mu   sync.Mutex
+	cut  bool                             // guarded by mu
+	open map[*context.CancelFunc]struct{} // guarded by mu; ends of connections
 }
 
 const (
@@ -34,7 +38,7 @@ func NewWAN(to string, rtt time.Duration) (*WAN, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &WAN{listener: l, to: to, delay: rtt / 2, cancel: cancel}
+	w := &WAN{listener: l, to: to, delay: rtt / 2, cancel: cancel, open: map[*context.CancelFunc]struct{}{}}
 	w.running.Go(func() { w.accept(ctx) })
 	return w, nil
 }
@@ -44,15 +48,53 @@ func (w *WAN) Bytes() int64 { return w.bytes.Load() }
 
 // Through returns multiaddrs with the ones of the WAN's target replaced by the WAN's own.
 func (w *WAN) Through(addrs []string) []string {
-	spell := func(hostPort string) string {
-		host, port, _ := net.SplitHostPort(hostPort)
-		return "/ip4/" + host + "/tcp/" + port + "/"
-	}
 	out := make([]string, len(addrs))
 	for i, a := range addrs {
-		out[i] = strings.Replace(a, spell(w.to), spell(w.listener.Addr().String()), 1)
+		out[i] = strings.Replace(a, spell(w.to)+"/", w.Addr()+"/", 1)
 	}
 	return out
+}
+
+// spell writes an address as a multiaddr.
+func spell(hostPort string) string {
+	host, port, _ := net.SplitHostPort(hostPort)
+	return "/ip4/" + host + "/tcp/" + port
+}
+
+// Addr is the multiaddr at which the WAN is entered.
+func (w *WAN) Addr() string { return spell(w.listener.Addr().String()) }
+
+// Cut ends all connections, and those that begin, until Mend.
+func (w *WAN) Cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = true
+	for end := range w.open {
+		(*end)()
+	}
+}
+
+// Mend lets connections through again.
+func (w *WAN) Mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = false
+}
+
+// enter counts a connection, which cancel ends; it reports false while the WAN is cut. leave ends the counting.
+func (w *WAN) enter(cancel *context.CancelFunc) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.cut {
+		w.open[cancel] = struct{}{}
+	}
+	return !w.cut
+}
+
+func (w *WAN) leave(cancel *context.CancelFunc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.open, cancel)
 }
 
 // Close ends all connections and returns when they are gone.
@@ -83,6 +125,10 @@ func (w *WAN) accept(ctx context.Context) {
 func (w *WAN) join(ctx context.Context, near, far net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if !w.enter(&cancel) {
+		cancel()
+	}
+	defer w.leave(&cancel)
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(near.Close(), far.Close()) })
 	defer stop()
 	var ways sync.WaitGroup

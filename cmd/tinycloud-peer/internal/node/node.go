@@ -36,6 +36,9 @@ type Options struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // of this program, as /info tells it
 
+	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
+	Now func() time.Time
+
 	// Rest is how long a Space stays open without another host; 0 means a quarter of an hour.
 	Rest time.Duration
 
@@ -138,14 +141,14 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
 	}
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
-		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Log: n.log.With("part", "hooks"),
+		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Now: n.o.Now, Log: n.log.With("part", "hooks"),
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
