@@ -160,6 +160,11 @@ func mutates(t *Token) bool {
 	return false
 }
 
+// Proven reports whether what is here proves that an invocation's signer holds every capability it names, now.
+func (s *Store) Proven(ctx context.Context, t *Token) bool {
+	return s.fresh(ctx) == nil && s.chain(ctx, s.db.Read).authorise(t, s.o.Now()) == nil
+}
+
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
 // the caller's to check. It waits a little for a history that may bring what is missing.
 func (s *Store) Authorise(ctx context.Context, t *Token) error {

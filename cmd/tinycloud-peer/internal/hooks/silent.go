@@ -102,7 +102,7 @@ func (h *Hooks) hush(ctx context.Context, c claims, wake chan struct{}) (loud []
 			loud = append(loud, s)
 		case errors.Is(err, tinycloud.ErrUnavailable):
 			began.scopes, began.waits = append(began.scopes, s), append(began.waits, o)
-			if h.o.Store.Authorise(ctx, s.asked(t)) != nil {
+			if !h.o.Store.Proven(ctx, s.asked(t)) {
 				stranger = s.Space
 			}
 		default:
