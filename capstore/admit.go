@@ -160,13 +160,22 @@ func mutates(t *Token) bool {
 	return false
 }
 
+// Proven reports whether what is here proves that an invocation's signer holds every capability it names, now.
+func (s *Store) Proven(ctx context.Context, t *Token) bool {
+	return s.fresh(ctx) == nil && s.chain(ctx, s.db.Read).authorise(t, s.o.Now()) == nil
+}
+
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
-// the caller's to check.
+// the caller's to check. It waits a little for a history that may bring what is missing.
 func (s *Store) Authorise(ctx context.Context, t *Token) error {
 	if err := s.fresh(ctx); err != nil {
 		return err
 	}
-	return s.chain(ctx, s.db.Read).authorise(t, s.o.Now())
+	return s.informed(ctx, t.Spaces(), func() (bool, error) {
+		c := s.chain(ctx, s.db.Read)
+		err := c.authorise(t, s.o.Now())
+		return c.wanting, err
+	})
 }
 
 // chain reads delegations for strict checks, as the reference makes them: every cited proof has to

@@ -104,17 +104,27 @@ func bytesDesc() *prometheus.Desc {
 	return prometheus.NewDesc("tinycloud_stored_bytes", "Bytes of the values of all Spaces.", nil, nil)
 }
 
+func conflictsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tinycloud_conflicts", "Writes that lost against others which did not know of them, and are listed.", nil, nil)
+}
+
 // Describe implements [prometheus.Collector].
-func (s *stored) Describe(out chan<- *prometheus.Desc) { out <- wantsDesc(); out <- bytesDesc() }
+func (s *stored) Describe(out chan<- *prometheus.Desc) {
+	out <- wantsDesc()
+	out <- bytesDesc()
+	out <- conflictsDesc()
+}
 
 // Collect implements [prometheus.Collector].
 func (s *stored) Collect(out chan<- prometheus.Metric) {
 	const patience = 2 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var due, all, bytes int64
-	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
-		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`, s.o.Now().UnixMilli(), string(s.o.Policy))
+	now := s.o.Now()
+	var due, all, bytes, conflicts int64
+	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes, &conflicts}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
+		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces), (SELECT count(*) FROM conflicts WHERE since > ?)`,
+		now.UnixMilli(), string(s.o.Policy), now.Add(-conflictAge).UnixMilli())
 	if err != nil { // the families are missing rather than wrong
 		s.log.Debug("database does not tell its metrics", "error", err)
 		return
@@ -122,4 +132,5 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(due), "due")
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(all-due), "waiting")
 	out <- prometheus.MustNewConstMetric(bytesDesc(), prometheus.GaugeValue, float64(bytes))
+	out <- prometheus.MustNewConstMetric(conflictsDesc(), prometheus.GaugeValue, float64(conflicts))
 }

@@ -171,14 +171,8 @@ func (t *tx) admitted(sp *space) error {
 	if sp.state == stateRestored {
 		return errRestored()
 	}
-	x, err := t.upcoming(sp)
-	if err != nil {
-		return err
-	}
-	if _, err := sp.facts.Host(sp.host, t.now, judge.Here{Past: x.past}); err != nil {
-		return tinycloud.Refuse(tinycloud.ErrUnavailable, "This host may not write to the space: %s", trimClass(err))
-	}
-	return nil
+	_, err := t.inForce(sp)
+	return err
 }
 
 func trimClass(err error) string {

@@ -78,24 +78,6 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	return st, err
 }
 
-// Serves reports whether apps may use a Space at this host: it is hosted here, by a delegation in force, and waits for no
-// history. The error is a refusal of class [tinycloud.ErrUnavailable] else.
-func (s *Store) Serves(ctx context.Context, id tinycloud.SpaceID) error {
-	if _, err := s.sid(ctx, id); err != nil {
-		return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is not hosted here")
-	}
-	if joining, err := s.Joining(ctx, id); err != nil {
-		return err
-	} else if joining {
-		return errJoining()
-	}
-	d, err := s.hostDelegation(ctx, id, s.hostKey(id), lastsLonger)
-	if err == nil && d == nil {
-		err = tinycloud.Refuse(tinycloud.ErrUnavailable, "This host's delegation is not in force")
-	}
-	return err
-}
-
 var stateEncoding = func() cbor.EncMode {
 	mode, err := cbor.EncOptions{Sort: cbor.SortLengthFirst}.EncMode()
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gofrs/flock"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
@@ -107,6 +108,8 @@ type Store struct {
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 	unsigned unsigned
 	patient  patient
+	serving  *lru.Cache[tinycloud.SpaceID, serving]
+	looking  singleflight.Group // for what is served, by Space
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining  joining
 
@@ -168,6 +171,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
+	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage.database %q: %w", db.Redact(o.Database), err), s.Close())
 	}

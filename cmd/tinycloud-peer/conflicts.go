@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -32,99 +33,154 @@ func (c *conflictsCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	if c.Export != "" {
+	switch {
+	case c.Export != "":
 		return c.export(ctx, p, client, list)
-	}
-	if c.JSON {
+	case c.JSON:
 		return printJSON(p.out, list)
 	}
-	w := table(p.out, "KEY\tWRITTEN\tLOST\tBYTES\tBY\tVALUE")
+	return printConflicts(p.out, list)
+}
+
+func printConflicts(out io.Writer, list []node.ConflictView) error {
+	w := table(out, "KEY\tWRITTEN\tLOST\tEARLY\tBYTES\tBY\tVALUE")
 	for _, v := range list {
-		written := "-"
-		if v.At != nil {
-			written = v.At.Local().Format(time.DateTime)
+		early, size := "-", "not here"
+		if v.Early {
+			early = "early"
 		}
-		size := "not here"
 		if v.Size >= 0 {
 			size = fmt.Sprint(v.Size)
 		}
-		fmt.Fprintf(w, "%q\t%s\t%s\t%s\t%s\t%s\n", v.Key, written, v.Since.Local().Format(time.DateTime), size, v.Actor, v.Value)
+		fmt.Fprintf(w, "%q\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Key, local(v.At), local(v.Since), early, size, v.Actor, v.Value)
 	}
 	return w.Flush()
 }
 
-// exported is a line of conflicts.json.
+func local(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}
+
+// exported is a line of the list of what was exported.
 type exported struct {
-	File string `json:"file"` // "" when the value could not be had
+	File  string `json:"file"`            // "" when there is none
+	Error string `json:"error,omitempty"` // why
 	node.ConflictView
 }
 
+const (
+	exportList = "conflicts"
+	maxExports = 1000 // lists in a directory
+)
+
+// export writes each value to a file of its own. It goes on after a value that can't be had; nothing is overwritten.
 func (c *conflictsCmd) export(ctx context.Context, p *program, client *admin.Client, list []node.ConflictView) error {
 	if err := os.MkdirAll(c.Export, 0o700); err != nil {
 		return err
 	}
-	out, failed := []exported{}, 0
-	for _, v := range list {
-		name := conflictFile(v.Key, v.Event)
-		if err := c.save(ctx, client, v, filepath.Join(c.Export, name)); err != nil {
-			if errors.Is(err, os.ErrExist) {
-				return err
-			}
-			fmt.Fprintf(p.err, "tinycloud-peer: %q: %v\n", v.Key, err)
-			name, failed = "", failed+1
-		}
-		out = append(out, exported{name, v})
-	}
-	b, err := json.MarshalIndent(out, "", "  ")
+	dir, err := os.OpenRoot(c.Export)
 	if err != nil {
 		return err
 	}
-	if err := writeNew(filepath.Join(c.Export, "conflicts.json"), string(b)+"\n"); err != nil {
+	defer dir.Close()
+	out, failed := []exported{}, 0
+	for _, v := range list {
+		line := exported{File: conflictFile(v.Key, v.Event), ConflictView: v}
+		if err := c.save(ctx, client, v, dir, line.File); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			fmt.Fprintf(p.err, "tinycloud-peer: %q: %v\n", v.Key, err)
+			line.File, line.Error, failed = "", err.Error(), failed+1
+		}
+		out = append(out, line)
+	}
+	name, err := writeList(dir, out)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.out, "%d of %d values written to %s\n", len(list)-failed, len(list), c.Export)
+	fmt.Fprintf(p.out, "%d of %d values are in %s, listed in %s\n", len(list)-failed, len(list), c.Export, name)
 	if failed > 0 {
 		return errReported
 	}
 	return nil
 }
 
-func (c *conflictsCmd) save(ctx context.Context, client *admin.Client, v node.ConflictView, path string) error {
+// save writes a value to a file. One that is there already came from the same event.
+func (c *conflictsCmd) save(ctx context.Context, client *admin.Client, v node.ConflictView, dir *os.Root, name string) error {
+	if _, err := dir.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	body, err := client.ConflictValue(ctx, c.Space, v.Value)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = body.Close() }()
-	return copyNew(path, body)
+	defer body.Close()
+	part := name + ".part" // left over when a process is killed
+	if err := dir.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := copyNew(dir, part, body); err != nil {
+		return err
+	}
+	return dir.Rename(part, name)
 }
 
 // copyNew writes a file that is not there yet.
-func copyNew(path string, from io.Reader) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func copyNew(dir *os.Root, name string, from io.Reader) error {
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, from)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, dir.Remove(name))
 	}
 	return nil
 }
 
-const keptOfKey = 120 // bytes of a file's name that are the escaped key
+// writeList writes the list beside those of exports before.
+func writeList(dir *os.Root, list []exported) (name string, err error) {
+	b, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	for n := 1; n <= maxExports; n++ {
+		if name = exportList + ".json"; n > 1 {
+			name = fmt.Sprintf("%s-%d.json", exportList, n)
+		}
+		if err = copyNew(dir, name, strings.NewReader(string(b)+"\n")); !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	return name, err
+}
 
-// conflictFile is the name of the file for a value: the key with all but letters, digits, - and _ escaped, and the
-// event, so that two conflicts never share a file and no key leads out of the directory.
+const keptOfKey = 100 // bytes of a file's name that are the escaped key
+
+// conflictFile is the name of the file for a value: the key, with all escaped but letters, digits, "-", "_" and a "." that
+// is not the first, and the CID of the event. Two conflicts never share a file, no key leads out of the directory, and
+// no name is longer than file systems take. What is cut off a long key is told by its hash, after a "~".
 func conflictFile(key, event string) string {
 	var b strings.Builder
 	for i := range len(key) {
 		switch k := key[i]; {
-		case k >= 'a' && k <= 'z', k >= 'A' && k <= 'Z', k >= '0' && k <= '9', k == '-', k == '_':
+		case k >= 'a' && k <= 'z', k >= 'A' && k <= 'Z', k >= '0' && k <= '9', k == '-', k == '_', k == '.' && i > 0:
 			b.WriteByte(k)
 		default:
 			fmt.Fprintf(&b, "%%%02X", k)
 		}
 	}
 	name := b.String()
-	return name[:min(len(name), keptOfKey)] + "." + event
+	switch {
+	case name == "":
+		name = "%" // of no other key
+	case len(name) > keptOfKey:
+		sum := tinycloud.Sum([]byte(key))
+		name = name[:keptOfKey] + "~" + hex.EncodeToString(sum[:16])
+	}
+	return name + "." + event
 }

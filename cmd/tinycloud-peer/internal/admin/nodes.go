@@ -60,9 +60,11 @@ func (c *Client) Conflicts(ctx context.Context, space tinycloud.SpaceID) (all []
 	}
 }
 
-// ConflictValue returns the value of a conflict, by its CID.
+// ConflictValue returns the value of a conflict, by its CID; it takes as long as it takes.
 func (c *Client) ConflictValue(ctx context.Context, space tinycloud.SpaceID, value string) (io.ReadCloser, error) {
-	resp, err := c.open(ctx, http.MethodGet, spacePath(space)+"/conflicts/"+url.PathEscape(value), "", nil)
+	patient := *c
+	patient.http = &http.Client{Transport: c.http.Transport}
+	resp, err := patient.open(ctx, http.MethodGet, spacePath(space)+"/conflicts/"+url.PathEscape(value), "", nil)
 	if err != nil {
 		return nil, err
 	}

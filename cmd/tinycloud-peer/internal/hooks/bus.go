@@ -19,12 +19,24 @@ type bus struct {
 	watched map[tinycloud.SpaceID]int      // Spaces with webhooks, and how many
 	changed map[tinycloud.SpaceID]struct{} // those of them with news
 	news    chan struct{}                  // changed is not empty
+	silent  map[tinycloud.SpaceID]map[*opening]struct{}
+}
+
+// opening is what a silent stream waits for: that a Space waits for its history no more.
+type opening struct {
+	space tinycloud.SpaceID
+	wake  chan struct{} // capacity 1
+
+	// Guarded by the bus's mu.
+	over bool
+	at   capstore.Cursor // of the last change before
 }
 
 func newBus(m *metrics) *bus {
 	return &bus{
 		metrics: m, subs: map[tinycloud.SpaceID]map[*subscriber]struct{}{}, watched: map[tinycloud.SpaceID]int{},
 		changed: map[tinycloud.SpaceID]struct{}{}, news: make(chan struct{}, 1),
+		silent: map[tinycloud.SpaceID]map[*opening]struct{}{},
 	}
 }
 
@@ -60,8 +72,8 @@ func (s *subscriber) spaces() (out []tinycloud.SpaceID) {
 }
 
 // subscribe adds a subscriber that is behind: it begins after a cursor.
-func (b *bus) subscribe(scopes []Scope, queue int, from capstore.Cursor) *subscriber {
-	s := &subscriber{scopes: scopes, queue: make(chan message, queue), wake: make(chan struct{}, 1), behind: true, since: from}
+func (b *bus) subscribe(scopes []Scope, queue int, from capstore.Cursor, wake chan struct{}) *subscriber {
+	s := &subscriber{scopes: scopes, queue: make(chan message, queue), wake: wake, behind: true, since: from}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, space := range s.spaces() {
@@ -83,11 +95,38 @@ func (b *bus) unsubscribe(s *subscriber) {
 	}
 }
 
+// await tells of the end of a Space's joining from now on.
+func (b *bus) await(space tinycloud.SpaceID, wake chan struct{}) *opening {
+	o := &opening{space: space, wake: wake}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.silent[space] == nil {
+		b.silent[space] = map[*opening]struct{}{}
+	}
+	b.silent[space][o] = struct{}{}
+	return o
+}
+
+func (b *bus) unawait(o *opening) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if delete(b.silent[o.space], o); len(b.silent[o.space]) == 0 {
+		delete(b.silent, o.space)
+	}
+}
+
+// opened returns the last change before the end of a joining, if that has come.
+func (b *bus) opened(o *opening) (at capstore.Cursor, over bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return o.at, o.over
+}
+
 // publish hands out a transaction when its last commit is known, for subscribers may have several Spaces.
 func (b *bus) publish(c capstore.Commit) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(c.Writes) > 0 || c.Ended > 0 {
+	if len(c.Writes) > 0 || c.Ended > 0 || c.Opened {
 		b.group = append(b.group, c)
 	}
 	if c.More || len(b.group) == 0 {
@@ -117,6 +156,15 @@ func (b *bus) publish(c capstore.Commit) {
 			b.last = c.LastWrite
 		}
 	}
+	for _, c := range group {
+		if !c.Opened {
+			continue
+		}
+		for o := range b.silent[c.Space] {
+			o.over, o.at = true, b.last
+			signal(o.wake)
+		}
+	}
 }
 
 // notify tells whom a commit concerns as a whole.
@@ -131,6 +179,11 @@ func (b *bus) notify(c capstore.Commit) {
 	for _, subs := range b.subs { // they may rest on a delegation of another Space
 		for s := range subs {
 			signal(s.wake)
+		}
+	}
+	for _, openings := range b.silent {
+		for o := range openings {
+			signal(o.wake)
 		}
 	}
 }

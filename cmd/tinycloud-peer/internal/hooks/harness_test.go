@@ -48,7 +48,7 @@ func start(t testing.TB, name, path string, o hooks.Options) *host {
 	h := &host{t: t, name: keys(name), path: path}
 	var err error
 	h.store, err = capstore.Open(context.Background(), capstore.Options{
-		Database: path, Keys: h.name, Committed: func(c capstore.Commit) { h.hooks.Committed(c) },
+		Database: path, Keys: h.name, Committed: func(c capstore.Commit) { h.hooks.Committed(c) }, JoinTimeout: time.Hour,
 	})
 	must(t, err)
 	o.Store, o.TicketKey, o.SecretKey = h.store, [32]byte{1}, [32]byte{2}
@@ -113,15 +113,25 @@ func sessionOptions(o *owner) captest.DelegationOptions {
 
 func (o *owner) on(h *host) *owner {
 	o.t.Helper()
+	o.delegates(h, o.hosting(h), o.header)
+	return o
+}
+
+// hosting makes a store a host of the Space.
+func (o *owner) hosting(h *host) string {
 	did := h.name.SpaceKey(o.space).Public().(ed25519.PublicKey)
-	for _, header := range []string{o.wallet.SignHost(o.space, capstore.HostKey(did).String()), o.header} {
+	return o.wallet.SignHost(o.space, capstore.HostKey(did).String())
+}
+
+func (o *owner) delegates(h *host, headers ...string) {
+	o.t.Helper()
+	for _, header := range headers {
 		tok, err := capstore.ParseDelegation(header)
 		must(o.t, err)
 		if _, err := h.store.Delegate(context.Background(), tok); err != nil {
 			o.t.Fatal(err)
 		}
 	}
-	return o
 }
 
 func (o *owner) token(path, ability string) *capstore.Token {
@@ -160,7 +170,7 @@ func (o *owner) scope(prefix string, abilities ...string) hooks.Scope {
 
 func (o *owner) ticket(h *host, scopes ...hooks.Scope) string {
 	o.t.Helper()
-	ticket, err := h.hooks.Issue(context.Background(), o.token("hooks", hooks.AbilitySubscribe), hooks.TicketRequest{Scopes: scopes, TTL: time.Minute})
+	ticket, err := h.hooks.Issue(context.Background(), o.token("hooks", hooks.AbilitySubscribe), hooks.TicketRequest{Scopes: scopes, TTL: time.Minute}, false)
 	must(o.t, err)
 	return ticket.Ticket
 }

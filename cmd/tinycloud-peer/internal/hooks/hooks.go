@@ -47,14 +47,15 @@ type Options struct {
 
 // Hooks serve the streams and webhooks of a node. Their methods may be called concurrently.
 type Hooks struct {
-	o       Options
-	log     *slog.Logger
-	client  *http.Client
-	bus     *bus
-	metrics *metrics
-	streams chan struct{} // a place for each that is open
-	ended   chan struct{} // closed when streams have to end
-	end     func()        // closes ended
+	o         Options
+	log       *slog.Logger
+	client    *http.Client
+	bus       *bus
+	metrics   *metrics
+	streams   chan struct{} // a place for each that is open
+	strangers *strangers
+	ended     chan struct{} // closed when streams have to end
+	end       func()        // closes ended
 
 	mu       sync.Mutex
 	webhooks map[string]*webhook // guarded by mu
@@ -83,7 +84,7 @@ func New(o Options) *Hooks {
 	}
 	ended := make(chan struct{})
 	h := &Hooks{
-		o: o, log: o.Log, metrics: newMetrics(), streams: make(chan struct{}, o.Streams),
+		o: o, log: o.Log, metrics: newMetrics(), streams: make(chan struct{}, o.Streams), strangers: newStrangers(o.Streams),
 		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
 		webhooks: map[string]*webhook{}, kicks: map[string]struct{}{}, kick: make(chan struct{}, 1),
 		reload: make(chan struct{}, 1),

@@ -32,6 +32,8 @@ type Scope struct {
 	Service   string            `json:"service"`
 	Prefix    string            `json:"pathPrefix,omitempty"` // by segment; "" for all
 	Abilities []string          `json:"abilities,omitempty"`  // none: all
+
+	after capstore.Cursor // changes up to it are not told
 }
 
 // filters are the abilities that a service's events have. Of services that are not served here there are
@@ -76,7 +78,7 @@ func NewScope(space, service, prefix string, abilities []string) (s Scope, err e
 
 // matches reports whether a change is of the scope.
 func (s Scope) matches(c capstore.Change) bool {
-	return s.Service == service && s.Space == c.Space && within(c.Key, s.Prefix) &&
+	return s.Service == service && s.Space == c.Space && c.Cursor.Compare(s.after) > 0 && within(c.Key, s.Prefix) &&
 		(len(s.Abilities) == 0 || slices.Contains(s.Abilities, c.Ability()))
 }
 

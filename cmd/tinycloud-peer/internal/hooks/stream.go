@@ -16,38 +16,48 @@ const (
 
 // Stream is a subscription that a ticket opened.
 type Stream struct {
-	h      *Hooks
-	sub    *subscriber
-	proofs []tinycloud.Hash
-	until  time.Time
-	pos    capstore.Cursor // of what was sent
-	head   *message        // taken from the queue
-	lost   bool            // the event to go on from is unknown here
+	h       *Hooks
+	sub     *subscriber
+	wake    chan struct{} // of sub, also when that is another one
+	silence *silence      // nil: the whole ticket was judged
+	proofs  []tinycloud.Hash
+	until   time.Time
+	pos     capstore.Cursor // of what was sent
+	head    *message        // taken from the queue
+	lost    bool            // the event to go on from is unknown here
+	beaten  bool            // there was a heartbeat
 }
 
 // Open begins a stream: after the event that the client saw last, or with the next one when it names none.
-// The caller calls Run, then Close. Refusals are of class [tinycloud.ErrUnauthorized] or
+// Of Spaces that wait for their history it tells nothing before that is here, and then only if the ticket's invocation
+// is found to permit it. The caller calls Run, then Close. Refusals are of class [tinycloud.ErrUnauthorized] or
 // [tinycloud.ErrBusy].
 func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string) (*Stream, error) {
 	c, err := h.open(ticket)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{h: h, proofs: c.proofs(), until: time.UnixMilli(c.Expires)}
+	s := &Stream{h: h, proofs: c.proofs(), until: time.UnixMilli(c.Expires), wake: make(chan struct{}, 1)}
 	if _, err := h.o.Store.Standing(ctx, s.proofs); err != nil {
 		return nil, err
 	}
 	select {
 	case h.streams <- struct{}{}:
 	default:
-		return nil, tinycloud.Refuse(tinycloud.ErrBusy, "too many active hook streams")
+		return nil, errManyStreams()
 	}
 	h.metrics.streams.Inc()
-	if s.pos, s.lost, err = h.begin(ctx, c.Scopes, lastEventID); err != nil {
+	var loud []Scope
+	if loud, s.silence, err = h.hush(ctx, c, s.wake); err != nil {
 		h.leave()
 		return nil, err
 	}
-	s.sub = h.bus.subscribe(c.Scopes, h.o.Queue, s.pos)
+	if s.pos, s.lost, err = h.begin(ctx, loud, lastEventID); err != nil {
+		h.lift(s.silence)
+		h.leave()
+		return nil, err
+	}
+	s.sub = h.bus.subscribe(loud, h.o.Queue, s.pos, s.wake)
 	return s, nil
 }
 
@@ -76,11 +86,12 @@ func (h *Hooks) begin(ctx context.Context, scopes []Scope, lastEventID string) (
 // Close ends the subscription.
 func (s *Stream) Close() {
 	s.h.bus.unsubscribe(s.sub)
+	s.h.lift(s.silence)
 	s.h.leave()
 }
 
-// Run writes the events until the ticket ends, what it rests on is revoked, the node stops, the context
-// ends or writing fails, whose error it returns.
+// Run writes the events until the ticket ends, what it rests on is revoked or found not to permit it, the node stops,
+// the context ends or writing fails, whose error it returns.
 func (s *Stream) Run(ctx context.Context, write func([]byte) error) error {
 	greeting := ": connected\n\n"
 	if s.lost {
@@ -94,6 +105,10 @@ func (s *Stream) Run(ctx context.Context, write func([]byte) error) error {
 	expiry := time.NewTimer(s.until.Sub(s.h.o.Now()))
 	defer expiry.Stop()
 	for {
+		if err := s.listen(ctx, s.beaten); err != nil {
+			return ended(err)
+		}
+		s.beaten = false
 		batch, events, again, err := s.next(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -116,9 +131,9 @@ func (s *Stream) Run(ctx context.Context, write func([]byte) error) error {
 	}
 }
 
-// ended tells a revocation, which ends a stream in order, from failures.
+// ended tells the end of a right, which ends a stream in order, from failures.
 func ended(err error) error {
-	if errors.Is(err, tinycloud.ErrUnauthorized) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, tinycloud.ErrUnauthorized) || errors.Is(err, tinycloud.ErrNotFound) || errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
@@ -147,6 +162,7 @@ func (s *Stream) wait(ctx context.Context, beat, expiry <-chan time.Time, ready 
 	case <-ctx.Done():
 		return true, nil
 	case <-beat:
+		s.beaten = true
 		err := write([]byte(": heartbeat\n\n"))
 		return err != nil, err
 	case m := <-s.sub.queue:

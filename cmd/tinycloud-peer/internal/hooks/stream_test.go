@@ -258,12 +258,12 @@ func TestTickets(t *testing.T) {
 		{"kv", "tinycloud.kv/put", o.scope("docs"), false},
 		{"hooks", hooks.AbilitySubscribe, other.scope("docs"), false},
 	} {
-		_, err := h.hooks.Issue(context.Background(), o.token(tt.path, tt.ability), hooks.TicketRequest{Scopes: []hooks.Scope{tt.scope}, TTL: time.Minute})
+		_, err := h.hooks.Issue(context.Background(), o.token(tt.path, tt.ability), hooks.TicketRequest{Scopes: []hooks.Scope{tt.scope}, TTL: time.Minute}, false)
 		if tt.ok != (err == nil) || (err != nil && (!errors.Is(err, tinycloud.ErrForbidden) || err.Error() != "requested hook scope is not authorized")) {
 			t.Errorf("%s of %s for %+v: %v", tt.ability, tt.path, tt.scope, err)
 		}
 	}
-	_, err := h.hooks.Issue(t.Context(), o.token("hooks", hooks.AbilitySubscribe), hooks.TicketRequest{Scopes: []hooks.Scope{o.scope("")}})
+	_, err := h.hooks.Issue(t.Context(), o.token("hooks", hooks.AbilitySubscribe), hooks.TicketRequest{Scopes: []hooks.Scope{o.scope("")}}, false)
 	if err == nil || err.Error() != "hook ticket expired immediately" {
 		t.Errorf("no time: %v", err)
 	}

@@ -26,16 +26,19 @@ type claims struct {
 	Scopes  []Scope `json:"scopes"`
 	Expires int64   `json:"exp"` // unix milliseconds
 	Proofs  []byte  `json:"prf"` // what the invocation rested on, 32 bytes each
+	// Token is the invocation when the ticket was given before it could be judged, else empty.
+	Token string `json:"tok,omitempty"`
 }
 
 const (
 	maxTicket = 96 << 10 // characters
+	maxLater  = 24 << 10 // of them of an invocation that is to be judged later
 	maxProofs = 64
 )
 
-// Issue makes a ticket for an admitted invocation. It ends with the invocation, or with what that rests
-// on.
-func (h *Hooks) Issue(ctx context.Context, t *capstore.Token, q TicketRequest) (Ticket, error) {
+// Issue makes a ticket for an admitted invocation, or for one that is to be judged later: when the stream is opened, or
+// when the Spaces it waits for have their history. It ends with the invocation, or with what that rests on.
+func (h *Hooks) Issue(ctx context.Context, t *capstore.Token, q TicketRequest, later bool) (Ticket, error) {
 	for _, s := range q.Scopes {
 		if err := permitted(t, AbilitySubscribe, s.Space, s.path()); err != nil {
 			return Ticket{}, err
@@ -54,6 +57,11 @@ func (h *Hooks) Issue(ctx context.Context, t *capstore.Token, q TicketRequest) (
 		return Ticket{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "hook ticket expired immediately")
 	}
 	c := claims{Scopes: q.Scopes, Expires: until.UnixMilli()}
+	if later {
+		if c.Token = t.Header(); len(c.Token) > maxLater {
+			return Ticket{}, tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; retry when its history is here")
+		}
+	}
 	for _, id := range t.Proofs {
 		c.Proofs = append(c.Proofs, id[:]...)
 	}

@@ -44,20 +44,21 @@ func (a *API) routeHooks(method, path string) (e endpoint, ok bool) {
 
 // admitHook admits the invocation of a request. It stays usable until it is burned.
 func (a *API) admitHook(r *http.Request) (*capstore.Token, error) {
-	header, err := authorization(r)
-	if err != nil {
-		return nil, err
-	}
-	token, err := capstore.ParseInvocation(header)
+	token, err := invocationOf(r)
 	if err != nil {
 		return nil, err
 	}
 	return token, a.o.Store.Admit(r.Context(), token)
 }
 
-// serveHookTicket answers with a ticket for a stream of events.
+// serveHookTicket answers with a ticket for a stream of events. It is given at once also while the history is awaited
+// that tells whether the signer may have it: the stream waits for that.
 func (a *API) serveHookTicket(w http.ResponseWriter, r *http.Request) error {
-	token, err := a.admitHook(r)
+	token, err := invocationOf(r)
+	if err != nil {
+		return err
+	}
+	later, err := a.o.Store.AdmitEarly(r.Context(), token)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (a *API) serveHookTicket(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ticket, err := a.o.Hooks.Issue(r.Context(), token, q)
+	ticket, err := a.o.Hooks.Issue(r.Context(), token, q, later)
 	if err != nil {
 		return err
 	}

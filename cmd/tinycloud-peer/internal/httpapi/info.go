@@ -31,39 +31,43 @@ func (a *API) serveInfo(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// healthOf is the Space that is asked about, zero for none.
-func healthOf(r *http.Request) (tinycloud.SpaceID, error) {
-	text := r.URL.Query().Get("space")
-	if text == "" {
-		return tinycloud.SpaceID{}, nil
-	}
-	space, err := tinycloud.ParseSpaceID(text)
-	if err != nil {
-		return space, tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid space: %s", text)
-	}
-	return space, nil
-}
-
 // serveHealth tells whether the database answers, and the place of the values; of a Space that is named also whether it
 // is served here: hosted by a delegation that is in force, and with its history. A proxy goes by that.
 func (a *API) serveHealth(w http.ResponseWriter, r *http.Request) error {
-	space, err := healthOf(r)
+	ctx := r.Context()
+	space, asked, err := healthOf(r)
 	if err != nil {
 		return err
 	}
-	err = a.o.Store.Ping(r.Context())
+	err = a.o.Store.Ping(ctx)
 	if err == nil && a.o.Health != nil {
-		err = a.o.Health(r.Context())
+		err = a.o.Health(ctx)
 	}
-	if err == nil && !space.IsZero() {
-		err = a.o.Store.Serves(r.Context(), space)
+	switch {
+	case err != nil:
+		a.log.WarnContext(ctx, "not healthy", "error", err)
+	case asked:
+		if err = a.o.Store.Serves(ctx, space); err != nil {
+			a.log.DebugContext(ctx, "space not served", "space", space, "error", err)
+		}
 	}
 	if err != nil {
-		a.log.WarnContext(r.Context(), "not healthy", "error", err)
 		w.Header().Set("Retry-After", "1")
 		send(w, http.StatusServiceUnavailable, "", nil)
 	}
 	return nil
+}
+
+// healthOf is the Space that is asked about, if one is.
+func healthOf(r *http.Request) (space tinycloud.SpaceID, asked bool, err error) {
+	values, asked := r.URL.Query()["space"]
+	if !asked {
+		return space, false, nil
+	}
+	if space, err = tinycloud.ParseSpaceID(values[0]); err != nil {
+		return space, true, fmt.Errorf("%v: %w", err, badOption("Invalid space ID"))
+	}
+	return space, true, nil
 }
 
 // serveHostKey answers with the DID of this node's key of a Space. It needs no state: any well-formed Space id

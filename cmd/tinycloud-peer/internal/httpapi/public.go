@@ -111,7 +111,7 @@ func (a *API) admitPublic(w http.ResponseWriter, r *http.Request, segment string
 	case space.Name() != publicName:
 		return space, tinycloud.Refuse(tinycloud.ErrForbidden, "Not a public space")
 	}
-	return space, a.o.Store.Present(r.Context(), space)
+	return space, a.o.Store.AwaitHistory(r.Context(), space)
 }
 
 // getPublic answers with a value. Of a Space that is not hosted here it says no more than of a missing key.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 const (
 	conflictsAtOnce = 100 // of a page, unless fewer are asked for
 	conflictsMost   = 1000
+	conflictWait    = 10 * time.Second // for a value of another host
 )
 
 // ConflictView is a write that lost against another one, which did not know of it.
@@ -126,18 +128,35 @@ func (n *Node) sendConflictValue(w http.ResponseWriter, r *http.Request) error {
 	if !disputed {
 		return fmt.Errorf("no conflict of %s has this value: %w", space, tinycloud.ErrNotFound)
 	}
-	body, err := n.store.Value(r.Context(), space, value)
-	if errors.Is(err, tinycloud.ErrUnavailable) {
-		if err = n.spaces.fetch(r.Context(), space, value); err == nil {
-			body, err = n.store.Value(r.Context(), space, value)
-		}
+	body, err := n.disputedValue(r.Context(), space, value)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	size, err := body.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = body.Seek(0, io.SeekStart)
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = body.Close() }()
 	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10)) // so that a client knows one that breaks off
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_, _ = io.Copy(w, body) // the client may have gone
 	return nil
+}
+
+// disputedValue opens a value, fetching it if need be, as for a get.
+func (n *Node) disputedValue(ctx context.Context, space tinycloud.SpaceID, value tinycloud.Hash) (io.ReadSeekCloser, error) {
+	body, err := n.store.Value(ctx, space, value)
+	if !errors.Is(err, tinycloud.ErrUnavailable) && !errors.Is(err, tinycloud.ErrNotFound) {
+		return body, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, conflictWait)
+	defer cancel()
+	if err := n.spaces.fetch(ctx, space, value); err != nil {
+		return nil, fmt.Errorf("value %s is not here: %w", value.EventID(), errors.Join(err, tinycloud.ErrUnavailable))
+	}
+	return n.store.Value(ctx, space, value)
 }
