@@ -553,7 +553,7 @@ func (s *Store) timeless(ctx context.Context, id tinycloud.SpaceID) error {
 		sp, err := t.space(id)
 		if err == nil && sp.state == StateJoining && sp.opens > 0 && sp.othersHere() {
 			sp.opens = 0
-			t.touch(sp)
+			t.touch(sp).Joins = true // other processes have to know of it
 		}
 		return err
 	})
