@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"crypto/ed25519"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -278,4 +279,47 @@ func TestManySignInsAtOnce(t *testing.T) {
 	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("all are open after %s", took)
 	}
+}
+
+// Hosts that were all restored from backups wait for each other, not for ever: the least goes on with what they have. One
+// that is alone does not go on by itself.
+func TestAllRestored(t *testing.T) {
+	s := newSigned(t)
+	plans := []planned{plan(t, 1), plan(t, 2)}
+	cfgs := []config.Config{
+		settings(t, append(plans[0].env, "TINYCLOUD_P2P_JOIN_TIMEOUT=100ms")...),
+		settings(t, append(plans[1].env, "TINYCLOUD_P2P_JOIN_TIMEOUT=100ms", "TINYCLOUD_P2P_BOOTSTRAP="+plans[0].addr)...),
+	}
+	a, stopA := run(t, cfgs[0])
+	b, stopB := run(t, cfgs[1])
+	s.host(a, true)
+	s.put(a, "k", "v")
+	s.host(b, false)
+	s.reads(b, "k", "v")
+	stopA()
+	stopB()
+	for _, cfg := range cfgs {
+		db, err := sql.Open("sqlite", cfg.Storage.Database.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(t.Context(), "UPDATE spaces SET state = 'restored'"); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, _ = run(t, cfgs[0])
+	if status, answer := s.invoke(a, "put", "k", "alone"); status != http.StatusServiceUnavailable {
+		t.Error(status, answer)
+	}
+	if v := view(t, a, s.space); v.State != "joining" || v.Opens != nil {
+		t.Errorf("%+v", v)
+	}
+	b, _ = run(t, cfgs[1])
+	s.becomes(a, "synced")
+	s.becomes(b, "synced")
+	s.put(a, "k", "together")
+	s.reads(b, "k", "together")
 }
