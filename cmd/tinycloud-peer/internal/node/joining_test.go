@@ -19,6 +19,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
 
@@ -322,4 +323,37 @@ func TestAllRestored(t *testing.T) {
 	s.becomes(b, "synced")
 	s.put(a, "k", "together")
 	s.reads(b, "k", "together")
+}
+
+// Of processes with one database the one that leads asks, whichever was given the delegation; all see what comes of it.
+func TestJoiningOnOneDatabase(t *testing.T) {
+	onServers(t, func(t *testing.T, db *testservers.Database) {
+		s, fresh := newSigned(t), newSigned(t)
+		first, _ := run(t, settings(t))
+		s.host(first, true)
+		s.put(first, "k", "v")
+		env := []string{
+			"TINYCLOUD_STORAGE_DATABASE=" + db.DSN, sharedSecret, "TINYCLOUD_P2P_JOIN_TIMEOUT=1h", "TINYCLOUD_P2P_BOOTSTRAP=" + nodeAddr(t, first),
+		}
+		leader, _ := run(t, settings(t, env...))
+		eventually(t, "leading", 5*time.Second, func() bool { return len(addrs(t, leader)) > 0 })
+		other, _ := run(t, settings(t, env...))
+		if status, answer := s.delegate(other, s.hostHeader(other)); status != http.StatusOK {
+			t.Fatal(status, answer)
+		}
+		for _, n := range []*node.Node{leader, other} {
+			await(t, func() bool {
+				status, got := s.invoke(n, "get", "k", "")
+				if status != http.StatusOK && status != http.StatusServiceUnavailable {
+					t.Fatal(status, got)
+				}
+				return got == "v"
+			}, func() string { return view(t, n, s.space).State })
+		}
+		fresh.host(other, true) // nobody else has it
+		fresh.put(leader, "k", "v")
+		if v := fresh.becomes(other, "hosted"); v.Opens != nil {
+			t.Errorf("%+v", v)
+		}
+	})
 }
