@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"maps"
@@ -245,11 +246,24 @@ func WhereQuestion(ctx context.Context, l *Locator, caller, responder peer.ID, n
 	return Frame(encoded(q)), err
 }
 
-// TryWhere decodes a frame of a question, and what is sealed in one.
+// TryWhere decodes a frame of a question, and what is sealed in one. Only one spelling says that there is none.
 func TryWhere(b []byte) {
 	_ = wire.decode(b, &whereMessage{})
 	_ = wire.decode(b, &whereProof{})
-	_ = wire.decode(b, &whereAnswer{})
+	var a whereAnswer
+	if err := wire.decode(b, &a); err == nil && a == (whereAnswer{}) && !bytes.Equal(Frame(b), NoneAnswer()) {
+		panic("another spelling of none")
+	}
+}
+
+// NoneAnswer is the frame that says that there is none.
+func NoneAnswer() []byte { return Frame(encoded(whereAnswer{})) }
+
+// AnswerTag decodes an answer as every version does.
+func AnswerTag(frame []byte) ([32]byte, error) {
+	var a whereAnswer
+	err := wire.decode(frame[1:], &a)
+	return a.Tag, err
 }
 
 // RefusedAfter is how long a refused question takes.

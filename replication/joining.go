@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -144,7 +145,7 @@ func (r *Replica) Consider() {
 
 // consider opens the Space if it may.
 func (r *Replica) consider(ctx context.Context) {
-	if err := r.tryOpen(ctx); err != nil && ctx.Err() == nil {
+	if err := r.tryOpen(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, tinycloud.ErrUnavailable) {
 		r.log.WarnContext(ctx, "cannot tell whether the space is here", "error", err)
 	}
 }

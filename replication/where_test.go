@@ -255,7 +255,53 @@ func TestWhereIsBounded(t *testing.T) {
 	}
 }
 
+// Only a node's word that there is none is a no. A paired node gets it at once; a node that can't tell, as it starts or
+// its database fails, says nothing.
+func TestWhereNone(t *testing.T) {
+	o, other := newOwner("where"), newOwner("somebody")
+	a, b := hosted(t, o, "a"), hosted(t, other, "b")
+	ask := func(responder *replication.Locator) (time.Duration, error) {
+		t.Helper()
+		b.front.Handle(replication.WhereProtocol, responder.Serve)
+		began := time.Now()
+		_, err := a.ask(t, b, false)
+		return time.Since(began), err
+	}
+	with := func(trusted bool, ready error) *replication.Locator {
+		return must(replication.NewLocator(replication.LocatorOptions{
+			Node: b.front.ID(), Key: b.name.SpaceKey, Spaces: b.store.Spaces, Store: b.store,
+			Trusted: func(id peer.ID) bool { return trusted && id == a.front.ID() },
+			Ready:   func(context.Context) error { return ready },
+		}))
+	}
+	if took, err := ask(with(false, nil)); !errors.Is(err, replication.ErrNone) || took < replication.RefusedAfter {
+		t.Errorf("a stranger: %v after %s", err, took)
+	}
+	if took, err := ask(with(true, nil)); !errors.Is(err, replication.ErrNone) || took >= replication.RefusedAfter {
+		t.Errorf("a paired node: %v after %s", err, took)
+	}
+	if _, err := ask(with(true, tinycloud.ErrUnavailable)); err == nil || errors.Is(err, replication.ErrNone) {
+		t.Errorf("a node that starts: %v", err)
+	}
+	b.front.Handle(replication.WhereProtocol, func(_ context.Context, s network.Stream) { _ = s.Reset() })
+	if _, err := a.ask(t, b, false); err == nil || errors.Is(err, replication.ErrNone) {
+		t.Errorf("a node that resets: %v", err)
+	}
+}
+
+// A node of before takes the new answer for one of another question: a refusal, and no Space peer.
+func TestWhereNoneToOlderNodes(t *testing.T) {
+	b := replication.NoneAnswer()
+	if tag, err := replication.AnswerTag(b); err != nil || tag != ([32]byte{}) {
+		t.Errorf("tag %x, %v", tag, err)
+	}
+	if len(b) != 70 {
+		t.Errorf("%d bytes, and an answer has 70", len(b))
+	}
+}
+
 func FuzzWhere(f *testing.F) {
+	f.Add(replication.NoneAnswer()[1:]) // without its length
 	f.Add([]byte{0x83})
 	f.Add([]byte(fmt.Sprintf("\x83\x58\x20%032d\x58\x20%032d\x40", 0, 0)))
 	f.Fuzz(func(_ *testing.T, b []byte) { replication.TryWhere(b) })

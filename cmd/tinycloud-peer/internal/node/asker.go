@@ -48,6 +48,7 @@ type asker struct {
 
 	mu    sync.Mutex
 	stale bool                       // guarded by mu; the named nodes may be others
+	known bool                       // guarded by mu; they are read, and as they are now
 	nodes map[string]*askedNode      // guarded by mu; by key
 	views map[tinycloud.SpaceID]look // guarded by mu; of joining Spaces
 }
@@ -85,7 +86,7 @@ func newAsker(s *spaces) *asker {
 func (a *asker) renew() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stale = true
+	a.stale, a.known = true, false
 	notify(a.wake)
 }
 
@@ -149,6 +150,7 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.known = !a.stale
 	for key := range a.nodes {
 		if !slices.ContainsFunc(list, func(x named) bool { return x.key == key }) {
 			delete(a.nodes, key)
@@ -156,7 +158,10 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 	}
 	for _, x := range list {
 		if old := a.nodes[x.key]; old != nil {
-			old.named = x
+			if old.named = x; x.paired {
+				old.limit.SetLimit(pairedRate)
+				old.limit.SetBurst(pairedBurst)
+			}
 			continue
 		}
 		limit := rate.NewLimiter(askRate, askBurst)
@@ -283,7 +288,7 @@ func (a *asker) begin(ctx context.Context, g *errgroup.Group, x *askedNode, spac
 		w.state = asked
 	}
 	x.busy++
-	node, timeout := x.named, askTimeout
+	node, timeout := x.named, min(askTimeout, max(askAgain, a.n.cfg.P2P.JoinTimeout/2))
 	if !x.silent.IsZero() {
 		timeout = askAgain
 	}
@@ -394,6 +399,18 @@ func (a *asker) ask(ctx context.Context, x named, space tinycloud.SpaceID) (host
 		return "", false, replication.ErrNone // the peer of another Space there, or this node's own key
 	}
 	return host, true, nil
+}
+
+// told returns the Space peer that a node has just told, "" for none.
+func (a *asker) told(space tinycloud.SpaceID, front peer.ID) peer.ID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, x := range a.nodes {
+		if w := x.answers[space]; w != nil && x.front.ID == front && w.host != "" && time.Since(w.at) < askTimeout {
+			return w.host
+		}
+	}
+	return ""
 }
 
 // knownAmong returns the Space peer that a named node is known to have.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -29,4 +30,19 @@ func (n *Node) EntranceID(space tinycloud.SpaceID) peer.ID { return n.entranceID
 // Fronts are the nodes of the other hosts of a Space that are known here.
 func (n *Node) Fronts(ctx context.Context, space tinycloud.SpaceID) ([]peer.AddrInfo, error) {
 	return n.spaces.frontsOf(ctx, space)
+}
+
+// AskOrder is the order in which a named node is asked about joining Spaces; after is called with each.
+func AskOrder(joining []tinycloud.SpaceID, after func(tinycloud.SpaceID) []tinycloud.SpaceID) (order []tinycloud.SpaceID) {
+	x := &askedNode{answers: map[tinycloud.SpaceID]*reply{}, served: map[tinycloud.Principal]int{}}
+	for {
+		space, ok, _ := x.pick(time.Now(), joining, true)
+		if !ok {
+			return order
+		}
+		x.served[space.Owner()]++
+		x.answers[space] = &reply{busy: true}
+		order = append(order, space)
+		joining = append(joining, after(space)...)
+	}
 }

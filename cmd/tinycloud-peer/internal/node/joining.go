@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -70,10 +72,13 @@ func (a *asker) consider(ctx context.Context, space tinycloud.SpaceID) {
 		}
 		_, err = a.n.store.EndJoin(ctx, space, why, nil)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errNotRead) {
 		a.log.Warn("cannot tell whether a space may open", "space", space, "error", err)
 	}
 }
+
+// errNotRead says that it is not known which nodes are named.
+var errNotRead = fmt.Errorf("the named nodes are being read: %w", tinycloud.ErrUnavailable)
 
 // namedOf are the nodes that may be hosts of a Space: those that were named, and those that it is to be joined through.
 func (a *asker) namedOf(ctx context.Context, space tinycloud.SpaceID) ([]replication.NamedNode, error) {
@@ -85,6 +90,9 @@ func (a *asker) namedOf(ctx context.Context, space tinycloud.SpaceID) ([]replica
 	began, now := a.n.store.JoinBegan(space), time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.known {
+		return nil, errNotRead
+	}
 	var out []replication.NamedNode
 	for _, x := range a.nodes {
 		w := x.answers[space]

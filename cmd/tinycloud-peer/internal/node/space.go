@@ -262,6 +262,9 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
 		Addrs: func() []ma.Multiaddr { return n.spaceAddrs(space) },
 		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
+			if id := s.asker.told(space, front.ID); id != "" {
+				return id, nil
+			}
 			return n.locate(ctx, space, front, private)
 		},
 		Named:       func(ctx context.Context) ([]replication.NamedNode, error) { return s.asker.namedOf(ctx, space) },
