@@ -24,3 +24,16 @@ func Waiting(s *Store) (jobs, bulk int) { return len(s.jobs), len(s.bulk) }
 
 // BulkFrom is how many entries of peers are entered before others are let in between.
 const BulkFrom = bulkFrom
+
+// Patient is how many requests wait for a history.
+func Patient(s *Store) int {
+	s.patient.mu.Lock()
+	defer s.patient.mu.Unlock()
+	return s.patient.all
+}
+
+// Bounds of [Patient].
+const (
+	MaxPatient = maxPatient
+	MaxOfSpace = maxOfSpace
+)

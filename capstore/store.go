@@ -109,7 +109,7 @@ type Store struct {
 	unsigned unsigned
 	patient  patient
 	serving  *lru.Cache[tinycloud.SpaceID, serving]
-	looking  singleflight.Group // for what is served, by Space
+	looking  singleflight.Group             // for what is served, by Space
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining  joining
 

@@ -19,6 +19,7 @@ type silence struct {
 	token  *capstore.Token
 	scopes []Scope // those of the Spaces that are waited for
 	waits  []*opening
+	from   capstore.Cursor // of the last change before the stream began
 	leave  func() // gives its place among the strangers back; nil: it has none
 }
 
@@ -161,7 +162,9 @@ func (s *Stream) listen(ctx context.Context, now bool) error {
 				return err
 			}
 		}
-		scope.after = at
+		if scope.after = q.from; at.Compare(q.from) > 0 {
+			scope.after = at
+		}
 		loud = append(loud, scope)
 		s.h.bus.unawait(q.waits[i])
 		q.scopes, q.waits = slices.Delete(q.scopes, i, i+1), slices.Delete(q.waits, i, i+1)
@@ -176,17 +179,22 @@ func (s *Stream) listen(ctx context.Context, now bool) error {
 	return nil
 }
 
-// add goes on after what was sent, with more scopes. What was handed over and not sent is read from the database.
+// add goes on with more scopes: of those it had after what was sent, of the new ones after what they are not to tell,
+// which may be before that. What was handed over and not sent is read from the database.
 func (s *Stream) add(loud []Scope) {
-	if len(s.sub.scopes) == 0 { // there was nothing to send
-		first := slices.MinFunc(loud, func(a, b Scope) int { return a.after.Compare(b.after) })
-		if first.after.Compare(s.pos) > 0 {
-			s.pos = first.after
+	scopes := slices.Clone(s.sub.scopes)
+	for i := range scopes {
+		if s.pos.Compare(scopes[i].after) > 0 {
+			scopes[i].after = s.pos
 		}
+	}
+	first := slices.MinFunc(loud, func(a, b Scope) int { return a.after.Compare(b.after) }).after
+	if len(scopes) == 0 || first.Compare(s.pos) < 0 {
+		s.pos = first
 	}
 	s.h.bus.unsubscribe(s.sub)
 	s.head = nil
-	s.sub = s.h.bus.subscribe(append(slices.Clone(s.sub.scopes), loud...), s.h.o.Queue, s.pos, s.wake)
+	s.sub = s.h.bus.subscribe(append(scopes, loud...), s.h.o.Queue, s.pos, s.wake)
 }
 
 func errManyStreams() error {

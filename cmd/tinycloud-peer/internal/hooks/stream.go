@@ -47,18 +47,30 @@ func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string) (*Stream, 
 		return nil, errManyStreams()
 	}
 	h.metrics.streams.Inc()
-	var loud []Scope
-	if loud, s.silence, err = h.hush(ctx, c, s.wake); err != nil {
-		h.leave()
-		return nil, err
-	}
-	if s.pos, s.lost, err = h.begin(ctx, loud, lastEventID); err != nil {
+	if err := s.start(ctx, c, lastEventID); err != nil {
 		h.lift(s.silence)
 		h.leave()
 		return nil, err
 	}
-	s.sub = h.bus.subscribe(loud, h.o.Queue, s.pos, s.wake)
 	return s, nil
+}
+
+// start subscribes to what may be told of now.
+func (s *Stream) start(ctx context.Context, c claims, lastEventID string) error {
+	loud, silence, err := s.h.hush(ctx, c, s.wake)
+	if err != nil {
+		return err
+	}
+	if s.silence = silence; silence != nil {
+		if silence.from, err = s.h.o.Store.LatestChange(ctx); err != nil {
+			return err
+		}
+	}
+	if s.pos, s.lost, err = s.h.begin(ctx, loud, lastEventID); err != nil {
+		return err
+	}
+	s.sub = s.h.bus.subscribe(loud, s.h.o.Queue, s.pos, s.wake)
+	return nil
 }
 
 func (h *Hooks) leave() {

@@ -50,10 +50,9 @@ func never(co *capstore.Options, _ *httpapi.Options) { co.JoinTimeout = time.Hou
 
 // surface is a request about a Space and what it gets.
 type surface struct {
-	name                        string
-	make                        func(o *owner) *http.Request
-	joining, joined, unhosted   int
-	textOfJoined, textUnchanged string
+	name                      string
+	make                      func(o *owner) *http.Request
+	joining, joined, unhosted int
 }
 
 // surfaces are all that has to do with a Space. The session's chain is known; a stranger cites what nobody has.
@@ -132,7 +131,7 @@ func surfaces() []surface {
 			return fmt.Sprintf(`{"space":%q,"service":"kv","callbackUrl":"https://example.com/","secret":"x"}`, o.space)
 		}), joining: 503, joined: 200, unhosted: 404},
 		{name: "webhooks", make: func(o *owner) *http.Request {
-			return o.n.request(http.MethodGet, "/hooks/webhooks", o.token("hooks/kv", hooks.AbilityList), nil, nil)
+			return o.n.request(http.MethodGet, "/hooks/webhooks", o.token("hooks/webhooks", hooks.AbilityList), nil, nil)
 		}, joining: 503, joined: 200, unhosted: 404},
 		{name: "public key", make: get(func(o *owner) string { return "/public/" + url.PathEscape(o.space.String()) + "/kv/k" }), joining: 503, joined: 404, unhosted: 404},
 		{name: "public list", make: get(func(o *owner) string { return "/public/" + url.PathEscape(o.space.String()) + "/kv" }), joining: 503, joined: 200, unhosted: 200},
@@ -144,8 +143,8 @@ func surfaces() []surface {
 	}
 }
 
-// ask sends all requests at once, so that those that wait do so together.
-func (o *owner) ask(state string, all []surface, want func(surface) int) {
+// survey sends all requests at once, so that those that wait do so together.
+func (o *owner) survey(state string, all []surface, want func(surface) int) {
 	o.n.t.Helper()
 	var group sync.WaitGroup
 	answers := make([]answer, len(all))
@@ -172,7 +171,7 @@ func TestJoining(t *testing.T) {
 	o.joins()
 	whole := n.owner("bob")
 	began := time.Now()
-	o.ask("joining", all, func(s surface) int { return s.joining })
+	o.survey("joining", all, func(s surface) int { return s.joining })
 	if took := time.Since(began); took < time.Second {
 		t.Errorf("nobody waited: all was answered in %s", took)
 	}
@@ -189,37 +188,8 @@ func TestJoining(t *testing.T) {
 		t.Errorf("another Space waited too: %s", took)
 	}
 	must(t, n.store.Synced(t.Context(), o.space))
-	o.ask("joined", all, func(s surface) int { return s.joined })
-	elsewhere.ask("unhosted", all, func(s surface) int { return s.unhosted })
-}
-
-// TestJoiningWaits answers a request that came before the end of joining with what is so after it.
-func TestJoiningWaits(t *testing.T) {
-	n := newNode(t, never)
-	o := n.newcomer("alice", "default")
-	o.joins()
-	put, get, status := make(chan answer, 1), make(chan answer, 1), make(chan answer, 1)
-	gone := tinycloud.Sum([]byte("nobody has it"))
-	go func() { put <- o.put("k", "v", nil) }()
-	go func() { get <- o.get("missing", nil) }()
-	go func() {
-		status <- n.do(n.request(http.MethodPost, "/delegation/status", o.session.Invoke(captest.TokenOptions{
-			Caps: captest.Caps{"urn:cid:" + gone.EventID(): {"tinycloud.delegation/status"}},
-		}), nil, strings.NewReader(`{"cid":"`+gone.EventID()+`"}`)))
-	}()
-	for n.store.Patient() < 3 { // they wait by now
-		select {
-		case a := <-put:
-			t.Fatalf("put: %d %s", a.status, a.body)
-		case <-time.After(time.Millisecond):
-		}
-	}
-	must(t, n.store.Synced(t.Context(), o.space))
-	(<-put).want(t, "put", 200, "")
-	(<-get).want(t, "get", 404, "Key not found")
-	if a := <-status; a.status != 404 {
-		t.Errorf("status: %d %s", a.status, a.body)
-	}
+	o.survey("joined", all, func(s surface) int { return s.joined })
+	elsewhere.survey("unhosted", all, func(s surface) int { return s.unhosted })
 }
 
 // TestSignedWhileJoining reads by a URL that was given before the Space was to be joined.
