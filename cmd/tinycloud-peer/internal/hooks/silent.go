@@ -20,7 +20,7 @@ type silence struct {
 	scopes []Scope // those of the Spaces that are waited for
 	waits  []*opening
 	from   capstore.Cursor // of the last change before the stream began
-	leave  func() // gives its place among the strangers back; nil: it has none
+	leave  func()          // gives its place among the strangers back; nil: it has none
 }
 
 // strangers counts the silent streams of whom nobody can tell whether they may listen. They leave room for others, and
