@@ -55,31 +55,6 @@ type tx struct {
 // follows what other processes write there.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.gone)
-	following := make(chan struct{})
-	go func() {
-		defer close(following)
-		var aboard sync.WaitGroup
-		aboard.Go(func() { s.stayAboard(ctx) })
-		s.follow(ctx)
-		aboard.Wait()
-	}()
-	defer func() { <-following }()
-	opening := make(chan struct{})
-	go func() {
-		defer close(opening)
-		s.keepOpening(ctx)
-	}()
-	defer func() { <-opening }()
-	unparking := make(chan struct{})
-	go func() {
-		defer close(unparking)
-		s.keepUnparking(ctx)
-	}()
-	defer func() { <-unparking }()
-	var keeping sync.WaitGroup
-	keeping.Go(func() { s.keepReviewing(ctx) })
-	keeping.Go(func() { s.keepRedating(ctx) })
-	defer keeping.Wait()
 	w := &writer{s: s}
 	defer w.close()
 	if !s.db.Shared {
@@ -87,15 +62,11 @@ func (s *Store) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	kept := s.keep(ctx)
 	for {
 		select {
 		case <-ctx.Done():
-			for len(s.jobs) > 0 {
-				w.group(<-s.jobs)
-			}
-			for len(s.bulk) > 0 {
-				w.each([]*job{<-s.bulk})
-			}
+			w.finish(kept)
 			return nil
 		case j := <-s.jobs:
 			w.group(j)
@@ -107,6 +78,42 @@ func (s *Store) Run(ctx context.Context) error {
 			default:
 			}
 		}
+	}
+}
+
+// keep does what has to be done now and then, until the context ends. The channel is closed when all that has ended.
+func (s *Store) keep(ctx context.Context) <-chan struct{} {
+	var group sync.WaitGroup
+	for _, f := range []func(context.Context){s.stayAboard, s.follow, s.keepOpening, s.keepUnparking, s.keepReviewing, s.keepRedating} {
+		group.Go(func() { f(ctx) })
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		group.Wait()
+	}()
+	return ended
+}
+
+// finish runs the jobs that were accepted, and those of who is still at work: they wait for their jobs.
+func (w *writer) finish(kept <-chan struct{}) {
+	for {
+		select {
+		case j := <-w.s.jobs:
+			w.group(j)
+			continue
+		case j := <-w.s.bulk:
+			w.each([]*job{j})
+			continue
+		case <-kept:
+		}
+		break
+	}
+	for len(w.s.jobs) > 0 {
+		w.group(<-w.s.jobs)
+	}
+	for len(w.s.bulk) > 0 {
+		w.each([]*job{<-w.s.bulk})
 	}
 }
 
