@@ -123,18 +123,18 @@ func TestJoinBetweenAdmissionAndCommit(t *testing.T) {
 // A Space of which nothing of another host is here opens in time; with a part of a history it does not.
 func TestJoiningEndsByTime(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		const timeout = 300 * time.Millisecond
+		const timeout = 1500 * time.Millisecond // on a server this passes, and in it a history has to come
 		c := newClock()
 		path := newDatabase(t)
 		s := openNamed(t, "one", c, path, timeout)
+		other := openNew(t, "two", c)
 		alone, partly := newOwner(t, "alice", c), newOwner(t, "bob", c)
 		alone.hostOn(s)
 		is(t, "alone", s.Present(t.Context(), alone.space), tinycloud.ErrUnavailable)
 		c.ms.Add(timeout.Milliseconds() + 1) // servers have a clock of their own
 		is(t, "alone, later", s.AwaitPresent(t.Context(), alone.space), nil)
-		partly.hostOn(s)
-		other := openNew(t, "two", c)
 		partly.hostOn(other)
+		partly.hostOn(s)
 		s.pull(other, partly.space)
 		c.ms.Add(timeout.Milliseconds() + 1)
 		is(t, "with a part", s.AwaitPresent(t.Context(), partly.space), tinycloud.ErrUnavailable)
@@ -283,5 +283,18 @@ func waitFor(t *testing.T, ok func() bool) {
 		case <-limit:
 			t.Fatal("not in time")
 		}
+	}
+}
+
+// A store ends also while it opens Spaces: who does that waits for the writer, which waits for it.
+func TestStoreEndsWhileSpacesOpen(t *testing.T) {
+	c := newClock()
+	for i := range 20 {
+		s := openNamed(t, "one", c, capstore.InMemory, time.Millisecond)
+		for k := range 8 {
+			newOwner(t, fmt.Sprint("owner", i, k), c).hostOn(s)
+		}
+		c.ms.Add(2)
+		s.stop()
 	}
 }
