@@ -1,5 +1,7 @@
 package capstore
 
+import "time"
+
 // ImportList is the list that [ImportHash] hashes.
 func ImportList(epochs []Imported) []byte {
 	var list []listed
@@ -37,3 +39,6 @@ const (
 	MaxPatient = maxPatient
 	MaxOfSpace = maxOfSpace
 )
+
+// SetPatience sets how long requests wait for the end of joining.
+func SetPatience(s *Store, d time.Duration) { s.patience = d }

@@ -428,7 +428,7 @@ func (s *Store) left(ctx context.Context, w waiting) (d time.Duration, ends bool
 
 // AwaitPresent waits up to two seconds for [Store.Present] to refuse a Space no more, and returns its refusal else.
 func (s *Store) AwaitPresent(ctx context.Context, id tinycloud.SpaceID) error {
-	limit := time.NewTimer(awaitOpen)
+	limit := time.NewTimer(s.patience)
 	defer limit.Stop()
 	for {
 		s.joining.mu.RLock()
@@ -456,7 +456,7 @@ func (s *Store) AwaitPresent(ctx context.Context, id tinycloud.SpaceID) error {
 func (s *Store) lookAfter(w waiting) *time.Timer {
 	d := lookAgain
 	if !s.db.Shared {
-		d = awaitOpen
+		d = s.patience
 		if at := s.deadline(w.opens); at > 0 {
 			d = max(time.Millisecond, time.UnixMilli(at).Sub(s.o.Now()))
 		}

@@ -44,6 +44,7 @@ func TestJoiningBegins(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		c := newClock()
 		s := openNamed(t, "one", c, newDatabase(t), time.Hour)
+		capstore.SetPatience(s.Store, 100*time.Millisecond)
 		o := newOwner(t, "alice", c)
 		s.delegate(o.header) // stored, but of no Space here
 		header := o.signHost(s.host(o.space))

@@ -108,6 +108,7 @@ type Store struct {
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 	unsigned unsigned
 	patient  patient
+	patience time.Duration // see awaitOpen
 	serving  *lru.Cache[tinycloud.SpaceID, serving]
 	looking  singleflight.Group             // for what is served, by Space
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
@@ -143,7 +144,7 @@ var migrations embed.FS
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), outdated: make(chan struct{}, 1), reviewAtOnce: reviewAtOnce, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
-		joining:  newJoining(),
+		joining: newJoining(), patience: awaitOpen,
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},

@@ -70,7 +70,7 @@ func (s *Store) awaitHistory(ctx context.Context, spaces []tinycloud.SpaceID) (w
 		}
 		if until == nil {
 			var cancel context.CancelFunc
-			until, cancel = context.WithTimeout(ctx, awaitOpen)
+			until, cancel = context.WithTimeout(ctx, s.patience)
 			defer cancel()
 		}
 		if err := s.awaitOne(until, id); err != nil {
@@ -111,7 +111,7 @@ func (s *Store) awaitAny(ctx context.Context) error {
 		return errJoining()
 	}
 	defer leave()
-	late := time.NewTimer(awaitOpen)
+	late := time.NewTimer(s.patience)
 	defer late.Stop()
 	tick := time.NewTicker(lookAgain) // other processes tell nobody here
 	defer tick.Stop()
