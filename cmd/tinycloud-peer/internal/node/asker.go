@@ -49,7 +49,7 @@ type asker struct {
 	mu    sync.Mutex
 	stale bool                       // guarded by mu; the named nodes may be others
 	known bool                       // guarded by mu; they are read, and as they are now
-	nodes map[string]*askedNode      // guarded by mu; by key
+	nodes map[peer.ID]*askedNode     // guarded by mu; by the node's peer
 	views map[tinycloud.SpaceID]look // guarded by mu; of joining Spaces
 }
 
@@ -79,7 +79,7 @@ type reply struct {
 }
 
 func newAsker(s *spaces) *asker {
-	return &asker{spaces: s, wake: make(chan struct{}, 1), stale: true, nodes: map[string]*askedNode{}, views: map[tinycloud.SpaceID]look{}}
+	return &asker{spaces: s, wake: make(chan struct{}, 1), stale: true, nodes: map[peer.ID]*askedNode{}, views: map[tinycloud.SpaceID]look{}}
 }
 
 // renew has the named nodes read again.
@@ -151,13 +151,13 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.known = !a.stale
-	for key := range a.nodes {
-		if !slices.ContainsFunc(list, func(x named) bool { return x.key == key }) {
-			delete(a.nodes, key)
+	for id := range a.nodes {
+		if !slices.ContainsFunc(list, func(x named) bool { return x.front.ID == id }) {
+			delete(a.nodes, id)
 		}
 	}
 	for _, x := range list {
-		if old := a.nodes[x.key]; old != nil {
+		if old := a.nodes[x.front.ID]; old != nil {
 			if old.named = x; x.paired {
 				old.limit.SetLimit(pairedRate)
 				old.limit.SetBurst(pairedBurst)
@@ -169,7 +169,7 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 			limit = rate.NewLimiter(pairedRate, pairedBurst)
 		}
 		node := &askedNode{named: x, answers: map[tinycloud.SpaceID]*reply{}, served: map[tinycloud.Principal]int{}, limit: limit}
-		a.nodes[x.key] = node
+		a.nodes[x.front.ID] = node
 		if !a.n.cfg.P2P.Isolated {
 			g.Go(func() error { a.probe(ctx, node); return nil })
 		}
@@ -301,7 +301,7 @@ func (a *asker) begin(ctx context.Context, g *errgroup.Group, x *askedNode, spac
 		w.ended(x, host, settled, err, ctx.Err() != nil)
 		a.mu.Unlock()
 		if err == nil && host != "" {
-			if err := a.meet(ctx, node, space); err != nil && ctx.Err() == nil {
+			if err := a.meet(ctx, node, host, space); err != nil && ctx.Err() == nil {
 				a.log.Warn("cannot join a space at a named node", "space", space, "error", err)
 			}
 		} else if err != nil && ctx.Err() == nil {
@@ -378,7 +378,7 @@ func (a *asker) ask(ctx context.Context, x named, space tinycloud.SpaceID) (host
 	if err != nil {
 		return "", false, errors.Join(errNothing, err)
 	}
-	if !joining && slices.ContainsFunc(joins, func(j capstore.Join) bool { return slices.Contains(x.addrs, j.Addr) }) {
+	if !joining && slices.ContainsFunc(joins, func(j capstore.Join) bool { return x.has(j.Addr) }) {
 		return "", true, nil
 	}
 	if host := x.knownAmong(hosts); host != "" {
@@ -395,7 +395,7 @@ func (a *asker) ask(ctx context.Context, x named, space tinycloud.SpaceID) (host
 	switch {
 	case err != nil:
 		return "", false, err
-	case x.space != "" && x.space != host, host == a.n.spacePeer(space):
+	case !x.names(host), host == a.n.spacePeer(space):
 		return "", false, replication.ErrNone // the peer of another Space there, or this node's own key
 	}
 	return host, true, nil
@@ -419,7 +419,9 @@ func (x *named) knownAmong(hosts []capstore.KnownHost) peer.ID {
 		id, err := p2p.PeerIDFromEd25519(h.Host[:])
 		switch {
 		case err != nil || h.Self:
-		case id == x.space, x.space == "" && slices.ContainsFunc(h.Addrs, func(a string) bool { return leadsTo(a, x.front.ID) && spacePeerOf(a) == id }):
+		case slices.ContainsFunc(x.addrs, func(a namedAddr) bool { return a.space == id }):
+			return id
+		case x.whole() && slices.ContainsFunc(h.Addrs, func(a string) bool { return leadsTo(a, x.front.ID) && spacePeerOf(a) == id }):
 			return id
 		}
 	}
@@ -427,9 +429,9 @@ func (x *named) knownAmong(hosts []capstore.KnownHost) peer.ID {
 }
 
 // meet has a Space replicate with a named node.
-func (a *asker) meet(ctx context.Context, x named, space tinycloud.SpaceID) error {
+func (a *asker) meet(ctx context.Context, x named, host peer.ID, space tinycloud.SpaceID) error {
 	a.log.Info("a named node is a host of a space", "node", x.front.ID, "space", space)
-	if err := a.n.store.AddFound(ctx, space, x.addrs); err != nil {
+	if err := a.n.store.AddFound(ctx, space, x.addrsOf(host)); err != nil {
 		return err
 	}
 	a.joined(space)

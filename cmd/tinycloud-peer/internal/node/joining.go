@@ -104,7 +104,7 @@ func (a *asker) namedOf(ctx context.Context, space tinycloud.SpaceID) ([]replica
 	for _, j := range joins {
 		to, err := parseTarget(j.Addr)
 		if err != nil || slices.ContainsFunc(slices.Collect(maps.Values(a.nodes)), func(x *askedNode) bool {
-			return x.front.ID == to.front.ID && (x.space == "" || x.space == to.space)
+			return x.front.ID == to.front.ID && (x.whole() || to.space != "" && x.names(to.space))
 		}) {
 			continue
 		}
@@ -164,12 +164,12 @@ func (a *asker) joinViews(space tinycloud.SpaceID, joins []capstore.Join) (out [
 			continue
 		}
 		for _, addr := range x.addrs {
-			if !slices.ContainsFunc(joins, func(j capstore.Join) bool { return j.Addr == addr }) {
+			if !slices.ContainsFunc(joins, func(j capstore.Join) bool { return j.Addr == addr.text }) {
 				state := w.state
 				if state == "" || w.settled {
 					state = "waiting"
 				}
-				out = append(out, JoinView{Addr: addr, State: state, LastTry: stamp(w.tried), LastError: w.err})
+				out = append(out, JoinView{Addr: addr.text, State: state, LastTry: stamp(w.tried), LastError: w.err})
 			}
 		}
 	}

@@ -10,14 +10,44 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
 
-// named is a node that the operator named: it may be a host of any Space here. An address of a Space names one for
-// the Space whose peer it is.
+// named is a node that the operator named. By an address of its own it may be a host of any Space here; addresses of
+// Spaces name it for the Spaces whose peers they end in. It is one node however many Spaces it is named for, and is
+// asked about each Space here once.
 type named struct {
-	key    string // of the node, and of its Space peer if only that is named
 	front  peer.AddrInfo
-	space  peer.ID  // "" for a whole node
-	addrs  []string // to join a Space by
+	addrs  []namedAddr
 	paired bool
+}
+
+// namedAddr is an address by which a Space can be joined at a named node.
+type namedAddr struct {
+	text  string
+	space peer.ID // "" for any Space
+}
+
+// names reports whether the node is named as a host by its Space peer.
+func (x *named) names(host peer.ID) bool {
+	return slices.ContainsFunc(x.addrs, func(a namedAddr) bool { return a.space == "" || a.space == host })
+}
+
+// whole reports whether the node is named for any Space.
+func (x *named) whole() bool {
+	return slices.ContainsFunc(x.addrs, func(a namedAddr) bool { return a.space == "" })
+}
+
+// has reports whether an address is one of those that name the node.
+func (x *named) has(addr string) bool {
+	return slices.ContainsFunc(x.addrs, func(a namedAddr) bool { return a.text == addr })
+}
+
+// addrsOf are the addresses by which to join the Space of a Space peer.
+func (x *named) addrsOf(host peer.ID) (addrs []string) {
+	for _, a := range x.addrs {
+		if a.space == "" || a.space == host {
+			addrs = append(addrs, a.text)
+		}
+	}
+	return addrs
 }
 
 // namedNodes are the nodes of p2p.bootstrap and those that are paired, without this one. With p2p.isolated the paired
@@ -51,14 +81,17 @@ func (n *Node) addNamed(list []named, to target, text string, paired bool) []nam
 	if to.front.ID.String() == n.frontID() {
 		return list
 	}
-	key := string(to.front.ID) + string(to.space)
-	i := slices.IndexFunc(list, func(x named) bool { return x.key == key })
+	i := slices.IndexFunc(list, func(x named) bool { return x.front.ID == to.front.ID })
 	if i < 0 {
-		i, list = len(list), append(list, named{key: key, front: peer.AddrInfo{ID: to.front.ID}, space: to.space})
+		i, list = len(list), append(list, named{front: peer.AddrInfo{ID: to.front.ID}})
 	}
 	x := &list[i]
-	x.front.Addrs = append(x.front.Addrs, to.front.Addrs...)
-	x.addrs = append(x.addrs, text)
+	for _, addr := range to.front.Addrs {
+		if !slices.ContainsFunc(x.front.Addrs, addr.Equal) {
+			x.front.Addrs = append(x.front.Addrs, addr)
+		}
+	}
+	x.addrs = append(x.addrs, namedAddr{text, to.space})
 	x.paired = x.paired || paired
 	return list
 }
