@@ -1,5 +1,3 @@
-//go:build twohosts
-
 package main
 
 import (

@@ -1,12 +1,14 @@
-//go:build twohosts
-
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 )
 
@@ -120,5 +122,53 @@ func TestNobodyIsNamed(t *testing.T) {
 			meet(g, first, second, users)
 			g.met(users, first, second)
 		})
+	}
+}
+
+// TestFirstHostRefuses has a node lose its data after the first host was told that its delegation is over. Hosting the
+// Space by that delegation again, it is refused like a stranger, so it opens, and what is written there does not reach
+// the first host. When the owner lets the node in again, both have what was there first, and nothing of the time between:
+// the node was no host then.
+func TestFirstHostRefuses(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 1)
+	first := g.nodes.Peers()[0]
+	second := g.start(bootstrapTo+g.nodeAddr(first), joinTimeout+"2s")
+	header, err := g.owner.HostHeader(g.ctx, second)
+	g.must(err)
+	_, err = second.Admin.Delegate(g.ctx, header)
+	g.must(err)
+	_, err = g.owner.SignIn(g.ctx, second)
+	g.must(err)
+	g.put(first, settings, "of the user")
+	g.same()
+	g.must(g.owner.RevokeHost(g.ctx, first, header))
+	g.must(second.Stop())
+	g.must(os.RemoveAll(filepath.Join(second.Dir, "data")))
+	g.must(second.Start(g.ctx))
+
+	_, err = second.Admin.Delegate(g.ctx, header)
+	g.must(err)
+	_, err = g.owner.SignIn(g.ctx, second)
+	g.must(err)
+	if _, err := g.owner.Get(g.ctx, second, settings); !errors.Is(err, tinycloud.ErrNotFound) {
+		g.Fatalf("the refused node says %v", err)
+	}
+	g.put(second, settings, "defaults")
+	g.put(second, "beside", "of the second")
+	g.reads(settings, "of the user", first)
+	if _, err := g.owner.Get(g.ctx, first, "beside"); !errors.Is(err, tinycloud.ErrNotFound) {
+		g.Fatalf("a removed host's write came to the first: %v", err)
+	}
+
+	g.must(g.owner.Host(g.ctx, second))
+	if views, err := g.owner.AwaitSame(g.ctx, g.nodes.Peers()); err != nil {
+		g.Fatalf("%v: %+v", err, views)
+	}
+	g.reads(settings, "of the user", first, second)
+	for _, p := range g.nodes.Peers() {
+		if _, err := g.owner.Get(g.ctx, p, "beside"); !errors.Is(err, tinycloud.ErrNotFound) {
+			g.Errorf("%s: a write of a host that was removed: %v", p.Name, err)
+		}
 	}
 }

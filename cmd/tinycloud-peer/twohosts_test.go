@@ -1,5 +1,3 @@
-//go:build twohosts
-
 package main
 
 import (
@@ -239,7 +237,10 @@ var ways = map[string]way{
 			space := u.phone.Space("default")
 			v, err := first.Admin.Space(g.ctx, space)
 			g.must(err)
-			g.verb(second, "join", space.String(), v.Addrs[0])
+			out, err := second.Verb(g.ctx, "join", space.String(), v.Addrs[0]) // it fails: the owner has to sign first
+			if err == nil || !strings.Contains(out, "The join is remembered") {
+				g.Fatalf("join: %v\n%s", err, out)
+			}
 		}
 		return second
 	}},
@@ -311,7 +312,7 @@ func scale(t *testing.T, name string, usual int) int {
 // the sign-in, and create them if they are told that there are none: they never are, and what the users had stays.
 func TestLoadOrCreate(t *testing.T) {
 	t.Parallel()
-	rounds := scale(t, "LOAD_ROUNDS", 50)
+	rounds := scale(t, "LOAD_ROUNDS", 10)
 	for name, w := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
