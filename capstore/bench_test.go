@@ -22,6 +22,15 @@ func benchStore(b *testing.B, name string, n int, change ...func(*capstore.Optio
 	for _, c := range change {
 		c(&options)
 	}
+	s, stop := runStore(b, options)
+	b.Cleanup(stop)
+	o, toks := benchOwner(b, s, name, "bench", n)
+	return s, o, toks
+}
+
+// runStore opens and runs a store until stop.
+func runStore(b *testing.B, options capstore.Options) (s *capstore.Store, stop func()) {
+	b.Helper()
 	s, err := capstore.Open(b.Context(), options)
 	if err != nil {
 		b.Fatal(err)
@@ -29,23 +38,21 @@ func benchStore(b *testing.B, name string, n int, change ...func(*capstore.Optio
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.Run(ctx) })
-	b.Cleanup(func() { cancel(); wg.Wait(); _ = s.Close() })
-	w := captest.NewWallet("bench")
-	o := &owner{wallet: w, space: w.Space("default"), session: captest.NewSession("bench")}
+	return s, func() { cancel(); wg.Wait(); _ = s.Close() }
+}
+
+// benchOwner has a store of some name host the Space of a user, and signs n puts for it.
+func benchOwner(b *testing.B, s *capstore.Store, name, user string, n int) (*owner, []*capstore.Token) {
+	b.Helper()
+	w := captest.NewWallet(user)
+	o := &owner{wallet: w, space: w.Space("default"), session: captest.NewSession(user)}
 	host := capstore.HostKey(keys(name).SpaceKey(o.space).Public().(ed25519.PublicKey))
 	o.header = w.SignDelegation(captest.DelegationOptions{
 		Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put"}},
 	})
-	for _, header := range []string{w.SignHost(o.space, host.String()), o.header} {
-		tok, err := capstore.ParseDelegation(header)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := s.Delegate(b.Context(), tok); err != nil {
-			b.Fatal(err)
-		}
-	}
+	delegateAll(b, s, w.SignHost(o.space, host.String()), o.header)
 	toks := make([]*capstore.Token, n)
+	var err error
 	for i := range toks {
 		toks[i], err = capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
 			Caps:   captest.Caps{fmt.Sprintf("%s/kv/key/%d", o.space, i): {"tinycloud.kv/put"}},
@@ -55,7 +62,20 @@ func benchStore(b *testing.B, name string, n int, change ...func(*capstore.Optio
 			b.Fatal(err)
 		}
 	}
-	return s, o, toks
+	return o, toks
+}
+
+func delegateAll(b *testing.B, s *capstore.Store, headers ...string) {
+	b.Helper()
+	for _, header := range headers {
+		tok, err := capstore.ParseDelegation(header)
+		if err == nil {
+			_, err = s.Delegate(b.Context(), tok)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func benchValue(space tinycloud.SpaceID, i int) capstore.Op {
