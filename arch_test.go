@@ -27,12 +27,15 @@ var allowed = map[string][]string{
 	"capstore/internal/dag":               {""},
 	"capstore/internal/cacao":             {"", "capstore/internal/siwe", "capstore/internal/recap", "capstore/internal/did"},
 	"capstore/internal/ucan":              {"", "capstore/internal/did", "capstore/internal/recap"},
-	"capstore/internal/judge":             {"", "capstore/internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
+	"capstore/internal/parallel":          {},
+	"capstore/internal/token":             {"", "capstore/internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "capstore/internal/recap"},
+	"capstore/hostlog":                    {"", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/parallel"},
+	"capstore/internal/judge":             {"", "capstore/hostlog", "capstore/internal/token", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore/internal/db":                {""},
-	"capstore":                            {"", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao"},
-	"replication":                         {"", "capstore"},
+	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel"},
+	"replication":                         {"", "capstore", "capstore/hostlog"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "cmd/tinycloud-peer/internal/hooks"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 func (s *Store) isRevoked(id tinycloud.Hash) bool {
@@ -153,7 +154,7 @@ func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycl
 // mutates reports whether an invocation asks for a write or a delete.
 func mutates(t *Token) bool {
 	for _, c := range t.Caps {
-		if c.Resource.Service() == "kv" && (judge.Covers(judge.AbilityPut, c.Ability) || judge.Covers(judge.AbilityDel, c.Ability)) {
+		if c.Resource.Service() == "kv" && (judge.Covers(token.AbilityPut, c.Ability) || judge.Covers(token.AbilityDel, c.Ability)) {
 			return true
 		}
 	}
@@ -208,7 +209,7 @@ func (c *chain) parents(t *Token) ([]*Token, error) {
 		if err != nil {
 			return nil, err
 		}
-		if p == nil || p.Kind != judge.Delegation {
+		if p == nil || p.Kind != token.Delegation {
 			c.wanting = p == nil
 			return nil, errNoParent()
 		}
@@ -312,7 +313,7 @@ func (c *chain) rooted(t *Token, held Capability) bool {
 			c.failed = err
 		}
 		c.wanting = c.wanting || p == nil
-		if p == nil || p.Kind != judge.Delegation {
+		if p == nil || p.Kind != token.Delegation {
 			return nil
 		}
 		return p

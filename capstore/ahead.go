@@ -9,6 +9,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // A clock that was far ahead (design, "Host log"). What was dated then is of the future for all others. Up to
@@ -155,7 +156,7 @@ func (t *tx) again(sp *space, x *next) error {
 	}
 	t.s.log.Warn("this host's clock was far ahead; its log forks", "space", sp.id.String(), "after", x.own.n, "events", len(events))
 	for _, e := range events {
-		if e.token.Kind == judge.Invocation && !e.token.ValidAt(t.now, judge.Slack) {
+		if e.token.Kind == token.Invocation && !e.token.ValidAt(t.now, judge.Slack) {
 			continue // it counts in its old epoch, when that is due
 		}
 		x, err := t.upcoming(sp)
@@ -207,8 +208,8 @@ func (t *tx) leftBehind(sp *space, x *next) (out []left, err error) {
 			return nil, err
 		}
 		for _, e := range events {
-			if e.token != nil {
-				out = append(out, left{e.token, e.ops})
+			if e.Token != nil {
+				out = append(out, left{e.Token, e.Ops})
 			}
 		}
 	}

@@ -5,9 +5,10 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Change is an operation of a Space that became valid on this host. It becomes so once: a token that
@@ -26,9 +27,9 @@ type Change struct {
 // Ability returns the ability that the change was an exercise of.
 func (c Change) Ability() string {
 	if c.Delete {
-		return judge.AbilityDel
+		return token.AbilityDel
 	}
-	return judge.AbilityPut
+	return token.AbilityPut
 }
 
 // Cursor is a place in the order in which changes were announced on this host, over all its Spaces. The
@@ -61,15 +62,15 @@ func (t *tx) announce(sp *space, c Change) {
 	}
 }
 
-func (t *tx) change(sp *space, n *node, e *event, op dag.Op, index int, ms int64) Change {
+func (t *tx) change(sp *space, n *node, e *hostlog.Event, op dag.Op, index int, ms int64) Change {
 	return Change{
 		Cursor: Cursor{Epoch: n.eid, Index: index}, Space: sp.id, Epoch: n.id, Index: index,
-		Key: op.Key, Delete: op.Delete, Actor: e.token.Signer, At: at(ms).UTC(),
+		Key: op.Key, Delete: op.Delete, Actor: e.Token.Signer, At: at(ms).UTC(),
 	}
 }
 
 // announceNew announces a valid operation of a new epoch. many says that its event stands elsewhere too.
-func (t *tx) announceNew(sp *space, n *node, e *event, p placedOp, c Change, many bool) error {
+func (t *tx) announceNew(sp *space, n *node, e *hostlog.Event, p placedOp, c Change, many bool) error {
 	if many {
 		told, err := t.toldElsewhere(sp, n, e, p)
 		if err != nil {
@@ -90,19 +91,19 @@ func (t *tx) mark(sp *space, n *node, p placedOp, after int64) (int64, error) {
 }
 
 // toldElsewhere reports whether an event's operation on a key was announced at another place.
-func (t *tx) toldElsewhere(sp *space, n *node, e *event, p placedOp) (bool, error) {
+func (t *tx) toldElsewhere(sp *space, n *node, e *hostlog.Event, p placedOp) (bool, error) {
 	var count int
 	_, err := t.one([]any{&count}, `SELECT count(*) FROM events e JOIN ops o ON o.eid = e.eid AND o.idx = e.idx
 		LEFT JOIN late l ON l.eid = o.eid AND l.idx = o.idx AND l.n = o.n
 		WHERE e.sid = ? AND e.id = ? AND NOT (o.eid = ? AND o.idx = ?) AND o.key = ? AND o.removes = ?
 		AND ((l.after IS NULL AND o.valid = 1) OR l.after >= 0 OR l.after = ?)`,
-		sp.sid, e.id[:], n.eid, int64(p.at.Index), t.s.key(p.op.Key), p.op.Delete, sinceVoid)
+		sp.sid, e.ID[:], n.eid, int64(p.at.Index), t.s.key(p.op.Key), p.op.Delete, sinceVoid)
 	return count > 0, err
 }
 
 // reannounce follows a verdict on an operation of a known epoch that was made again. many says that its
 // event stands elsewhere too.
-func (t *tx) reannounce(sp *space, n *node, e *event, p placedOp, was, valid, many bool, index int) error {
+func (t *tx) reannounce(sp *space, n *node, e *hostlog.Event, p placedOp, was, valid, many bool, index int) error {
 	if was == valid {
 		return nil
 	}

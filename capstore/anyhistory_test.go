@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -209,7 +210,7 @@ func (c *chaos) step(i int, again []said) []said {
 	at := c.base.Add(time.Duration(i)*time.Minute + time.Duration(c.one(240_000)-160_000)*time.Millisecond)
 	b := x.epoch(at, parents, events...)
 	before := *x
-	a, err := c.s.Apply(c.Context(), c.o.space, []capstore.Bundle{b})
+	a, err := c.s.Apply(c.Context(), c.o.space, []hostlog.Bundle{b})
 	if err != nil || a.New != 1 {
 		return again // such as an epoch that it said before
 	}

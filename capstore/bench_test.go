@@ -13,6 +13,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // benchStore returns a running store on disk that hosts a Space, and n signed puts for it.
@@ -46,7 +47,7 @@ func benchOwner(b *testing.B, s *capstore.Store, name, user string, n int) (*own
 	b.Helper()
 	w := captest.NewWallet(user)
 	o := &owner{wallet: w, space: w.Space("default"), session: captest.NewSession(user)}
-	host := capstore.HostKey(keys(name).SpaceKey(o.space).Public().(ed25519.PublicKey))
+	host := hostlog.Key(keys(name).SpaceKey(o.space).Public().(ed25519.PublicKey))
 	o.header = w.SignDelegation(captest.DelegationOptions{
 		Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put"}},
 	})
@@ -167,12 +168,12 @@ func BenchmarkApply(b *testing.B) {
 		}
 	}
 	late, _, _ := benchStore(b, "late", 0)
-	var bundles []capstore.Bundle
+	var bundles []hostlog.Bundle
 	have, err := late.Tips(b.Context(), o.space)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := s.Missing(b.Context(), o.space, have, 4096, func(x capstore.Bundle) error { bundles = append(bundles, x); return nil }); err != nil {
+	if err := s.Missing(b.Context(), o.space, have, 4096, func(x hostlog.Bundle) error { bundles = append(bundles, x); return nil }); err != nil {
 		b.Fatal(err)
 	}
 	b.ResetTimer()

@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -70,7 +71,7 @@ func TestBoundsOfAnEpoch(t *testing.T) {
 		long.token = &capstore.Token{ID: tinycloud.Sum(bytes.Repeat([]byte("e"), 64<<10+1)), Bytes: bytes.Repeat([]byte("e"), 64<<10+1)}
 		for _, tt := range []struct {
 			name string
-			b    capstore.Bundle
+			b    hostlog.Bundle
 			want error
 		}{
 			{"64 parents", c.l.epoch(c.o.clock.now(), parents(64), read), nil},
@@ -81,7 +82,7 @@ func TestBoundsOfAnEpoch(t *testing.T) {
 			{"more metadata", c.l.epoch(c.o.clock.now(), nil, headers(16<<10+1)), tinycloud.ErrInvalid},
 			{"64 KiB of token", c.l.epoch(c.o.clock.now(), nil, long), nil}, // void, as any that can't be read
 		} {
-			if err := capstore.CheckBundle(c.o.space, &tt.b); !errors.Is(err, tt.want) {
+			if err := hostlog.Check(c.o.space, &tt.b); !errors.Is(err, tt.want) {
 				t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 			}
 		}
@@ -95,12 +96,12 @@ func TestBoundsOfAnEpoch(t *testing.T) {
 			t.Errorf("a write that no other host would take: %v", err)
 		}
 
-		old := capstore.Bundle{Entry: capstore.Entry{Space: c.o.space, Host: c.l.host(), At: c.o.clock.now().UnixMilli()}}
+		old := hostlog.Bundle{Entry: hostlog.Entry{Space: c.o.space, Host: c.l.host(), At: c.o.clock.now().UnixMilli()}}
 		e := c.l.epoch(c.o.clock.now(), parents(65), slices.Repeat([]said{headers(20 << 10)}, 150)...)
-		old.Imported = []capstore.Imported{{At: old.Entry.At, Epoch: e.Epoch, Events: e.Events, Ops: e.Ops}}
-		old.Entry.Import = capstore.ImportHash(old.Imported)
+		old.Imported = []hostlog.Imported{{At: old.Entry.At, Epoch: e.Epoch, Events: e.Events, Ops: e.Ops}}
+		old.Entry.Import = hostlog.ImportHash(old.Imported)
 		old = c.l.sign(old)
-		if err := capstore.CheckBundle(c.o.space, &old); err != nil {
+		if err := hostlog.Check(c.o.space, &old); err != nil {
 			t.Errorf("an old history: %v", err)
 		}
 	})
@@ -116,7 +117,7 @@ func TestForkedOften(t *testing.T) {
 		other.pull(c.s, c.o.space)
 		c.s.pull(other, c.o.space)
 		base := *c.l
-		fork := func(i, length int) (bundles []capstore.Bundle) {
+		fork := func(i, length int) (bundles []hostlog.Bundle) {
 			l := base
 			for k := range length {
 				key := fmt.Sprintf("fork/%d/%d", i, k)
@@ -127,7 +128,7 @@ func TestForkedOften(t *testing.T) {
 			}
 			return bundles
 		}
-		halves := map[*testStore][]capstore.Bundle{}
+		halves := map[*testStore][]hostlog.Bundle{}
 		for i := range forks {
 			s := []*testStore{c.s, other}[i%2]
 			halves[s] = append(halves[s], fork(i, 1+i%100/99)...) // some of them longer

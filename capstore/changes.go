@@ -11,7 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // scanned is how many epochs of all Spaces one call of [Store.ChangesSince] looks through at most.
@@ -225,7 +225,7 @@ func scanChange(scan func(...any) error, further ...any) (row changeRow, err err
 
 // finish reads the token of a change that is wanted.
 func (r *changeReader) finish(row changeRow) (Change, error) {
-	tok, err := judge.Decode(row.event, true)
+	tok, err := token.Decode(row.event, true)
 	if err != nil {
 		return Change{}, fmt.Errorf("stored event of epoch %s: %v: %w", row.Epoch.EpochID(), err, tinycloud.ErrUnavailable)
 	}

@@ -9,7 +9,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Conflicts of a key are its valid writes that no other valid operation on it has in its past, but for the one that the
@@ -72,17 +72,17 @@ func (s *Store) Conflicts(ctx context.Context, id tinycloud.SpaceID, after Confl
 }
 
 func scanConflict(scan db.Scan) (c Conflict, err error) {
-	var epoch, begin, event, value, op, token []byte
+	var epoch, begin, event, value, op, raw []byte
 	var written, since, turn int64
 	var size *int64
-	if err := scan(&epoch, &written, &begin, &c.Index, &event, &value, &turn, &since, &op, &token, &size); err != nil {
+	if err := scan(&epoch, &written, &begin, &c.Index, &event, &value, &turn, &since, &op, &raw, &size); err != nil {
 		return c, err
 	}
 	o, err := dag.DecodeOp(op)
 	if err != nil {
 		return c, fmt.Errorf("stored operation: %w", err)
 	}
-	t, err := judge.Decode(token, true)
+	t, err := token.Decode(raw, true)
 	if err != nil {
 		return c, fmt.Errorf("stored event: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
@@ -99,10 +100,10 @@ func allowed(t *testing.T, err error) {
 	t.Fatal(err)
 }
 
-func all(t *testing.T, s *testStore, space tinycloud.SpaceID) []capstore.Bundle {
+func all(t *testing.T, s *testStore, space tinycloud.SpaceID) []hostlog.Bundle {
 	t.Helper()
-	var out []capstore.Bundle
-	if err := s.Missing(t.Context(), space, nil, 1<<20, func(b capstore.Bundle) error { out = append(out, b); return nil }); err != nil {
+	var out []hostlog.Bundle
+	if err := s.Missing(t.Context(), space, nil, 1<<20, func(b hostlog.Bundle) error { out = append(out, b); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -110,14 +111,14 @@ func all(t *testing.T, s *testStore, space tinycloud.SpaceID) []capstore.Bundle 
 
 // feed gives bundles to a store in a random order that keeps each log's, in random batches, some of
 // them twice.
-func feed(t *testing.T, rng *rand.Rand, s *testStore, space tinycloud.SpaceID, bundles []capstore.Bundle) {
+func feed(t *testing.T, rng *rand.Rand, s *testStore, space tinycloud.SpaceID, bundles []hostlog.Bundle) {
 	t.Helper()
-	logs := map[capstore.HostKey][]capstore.Bundle{}
+	logs := map[hostlog.Key][]hostlog.Bundle{}
 	for _, b := range bundles {
 		logs[b.Entry.Host] = append(logs[b.Entry.Host], b)
 	}
-	hosts := slices.SortedFunc(maps.Keys(logs), func(a, b capstore.HostKey) int { return slices.Compare(a[:], b[:]) })
-	done := map[capstore.HostKey]int{}
+	hosts := slices.SortedFunc(maps.Keys(logs), func(a, b hostlog.Key) int { return slices.Compare(a[:], b[:]) })
+	done := map[hostlog.Key]int{}
 	for stuck := 0; stuck < 1000; stuck++ {
 		h := hosts[rng.IntN(len(hosts))]
 		from := max(0, done[h]-rng.IntN(3))
@@ -222,18 +223,18 @@ func state(t *testing.T, s *testStore, space tinycloud.SpaceID) map[string]tinyc
 }
 
 // naive folds a history by the letter of the rules.
-func naive(t *testing.T, bundles []capstore.Bundle) map[string]tinycloud.Hash {
+func naive(t *testing.T, bundles []hostlog.Bundle) map[string]tinycloud.Hash {
 	t.Helper()
 	return oracle(t, bundles).Keys
 }
 
 // naiveVoid counts the void epochs.
-func naiveVoid(t *testing.T, bundles []capstore.Bundle) int64 {
+func naiveVoid(t *testing.T, bundles []hostlog.Bundle) int64 {
 	t.Helper()
 	return int64(oracle(t, bundles).Void)
 }
 
-func oracle(t *testing.T, bundles []capstore.Bundle) oracletest.State {
+func oracle(t *testing.T, bundles []hostlog.Bundle) oracletest.State {
 	t.Helper()
 	st, err := oracletest.Fold(bundles, oracletest.Rules{})
 	if err != nil {

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // An epoch has two times (replication design §11): node.t, by which entries are judged, and the one in node.age, by which
@@ -23,13 +25,13 @@ const (
 )
 
 // firstAge is the age of a new epoch with its first entry.
-func (sp *space) firstAge(p *parsed, valid bool, g ground) judge.Age {
+func (sp *space) firstAge(p *hostlog.Parsed, valid bool, g ground) judge.Age {
 	d := judge.Dating{Space: sp.id}
-	for i := range p.events {
-		d.Add(p.events[i].token)
+	for i := range p.DecodedEvents {
+		d.Add(p.DecodedEvents[i].Token)
 	}
 	if valid {
-		d.Entries = []judge.Witness{{At: p.Entry.At, Imported: p.importedAt != 0}}
+		d.Entries = []judge.Witness{{At: p.Entry.At, Imported: p.ImportedAt != 0}}
 	}
 	return d.Age(g.ages())
 }
@@ -57,12 +59,12 @@ func (t *tx) ageOf(sp *space, n *node, g ground) (judge.Age, error) {
 		return judge.Age{}, err
 	}
 	err = t.each(func(scan func(...any) error) error {
-		var kind judge.Kind
+		var kind token.Kind
 		var b []byte
 		if err := scan(&kind, &b); err != nil {
 			return err
 		}
-		tok, err := judge.Decode(b, kind == judge.Invocation)
+		tok, err := token.Decode(b, kind == token.Invocation)
 		d.Add(tok)
 		return err
 	}, "SELECT kind, bytes FROM events WHERE eid = ? AND kind IN (1, 2)", n.eid)

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Delegated is the answer to a delegation.
@@ -92,7 +94,7 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 const maxFuture = 10 * time.Minute
 
 func (s *Store) timely(tok *Token) error {
-	if _, ok := judge.HostOf(tok.Audience); ok && tok.IssuedAt.After(s.o.Now().Add(maxFuture)) {
+	if _, ok := hostlog.KeyOf(tok.Audience); ok && tok.IssuedAt.After(s.o.Now().Add(maxFuture)) {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Host delegation issued in the future: %s", tok.IssuedAt.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -122,8 +124,8 @@ func (s *Store) allowed(ctx context.Context, tok *Token) (out []tinycloud.SpaceI
 }
 
 // hostKey is this node's key of a Space.
-func (s *Store) hostKey(id tinycloud.SpaceID) HostKey {
-	return HostKey(s.o.Keys.SpaceKey(id).Public().(ed25519.PublicKey))
+func (s *Store) hostKey(id tinycloud.SpaceID) hostlog.Key {
+	return hostlog.Key(s.o.Keys.SpaceKey(id).Public().(ed25519.PublicKey))
 }
 
 // activate gives a delegation its epoch in a Space, creating the Space when the delegation makes this
@@ -203,7 +205,7 @@ func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 		if err != nil {
 			return false, err
 		}
-		if target == nil || target.Kind != judge.Delegation {
+		if target == nil || target.Kind != token.Delegation {
 			return target == nil, tinycloud.Refuse(tinycloud.ErrForbidden, "Cannot find parent delegation")
 		}
 		return false, s.revoke(ctx, tok, target)
@@ -260,7 +262,7 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 		if sp.waits() {
 			return tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; its hosts cannot be revoked yet")
 		}
-		if host, ok := judge.HostOf(target.Audience); ok { // else it is of who let hosts in
+		if host, ok := hostlog.KeyOf(target.Audience); ok { // else it is of who let hosts in
 			c := t.touch(sp)
 			c.Revoked = append(c.Revoked, host)
 		}
@@ -417,7 +419,7 @@ func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || t.Kind != judge.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(t) {
+		if t == nil || t.Kind != token.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(t) {
 			break
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})

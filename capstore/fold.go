@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
@@ -103,26 +104,26 @@ func (t *tx) unwant(sp *space, hash tinycloud.Hash) error {
 
 // fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
 // before.
-func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p *parsed) error {
+func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, valid bool, before int, p *hostlog.Parsed) error {
 	many := false
-	if len(e.ops) > 0 && (!p.local || sp.forking) {
+	if len(e.Ops) > 0 && (!p.Own || sp.forking) {
 		var others int
-		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.id[:], n.eid); err != nil {
+		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.ID[:], n.eid); err != nil {
 			return err
 		}
 		many = others > 0
 	}
-	twice := slices.ContainsFunc(p.events[:i], func(o event) bool { return o.id == e.id })
+	twice := slices.ContainsFunc(p.DecodedEvents[:i], func(o hostlog.Event) bool { return o.ID == e.ID })
 	keeps := false
-	if len(e.ops) > 0 && !p.local {
+	if len(e.Ops) > 0 && !p.Own {
 		var err error
 		if keeps, err = t.keeps(sp); err != nil {
 			return err
 		}
 	}
-	for k, op := range e.ops {
+	for k, op := range e.Ops {
 		err := t.add(db.Insert{Into: "ops", Columns: "eid idx n sid key removes bytes valid"},
-			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.raw[k], valid)
+			n.eid, i, k, sp.sid, t.s.key(op.Key), op.Delete, e.Raw[k], valid)
 		if err != nil {
 			return err
 		}
@@ -135,12 +136,12 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p
 			}
 		}
 		if valid {
-			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+			o := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.ID}
 			if err := t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
 				return err
 			}
 		}
-		if !op.Delete && !p.local && p.values[op.Value] != nil {
+		if !op.Delete && !p.Own && p.ValueOf[op.Value] != nil {
 			if err := t.release(sp, op.Value); err != nil { // it came along and may be past
 				return err
 			}
@@ -151,7 +152,7 @@ func (t *tx) fold(sp *space, n *node, i int, e *event, valid bool, before int, p
 
 // foldOp applies a valid operation and announces it. many says that its event stands in other epochs too, twice that it
 // stood in this one before.
-func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, twice bool, p *parsed) error {
+func (t *tx) foldOp(sp *space, n *node, e *hostlog.Event, o placedOp, index int, many, twice bool, p *hostlog.Parsed) error {
 	counts, err := t.apply(sp, n, o, many || twice)
 	if err != nil || !counts {
 		return err
@@ -160,8 +161,8 @@ func (t *tx) foldOp(sp *space, n *node, e *event, o placedOp, index int, many, t
 }
 
 // keep stores a small value that came with its operation.
-func (t *tx) keep(sp *space, op dag.Op, p *parsed) error {
-	b, ok := p.values[op.Value]
+func (t *tx) keep(sp *space, op dag.Op, p *hostlog.Parsed) error {
+	b, ok := p.ValueOf[op.Value]
 	if op.Delete || !ok {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // follow tells Committed what other processes write, until the context ends.
@@ -138,7 +139,7 @@ func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 		return c, err
 	}
 	for h := range slices.Chunk(row.hosts, 32) {
-		c.Revoked = append(c.Revoked, HostKey(h))
+		c.Revoked = append(c.Revoked, hostlog.Key(h))
 	}
 	if row.last != (Cursor{}) {
 		if c.Writes, _, _, err = s.ChangesSince(ctx, []tinycloud.SpaceID{c.Space}, s.others.cursor, maxWrites); err != nil {
@@ -146,7 +147,7 @@ func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 		}
 		c.Writes = slices.DeleteFunc(c.Writes, func(w Change) bool { return w.Cursor.Compare(row.last) > 0 })
 	}
-	r := &reader{s: s, ctx: ctx, space: c.Space, sid: row.sid, hosts: make([]HostKey, row.branch+1), maxValue: toldValue}
+	r := &reader{s: s, ctx: ctx, space: c.Space, sid: row.sid, hosts: make([]hostlog.Key, row.branch+1), maxValue: toldValue}
 	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
 	for n := row.first; n < row.first+min(row.entries, maxTold); n++ {
 		b, err := r.bundle(int(row.branch), uint64(n))

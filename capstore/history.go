@@ -8,9 +8,11 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // errGap says that what an entry builds on is not here yet.
@@ -24,7 +26,7 @@ var (
 func at(ms int64) time.Time { return time.UnixMilli(ms) }
 
 // place adds an entry, and its epoch if new, to a Space's history.
-func (t *tx) place(sp *space, p *parsed) error {
+func (t *tx) place(sp *space, p *hostlog.Parsed) error {
 	if sp.closed {
 		return errClosed()
 	}
@@ -32,10 +34,10 @@ func (t *tx) place(sp *space, p *parsed) error {
 	if err != nil {
 		return err
 	}
-	if !p.local && p.Entry.At > t.now.Add(judge.Slack).UnixMilli() {
+	if !p.Own && p.Entry.At > t.now.Add(judge.Slack).UnixMilli() {
 		return errParked
 	}
-	if len(p.parts) > 0 {
+	if len(p.Parts) > 0 {
 		return t.placeImport(sp, p, br)
 	}
 	n, err := t.node(sp, p.Entry.Epoch)
@@ -57,7 +59,7 @@ type slot struct {
 	chain *chainOf // of an imported epoch: what it extends, nil for a new chain
 }
 
-func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
+func (t *tx) branchFor(sp *space, p *hostlog.Parsed) (slot, error) {
 	e := p.Entry
 	last := -1
 	for i, b := range sp.branches {
@@ -66,7 +68,7 @@ func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
 		}
 		last = i
 		switch {
-		case b.n == e.N && b.digest == p.digest:
+		case b.n == e.N && b.digest == p.Digest:
 			return slot{}, errKnown
 		case e.N > 0 && b.n == e.N-1 && b.digest == e.Prev:
 			return slot{index: i, b: b, base: -1, prev: b.tip}, nil
@@ -83,7 +85,7 @@ func (t *tx) branchFor(sp *space, p *parsed) (slot, error) {
 
 // fork handles an entry that continues no tip of its host: it is known, or proves that the host signed
 // two entries of one number.
-func (t *tx) fork(sp *space, p *parsed) (slot, error) {
+func (t *tx) fork(sp *space, p *hostlog.Parsed) (slot, error) {
 	e, out := p.Entry, slot{index: len(sp.branches), base: -1}
 	if known, err := t.stands(sp, p); err != nil || known {
 		return out, firstOf(err, errKnown)
@@ -124,13 +126,13 @@ func (t *tx) fork(sp *space, p *parsed) (slot, error) {
 	}
 	t.touch(sp)
 	t.tally.equivocations++
-	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.digest[:])
+	return out, t.add(db.Insert{Into: "equivocations", Columns: "sid host n first second", Key: "sid host n second"}, sp.sid, e.Host[:], e.N, other, p.Digest[:])
 }
 
 // stands reports whether an entry is stored: then its epoch is, and has it among its entries.
-func (t *tx) stands(sp *space, p *parsed) (bool, error) {
+func (t *tx) stands(sp *space, p *hostlog.Parsed) (bool, error) {
 	if !p.Entry.Import.IsZero() {
-		_, known := sp.imports[p.digest]
+		_, known := sp.imports[p.Digest]
 		return known, nil
 	}
 	n, err := t.node(sp, p.Entry.Epoch)
@@ -142,7 +144,7 @@ func (t *tx) stands(sp *space, p *parsed) (bool, error) {
 			continue
 		}
 		digest, err := t.digestAt(sp, int(s.Branch), s.N)
-		if err != nil || digest == p.digest {
+		if err != nil || digest == p.Digest {
 			return true, err
 		}
 	}
@@ -164,9 +166,9 @@ func (t *tx) digestAt(sp *space, branch int, n uint64) (digest tinycloud.Hash, e
 func (b *branch) holds(n uint64) bool { return n <= b.n && (b.base < 0 || n > b.baseN) }
 
 // extend puts the entry at its place in its log, or an imported epoch at its place in a chain.
-func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {
+func (t *tx) extend(sp *space, p *hostlog.Parsed, s slot, n *node) judge.Spot {
 	spot := judge.Spot{Branch: uint32(s.index), N: s.number(p)}
-	if p.importedAt != 0 {
+	if p.ImportedAt != 0 {
 		sp.extendChain(p, n, s)
 	} else {
 		sp.advance(p, s, n)
@@ -176,7 +178,7 @@ func (t *tx) extend(sp *space, p *parsed, s slot, n *node) judge.Spot {
 }
 
 // advance makes an entry the tip of its branch.
-func (sp *space) advance(p *parsed, s slot, n *node) {
+func (sp *space) advance(p *hostlog.Parsed, s slot, n *node) {
 	b := s.b
 	if b == nil {
 		b = &branch{host: p.Entry.Host, base: s.base}
@@ -185,20 +187,20 @@ func (sp *space) advance(p *parsed, s slot, n *node) {
 		}
 		sp.branches = append(sp.branches, b)
 	}
-	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.digest, p.Entry.At, n, true
+	b.n, b.digest, b.at, b.tip, b.dirty = p.Entry.N, p.Digest, p.Entry.At, n, true
 }
 
 // recordEntry stores an entry, or an imported epoch, that was put at its place.
-func (t *tx) recordEntry(sp *space, p *parsed, n *node, is standing) error {
+func (t *tx) recordEntry(sp *space, p *hostlog.Parsed, n *node, is standing) error {
 	spot, sig := n.spots[len(n.spots)-1], p.Sig[:]
-	if p.importedAt != 0 {
+	if p.ImportedAt != 0 {
 		sig = []byte{}
 	}
-	return t.add(intoEntries, sp.sid, int64(spot.Branch), spot.N, p.digest[:], p.Entry.At, n.eid, sig, is, len(n.spots)-1)
+	return t.add(intoEntries, sp.sid, int64(spot.Branch), spot.N, p.Digest[:], p.Entry.At, n.eid, sig, is, len(n.spots)-1)
 }
 
 // second adds a further entry of a known epoch.
-func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
+func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 	if s.prev != nil && !s.prev.before(n.past) {
 		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
 	}
@@ -212,7 +214,7 @@ func (t *tx) second(sp *space, p *parsed, n *node, s slot) error {
 	}
 	floor := g.floor
 	spot := t.extend(sp, p, s, n)
-	is, _ := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, floor, n)
+	is, _ := sp.entryStanding(witness{p.Entry.Host, p.ImportedAt}, p.Entry.At, floor, n)
 	// A further witness can make an epoch earlier or more valid. Only the former reaches what follows.
 	if is == entryValid {
 		var void int
@@ -281,8 +283,8 @@ func (t *tx) groundOf(sp *space, n *node) (g ground, err error) {
 }
 
 // first adds a new epoch with its first entry.
-func (t *tx) first(sp *space, p *parsed, s slot) error {
-	g, err := t.ground(sp, p.epoch.Parents)
+func (t *tx) first(sp *space, p *hostlog.Parsed, s slot) error {
+	g, err := t.ground(sp, p.DecodedEpoch.Parents)
 	if err != nil {
 		return err
 	}
@@ -297,7 +299,7 @@ func (t *tx) first(sp *space, p *parsed, s slot) error {
 		return err
 	}
 	t.extend(sp, p, s, n)
-	is, reason := sp.entryStanding(witness{p.Entry.Host, p.importedAt}, p.Entry.At, g.floor, n)
+	is, reason := sp.entryStanding(witness{p.Entry.Host, p.ImportedAt}, p.Entry.At, g.floor, n)
 	n.valid = is == entryValid
 	n.age = sp.firstAge(p, n.valid, g)
 	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t written begin_of valid reason clock bytes", ID: "eid"},
@@ -336,19 +338,19 @@ func sortHeads(heads []*node) {
 }
 
 // learn takes the epoch's delegations and revocations into the Space's facts.
-func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
+func (t *tx) learn(sp *space, p *hostlog.Parsed, spot judge.Spot) error {
 	news := false
-	for i := range p.events {
-		e := &p.events[i]
-		if e.token == nil || e.token.Kind == judge.Invocation {
+	for i := range p.DecodedEvents {
+		e := &p.DecodedEvents[i]
+		if e.Token == nil || e.Token.Kind == token.Invocation {
 			continue
 		}
 		news = true
-		if sp.facts.Add(e.token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
+		if sp.facts.Add(e.Token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
 			sp.again = true
 		}
-		sp.unsettled = sp.unsettled || sp.facts.Concerns(e.token)
-		if err := t.saveToken(e.token); err != nil {
+		sp.unsettled = sp.unsettled || sp.facts.Concerns(e.Token)
+		if err := t.saveToken(e.Token); err != nil {
 			return err
 		}
 	}
@@ -362,15 +364,15 @@ func (t *tx) learn(sp *space, p *parsed, spot judge.Spot) error {
 }
 
 // judgeEvents stores the events of a new epoch with their verdicts and folds the valid operations.
-func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
+func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 	times := []time.Time{at(p.Entry.At)}
 	before := 0 // operations
-	for i := range p.events {
-		e := &p.events[i]
+	for i := range p.DecodedEvents {
+		e := &p.DecodedEvents[i]
 		reason := t.verdict(sp, n, i, e, times)
 		valid := reason == "" && n.valid
 		err := t.add(db.Insert{Into: "events", Columns: "eid idx sid id kind bytes valid reason"},
-			n.eid, i, sp.sid, e.id[:], e.kind(), e.bytes, valid, reason)
+			n.eid, i, sp.sid, e.ID[:], e.Kind(), e.Bytes, valid, reason)
 		if err != nil {
 			return err
 		}
@@ -378,22 +380,22 @@ func (t *tx) judgeEvents(sp *space, n *node, p *parsed) error {
 		if err := t.fold(sp, n, i, e, valid, before, p); err != nil {
 			return err
 		}
-		before += len(e.ops)
+		before += len(e.Ops)
 	}
 	return nil
 }
 
 // verdict says why an event of an epoch is void, "" when it is valid.
-func (t *tx) verdict(sp *space, n *node, i int, e *event, times []time.Time) string {
-	if e.token == nil {
-		return e.bad
+func (t *tx) verdict(sp *space, n *node, i int, e *hostlog.Event, times []time.Time) string {
+	if e.Token == nil {
+		return e.Bad
 	}
 	var err error
-	switch e.token.Kind {
-	case judge.Invocation:
-		err = sp.facts.Invoked(e.token, e.ops, times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
-	case judge.Delegation:
-		err = sp.facts.Delegated(e.token)
+	switch e.Token.Kind {
+	case token.Invocation:
+		err = sp.facts.Invoked(e.Token, e.Ops, times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
+	case token.Delegation:
+		err = sp.facts.Delegated(e.Token)
 	}
 	if err != nil {
 		return err.Error()

@@ -9,6 +9,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -29,30 +30,30 @@ func newLiar(o *owner) *liar {
 	return &liar{o: o, key: keys("liar").SpaceKey(o.space)}
 }
 
-func (l *liar) host() capstore.HostKey { return capstore.HostKey(l.key.Public().(ed25519.PublicKey)) }
+func (l *liar) host() hostlog.Key { return hostlog.Key(l.key.Public().(ed25519.PublicKey)) }
 
 // bundle makes the liar's next entry, for an epoch of one event.
-func (l *liar) bundle(at time.Time, parents []tinycloud.Hash, event []byte, ops ...dag.Op) capstore.Bundle {
-	b := capstore.Bundle{Events: [][]byte{event}}
+func (l *liar) bundle(at time.Time, parents []tinycloud.Hash, event []byte, ops ...dag.Op) hostlog.Bundle {
+	b := hostlog.Bundle{Events: [][]byte{event}}
 	ref := dag.EventRef{Event: tinycloud.Sum(event)}
 	for _, op := range ops {
 		b.Ops, ref.Ops = append(b.Ops, op.Encode()), append(ref.Ops, op.ID())
 	}
 	b.Epoch = dag.Epoch{Parents: parents, Events: []dag.EventRef{ref}}.Encode()
-	b.Entry = capstore.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
+	b.Entry = hostlog.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
 	return l.sign(b)
 }
 
-func (l *liar) sign(b capstore.Bundle) capstore.Bundle {
+func (l *liar) sign(b hostlog.Bundle) hostlog.Bundle {
 	digest := b.Entry.Digest()
-	b.Sig = capstore.Signature(ed25519.Sign(l.key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
+	b.Sig = hostlog.Signature(ed25519.Sign(l.key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
 	return b
 }
 
 // say applies the liar's bundle and makes it the last of its log.
-func (l *liar) say(t *testing.T, s *testStore, b capstore.Bundle) {
+func (l *liar) say(t *testing.T, s *testStore, b hostlog.Bundle) {
 	t.Helper()
-	a, err := s.Apply(t.Context(), l.o.space, []capstore.Bundle{b})
+	a, err := s.Apply(t.Context(), l.o.space, []hostlog.Bundle{b})
 	if err != nil || a.New != 1 {
 		t.Fatalf("applied %+v: %v", a, err)
 	}
@@ -93,14 +94,14 @@ func TestLyingHost(t *testing.T) { everywhere(t, testLyingHost) }
 func testLyingHost(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		lie  func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle
+		lie  func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle
 		want string // value of k afterwards
 		void int64  // epochs
 	}{
-		{"honest", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"honest", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, o.invoke(t, "k", "tinycloud.kv/put").Bytes, write("k", "liar"))
 		}, "liar", 0},
-		{"after the revocation", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"after the revocation", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			rev, err := capstore.ParseRevocation(o.wallet.SignRevocation(o.proof))
 			if err != nil {
 				t.Fatal(err)
@@ -110,29 +111,29 @@ func testLyingHost(t *testing.T) {
 			}
 			return l.bundle(o.clock.now(), append(s.status(o.space).Heads, l.last), o.invoke(t, "k", "tinycloud.kv/put").Bytes, write("k", "liar"))
 		}, "honest", 0},
-		{"outside the token's window", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"outside the token's window", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			tok := o.invoke(t, "k", "tinycloud.kv/put")
 			o.clock.ms.Add(600_000)
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, tok.Bytes, write("k", "liar"))
 		}, "honest", 0},
-		{"a key that was not invoked", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"a key that was not invoked", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, o.invoke(t, "other", "tinycloud.kv/put").Bytes, write("k", "liar"))
 		}, "honest", 0},
-		{"a delete where a put was invoked", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"a delete where a put was invoked", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, o.invoke(t, "k", "tinycloud.kv/put").Bytes, dag.Op{Key: "k", Delete: true})
 		}, "honest", 0},
-		{"older than what it builds on", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"older than what it builds on", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			tok := o.invoke(t, "k", "tinycloud.kv/put").Bytes
 			return l.bundle(o.clock.now().Add(-121*time.Second), s.status(o.space).Heads, tok, write("k", "liar"))
 		}, "honest", 1},
-		{"a delete of what is not in its past", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"a delete of what is not in its past", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			v := &dag.Version{Seq: 2, Epoch: s.status(o.space).Heads[0], Index: 7}
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, o.invoke(t, "k", "tinycloud.kv/del").Bytes, dag.Op{Key: "k", Delete: true, Version: v})
 		}, "honest", 0},
-		{"a delete without version", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"a delete without version", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, o.invoke(t, "k", "tinycloud.kv/del").Bytes, dag.Op{Key: "k", Delete: true})
 		}, "(none)", 0},
-		{"an event of a stranger", func(t *testing.T, s *testStore, o *owner, l *liar) capstore.Bundle {
+		{"an event of a stranger", func(t *testing.T, s *testStore, o *owner, l *liar) hostlog.Bundle {
 			mallory := &owner{wallet: o.wallet, space: o.space, session: captest.NewSession("mallory"), proof: o.proof, clock: o.clock}
 			return l.bundle(o.clock.now(), s.status(o.space).Heads, mallory.invoke(t, "k", "tinycloud.kv/put").Bytes, write("k", "liar"))
 		}, "honest", 0},
@@ -183,32 +184,32 @@ func testRefusedBundles(t *testing.T) {
 	good := l.bundle(o.clock.now(), heads, tok, write("k", "liar"))
 	for _, tt := range []struct {
 		name  string
-		spoil func(b capstore.Bundle) capstore.Bundle
+		spoil func(b hostlog.Bundle) hostlog.Bundle
 		want  error
 	}{
-		{"entry's signature", func(b capstore.Bundle) capstore.Bundle { b.Sig[3] ^= 1; return b }, tinycloud.ErrForged},
-		{"entry's time", func(b capstore.Bundle) capstore.Bundle { b.Entry.At++; return b }, tinycloud.ErrForged},
-		{"event", func(b capstore.Bundle) capstore.Bundle { b.Events = [][]byte{append([]byte{}, "eyJ"...)}; return b }, tinycloud.ErrForged},
-		{"operation", func(b capstore.Bundle) capstore.Bundle { b.Ops = [][]byte{write("k", "x").Encode()}; return b }, tinycloud.ErrForged},
-		{"operation missing", func(b capstore.Bundle) capstore.Bundle { b.Ops = nil; return b }, tinycloud.ErrInvalid},
-		{"operation too many", func(b capstore.Bundle) capstore.Bundle { b.Ops = append(b.Ops, b.Ops...); return b }, tinycloud.ErrInvalid},
-		{"epoch", func(b capstore.Bundle) capstore.Bundle { b.Epoch = append([]byte{0}, b.Epoch...); return b }, tinycloud.ErrForged},
-		{"value", func(b capstore.Bundle) capstore.Bundle {
-			b.Values = []capstore.Value{{Hash: tinycloud.Sum(nil), Bytes: []byte("x")}}
+		{"entry's signature", func(b hostlog.Bundle) hostlog.Bundle { b.Sig[3] ^= 1; return b }, tinycloud.ErrForged},
+		{"entry's time", func(b hostlog.Bundle) hostlog.Bundle { b.Entry.At++; return b }, tinycloud.ErrForged},
+		{"event", func(b hostlog.Bundle) hostlog.Bundle { b.Events = [][]byte{append([]byte{}, "eyJ"...)}; return b }, tinycloud.ErrForged},
+		{"operation", func(b hostlog.Bundle) hostlog.Bundle { b.Ops = [][]byte{write("k", "x").Encode()}; return b }, tinycloud.ErrForged},
+		{"operation missing", func(b hostlog.Bundle) hostlog.Bundle { b.Ops = nil; return b }, tinycloud.ErrInvalid},
+		{"operation too many", func(b hostlog.Bundle) hostlog.Bundle { b.Ops = append(b.Ops, b.Ops...); return b }, tinycloud.ErrInvalid},
+		{"epoch", func(b hostlog.Bundle) hostlog.Bundle { b.Epoch = append([]byte{0}, b.Epoch...); return b }, tinycloud.ErrForged},
+		{"value", func(b hostlog.Bundle) hostlog.Bundle {
+			b.Values = []hostlog.Value{{Hash: tinycloud.Sum(nil), Bytes: []byte("x")}}
 			return b
 		}, tinycloud.ErrForged},
-		{"another space", func(b capstore.Bundle) capstore.Bundle { b.Entry.Space = o.wallet.Space("other"); return b }, tinycloud.ErrInvalid},
-		{"a number beyond all", func(capstore.Bundle) capstore.Bundle {
+		{"another space", func(b hostlog.Bundle) hostlog.Bundle { b.Entry.Space = o.wallet.Space("other"); return b }, tinycloud.ErrInvalid},
+		{"a number beyond all", func(hostlog.Bundle) hostlog.Bundle {
 			far := *l
 			far.n = 1 << 63
 			return far.bundle(o.clock.now(), heads, tok, write("k", "liar"))
 		}, tinycloud.ErrInvalid},
-		{"skips its own last epoch", func(capstore.Bundle) capstore.Bundle {
+		{"skips its own last epoch", func(hostlog.Bundle) hostlog.Bundle {
 			return l.bundle(o.clock.now(), nil, tok, write("k", "liar"))
 		}, tinycloud.ErrInvalid},
 	} {
 		before := s.status(o.space)
-		_, err := s.Apply(t.Context(), o.space, []capstore.Bundle{tt.spoil(good)})
+		_, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{tt.spoil(good)})
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
@@ -217,14 +218,14 @@ func testRefusedBundles(t *testing.T) {
 		}
 	}
 	future := l.bundle(o.clock.now().Add(3*time.Minute), heads, tok, write("k", "liar"))
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{future}); err != nil || a.Held != 1 || a.Covered != 1 {
+	if a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{future}); err != nil || a.Held != 1 || a.Covered != 1 {
 		t.Errorf("an entry of the future: %+v %v", a, err)
 	}
 	gap := l.bundle(o.clock.now(), []tinycloud.Hash{l.last, tinycloud.Sum([]byte("?"))}, tok, write("k", "liar"))
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{gap}); err != nil || !a.Gap {
+	if a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{gap}); err != nil || !a.Gap {
 		t.Errorf("an epoch with an unknown parent: %+v %v", a, err)
 	}
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{good, good}); err != nil || a.New != 1 || a.Duplicate != 1 {
+	if a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{good, good}); err != nil || a.New != 1 || a.Duplicate != 1 {
 		t.Errorf("the good one, twice: %+v %v", a, err)
 	}
 }
@@ -244,9 +245,9 @@ func testEquivocation(t *testing.T) {
 	two := l.bundle(o.clock.now(), heads, o.invoke(t, "k", "tinycloud.kv/put").Bytes, write("k", "two"))
 	for _, x := range []struct {
 		s *testStore
-		b capstore.Bundle
+		b hostlog.Bundle
 	}{{s, one}, {other, two}, {s, two}, {other, one}} {
-		if a, err := x.s.Apply(t.Context(), o.space, []capstore.Bundle{x.b}); err != nil || a.New != 1 {
+		if a, err := x.s.Apply(t.Context(), o.space, []hostlog.Bundle{x.b}); err != nil || a.New != 1 {
 			t.Fatalf("%+v %v", a, err)
 		}
 	}

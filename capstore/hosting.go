@@ -8,10 +8,11 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // hostDomain is the domain a hosting message claims to come from: no web site asks for it.
@@ -25,10 +26,10 @@ func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string
 	if !ok {
 		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", space.Owner(), tinycloud.ErrUnsupported)
 	}
-	if _, ok := judge.HostOf(host); !ok {
+	if _, ok := hostlog.KeyOf(host); !ok {
 		return "", fmt.Errorf("%q is no host's DID: %w", host, tinycloud.ErrInvalid)
 	}
-	caps := []recap.Capability{{URI: space.String() + "/space", Ability: judge.AbilityHost}}
+	caps := []recap.Capability{{URI: space.String() + "/space", Ability: token.AbilityHost}}
 	statement := recap.Statement(caps)
 	return ownerText(siwe.Message{
 		Address: account, ChainID: chain, URI: string(host), Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
@@ -44,7 +45,7 @@ func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host
 	if !ok {
 		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", space.Owner(), tinycloud.ErrUnsupported)
 	}
-	key, ok := judge.HostOf(host)
+	key, ok := hostlog.KeyOf(host)
 	if !ok {
 		return "", fmt.Errorf("%q is no host's DID: %w", host, tinycloud.ErrInvalid)
 	}
@@ -53,7 +54,7 @@ func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host
 		return "", err
 	}
 	var last *Token
-	s.eachHost(sp, func(h HostKey, t *Token) bool {
+	s.eachHost(sp, func(h hostlog.Key, t *Token) bool {
 		if h == key && (last == nil || t.IssuedAt.After(last.IssuedAt)) {
 			last = t
 		}

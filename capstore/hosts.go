@@ -7,49 +7,25 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
-
-// KnownHost is a host of a Space and where it was last reached.
-type KnownHost struct {
-	Host  HostKey
-	Self  bool
-	Addrs []string // multiaddrs of its Space peer
-	Seq   uint64   // of the record the addresses came from
-	Seen  time.Time
-	// Forked says that the host signed two entries of one number.
-	Forked bool
-	// Forks are the proofs: the digests of two entries, which this host stores and serves with the signatures.
-	Forks []Fork
-	// Met says that the host was met since it can be told what Hello is about.
-	Met   bool
-	Hello Hello
-}
-
-// Older says that the host is known to judge by older rules than this one.
-func (k KnownHost) Older() bool { return k.Met && k.Hello.Older() }
-
-// Fork names two entries of one number that a host signed.
-type Fork struct {
-	N       uint64
-	Digests [2]tinycloud.Hash
-}
 
 // maxForks bounds the proofs of a host that are shown.
 const maxForks = 16
 
 // Hosts returns the hosts that delegations in a Space's history name and that are not revoked, this
 // node first.
-func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, error) {
+func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Host, error) {
 	sp, err := s.loaded(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	known := map[HostKey]*KnownHost{}
-	out := []KnownHost{{Host: sp.host, Self: true, Met: true, Hello: OwnHello()}}
-	s.eachHost(sp, func(h HostKey, _ *Token) bool {
+	known := map[hostlog.Key]*hostlog.Host{}
+	out := []hostlog.Host{{Host: sp.host, Self: true, Met: true, Hello: OwnHello()}}
+	s.eachHost(sp, func(h hostlog.Key, _ *Token) bool {
 		if h != sp.host && known[h] == nil {
-			known[h] = &KnownHost{Host: h}
+			known[h] = &hostlog.Host{Host: h}
 		}
 		return true
 	})
@@ -60,7 +36,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 		if err := scan(&host, &addrs, &seq, &seen, &rules, &services); err != nil {
 			return err
 		}
-		k := known[HostKey(host)]
+		k := known[hostlog.Key(host)]
 		if k == nil {
 			return nil
 		}
@@ -77,11 +53,11 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 	known[sp.host] = &out[0]
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host, first, second []byte
-		var f Fork
+		var f hostlog.Fork
 		err := scan(&host, &f.N, &first, &second)
 		copy(f.Digests[0][:], first)
 		copy(f.Digests[1][:], second)
-		if k := known[HostKey(host)]; err == nil && k != nil {
+		if k := known[hostlog.Key(host)]; err == nil && k != nil {
 			if k.Forked = true; len(k.Forks) < maxForks {
 				k.Forks = append(k.Forks, f)
 			}
@@ -96,11 +72,11 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]KnownHost, e
 }
 
 // eachHost yields the delegations that make keys hosts of a Space now: in window and not revoked.
-func (s *Store) eachHost(sp *space, yield func(HostKey, *Token) bool) {
+func (s *Store) eachHost(sp *space, yield func(hostlog.Key, *Token) bool) {
 	now := s.o.Now()
 	sp.mu.RLock()
 	defer sp.mu.RUnlock()
-	sp.facts.Hosts(func(h HostKey, t *Token) bool {
+	sp.facts.Hosts(func(h hostlog.Key, t *Token) bool {
 		return s.isRevoked(t.ID) || !t.ValidAt(now, 0) || yield(h, t)
 	})
 }
@@ -124,7 +100,7 @@ func (s *Store) loaded(ctx context.Context, id tinycloud.SpaceID) (sp *space, er
 }
 
 // SaveAddrs remembers the addresses of a host unless newer ones are known.
-func (s *Store) SaveAddrs(ctx context.Context, id tinycloud.SpaceID, host HostKey, addrs []string, seq uint64) error {
+func (s *Store) SaveAddrs(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key, addrs []string, seq uint64) error {
 	b, err := json.Marshal(addrs)
 	if err != nil || len(addrs) > 32 || len(b) > 8192 {
 		return fmt.Errorf("%d addresses: %w", len(addrs), tinycloud.ErrInvalid)
@@ -142,7 +118,7 @@ func (s *Store) SaveAddrs(ctx context.Context, id tinycloud.SpaceID, host HostKe
 }
 
 // Seen remembers that a host is connected now.
-func (s *Store) Seen(ctx context.Context, id tinycloud.SpaceID, host HostKey) error {
+func (s *Store) Seen(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key) error {
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {
@@ -150,14 +126,6 @@ func (s *Store) Seen(ctx context.Context, id tinycloud.SpaceID, host HostKey) er
 		}
 		return t.add(db.Insert{Into: "hosts", Columns: "sid host seen", Key: "sid host", Replace: true}, sp.sid, host[:], t.now.UnixMilli())
 	})
-}
-
-// Join is an address through which a Space is to be joined.
-type Join struct {
-	Addr      string
-	State     string // waiting, connected, failed
-	LastTry   time.Time
-	LastError string
 }
 
 const maxAddr = 1024 // bytes
@@ -172,7 +140,7 @@ func (s *Store) AddJoin(ctx context.Context, id tinycloud.SpaceID, addrs []strin
 		}
 		switch {
 		case sp.waits() && empty:
-			t.openSpace(sp, EndedByOperator)
+			t.openSpace(sp, hostlog.EndedByOperator)
 		case sp.state == StateHosted && (empty || written):
 			sp.setState(StateSynced)
 		case sp.state == StateHosted:
@@ -231,14 +199,14 @@ func written(ctx context.Context, q querier, sid int64) (yes bool, err error) {
 }
 
 // Joins returns the addresses given for a Space.
-func (s *Store) Joins(ctx context.Context, id tinycloud.SpaceID) ([]Join, error) {
+func (s *Store) Joins(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Join, error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	var out []Join
+	var out []hostlog.Join
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var j Join
+		var j hostlog.Join
 		var tried int64
 		if err := scan(&j.Addr, &j.State, &tried, &j.LastError); err != nil {
 			return err
@@ -253,7 +221,7 @@ func (s *Store) Joins(ctx context.Context, id tinycloud.SpaceID) ([]Join, error)
 }
 
 // SetJoin records the outcome of a try.
-func (s *Store) SetJoin(ctx context.Context, id tinycloud.SpaceID, j Join) error {
+func (s *Store) SetJoin(ctx context.Context, id tinycloud.SpaceID, j hostlog.Join) error {
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {

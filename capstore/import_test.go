@@ -13,23 +13,24 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // reference makes of a history what a node without logs would hold of it: its epochs, parents first.
-func reference(bundles []capstore.Bundle) []capstore.Imported {
-	var out []capstore.Imported
+func reference(bundles []hostlog.Bundle) []hostlog.Imported {
+	var out []hostlog.Imported
 	seen := map[tinycloud.Hash]bool{}
 	for _, b := range bundles {
 		if !seen[b.Entry.Epoch] {
 			seen[b.Entry.Epoch] = true
-			out = append(out, capstore.Imported{At: b.Entry.At, Epoch: b.Epoch, Events: b.Events, Ops: b.Ops})
+			out = append(out, hostlog.Imported{At: b.Entry.At, Epoch: b.Epoch, Events: b.Events, Ops: b.Ops})
 		}
 	}
 	return out
 }
 
 // takeOver imports epochs, up to n at once, beginning with those that are missing.
-func (s *testStore) takeOver(space tinycloud.SpaceID, epochs []capstore.Imported, n func() int) capstore.Taken {
+func (s *testStore) takeOver(space tinycloud.SpaceID, epochs []hostlog.Imported, n func() int) capstore.Taken {
 	s.t.Helper()
 	o := s.Takeover()
 	if err := o.Begin(s.t.Context(), space); err != nil {
@@ -185,11 +186,11 @@ func TestImportKeepsHost(t *testing.T) {
 }
 
 // signed makes an import entry of a host, whatever it lists.
-func signed(key ed25519.PrivateKey, b capstore.Bundle) capstore.Bundle {
-	b.Entry.Host = capstore.HostKey(key.Public().(ed25519.PublicKey))
-	b.Entry.Import = capstore.ImportHash(b.Imported)
+func signed(key ed25519.PrivateKey, b hostlog.Bundle) hostlog.Bundle {
+	b.Entry.Host = hostlog.Key(key.Public().(ed25519.PublicKey))
+	b.Entry.Import = hostlog.ImportHash(b.Imported)
 	d := b.Entry.Digest()
-	b.Sig = capstore.Signature(ed25519.Sign(key, append([]byte("tinycloud/hostlog/1"), d[:]...)))
+	b.Sig = hostlog.Signature(ed25519.Sign(key, append([]byte("tinycloud/hostlog/1"), d[:]...)))
 	return b
 }
 
@@ -205,8 +206,8 @@ func TestImportRefuses(t *testing.T) {
 	}
 	epochs := reference(all(t, old, o.space))
 	key := keys("liar").SpaceKey(o.space)
-	good := signed(key, capstore.Bundle{Entry: capstore.Entry{Space: o.space, At: c.now().UnixMilli()}, Imported: epochs[:3]})
-	change := func(f func(b *capstore.Bundle)) capstore.Bundle {
+	good := signed(key, hostlog.Bundle{Entry: hostlog.Entry{Space: o.space, At: c.now().UnixMilli()}, Imported: epochs[:3]})
+	change := func(f func(b *hostlog.Bundle)) hostlog.Bundle {
 		b := good
 		b.Imported = slices.Clone(epochs[:3])
 		f(&b)
@@ -214,31 +215,31 @@ func TestImportRefuses(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		b    capstore.Bundle
+		b    hostlog.Bundle
 		want error
 	}{
-		{"of another list", func() capstore.Bundle { b := good; b.Imported = epochs[:2]; return b }(), tinycloud.ErrForged},
-		{"twice", change(func(b *capstore.Bundle) { b.Imported = append(b.Imported, b.Imported[0]) }), tinycloud.ErrInvalid},
-		{"from after the entry", change(func(b *capstore.Bundle) { b.Imported[1].At = b.Entry.At + 1 }), tinycloud.ErrInvalid},
-		{"before all time", change(func(b *capstore.Bundle) { b.Imported[1].At = -1 }), tinycloud.ErrInvalid},
-		{"too many", change(func(b *capstore.Bundle) { b.Imported = make([]capstore.Imported, 513) }), tinycloud.ErrInvalid},
-		{"with an epoch of its own", change(func(b *capstore.Bundle) { b.Epoch = []byte{1} }), tinycloud.ErrInvalid},
-		{"another event", change(func(b *capstore.Bundle) { b.Imported[1].Events = [][]byte{{1}} }), tinycloud.ErrForged},
-		{"no events", change(func(b *capstore.Bundle) { b.Imported[1].Events = nil }), tinycloud.ErrInvalid},
-		{"forged", func() capstore.Bundle { b := good; b.Sig[0] ^= 1; return b }(), tinycloud.ErrForged},
+		{"of another list", func() hostlog.Bundle { b := good; b.Imported = epochs[:2]; return b }(), tinycloud.ErrForged},
+		{"twice", change(func(b *hostlog.Bundle) { b.Imported = append(b.Imported, b.Imported[0]) }), tinycloud.ErrInvalid},
+		{"from after the entry", change(func(b *hostlog.Bundle) { b.Imported[1].At = b.Entry.At + 1 }), tinycloud.ErrInvalid},
+		{"before all time", change(func(b *hostlog.Bundle) { b.Imported[1].At = -1 }), tinycloud.ErrInvalid},
+		{"too many", change(func(b *hostlog.Bundle) { b.Imported = make([]hostlog.Imported, 513) }), tinycloud.ErrInvalid},
+		{"with an epoch of its own", change(func(b *hostlog.Bundle) { b.Epoch = []byte{1} }), tinycloud.ErrInvalid},
+		{"another event", change(func(b *hostlog.Bundle) { b.Imported[1].Events = [][]byte{{1}} }), tinycloud.ErrForged},
+		{"no events", change(func(b *hostlog.Bundle) { b.Imported[1].Events = nil }), tinycloud.ErrInvalid},
+		{"forged", func() hostlog.Bundle { b := good; b.Sig[0] ^= 1; return b }(), tinycloud.ErrForged},
 		{"good", good, nil},
 	} {
-		if err := capstore.CheckBundle(o.space, &tt.b); !errors.Is(err, tt.want) {
+		if err := hostlog.Check(o.space, &tt.b); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
 	s := openNew(t, "two", c)
 	o.hostOn(s)
-	gap := change(func(b *capstore.Bundle) { b.Imported = b.Imported[1:] })
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{gap}); err != nil || !a.Gap || a.New != 0 {
+	gap := change(func(b *hostlog.Bundle) { b.Imported = b.Imported[1:] })
+	if a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{gap}); err != nil || !a.Gap || a.New != 0 {
 		t.Errorf("children without their parents: %+v, %v", a, err)
 	}
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{good, good}); err != nil || a.New != 1 || a.Duplicate != 1 {
+	if a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{good, good}); err != nil || a.New != 1 || a.Duplicate != 1 {
 		t.Errorf("the good one: %+v, %v", a, err)
 	}
 	// No owner ever named the liar: what it vouches for counts for nothing, and harms no one.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // maxImportValues bounds the bytes of values that travel with an import entry; the others are told of.
@@ -12,14 +13,14 @@ const maxImportValues = 1 << 20
 // importRow is a stored import entry.
 type importRow struct {
 	branch int
-	entry  Entry
-	sig    Signature
-	list   []listed
+	entry  hostlog.Entry
+	sig    hostlog.Signature
+	list   []hostlog.Listed
 }
 
 // imports calls yield with the import entries from the given numbers on, in the order they arrived, in
 // which parents come first.
-func (r *reader) imports(yield func(Bundle) error, from map[int]uint64) error {
+func (r *reader) imports(yield func(hostlog.Bundle) error, from map[int]uint64) error {
 	var rows []importRow
 	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
 		var row importRow
@@ -31,10 +32,10 @@ func (r *reader) imports(yield func(Bundle) error, from map[int]uint64) error {
 			return nil
 		}
 		var err error
-		if row.list, err = decodeList(list); err != nil {
+		if row.list, err = hostlog.DecodeList(list); err != nil {
 			return fmt.Errorf("stored import %d: %v: %w", row.entry.N, err, tinycloud.ErrUnavailable)
 		}
-		row.sig, row.entry.Import = Signature(sig), tinycloud.Sum(list)
+		row.sig, row.entry.Import = hostlog.Signature(sig), tinycloud.Sum(list)
 		rows = append(rows, row)
 		return nil
 	}, `SELECT i.branch, i.n, e.at, e.digest, e.sig, i.list FROM imports i JOIN entries e ON e.sid = i.sid AND e.branch = i.branch AND e.n = i.n
@@ -54,8 +55,8 @@ func (r *reader) imports(yield func(Bundle) error, from map[int]uint64) error {
 	return nil
 }
 
-func (r *reader) importBundle(row importRow) (Bundle, error) {
-	b := Bundle{Entry: row.entry, Sig: row.sig}
+func (r *reader) importBundle(row importRow) (hostlog.Bundle, error) {
+	b := hostlog.Bundle{Entry: row.entry, Sig: row.sig}
 	b.Entry.Space, b.Entry.Host = r.space, r.hosts[row.branch]
 	if b.Entry.N > 0 {
 		prev, err := r.prev(row.branch, b.Entry.N)
@@ -66,11 +67,11 @@ func (r *reader) importBundle(row importRow) (Bundle, error) {
 	}
 	size, seen := 0, map[tinycloud.Hash]bool{}
 	for _, l := range row.list {
-		var part Bundle
+		var part hostlog.Bundle
 		var eid int64
-		found, err := r.s.db.Read.One(r.ctx, []any{&eid, &part.Epoch}, "SELECT eid, bytes FROM epochs WHERE sid = ? AND id = ?", r.sid, l.epoch[:])
+		found, err := r.s.db.Read.One(r.ctx, []any{&eid, &part.Epoch}, "SELECT eid, bytes FROM epochs WHERE sid = ? AND id = ?", r.sid, l.Epoch[:])
 		if err == nil && !found {
-			err = fmt.Errorf("imported epoch %s is lost: %w", l.epoch, tinycloud.ErrUnavailable)
+			err = fmt.Errorf("imported epoch %s is lost: %w", l.Epoch, tinycloud.ErrUnavailable)
 		}
 		if err != nil {
 			return b, err
@@ -78,14 +79,14 @@ func (r *reader) importBundle(row importRow) (Bundle, error) {
 		if err := r.fill(&part, eid); err != nil {
 			return b, err
 		}
-		b.Imported = append(b.Imported, Imported{At: l.at, Epoch: part.Epoch, Events: part.Events, Ops: part.Ops})
+		b.Imported = append(b.Imported, hostlog.Imported{At: l.At, Epoch: part.Epoch, Events: part.Events, Ops: part.Ops})
 		for _, v := range part.Values {
 			if seen[v.Hash] {
 				continue
 			}
 			seen[v.Hash] = true
 			if size += len(v.Bytes); size > maxImportValues {
-				b.Large = append(b.Large, Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
+				b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
 				continue
 			}
 			b.Values = append(b.Values, v)

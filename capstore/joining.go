@@ -9,8 +9,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
 // A Space that comes to be hosted here while other nodes are named may have a history that this host doesn't know:
@@ -24,19 +24,7 @@ const (
 	lookAgain   = 100 * time.Millisecond
 )
 
-// Ending is why a Space is joining no more.
-type Ending string
-
-// The endings.
-const (
-	EndedByHistory  Ending = "history"  // all that a host that serves it has is here
-	EndedByLeast    Ending = "least"    // all hosts are joining, have the same, and this one's key is the least
-	EndedByNone     Ending = "none"     // no named node is a host
-	EndedByTime     Ending = "time"     // nothing of another host came in time
-	EndedByOperator Ending = "operator" // who says that there is none
-)
-
-var endings = []Ending{EndedByHistory, EndedByLeast, EndedByNone, EndedByTime, EndedByOperator}
+var endings = []hostlog.Ending{hostlog.EndedByHistory, hostlog.EndedByLeast, hostlog.EndedByNone, hostlog.EndedByTime, hostlog.EndedByOperator}
 
 // waiting is why a Space is not to be taken for an empty one.
 type waiting struct {
@@ -129,9 +117,9 @@ func (sp *space) setState(state string) {
 }
 
 // openSpace ends the joining of a Space.
-func (t *tx) openSpace(sp *space, why Ending) {
+func (t *tx) openSpace(sp *space, why hostlog.Ending) {
 	state := StateSynced
-	if why == EndedByNone || why == EndedByTime {
+	if why == hostlog.EndedByNone || why == hostlog.EndedByTime {
 		state = StateHosted // no other host was met
 	}
 	sp.setState(state)
@@ -143,7 +131,7 @@ func (t *tx) openSpace(sp *space, why Ending) {
 // ended is a Space whose joining a transaction ends.
 type ended struct {
 	space tinycloud.SpaceID
-	why   Ending
+	why   hostlog.Ending
 }
 
 // othersHere reports whether a part of another host's log is here.
@@ -153,17 +141,17 @@ func (sp *space) othersHere() bool {
 }
 
 // tips are those of [Store.Tips].
-func (sp *space) tips() []Tip {
-	var tips []Tip
+func (sp *space) tips() []hostlog.Tip {
+	var tips []hostlog.Tip
 	for _, b := range sp.branches {
-		tips = append(tips, Tip{b.host, b.n, b.digest})
+		tips = append(tips, hostlog.Tip{Host: b.host, N: b.n, Digest: b.digest})
 	}
 	sortTips(tips)
 	return tips
 }
 
-func sortTips(tips []Tip) {
-	slices.SortFunc(tips, func(a, b Tip) int {
+func sortTips(tips []hostlog.Tip) {
+	slices.SortFunc(tips, func(a, b hostlog.Tip) int {
 		return cmp.Or(slices.Compare(a.Host[:], b.Host[:]), cmp.Compare(a.N, b.N), slices.Compare(a.Digest[:], b.Digest[:]))
 	})
 }
@@ -171,7 +159,7 @@ func sortTips(tips []Tip) {
 // EndJoin ends the joining of a Space if that is still right: by [EndedByLeast] if its logs have the given tips, by
 // [EndedByNone] while nothing of another host is here, by [EndedByTime] likewise and after the deadline. It reports
 // whether it did. One that was restored from a backup opens by history, as the least, or by the operator.
-func (s *Store) EndJoin(ctx context.Context, id tinycloud.SpaceID, why Ending, tips []Tip) (did bool, err error) {
+func (s *Store) EndJoin(ctx context.Context, id tinycloud.SpaceID, why hostlog.Ending, tips []hostlog.Tip) (did bool, err error) {
 	err = s.do(ctx, func(t *tx) error {
 		did = false
 		sp, err := t.space(id)
@@ -179,16 +167,16 @@ func (s *Store) EndJoin(ctx context.Context, id tinycloud.SpaceID, why Ending, t
 			return err
 		}
 		switch why {
-		case EndedByNone, EndedByTime:
+		case hostlog.EndedByNone, hostlog.EndedByTime:
 			if sp.state != StateJoining || sp.othersHere() {
 				return nil
 			}
-		case EndedByLeast:
+		case hostlog.EndedByLeast:
 			if !slices.Equal(sp.tips(), tips) {
 				return nil
 			}
 		}
-		if why == EndedByTime {
+		if why == hostlog.EndedByTime {
 			now, err := t.clock()
 			if at := s.deadline(sp.opens); err != nil || at == 0 || now < at {
 				return err
@@ -203,7 +191,7 @@ func (s *Store) EndJoin(ctx context.Context, id tinycloud.SpaceID, why Ending, t
 
 // Synced ends the joining of a Space: the history of another host was taken over whole.
 func (s *Store) Synced(ctx context.Context, id tinycloud.SpaceID) error {
-	_, err := s.EndJoin(ctx, id, EndedByHistory, nil)
+	_, err := s.EndJoin(ctx, id, hostlog.EndedByHistory, nil)
 	return err
 }
 
@@ -383,7 +371,7 @@ func (s *Store) Present(ctx context.Context, id tinycloud.SpaceID) error {
 	if !ends || left > 0 {
 		return errJoining()
 	}
-	if did, err := s.EndJoin(ctx, id, EndedByTime, nil); err != nil || did {
+	if did, err := s.EndJoin(ctx, id, hostlog.EndedByTime, nil); err != nil || did {
 		return err
 	}
 	if _, waits := s.waits(id); waits {
@@ -478,7 +466,7 @@ func (s *Store) Obstacles(tok *Token) []tinycloud.SpaceID {
 
 // hostsHere reports whether a delegation makes this node a host of a Space.
 func (s *Store) hostsHere(tok *Token, id tinycloud.SpaceID) bool {
-	host, ok := judge.HostOf(tok.Audience)
+	host, ok := hostlog.KeyOf(tok.Audience)
 	return ok && tok.HostsSpace(id) && host == s.hostKey(id)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const somewhere = "/ip4/192.0.2.1/tcp/1"
@@ -73,10 +74,10 @@ func TestJoiningBegins(t *testing.T) {
 		if len(s.Obstacles(session)) != 1 || len(s.Obstacles(own)) != 0 {
 			t.Errorf("obstacles %v, %v", s.Obstacles(session), s.Obstacles(own))
 		}
-		if did, err := s.EndJoin(t.Context(), o.space, capstore.EndedByTime, nil); did || err != nil {
+		if did, err := s.EndJoin(t.Context(), o.space, hostlog.EndedByTime, nil); did || err != nil {
 			t.Errorf("opens before its time: %v, %v", did, err)
 		}
-		if did, err := s.EndJoin(t.Context(), o.space, capstore.EndedByNone, nil); !did || err != nil {
+		if did, err := s.EndJoin(t.Context(), o.space, hostlog.EndedByNone, nil); !did || err != nil {
 			t.Errorf("does not open when there is none: %v, %v", did, err)
 		}
 		is(t, "present", s.AwaitPresent(t.Context(), o.space), nil)
@@ -139,7 +140,7 @@ func TestJoiningEndsByTime(t *testing.T) {
 		s.pull(other, partly.space)
 		c.ms.Add(timeout.Milliseconds() + 1)
 		is(t, "with a part", s.AwaitPresent(t.Context(), partly.space), tinycloud.ErrUnavailable)
-		for _, why := range []capstore.Ending{capstore.EndedByTime, capstore.EndedByNone} {
+		for _, why := range []hostlog.Ending{hostlog.EndedByTime, hostlog.EndedByNone} {
 			if did, err := s.EndJoin(t.Context(), partly.space, why, nil); did || err != nil {
 				t.Errorf("opens by %s: %v, %v", why, did, err)
 			}
@@ -151,10 +152,10 @@ func TestJoiningEndsByTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if did, err := s.EndJoin(t.Context(), partly.space, capstore.EndedByLeast, tips[:1]); did || err != nil {
+		if did, err := s.EndJoin(t.Context(), partly.space, hostlog.EndedByLeast, tips[:1]); did || err != nil {
 			t.Errorf("opens as the least by tips of before: %v, %v", did, err)
 		}
-		if did, err := s.EndJoin(t.Context(), partly.space, capstore.EndedByLeast, tips); !did || err != nil {
+		if did, err := s.EndJoin(t.Context(), partly.space, hostlog.EndedByLeast, tips); !did || err != nil {
 			t.Errorf("does not open as the least: %v, %v", did, err)
 		}
 		is(t, "with all", s.Present(t.Context(), partly.space), nil)

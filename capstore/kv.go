@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -101,7 +102,7 @@ func bySpace(ops []Op) [][]Op {
 type plan struct {
 	ops    []dag.Op
 	hashes []tinycloud.Hash // what Write returns
-	values []Value          // small ones
+	values []hostlog.Value  // small ones
 	large  []Op             // writes whose value is in the block store
 }
 
@@ -126,7 +127,7 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
 		p.hashes = append(p.hashes, op.Value)
 		if op.Inline != nil {
-			p.values = append(p.values, Value{Hash: op.Value, Bytes: op.Inline})
+			p.values = append(p.values, hostlog.Value{Hash: op.Value, Bytes: op.Inline})
 		} else {
 			p.large = append(p.large, op)
 		}

@@ -2,8 +2,9 @@ package capstore
 
 import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // intoRevoked records that a delegation is revoked.
@@ -18,7 +19,7 @@ func (t *tx) saveToken(tok *Token) error {
 	if err != nil {
 		return err
 	}
-	if tok.Kind != judge.Delegation {
+	if tok.Kind != token.Delegation {
 		return nil
 	}
 	for _, s := range tok.Spaces() {
@@ -58,7 +59,7 @@ func (t *tx) saveRevoked(sp *space, id tinycloud.Hash, r *Token) error {
 	}
 	t.revoked[id] = r.ID
 	if target := sp.facts.Delegation(id); target != nil && target.HostsSpace(sp.id) {
-		if host, ok := judge.HostOf(target.Audience); ok && !t.hosts(sp, host) {
+		if host, ok := hostlog.KeyOf(target.Audience); ok && !t.hosts(sp, host) {
 			c := t.touch(sp)
 			c.Revoked = append(c.Revoked, host)
 		}
@@ -67,8 +68,8 @@ func (t *tx) saveRevoked(sp *space, id tinycloud.Hash, r *Token) error {
 }
 
 // hosts reports whether a host has a delegation in force.
-func (t *tx) hosts(sp *space, host HostKey) (yes bool) {
-	sp.facts.Hosts(func(h HostKey, d *Token) bool {
+func (t *tx) hosts(sp *space, host hostlog.Key) (yes bool) {
+	sp.facts.Hosts(func(h hostlog.Key, d *Token) bool {
 		yes = h == host && d.ValidAt(t.now, 0) && !t.isRevoked(d.ID)
 		return !yes
 	})

@@ -8,6 +8,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // listing is a query of an account's delegations under way.
@@ -30,7 +31,7 @@ func (l *listing) start() error {
 	if err != nil {
 		return err
 	}
-	if t != nil && t.Kind == judge.Delegation {
+	if t != nil && t.Kind == token.Delegation {
 		seen, err := l.visible(t)
 		if err != nil {
 			return err

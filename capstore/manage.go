@@ -9,7 +9,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // State tells whether a delegation can be used now.
@@ -111,7 +111,7 @@ func (s *Store) delegationStatus(ctx context.Context, inv *Token, id tinycloud.H
 	if err != nil {
 		return Lifecycle{}, err
 	}
-	if target == nil || target.Kind != judge.Delegation {
+	if target == nil || target.Kind != token.Delegation {
 		return Lifecycle{}, tinycloud.ErrNotFound
 	}
 	now := s.o.Now()
@@ -176,14 +176,14 @@ func (c *chain) maySee(inv, target *Token, now time.Time) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if p == nil || p.Kind != judge.Delegation {
+		if p == nil || p.Kind != token.Delegation {
 			return false, nil
 		}
 		for _, held := range p.Caps {
 			if !manages(held, abilityStatus) || !concerns(target, held.Resource.Space().Owner()) {
 				continue
 			}
-			as := &Token{Kind: judge.Invocation, Signer: inv.Signer, Proofs: inv.Proofs, Caps: []Capability{{Resource: held.Resource, Ability: abilityStatus}}}
+			as := &Token{Kind: token.Invocation, Signer: inv.Signer, Proofs: inv.Proofs, Caps: []Capability{{Resource: held.Resource, Ability: abilityStatus}}}
 			err := c.authorise(as, now)
 			if err == nil || !errors.Is(err, tinycloud.ErrUnauthorized) {
 				return err == nil, err

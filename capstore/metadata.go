@@ -28,14 +28,6 @@ func IsMetadata(name, value string) bool {
 	return utf8.ValidString(value)
 }
 
-// MetadataSize returns the bytes of names and values, of which a write may have [MaxMetadata].
-func MetadataSize(m map[string]string) (n int) {
-	for name, value := range m {
-		n += len(name) + len(value)
-	}
-	return n
-}
-
 // shown leaves of a write's metadata what is told to clients. Old histories hold all headers of a request.
 func shown(m map[string]string) map[string]string {
 	out := make(map[string]string, len(m))

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // metrics count over all Spaces; they name none.
@@ -76,13 +78,13 @@ func (m *metrics) add(t tally, jobs int) {
 func (m *metrics) parked() { m.epochs.WithLabelValues("parked").Inc() }
 
 // count notes an epoch that is new here.
-func (t *tally) count(p *parsed, valid bool, now time.Time) {
+func (t *tally) count(p *hostlog.Parsed, valid bool, now time.Time) {
 	if valid {
 		t.applied++
 	} else {
 		t.void++
 	}
-	if !p.local {
+	if !p.Own {
 		t.lags = append(t.lags, now.Sub(at(p.Entry.At)))
 	}
 }

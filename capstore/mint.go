@@ -7,11 +7,11 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
-
-const maxParents = 64
 
 // next is what this node's next epoch of a Space builds on.
 type next struct {
@@ -67,12 +67,12 @@ func (t *tx) upcoming(sp *space) (*next, error) {
 
 // build makes the parents of an epoch out of heads and what must be among their ancestors.
 func (t *tx) build(sp *space, named []*node, tips []*node) (*next, error) {
-	if len(named) > maxParents {
-		named = named[:maxParents]
+	if len(named) > hostlog.MaxParents {
+		named = named[:hostlog.MaxParents]
 	}
 	for _, tip := range tips {
 		if !slices.ContainsFunc(named, func(h *node) bool { return h.id == tip.id || tip.before(h.past) }) {
-			named = append(named[:min(len(named), maxParents-1)], tip)
+			named = append(named[:min(len(named), hostlog.MaxParents-1)], tip)
 		}
 	}
 	x := &next{}
@@ -87,7 +87,7 @@ func (t *tx) build(sp *space, named []*node, tips []*node) (*next, error) {
 
 // mint makes an epoch of one event and places it with this node's entry. It does nothing when another
 // host already made the very same epoch.
-func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
+func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []hostlog.Value) error {
 	x, err := t.upcoming(sp)
 	if err != nil {
 		return err
@@ -97,26 +97,26 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 			return err
 		}
 	}
-	p := &parsed{local: true, values: map[tinycloud.Hash][]byte{}}
-	e := event{id: tok.ID, bytes: tok.Bytes, token: tok, ops: ops}
+	p := &hostlog.Parsed{Own: true, ValueOf: map[tinycloud.Hash][]byte{}}
+	e := hostlog.Event{ID: tok.ID, Bytes: tok.Bytes, Token: tok, Ops: ops}
 	ref := dag.EventRef{Event: tok.ID}
 	for _, op := range ops {
-		if excessive(op) {
-			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Headers exceed %d bytes", MaxMetadata)
+		if hostlog.MetadataSize(op.Metadata) > hostlog.MaxMetadata {
+			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Headers exceed %d bytes", hostlog.MaxMetadata)
 		}
 		b := op.Encode()
 		if len(b) > dag.MaxOpSize {
 			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Key and headers exceed %d bytes", dag.MaxOpSize)
 		}
-		e.raw, ref.Ops = append(e.raw, b), append(ref.Ops, tinycloud.Sum(b))
+		e.Raw, ref.Ops = append(e.Raw, b), append(ref.Ops, tinycloud.Sum(b))
 	}
-	p.epoch = dag.Epoch{Parents: x.parents, Events: []dag.EventRef{ref}}
-	p.events = []event{e}
-	p.Epoch, p.Events, p.Ops, p.Values = p.epoch.Encode(), [][]byte{tok.Bytes}, e.raw, values
+	p.DecodedEpoch = dag.Epoch{Parents: x.parents, Events: []dag.EventRef{ref}}
+	p.DecodedEvents = []hostlog.Event{e}
+	p.Epoch, p.Events, p.Ops, p.Values = p.DecodedEpoch.Encode(), [][]byte{tok.Bytes}, e.Raw, values
 	for _, v := range values {
-		p.values[v.Hash] = v.Bytes
+		p.ValueOf[v.Hash] = v.Bytes
 	}
-	p.Entry = Entry{Space: sp.id, Host: sp.host, Epoch: tinycloud.Sum(p.Epoch)}
+	p.Entry = hostlog.Entry{Space: sp.id, Host: sp.host, Epoch: tinycloud.Sum(p.Epoch)}
 	known, err := t.node(sp, p.Entry.Epoch)
 	if err != nil || known != nil && !(sp.forking && known.t > sp.limit) {
 		return err
@@ -124,8 +124,8 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 	if err := t.date(sp, p, x); err != nil {
 		return err
 	}
-	p.digest = p.Entry.Digest()
-	p.Sig = signEntry(sp.key, p.digest)
+	p.Digest = p.Entry.Digest()
+	p.Sig = hostlog.Sign(sp.key, p.Digest)
 	if err := t.place(sp, p); err != nil {
 		return fmt.Errorf("own epoch: %w", err)
 	}
@@ -148,7 +148,7 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []Value) error {
 
 // date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the
 // slack that clocks are allowed.
-func (t *tx) date(sp *space, p *parsed, x *next) error {
+func (t *tx) date(sp *space, p *hostlog.Parsed, x *next) error {
 	if sp.state == stateRestored {
 		return errRestored()
 	}
@@ -209,7 +209,7 @@ func (t *tx) ensure(sp *space, id tinycloud.Hash, depth int) error {
 	if err != nil || tok == nil {
 		return err
 	}
-	if tok.Kind == judge.Delegation && !slices.Contains(tok.Spaces(), sp.id) {
+	if tok.Kind == token.Delegation && !slices.Contains(tok.Spaces(), sp.id) {
 		return nil
 	}
 	x, err := t.upcoming(sp)

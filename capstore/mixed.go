@@ -4,10 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
-	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
@@ -16,53 +15,9 @@ import (
 // version that have the same entries are in the same state.
 const Rules = judge.Rules
 
-// Service is a kind of operations that a host understands.
-type Service struct {
-	Name    string `json:"name"`
-	Version uint64 `json:"version"` // the greatest form of its operations
-}
-
-// Hello is what a host tells of its release when it meets another one.
-type Hello struct {
-	// Rules are those that it judges by, 0 when it tells nothing: its release is older than the handshake that
-	// tells, and its rules are older than any that were told.
-	Rules    uint64
-	Services []Service
-}
-
-// Bounds of what a host tells.
-const (
-	maxRules       = math.MaxInt32
-	maxServices    = 32
-	maxServiceName = 32 // bytes
-)
-
 // OwnHello is what this release tells.
-func OwnHello() Hello {
-	return Hello{Rules: Rules, Services: []Service{{Name: "kv", Version: 1}}}
-}
-
-// Older reports whether a host judges by older rules than this one.
-func (h Hello) Older() bool { return h.Rules < Rules }
-
-// Check refuses what is beyond the bounds, or no name of a service: printable ASCII without blanks. The error is of
-// class [tinycloud.ErrInvalid].
-func (h Hello) Check() error {
-	if h.Rules > maxRules {
-		return fmt.Errorf("rules %d, at most %d: %w", h.Rules, maxRules, tinycloud.ErrInvalid)
-	}
-	if len(h.Services) > maxServices {
-		return fmt.Errorf("%d services, at most %d: %w", len(h.Services), maxServices, tinycloud.ErrInvalid)
-	}
-	for _, s := range h.Services {
-		if len(s.Name) == 0 || len(s.Name) > maxServiceName {
-			return fmt.Errorf("service with a name of %d bytes, at most %d: %w", len(s.Name), maxServiceName, tinycloud.ErrInvalid)
-		}
-		if slices.ContainsFunc([]byte(s.Name), func(c byte) bool { return c <= ' ' || c > '~' }) {
-			return fmt.Errorf("service %q: name: %w", s.Name, tinycloud.ErrInvalid)
-		}
-	}
-	return nil
+func OwnHello() hostlog.Hello {
+	return hostlog.Hello{Rules: Rules, Services: []hostlog.Service{{Name: "kv", Version: 1}}}
 }
 
 // toldNothing is the rules of a host that was met and told none.
@@ -70,11 +25,11 @@ const toldNothing = -1
 
 // SaveHello keeps what a host told of its release, and reports whether it is something else than before. It writes only
 // then. What a host told last counts: it may have gone back to an older release.
-func (s *Store) SaveHello(ctx context.Context, id tinycloud.SpaceID, host HostKey, h Hello) (changed bool, err error) {
+func (s *Store) SaveHello(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key, h hostlog.Hello) (changed bool, err error) {
 	if err := h.Check(); err != nil {
 		return false, err
 	}
-	services, err := json.Marshal(append([]Service{}, h.Services...))
+	services, err := json.Marshal(append([]hostlog.Service{}, h.Services...))
 	if err != nil {
 		return false, fmt.Errorf("services: %v: %w", err, tinycloud.ErrInvalid)
 	}
@@ -105,7 +60,7 @@ func (s *Store) SaveHello(ctx context.Context, id tinycloud.SpaceID, host HostKe
 }
 
 // told reads what is stored of a host's release.
-func told(rules int64, services string) (h Hello, met bool, err error) {
+func told(rules int64, services string) (h hostlog.Hello, met bool, err error) {
 	if rules == 0 {
 		return h, false, nil
 	}
@@ -119,13 +74,13 @@ func (t *tx) mixed(sp *space) (bool, error) {
 	if mixed, ok := t.older[sp]; ok {
 		return mixed, nil
 	}
-	older := map[HostKey]bool{}
+	older := map[hostlog.Key]bool{}
 	err := t.each(func(scan func(...any) error) error {
 		var host []byte
 		if err := scan(&host); err != nil {
 			return err
 		}
-		older[HostKey(host)] = true
+		older[hostlog.Key(host)] = true
 		return nil
 	}, "SELECT host FROM hosts WHERE sid = ? AND rules <> 0 AND rules < ?", sp.sid, Rules)
 	if err != nil {
@@ -134,7 +89,7 @@ func (t *tx) mixed(sp *space) (bool, error) {
 	delete(older, sp.host)
 	mixed := false
 	if len(older) > 0 {
-		sp.facts.Hosts(func(h HostKey, tok *Token) bool {
+		sp.facts.Hosts(func(h hostlog.Key, tok *Token) bool {
 			mixed = older[h] && !t.isRevoked(tok.ID) && tok.ValidAt(t.now, 0)
 			return !mixed
 		})

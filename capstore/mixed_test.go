@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // What another host told last of its release is kept, over restarts too, and written only when it changes.
@@ -26,47 +27,47 @@ func testSaveHello(t *testing.T) {
 	b.pull(a, o.space)
 	a.pull(b, o.space)
 	other := b.host(o.space)
-	stored := func(s *testStore) capstore.KnownHost {
+	stored := func(s *testStore) hostlog.Host {
 		t.Helper()
 		hosts, err := s.Hosts(t.Context(), o.space)
 		if err != nil || len(hosts) != 2 {
 			t.Fatalf("%+v, %v", hosts, err)
 		}
-		if diff := cmp.Diff(capstore.OwnHello(), hosts[0].Hello); diff != "" || hosts[0].Older() {
+		if diff := cmp.Diff(capstore.OwnHello(), hosts[0].Hello); diff != "" || hosts[0].OlderThan(capstore.Rules) {
 			t.Error(diff)
 		}
 		return hosts[1]
 	}
-	if h := stored(a); h.Met || h.Older() {
+	if h := stored(a); h.Met || h.OlderThan(capstore.Rules) {
 		t.Errorf("never met: %+v", h)
 	}
 	if err := a.SaveAddrs(t.Context(), o.space, other, []string{"/dns/b"}, 7); err != nil {
 		t.Fatal(err)
 	}
-	newer := capstore.Hello{Rules: capstore.Rules + 1, Services: []capstore.Service{{Name: "kv", Version: 2}, {Name: "<&>", Version: 1}}}
+	newer := hostlog.Hello{Rules: capstore.Rules + 1, Services: []hostlog.Service{{Name: "kv", Version: 2}, {Name: "<&>", Version: 1}}}
 	for i, step := range []struct {
-		hello          capstore.Hello
+		hello          hostlog.Hello
 		changed, older bool
 	}{
-		{capstore.Hello{}, true, true},
-		{capstore.Hello{}, false, true},
+		{hostlog.Hello{}, true, true},
+		{hostlog.Hello{}, false, true},
 		{capstore.OwnHello(), true, false},
 		{capstore.OwnHello(), false, false},
 		{newer, true, false},
-		{capstore.Hello{Rules: capstore.Rules - 1}, true, true},
-		{capstore.Hello{}, true, true}, // it went back to an old release
+		{hostlog.Hello{Rules: capstore.Rules - 1}, true, true},
+		{hostlog.Hello{}, true, true}, // it went back to an old release
 	} {
 		changed, err := a.SaveHello(t.Context(), o.space, other, step.hello)
 		if err != nil || changed != step.changed {
 			t.Errorf("step %d: changed %t, %v", i, changed, err)
 		}
 		h := stored(a)
-		if !h.Met || h.Older() != step.older || len(h.Addrs) != 1 || h.Seq != 7 || h.Hello.Rules != step.hello.Rules || len(h.Hello.Services) != len(step.hello.Services) {
+		if !h.Met || h.OlderThan(capstore.Rules) != step.older || len(h.Addrs) != 1 || h.Seq != 7 || h.Hello.Rules != step.hello.Rules || len(h.Hello.Services) != len(step.hello.Services) {
 			t.Errorf("step %d: %+v", i, h)
 		}
 	}
-	for _, bad := range []capstore.Hello{
-		{Rules: 1 << 40}, {Services: make([]capstore.Service, 33)}, {Services: []capstore.Service{{Name: strings.Repeat("s", 33)}}},
+	for _, bad := range []hostlog.Hello{
+		{Rules: 1 << 40}, {Services: make([]hostlog.Service, 33)}, {Services: []hostlog.Service{{Name: strings.Repeat("s", 33)}}},
 	} {
 		if _, err := a.SaveHello(t.Context(), o.space, other, bad); !errors.Is(err, tinycloud.ErrInvalid) {
 			t.Errorf("%+v: %v", bad, err)
@@ -79,7 +80,7 @@ func testSaveHello(t *testing.T) {
 		return
 	}
 	a.stop()
-	if h := stored(open(t, "a", c, a.path)); !h.Older() || !h.Met {
+	if h := stored(open(t, "a", c, a.path)); !h.OlderThan(capstore.Rules) || !h.Met {
 		t.Errorf("after a restart %+v", h)
 	}
 }
@@ -131,7 +132,7 @@ func testPastValuesBesideOlderHosts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := a.SaveHello(t.Context(), o.space, b.host(o.space), capstore.Hello{}); err != nil {
+			if _, err := a.SaveHello(t.Context(), o.space, b.host(o.space), hostlog.Hello{}); err != nil {
 				t.Fatal(err)
 			}
 			for _, value := range []string{"first", "second", "third"} {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const retryOpen = time.Second // until Spaces are opened that could not be, as the database failed
@@ -45,7 +46,7 @@ func (s *Store) openDue(ctx context.Context) time.Duration {
 			wait = min(wait, time.Duration(left)*time.Millisecond)
 			continue
 		}
-		if _, err = s.EndJoin(ctx, id, EndedByTime, nil); err == nil {
+		if _, err = s.EndJoin(ctx, id, hostlog.EndedByTime, nil); err == nil {
 			err = s.timeless(ctx, id)
 		}
 	}

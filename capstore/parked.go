@@ -9,6 +9,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
@@ -49,7 +50,7 @@ type parkedImport struct {
 	Ops    [][]byte `cbor:"4,keyasint"`
 }
 
-func encodeParked(b Bundle) ([]byte, error) {
+func encodeParked(b hostlog.Bundle) ([]byte, error) {
 	p := parkedBundle{Entry: b.Entry.Encode(), Sig: b.Sig[:], Epoch: b.Epoch, Events: b.Events, Ops: b.Ops}
 	for _, v := range b.Values {
 		p.Values = append(p.Values, v.Bytes)
@@ -60,21 +61,21 @@ func encodeParked(b Bundle) ([]byte, error) {
 	return cbor.Marshal(p)
 }
 
-func decodeParked(stored []byte) (b Bundle, err error) {
+func decodeParked(stored []byte) (b hostlog.Bundle, err error) {
 	var p parkedBundle
 	if err := cbor.Unmarshal(stored, &p); err != nil {
 		return b, fmt.Errorf("parked entry: %v: %w", err, tinycloud.ErrUnavailable)
 	}
-	if b.Entry, err = DecodeEntry(p.Entry); err != nil {
+	if b.Entry, err = hostlog.DecodeEntry(p.Entry); err != nil {
 		return b, err
 	}
 	copy(b.Sig[:], p.Sig)
 	b.Epoch, b.Events, b.Ops = p.Epoch, p.Events, p.Ops
 	for _, v := range p.Values {
-		b.Values = append(b.Values, Value{Hash: tinycloud.Sum(v), Bytes: v})
+		b.Values = append(b.Values, hostlog.Value{Hash: tinycloud.Sum(v), Bytes: v})
 	}
 	for _, im := range p.Imported {
-		b.Imported = append(b.Imported, Imported(im))
+		b.Imported = append(b.Imported, hostlog.Imported(im))
 	}
 	return b, nil
 }
@@ -86,7 +87,7 @@ func (t *tx) loadParked(sp *space) error {
 }
 
 // enter places an entry of a peer, or parks it: when it is of the future, or follows on what is parked.
-func (t *tx) enter(sp *space, p *parsed) error {
+func (t *tx) enter(sp *space, p *hostlog.Parsed) error {
 	err := t.place(sp, p)
 	if !errors.Is(err, errGap) && !errors.Is(err, errParked) {
 		return err
@@ -106,10 +107,10 @@ func (t *tx) enter(sp *space, p *parsed) error {
 
 // behind reports whether an entry is parked already, or builds on such entries, and when the last of those is
 // due.
-func (t *tx) behind(sp *space, p *parsed) (held bool, due int64, behind bool, err error) {
+func (t *tx) behind(sp *space, p *hostlog.Parsed) (held bool, due int64, behind bool, err error) {
 	e := p.Entry
 	var one int
-	held, err = t.one([]any{&one}, "SELECT 1 FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ? AND bytes IS NOT NULL", sp.sid, e.Host[:], e.N, p.digest[:])
+	held, err = t.one([]any{&one}, "SELECT 1 FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ? AND bytes IS NOT NULL", sp.sid, e.Host[:], e.N, p.Digest[:])
 	if held || err != nil {
 		return held, 0, false, err
 	}
@@ -124,14 +125,14 @@ func (t *tx) behind(sp *space, p *parsed) (held bool, due int64, behind bool, er
 	if e.N > 0 {
 		look("SELECT due FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ?", sp.sid, e.Host[:], e.N-1, e.Prev[:])
 	}
-	for _, parent := range p.epoch.Parents {
+	for _, parent := range p.DecodedEpoch.Parents {
 		look("SELECT min(due) FROM parked WHERE sid = ? AND epoch = ? HAVING count(*) > 0", sp.sid, parent[:])
 	}
 	return false, max(due, e.At), behind, err
 }
 
 // park stores an entry until it is due.
-func (t *tx) park(sp *space, p *parsed, due int64) error {
+func (t *tx) park(sp *space, p *hostlog.Parsed, due int64) error {
 	e := p.Entry
 	b, err := encodeParked(p.Bundle)
 	if err != nil {
@@ -143,9 +144,9 @@ func (t *tx) park(sp *space, p *parsed, due int64) error {
 	t.touch(sp).Parked++
 	sp.parked.entries++
 	sp.parked.bytes += int64(len(b))
-	err = t.exec("DELETE FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ?", sp.sid, e.Host[:], e.N, p.digest[:])
+	err = t.exec("DELETE FROM parked WHERE sid = ? AND host = ? AND n = ? AND digest = ?", sp.sid, e.Host[:], e.N, p.Digest[:])
 	if err == nil {
-		err = t.add(intoParked, sp.sid, e.Host[:], e.N, e.At, due, p.digest[:], e.Epoch[:], b)
+		err = t.add(intoParked, sp.sid, e.Host[:], e.N, e.At, due, p.Digest[:], e.Epoch[:], b)
 	}
 	return firstOf(err, errHeld)
 }
@@ -153,7 +154,7 @@ func (t *tx) park(sp *space, p *parsed, due int64) error {
 var intoParked = db.Insert{Into: "parked", Columns: "sid host n at due digest epoch bytes"}
 
 // noteParked notes an entry that there is no room for: of each host the first.
-func (t *tx) noteParked(sp *space, p *parsed, due int64) error {
+func (t *tx) noteParked(sp *space, p *hostlog.Parsed, due int64) error {
 	var n uint64
 	e := p.Entry
 	ok, err := t.one([]any{&n}, "SELECT n FROM parked WHERE sid = ? AND host = ? AND bytes IS NULL", sp.sid, e.Host[:])
@@ -170,7 +171,7 @@ func (t *tx) noteParked(sp *space, p *parsed, due int64) error {
 		sp.parked.noted++
 	}
 	if err == nil {
-		err = t.add(intoParked, sp.sid, e.Host[:], e.N, e.At, due, p.digest[:], e.Epoch[:], nil)
+		err = t.add(intoParked, sp.sid, e.Host[:], e.N, e.At, due, p.Digest[:], e.Epoch[:], nil)
 	}
 	return firstOf(err, errParked)
 }
@@ -261,11 +262,11 @@ func (t *tx) ripen(sp *space, stored []byte) (added bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	good, err := parseAll(sp.id, []Bundle{b})
-	if err != nil || len(good) == 0 {
+	v := hostlog.CheckAll(sp.id, []hostlog.Bundle{b})
+	if v.Bad != nil {
 		return false, nil
 	}
-	switch err := t.enter(sp, good[0]); {
+	switch err := t.enter(sp, v.Good[0]); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, errKnown), errors.Is(err, errGap), errors.Is(err, errHeld), errors.Is(err, errParked):

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Entries of the future are durable, with what follows them, and count when they are due.
@@ -21,7 +21,7 @@ func testParked(t *testing.T) {
 	ahead := newClock()
 	ahead.ms.Store(o.clock.ms.Load() + 10*time.Minute.Milliseconds())
 	fast := &owner{wallet: o.wallet, space: o.space, session: o.session, proof: o.proof, clock: ahead, n: 1000}
-	var future []capstore.Bundle
+	var future []hostlog.Bundle
 	for i, key := range []string{"one", "two"} {
 		parents := heads
 		if i > 0 {
@@ -43,8 +43,8 @@ func testParked(t *testing.T) {
 	if st.Parked != 2 || st.Epochs != before.Epochs || st.StateHash != before.StateHash {
 		t.Errorf("parked entries count: %+v", st)
 	}
-	tip := capstore.Tip{Host: l.host(), N: l.n - 1, Digest: l.prev}
-	if have, early, err := s.Have(t.Context(), o.space, []capstore.Tip{tip}); err != nil || len(have) != 1 || have[0] != tip || !early {
+	tip := hostlog.Tip{Host: l.host(), N: l.n - 1, Digest: l.prev}
+	if have, early, err := s.Have(t.Context(), o.space, []hostlog.Tip{tip}); err != nil || len(have) != 1 || have[0] != tip || !early {
 		t.Errorf("a parked entry would be sent again: %v %v", have, err)
 	}
 	if err := o.put(s, "k", "meanwhile"); err != nil {
@@ -88,7 +88,7 @@ func TestParkedTimer(t *testing.T) {
 	s, o, l := setUp(t)
 	l.welcome(t, s)
 	b := l.bundle(o.clock.now().Add(120*time.Second+50*time.Millisecond), s.status(o.space).Heads, o.invoke(t, "soon", "tinycloud.kv/put").Bytes, write("soon", "x"))
-	if a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{b}); err != nil || a.Held != 1 {
+	if a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{b}); err != nil || a.Held != 1 {
 		t.Fatalf("%+v %v", a, err)
 	}
 	o.clock.ms.Add(60)
@@ -118,10 +118,10 @@ func TestParkedBound(t *testing.T) {
 		op := write("k", "")
 		op.Value = tinycloud.Sum(value)
 		b := l.bundle(at, parents, tok, op)
-		b.Values = []capstore.Value{{Hash: op.Value, Bytes: value}}
+		b.Values = []hostlog.Value{{Hash: op.Value, Bytes: value}}
 		l.n, l.prev, l.last = l.n+1, b.Entry.Digest(), b.Entry.Epoch
 		parents = []tinycloud.Hash{l.last}
-		a, err := s.Apply(t.Context(), o.space, []capstore.Bundle{b})
+		a, err := s.Apply(t.Context(), o.space, []hostlog.Bundle{b})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestParkedNumber(t *testing.T) {
 		read := said{token: c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}}, "k")}
 		at := c.o.clock.now().Add(time.Hour)
 		for sent := 0; sent <= room; sent += batch {
-			var bundles []capstore.Bundle
+			var bundles []hostlog.Bundle
 			for range batch {
 				b := c.l.epoch(at, []tinycloud.Hash{c.l.last}, read)
 				bundles = append(bundles, b)

@@ -11,7 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 const (
@@ -101,7 +101,7 @@ func fillParties() *goose.Migration {
 
 // tokensAfter reads some delegations, by their ids in order.
 func tokensAfter(ctx context.Context, tx *sql.Tx, id []byte) (out []*Token, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT bytes FROM tokens WHERE kind = ? AND id > ? ORDER BY id LIMIT 256", judge.Delegation, id)
+	rows, err := tx.QueryContext(ctx, "SELECT bytes FROM tokens WHERE kind = ? AND id > ? ORDER BY id LIMIT 256", token.Delegation, id)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func tokensAfter(ctx context.Context, tx *sql.Tx, id []byte) (out []*Token, err 
 		if err := rows.Scan(&b); err != nil {
 			return nil, err
 		}
-		t, err := judge.Decode(b, false)
+		t, err := token.Decode(b, false)
 		if err != nil {
 			return nil, err
 		}

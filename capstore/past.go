@@ -5,6 +5,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
@@ -28,7 +29,7 @@ func (sp *space) shared() bool {
 	for _, b := range sp.branches {
 		sp.others = sp.others || b.host != sp.host
 	}
-	sp.facts.Hosts(func(h HostKey, _ *Token) bool {
+	sp.facts.Hosts(func(h hostlog.Key, _ *Token) bool {
 		sp.others = sp.others || h != sp.host
 		return !sp.others
 	})

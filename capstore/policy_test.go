@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // A policy says what is fetched, and what stays of the history.
@@ -40,7 +41,7 @@ func testPolicies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		slices.SortFunc(due, func(x, y capstore.Want) int { return cmp.Compare(values[x.Hash], values[y.Hash]) })
+		slices.SortFunc(due, func(x, y hostlog.Want) int { return cmp.Compare(values[x.Hash], values[y.Hash]) })
 		var got []string
 		for _, w := range due {
 			got = append(got, fmt.Sprint(values[w.Hash], " past ", w.Past))

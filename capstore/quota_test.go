@@ -14,6 +14,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // usage returns the counter of a Space, having compared it with what its rows add up to.
@@ -269,7 +270,7 @@ func testAllow(t *testing.T) {
 	})
 	host := o.signHost(s.host(o.space))
 	stranger := captest.NewWallet("mallory").SignHost(o.space, s.host(o.space).String())
-	other := o.signHost(capstore.HostKey{1})
+	other := o.signHost(hostlog.Key{1})
 	at, digit := len(host)-20, "A" // inside the signature
 	if host[at] == 'A' {
 		digit = "B"

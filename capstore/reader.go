@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
@@ -15,7 +16,7 @@ type reader struct {
 	ctx      context.Context
 	space    tinycloud.SpaceID
 	sid      int64
-	hosts    []HostKey
+	hosts    []hostlog.Key
 	maxValue int
 }
 
@@ -24,7 +25,7 @@ const entriesAtOnce = 1 << 16
 
 // merged yields the entries that meet a condition and are wanted, parents first. It holds no connection while it yields,
 // which may take as long as the peer likes.
-func (r *reader) merged(yield func(Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
+func (r *reader) merged(yield func(hostlog.Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
 	type place struct {
 		branch int
 		n      uint64
@@ -66,7 +67,7 @@ func (r *reader) merged(yield func(Bundle) error, cond string, args []any, wante
 }
 
 // bundle reads one entry with all it names.
-func (r *reader) bundle(branch int, n uint64) (b Bundle, err error) {
+func (r *reader) bundle(branch int, n uint64) (b hostlog.Bundle, err error) {
 	var eid int64
 	var sig, id []byte
 	ok, err := r.s.db.Read.One(r.ctx, []any{&b.Entry.At, &sig, &eid, &id, &b.Epoch}, `SELECT e.at, e.sig, p.eid, p.id, p.bytes
@@ -78,7 +79,7 @@ func (r *reader) bundle(branch int, n uint64) (b Bundle, err error) {
 		return b, fmt.Errorf("entry %d of branch %d is lost: %w", n, branch, tinycloud.ErrUnavailable)
 	}
 	b.Entry.Space, b.Entry.Host, b.Entry.N = r.space, r.hosts[branch], n
-	b.Entry.Epoch, b.Sig = tinycloud.Hash(id), Signature(sig)
+	b.Entry.Epoch, b.Sig = tinycloud.Hash(id), hostlog.Signature(sig)
 	if n > 0 {
 		if b.Entry.Prev, err = r.prev(branch, n); err != nil {
 			return b, err
@@ -107,7 +108,7 @@ func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
 }
 
 // fill adds events, operations and small current values.
-func (r *reader) fill(b *Bundle, eid int64) error {
+func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
 		var e []byte
 		err := scan(&e)
@@ -127,7 +128,7 @@ func (r *reader) fill(b *Bundle, eid int64) error {
 		return err
 	}
 	return r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
-		var v Value
+		var v hostlog.Value
 		var hash []byte
 		var size int64
 		if err := scan(&hash, &v.Bytes, &size); err != nil {
@@ -137,7 +138,7 @@ func (r *reader) fill(b *Bundle, eid int64) error {
 		if v.Bytes != nil || size == 0 {
 			b.Values = append(b.Values, v)
 		} else {
-			b.Large = append(b.Large, Large{Hash: v.Hash, Size: size})
+			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: size})
 		}
 		return nil
 	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND k.live = 1

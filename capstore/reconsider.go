@@ -5,13 +5,14 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
 // revisited is an operation whose verdict may have changed.
 type revisited struct {
 	n        *node
-	e        *event
+	e        *hostlog.Event
 	p        placedOp
 	was, now bool
 	index    int // among the operations of the epoch
@@ -101,12 +102,12 @@ func (t *tx) refoldTold(sp *space, key string) error {
 func operations(n *node, events []storedEvent, i int, f func(*revisited)) {
 	before := 0
 	for _, e := range events[:i] {
-		before += len(e.ops)
+		before += len(e.Ops)
 	}
 	e := &events[i]
-	for k, op := range e.ops {
-		p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
-		f(&revisited{n: n, e: &e.event, p: p, was: e.was[k], now: e.was[k], index: before + k})
+	for k, op := range e.Ops {
+		p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.ID}
+		f(&revisited{n: n, e: &e.Event, p: p, was: e.was[k], now: e.was[k], index: before + k})
 	}
 }
 

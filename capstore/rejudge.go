@@ -5,8 +5,10 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // revise brings the verdicts of a Space up to date with what the transaction added.
@@ -149,8 +151,8 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 		_, reason = sp.entryStanding(sp.witness(rows[0].branch, rows[0].digest), rows[0].at, g.floor, n)
 	}
 	for i := range events {
-		d.Add(events[i].token)
-		for _, op := range events[i].ops {
+		d.Add(events[i].Token)
+		for _, op := range events[i].Ops {
 			keys[op.Key] = struct{}{}
 		}
 	}
@@ -166,7 +168,7 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 		if err := t.rejudgeEvent(sp, n, i, &events[i], times, before); err != nil {
 			return false, err
 		}
-		before += len(events[i].ops)
+		before += len(events[i].Ops)
 	}
 	return aged, nil
 }
@@ -174,16 +176,16 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 // rejudgeEvent makes the verdict on an event again, and those on its operations, of which so many of the epoch come
 // before. A delete without a version that its event does not make void is judged when its key is folded.
 func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []time.Time, before int) error {
-	reason := t.verdict(sp, n, i, &e.event, times)
+	reason := t.verdict(sp, n, i, &e.Event, times)
 	valid := reason == "" && n.valid
-	if valid != e.valid || reason != e.bad {
+	if valid != e.valid || reason != e.Bad {
 		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
 			return err
 		}
 	}
-	for k, op := range e.ops {
-		v := &revisited{n: n, e: &e.event, was: e.was[k], now: valid, index: before + k}
-		v.p = placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.id}
+	for k, op := range e.Ops {
+		v := &revisited{n: n, e: &e.Event, was: e.was[k], now: valid, index: before + k}
+		v.p = placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.ID}
 		switch {
 		case !valid || !op.Delete:
 		case op.Version == nil:
@@ -210,7 +212,7 @@ func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []tim
 
 // storedEvent is an event with the last verdicts on it, why it is void in bad, and on its operations.
 type storedEvent struct {
-	event
+	hostlog.Event
 	valid bool
 	was   []bool
 }
@@ -221,17 +223,17 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 	err := t.each(func(scan func(...any) error) error {
 		var e storedEvent
 		var id []byte
-		var kind judge.Kind
-		if err := scan(&id, &kind, &e.bytes, &e.valid, &e.bad); err != nil {
+		var kind token.Kind
+		if err := scan(&id, &kind, &e.Bytes, &e.valid, &e.Bad); err != nil {
 			return err
 		}
-		e.id = tinycloud.Hash(id)
+		e.ID = tinycloud.Hash(id)
 		if kind != 0 {
-			tok, err := judge.Decode(e.bytes, kind == judge.Invocation)
+			tok, err := token.Decode(e.Bytes, kind == token.Invocation)
 			if err != nil {
-				return fmt.Errorf("stored event %s: %w", e.id.EventID(), err)
+				return fmt.Errorf("stored event %s: %w", e.ID.EventID(), err)
 			}
-			e.token = tok
+			e.Token = tok
 		}
 		out = append(out, e)
 		return nil
@@ -251,7 +253,7 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 			return err
 		}
 		e := &out[idx]
-		e.ops, e.raw, e.was = append(e.ops, op), append(e.raw, b), append(e.was, was)
+		e.Ops, e.Raw, e.was = append(e.Ops, op), append(e.Raw, b), append(e.was, was)
 		return nil
 	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err

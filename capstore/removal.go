@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -35,7 +36,7 @@ type trailing struct {
 // survey computes what survives the removals of a Space's hosts and returns the entries that were to be
 // looked at.
 func (t *tx) survey(sp *space) ([]trailing, error) {
-	ended := map[HostKey]bool{}
+	ended := map[hostlog.Key]bool{}
 	note := func(removals []*judge.Removal) {
 		for _, b := range sp.logs() {
 			for _, r := range removals {
@@ -243,10 +244,10 @@ func (t *tx) settleRemovals(sp *space) error {
 // may not name it.
 type lateCut struct {
 	n    *node
-	host HostKey
+	host hostlog.Key
 }
 
-func (sp *space) noteCut(n *node, host HostKey, spot judge.Spot) {
+func (sp *space) noteCut(n *node, host hostlog.Key, spot judge.Spot) {
 	if len(n.spots) > 0 && n.spots[0] != spot {
 		sp.lateCut = append(sp.lateCut, lateCut{n, host})
 	}
@@ -254,7 +255,7 @@ func (sp *space) noteCut(n *node, host HostKey, spot judge.Spot) {
 
 // vouch adds an epoch that an entry of a host makes valid to what protects. When an entry that was cut off
 // survives by it, all has to be settled anew.
-func (sp *space) vouch(n *node, host HostKey) {
+func (sp *space) vouch(n *node, host hostlog.Key) {
 	for _, r := range sp.facts.Removals() {
 		if r.In(n.past) {
 			continue
@@ -345,7 +346,7 @@ func (sp *space) entryStanding(w witness, ms, floor int64, n *node) (standing, s
 // logRef is a branch of a log, or a chain of imported epochs.
 type logRef struct {
 	branch   int
-	host     HostKey
+	host     hostlog.Key
 	first, n uint64 // numbers of the first and the last
 }
 

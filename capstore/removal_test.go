@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // remove posts the owner's revocation of a delegation.
@@ -130,7 +131,7 @@ func TestRemovedHostLies(t *testing.T) {
 				mine := b
 				mine.Values = nil
 				mine.Entry.Host, mine.Entry.N, mine.Entry.Prev = l.host(), l.n, l.prev
-				_, _ = s.Apply(t.Context(), o.space, []capstore.Bundle{l.sign(mine)}) // it does not build on its last
+				_, _ = s.Apply(t.Context(), o.space, []hostlog.Bundle{l.sign(mine)}) // it does not build on its last
 			}
 			event := all(t, s, o.space)[0].Events[0]
 			l.say(t, s, l.bundle(o.clock.now(), []tinycloud.Hash{l.last}, event))

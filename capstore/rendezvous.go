@@ -1,42 +1,28 @@
 package capstore
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
-// Rendezvous is the secret that names of a Space are made of, under which its hosts find each other. All
-// hosts come to have the same: of two the one of the later generation is kept, of one generation the
-// greater.
-type Rendezvous struct {
-	// Generation counts the host delegations of the Space that were revoked when it was made. Whoever lost
-	// one knows no later secret.
-	Generation int64
-	Secret     tinycloud.Hash // 32 random bytes; zero: there is none
-}
-
-func (r Rendezvous) after(o Rendezvous) bool {
-	return r.Generation > o.Generation || r.Generation == o.Generation && bytes.Compare(r.Secret[:], o.Secret[:]) > 0
-}
-
 // Rendezvous returns a Space's secret. A missing one, and one that a host knows whose delegation was
 // revoked since, is made anew if renew says so; it is zero if not.
-func (s *Store) Rendezvous(ctx context.Context, id tinycloud.SpaceID, renew bool) (Rendezvous, error) {
+func (s *Store) Rendezvous(ctx context.Context, id tinycloud.SpaceID, renew bool) (hostlog.Rendezvous, error) {
 	r, now, err := s.rendezvous(ctx, id)
 	if err != nil || !r.Secret.IsZero() && r.Generation >= now {
 		return r, err
 	}
 	if !renew {
-		return Rendezvous{}, nil
+		return hostlog.Rendezvous{}, nil
 	}
-	made := Rendezvous{Generation: now}
+	made := hostlog.Rendezvous{Generation: now}
 	_, _ = rand.Read(made.Secret[:]) // never fails
 	if err := s.saveRendezvous(ctx, id, made); err != nil {
-		return Rendezvous{}, err
+		return hostlog.Rendezvous{}, err
 	}
 	r, _, err = s.rendezvous(ctx, id)
 	return r, err
@@ -45,9 +31,9 @@ func (s *Store) Rendezvous(ctx context.Context, id tinycloud.SpaceID, renew bool
 // SaveRendezvous takes over another host's secret if it is to be preferred. One that came after a
 // revocation which is not known here, or from a host whose delegation is not, is left for later; one of a host that
 // was removed never counts, however new it is.
-func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, from HostKey, theirs Rendezvous) error {
+func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, from hostlog.Key, theirs hostlog.Rendezvous) error {
 	ours, now, err := s.rendezvous(ctx, id)
-	if err != nil || theirs.Secret.IsZero() || theirs.Generation != now || !theirs.after(ours) {
+	if err != nil || theirs.Secret.IsZero() || theirs.Generation != now || !theirs.After(ours) {
 		return err
 	}
 	if host, err := s.isHost(ctx, id, from); err != nil || !host {
@@ -75,12 +61,12 @@ func (s *Store) Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinyclo
 }
 
 // isHost reports whether a delegation of a Space's history makes a key its host now.
-func (s *Store) isHost(ctx context.Context, id tinycloud.SpaceID, key HostKey) (yes bool, err error) {
+func (s *Store) isHost(ctx context.Context, id tinycloud.SpaceID, key hostlog.Key) (yes bool, err error) {
 	sp, err := s.loaded(ctx, id)
 	if err != nil {
 		return false, err
 	}
-	s.eachHost(sp, func(h HostKey, _ *Token) bool {
+	s.eachHost(sp, func(h hostlog.Key, _ *Token) bool {
 		yes = h == key
 		return !yes
 	})
@@ -88,14 +74,14 @@ func (s *Store) isHost(ctx context.Context, id tinycloud.SpaceID, key HostKey) (
 }
 
 // rendezvous returns the stored secret, and the generation that a new one would have.
-func (s *Store) rendezvous(ctx context.Context, id tinycloud.SpaceID) (r Rendezvous, now int64, err error) {
+func (s *Store) rendezvous(ctx context.Context, id tinycloud.SpaceID) (r hostlog.Rendezvous, now int64, err error) {
 	sp, err := s.loaded(ctx, id)
 	if err != nil {
 		return r, 0, err
 	}
 	revoked := map[tinycloud.Hash]bool{}
 	sp.mu.RLock()
-	sp.facts.Hosts(func(_ HostKey, t *Token) bool {
+	sp.facts.Hosts(func(_ hostlog.Key, t *Token) bool {
 		if s.isRevoked(t.ID) {
 			revoked[t.ID] = true
 		}
@@ -114,7 +100,7 @@ func (s *Store) rendezvous(ctx context.Context, id tinycloud.SpaceID) (r Rendezv
 }
 
 // saveRendezvous stores a secret unless the stored one is to be preferred.
-func (s *Store) saveRendezvous(ctx context.Context, id tinycloud.SpaceID, r Rendezvous) error {
+func (s *Store) saveRendezvous(ctx context.Context, id tinycloud.SpaceID, r hostlog.Rendezvous) error {
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {

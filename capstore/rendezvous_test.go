@@ -6,6 +6,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 func TestRendezvous(t *testing.T) {
@@ -27,7 +28,7 @@ func testRendezvous(t *testing.T) {
 		return owner.SignDelegation(o)
 	}
 	a.delegate(host(a))
-	get := func(renew bool) capstore.Rendezvous {
+	get := func(renew bool) hostlog.Rendezvous {
 		t.Helper()
 		r, err := a.Rendezvous(ctx, space, renew)
 		if err != nil {
@@ -35,7 +36,7 @@ func testRendezvous(t *testing.T) {
 		}
 		return r
 	}
-	save := func(r capstore.Rendezvous) {
+	save := func(r hostlog.Rendezvous) {
 		t.Helper()
 		if err := a.SaveRendezvous(ctx, space, a.host(space), r); err != nil {
 			t.Fatal(err)
@@ -58,14 +59,14 @@ func testRendezvous(t *testing.T) {
 		save(more)
 		save(less)
 		save(first)
-		save(capstore.Rendezvous{})
+		save(hostlog.Rendezvous{})
 		if get(true) != more {
 			t.Errorf("%+v, want %+v", get(true), more)
 		}
 	}
 	// None of a revocation that nobody knows of, or a liar could keep his for ever.
-	save(capstore.Rendezvous{Generation: 1 << 60, Secret: tinycloud.Hash{9}})
-	save(capstore.Rendezvous{Generation: -1, Secret: tinycloud.Hash{0xff, 0xff, 0xff, 0xff, 0xff}})
+	save(hostlog.Rendezvous{Generation: 1 << 60, Secret: tinycloud.Hash{9}})
+	save(hostlog.Rendezvous{Generation: -1, Secret: tinycloud.Hash{0xff, 0xff, 0xff, 0xff, 0xff}})
 	if get(true) != more {
 		t.Errorf("%+v, want %+v", get(true), more)
 	}
@@ -94,7 +95,7 @@ func testRendezvous(t *testing.T) {
 	if get(true) != last {
 		t.Error("an old secret came back")
 	}
-	own := capstore.Rendezvous{Generation: 1, Secret: tinycloud.Hash{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	own := hostlog.Rendezvous{Generation: 1, Secret: tinycloud.Hash{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
 	if err := a.SaveRendezvous(ctx, space, b.host(space), own); err != nil || get(true) != last {
 		t.Errorf("a removed host's secret counts: %+v, %v", get(true), err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // longHistory has a store write b.N epochs.
@@ -79,8 +80,8 @@ func BenchmarkEarlyWitness(b *testing.B) {
 	l := newLiar(o)
 	delegateAll(b, s, o.wallet.SignHost(o.space, l.host().String())) // it witnesses what follows upon this
 	longHistory(b, s)
-	var of []capstore.Bundle
-	err := s.Missing(b.Context(), o.space, nil, b.N+16, func(x capstore.Bundle) error {
+	var of []hostlog.Bundle
+	err := s.Missing(b.Context(), o.space, nil, b.N+16, func(x hostlog.Bundle) error {
 		if len(x.Ops) > 0 {
 			of = append(of, x)
 		}
@@ -98,11 +99,11 @@ func BenchmarkEarlyWitness(b *testing.B) {
 	b.ResetTimer()
 	for i := range seconds {
 		x := of[i*len(of)/seconds]
-		x.Entry = capstore.Entry{
+		x.Entry = hostlog.Entry{
 			Space: o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: x.Entry.Epoch, At: x.Entry.At - 100,
 		}
 		x = l.sign(x)
-		if a, err := s.Apply(b.Context(), o.space, []capstore.Bundle{x}); err != nil || a.New != 1 {
+		if a, err := s.Apply(b.Context(), o.space, []hostlog.Bundle{x}); err != nil || a.New != 1 {
 			b.Fatal(a, err)
 		}
 		l.n, l.prev = l.n+1, x.Entry.Digest()

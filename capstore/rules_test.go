@@ -9,6 +9,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -88,7 +89,7 @@ func TestWindows(t *testing.T) {
 		now := c.o.clock.now()
 		tok := c.invokes(c.o.session, captest.TokenOptions{Proofs: []tinycloud.Hash{c.o.proof}}, "soon")
 		early := c.l.epoch(now.Add(slack+time.Millisecond), []tinycloud.Hash{c.l.last}, c.put(tok, "soon"))
-		if a, err := c.s.Apply(c.Context(), c.o.space, []capstore.Bundle{early}); err != nil || a.Held != 1 {
+		if a, err := c.s.Apply(c.Context(), c.o.space, []hostlog.Bundle{early}); err != nil || a.Held != 1 {
 			c.Errorf("an entry more than 120 s ahead: %+v %v", a, err)
 		}
 		c.saysAt(c.l, now.Add(slack), nil, c.put(tok, "soon"))

@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -38,8 +39,8 @@ func (c *scene) put(tok *capstore.Token, key string) said {
 }
 
 // epoch makes the liar's next entry, for an epoch of some events.
-func (l *liar) epoch(at time.Time, parents []tinycloud.Hash, events ...said) capstore.Bundle {
-	var b capstore.Bundle
+func (l *liar) epoch(at time.Time, parents []tinycloud.Hash, events ...said) hostlog.Bundle {
+	var b hostlog.Bundle
 	e := dag.Epoch{Parents: parents}
 	for _, ev := range events {
 		ref := dag.EventRef{Event: ev.token.ID}
@@ -50,7 +51,7 @@ func (l *liar) epoch(at time.Time, parents []tinycloud.Hash, events ...said) cap
 		e.Events = append(e.Events, ref)
 	}
 	b.Epoch = e.Encode()
-	b.Entry = capstore.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
+	b.Entry = hostlog.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
 	return l.sign(b)
 }
 

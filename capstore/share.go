@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Share is a part of a Space's history that is given out by ranges of seq. All hosts give the same epoch the same
@@ -21,7 +22,7 @@ type Share struct {
 
 // Share returns what goal covers and have does not. If something of the goal is unknown here, it ends before the
 // first entry that may be missing; if import entries belong to it, which come before all else, it is empty.
-func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []Tip) (*Share, error) {
+func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []hostlog.Tip) (*Share, error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []Ti
 }
 
 // upTo sets where branches end that lead to a goal, and returns the greatest seq below which nothing of it is missing.
-func (p *Share) upTo(ctx context.Context, goal []Tip) (complete int64, err error) {
+func (p *Share) upTo(ctx context.Context, goal []hostlog.Tip) (complete int64, err error) {
 	complete = 1<<63 - 1
 	f := p.s.finder(ctx, p.sid, p.rows)
 	for _, tip := range goal {
@@ -125,7 +126,7 @@ func (p *Share) seq(ctx context.Context, branch int, n uint64) (seq int64, err e
 
 // Read calls yield with the entries of a range, both ends included, and their seq, parents first. The error is of
 // class [tinycloud.ErrTooLarge] when there are too many. Values come as with [Store.Missing].
-func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield func(seq int64, b Bundle) error) error {
+func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield func(seq int64, b hostlog.Bundle) error) error {
 	var places []sharePlace
 	err := p.each(ctx, first, last, func(x sharePlace) error {
 		if len(places) == entriesAtOnce {
@@ -137,7 +138,7 @@ func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield
 	if err != nil {
 		return err
 	}
-	r := &reader{s: p.s, ctx: ctx, space: p.space, sid: p.sid, hosts: make([]HostKey, len(p.rows)), maxValue: maxValue}
+	r := &reader{s: p.s, ctx: ctx, space: p.space, sid: p.sid, hosts: make([]hostlog.Key, len(p.rows)), maxValue: maxValue}
 	for i, row := range p.rows {
 		r.hosts[i] = row.host
 	}
@@ -155,8 +156,8 @@ func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield
 
 // Places calls yield with the places in logs of the entries of a range, both ends included, but not those of forked
 // logs.
-func (p *Share) Places(ctx context.Context, first, last int64, yield func(host HostKey, n uint64)) error {
-	branches := map[HostKey]int{}
+func (p *Share) Places(ctx context.Context, first, last int64, yield func(host hostlog.Key, n uint64)) error {
+	branches := map[hostlog.Key]int{}
 	for _, r := range p.rows {
 		branches[r.host]++
 	}

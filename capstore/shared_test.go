@@ -14,10 +14,11 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // checkLog fails unless a Space's own log is one chain and its epochs are unique.
-func checkLog(t *testing.T, s *testStore, space tinycloud.SpaceID) []capstore.Bundle {
+func checkLog(t *testing.T, s *testStore, space tinycloud.SpaceID) []hostlog.Bundle {
 	t.Helper()
 	tips, err := s.Tips(t.Context(), space)
 	if err != nil || len(tips) != 1 {
@@ -33,7 +34,7 @@ func checkLog(t *testing.T, s *testStore, space tinycloud.SpaceID) []capstore.Bu
 		if epochs[b.Entry.Epoch] {
 			t.Errorf("epoch %s twice", b.Entry.Epoch.EpochID())
 		}
-		if err := capstore.CheckBundle(space, &b); err != nil {
+		if err := hostlog.Check(space, &b); err != nil {
 			t.Error(err)
 		}
 		epochs[b.Entry.Epoch], prev = true, b.Entry.Digest()
@@ -98,7 +99,7 @@ func TestSharedWriters(t *testing.T) {
 	})
 }
 
-func feedAll(t *testing.T, s *testStore, space tinycloud.SpaceID, bundles []capstore.Bundle) {
+func feedAll(t *testing.T, s *testStore, space tinycloud.SpaceID, bundles []hostlog.Bundle) {
 	t.Helper()
 	for part := range slices.Chunk(bundles, 256) {
 		if a, err := s.Apply(t.Context(), space, part); err != nil || a.Covered != len(part) {
@@ -168,7 +169,7 @@ func TestSharedTold(t *testing.T) {
 		if err := a.AddJoin(t.Context(), o.space, []string{"/ip4/127.0.0.1/tcp/1"}, true); err != nil {
 			t.Fatal(err)
 		}
-		var locals []capstore.Bundle
+		var locals []hostlog.Bundle
 		created, joins := 0, 0
 		for len(locals) < 4 || joins == 0 {
 			select {
@@ -187,9 +188,9 @@ func TestSharedTold(t *testing.T) {
 		if created != 1 || joins != 1 || len(locals) != 4 {
 			t.Errorf("created %d times, joins %d times, %d entries", created, joins, len(locals))
 		}
-		slices.SortFunc(locals, func(a, b capstore.Bundle) int { return int(a.Entry.N) - int(b.Entry.N) })
+		slices.SortFunc(locals, func(a, b hostlog.Bundle) int { return int(a.Entry.N) - int(b.Entry.N) })
 		for i, b := range locals {
-			if err := capstore.CheckBundle(o.space, &b); err != nil || b.Entry.N != uint64(i) {
+			if err := hostlog.Check(o.space, &b); err != nil || b.Entry.N != uint64(i) {
 				t.Errorf("entry %d: %v", b.Entry.N, err)
 			}
 		}

@@ -10,8 +10,10 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Position is the place of an event in a Space's total order.
@@ -61,7 +63,7 @@ func (n *node) before(past judge.Clock) bool {
 
 // branch is one unforked run of a host's log.
 type branch struct {
-	host   HostKey
+	host   hostlog.Key
 	base   int // branch it forked from, -1 for none
 	baseN  uint64
 	n      uint64 // of the tip
@@ -75,7 +77,7 @@ type branch struct {
 type space struct {
 	sid   int64
 	id    tinycloud.SpaceID
-	host  HostKey
+	host  hostlog.Key
 	key   ed25519.PrivateKey
 	state string
 	opens int64 // when joining ends by time, see [Store.openDue]; 0: never
@@ -125,7 +127,7 @@ const rememberedNodes = 4096
 
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
 	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, imports: map[tinycloud.Hash]int64{}, redo: map[int64]struct{}{}}
-	sp.host = HostKey(sp.key.Public().(ed25519.PublicKey))
+	sp.host = hostlog.Key(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
 }
@@ -183,7 +185,7 @@ func (t *tx) load(sp *space, heads []byte) error {
 		if err := scan(&host, &base, &baseN, &b.n, &digest, &b.at, &eid); err != nil {
 			return err
 		}
-		b.host, b.digest = HostKey(host), tinycloud.Hash(digest)
+		b.host, b.digest = hostlog.Key(host), tinycloud.Hash(digest)
 		if base != nil {
 			b.base, b.baseN = int(*base), uint64(*baseN)
 		}
@@ -234,7 +236,7 @@ func (t *tx) loadFacts(sp *space) error {
 		return err
 	}
 	for _, r := range rows {
-		tok, err := judge.Decode(r.bytes, false)
+		tok, err := token.Decode(r.bytes, false)
 		if err != nil {
 			return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, err, tinycloud.ErrUnavailable)
 		}

@@ -11,13 +11,14 @@ import (
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Status is what a node knows of a Space.
 type Status struct {
-	Host   HostKey // this node
+	Host   hostlog.Key // this node
 	State  string
 	Opens  time.Time // when joining ends if nothing of another host is here by then; zero: not by time
 	Heads  []tinycloud.Hash

@@ -22,8 +22,9 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // InMemory as a database keeps nothing beyond the life of the store.
@@ -74,14 +75,14 @@ type Options struct {
 // Commit is what one transaction made durable in one Space.
 type Commit struct {
 	Space   tinycloud.SpaceID
-	Local   []Bundle  // epochs this node made, in order
-	Remote  int       // entries taken from peers
-	Parked  int       // entries of peers that are to be due
-	Revoked []HostKey // hosts whose delegation was revoked
-	Wants   int       // values that have to be fetched
-	Created bool      // the Space is new on this node
-	Joins   bool      // addresses to join it through were added
-	Opened  bool      // it waits for the history of other hosts no more
+	Local   []hostlog.Bundle // epochs this node made, in order
+	Remote  int              // entries taken from peers
+	Parked  int              // entries of peers that are to be due
+	Revoked []hostlog.Key    // hosts whose delegation was revoked
+	Wants   int              // values that have to be fetched
+	Created bool             // the Space is new on this node
+	Joins   bool             // addresses to join it through were added
+	Opened  bool             // it waits for the history of other hosts no more
 	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
 	Webhooks bool
 	// Pairs says that paired nodes came or went, here or in another process. Then Space may be zero.
@@ -130,7 +131,7 @@ type Store struct {
 	lastSID int64 // of the Spaces that were read from the database
 	// imported are Spaces taken over from elsewhere and not hosted yet.
 	imported map[tinycloud.SpaceID]int64
-	byHost   map[HostKey]tinycloud.SpaceID
+	byHost   map[hostlog.Key]tinycloud.SpaceID
 	spaces   map[tinycloud.SpaceID]*space // loaded ones
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]int64
@@ -146,7 +147,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), outdated: make(chan struct{}, 1), reviewAtOnce: reviewAtOnce, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
 		joining: newJoining(), patience: awaitOpen,
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
-		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[HostKey]tinycloud.SpaceID{},
+		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(),
@@ -279,7 +280,7 @@ func (s *Store) learnSpaces(ctx context.Context, q querier) error {
 	}
 	s.mu.RUnlock()
 	found, imported := map[tinycloud.SpaceID]int64{}, map[tinycloud.SpaceID]int64{}
-	hosts := map[HostKey]tinycloud.SpaceID{}
+	hosts := map[hostlog.Key]tinycloud.SpaceID{}
 	err := q.Each(ctx, func(scan db.Scan) error {
 		var text, state string
 		var host []byte
@@ -290,14 +291,14 @@ func (s *Store) learnSpaces(ctx context.Context, q querier) error {
 		if err != nil || len(host) != 32 {
 			return fmt.Errorf("space %d: damaged row", last)
 		}
-		if s.db.Shared && len(found) == 0 && newSpace(s, 0, id, "").host != HostKey(host) {
+		if s.db.Shared && len(found) == 0 && newSpace(s, 0, id, "").host != hostlog.Key(host) {
 			return errors.New("the database belongs to a node with another secret (keys.secret)")
 		}
 		if state == StateImporting || state == StateImported {
 			imported[id] = last
 			return nil
 		}
-		found[id], hosts[HostKey(host)] = last, id
+		found[id], hosts[hostlog.Key(host)] = last, id
 		return nil
 	}, "SELECT sid, space, host, state FROM spaces WHERE sid > ? ORDER BY sid", last)
 	if err != nil {
@@ -380,7 +381,7 @@ func (s *Store) Hosted(id tinycloud.SpaceID) bool {
 }
 
 // SpaceOf returns the hosted Space in which this node has a given key.
-func (s *Store) SpaceOf(host HostKey) (tinycloud.SpaceID, bool) {
+func (s *Store) SpaceOf(host hostlog.Key) (tinycloud.SpaceID, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	id, ok := s.byHost[host]
@@ -437,7 +438,7 @@ func (s *Store) token(ctx context.Context, q querier, id tinycloud.Hash) (*Token
 	if err != nil || !ok {
 		return nil, err
 	}
-	t, err := judge.Decode(b, false)
+	t, err := token.Decode(b, false)
 	if err != nil {
 		return nil, fmt.Errorf("stored token %s: %v: %w", id.EventID(), err, tinycloud.ErrUnavailable)
 	}

@@ -17,6 +17,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 func TestMain(m *testing.M) {
@@ -116,8 +117,8 @@ func openNew(t *testing.T, name string, c *clock) *testStore {
 	return open(t, name, c, newDatabase(t))
 }
 
-func (s *testStore) host(space tinycloud.SpaceID) capstore.HostKey {
-	return capstore.HostKey(s.name.SpaceKey(space).Public().(ed25519.PublicKey))
+func (s *testStore) host(space tinycloud.SpaceID) hostlog.Key {
+	return hostlog.Key(s.name.SpaceKey(space).Public().(ed25519.PublicKey))
 }
 
 func (s *testStore) delegate(header string) capstore.Delegated {
@@ -169,7 +170,7 @@ func newOwner(t *testing.T, seed string, c *clock) *owner {
 }
 
 // signHost is the header of the delegation that makes a host of a key.
-func (o *owner) signHost(host capstore.HostKey) string {
+func (o *owner) signHost(host hostlog.Key) string {
 	options := captest.HostOptions(o.space, host.String())
 	options.IssuedAt = o.clock.now()
 	return o.wallet.SignDelegation(options)
@@ -260,8 +261,8 @@ func (s *testStore) pull(from *testStore, space tinycloud.SpaceID) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	var bundles []capstore.Bundle
-	err = from.Missing(s.t.Context(), space, have, 1<<20, func(b capstore.Bundle) error {
+	var bundles []hostlog.Bundle
+	err = from.Missing(s.t.Context(), space, have, 1<<20, func(b hostlog.Bundle) error {
 		bundles = append(bundles, b)
 		return nil
 	})

@@ -8,31 +8,26 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
-
-// Tip is the last entry of a branch of a host's log.
-type Tip struct {
-	Host   HostKey
-	N      uint64
-	Digest tinycloud.Hash
-}
 
 // Tips returns the tips of all logs of a Space, sorted by host, number and digest. Equal tips mean
 // equal histories.
-func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]Tip, error) {
+func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Tip, error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	var tips []Tip
+	var tips []hostlog.Tip
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var host, digest []byte
-		var t Tip
+		var t hostlog.Tip
 		if err := scan(&host, &t.N, &digest); err != nil {
 			return err
 		}
-		t.Host, t.Digest = HostKey(host), tinycloud.Hash(digest)
+		t.Host, t.Digest = hostlog.Key(host), tinycloud.Hash(digest)
 		tips = append(tips, t)
 		return nil
 	}, "SELECT host, n, digest FROM logs WHERE sid = ?", sid)
@@ -43,7 +38,7 @@ func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]Tip, error) {
 // Missing calls yield with the entries of a Space that a peer with the given tips lacks, all logs
 // merged so that parents come first. Values of up to maxValue bytes that are current come along. Tips that
 // are not known here are ignored: the peer names what it has with [Store.Have].
-func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, maxValue int, yield func(Bundle) error) error {
+func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []hostlog.Tip, maxValue int, yield func(hostlog.Bundle) error) error {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return err
@@ -56,8 +51,8 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []Tip, m
 }
 
 // missing calls yield with the entries of branches from the given numbers on.
-func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(Bundle) error) error {
-	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]HostKey, len(rows)), maxValue: maxValue}
+func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(hostlog.Bundle) error) error {
+	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]hostlog.Key, len(rows)), maxValue: maxValue}
 	var parts []string
 	args := []any{sid}
 	for i, row := range rows {
@@ -90,7 +85,7 @@ const maxBranchesAsked = 128
 
 // logRow is a branch of a log.
 type logRow struct {
-	host   HostKey
+	host   hostlog.Key
 	base   *int64
 	baseN  *int64
 	n      uint64 // of its tip
@@ -107,7 +102,7 @@ func (s *Store) logRows(ctx context.Context, sid int64) (rows []logRow, err erro
 		var host, digest []byte
 		err := scan(&host, &r.base, &r.baseN, &r.n, &digest)
 		if err == nil {
-			r.host, r.digest = HostKey(host), tinycloud.Hash(digest)
+			r.host, r.digest = hostlog.Key(host), tinycloud.Hash(digest)
 			rows = append(rows, r)
 		}
 		return err
@@ -122,30 +117,30 @@ type finder struct {
 	ctx  context.Context
 	sid  int64
 	rows []logRow
-	logs map[HostKey][]int // branches
-	tips map[Tip]int       // likewise
+	logs map[hostlog.Key][]int // branches
+	tips map[hostlog.Tip]int   // likewise
 	read map[numbered]map[tinycloud.Hash]int
 }
 
 type numbered struct {
-	host HostKey
+	host hostlog.Key
 	n    uint64
 }
 
 func (s *Store) finder(ctx context.Context, sid int64, rows []logRow) *finder {
 	f := &finder{
 		s: s, ctx: ctx, sid: sid, rows: rows,
-		logs: map[HostKey][]int{}, tips: make(map[Tip]int, len(rows)), read: map[numbered]map[tinycloud.Hash]int{},
+		logs: map[hostlog.Key][]int{}, tips: make(map[hostlog.Tip]int, len(rows)), read: map[numbered]map[tinycloud.Hash]int{},
 	}
 	for i, r := range rows {
 		f.logs[r.host] = append(f.logs[r.host], i)
-		f.tips[Tip{r.host, r.n, r.digest}] = i
+		f.tips[hostlog.Tip{Host: r.host, N: r.n, Digest: r.digest}] = i
 	}
 	return f
 }
 
 // find returns the branch that an entry belongs to; ok is false when it is not stored.
-func (f *finder) find(t Tip) (branch int, ok bool, err error) {
+func (f *finder) find(t hostlog.Tip) (branch int, ok bool, err error) {
 	if branch, ok = f.tips[t]; ok {
 		return branch, true, nil
 	}
@@ -172,7 +167,7 @@ func (f *finder) find(t Tip) (branch int, ok bool, err error) {
 }
 
 // lacking returns per branch the first entry number that a peer lacks, and all branches.
-func (s *Store) lacking(ctx context.Context, sid int64, have []Tip) (map[int]uint64, []logRow, error) {
+func (s *Store) lacking(ctx context.Context, sid int64, have []hostlog.Tip) (map[int]uint64, []logRow, error) {
 	rows, err := s.logRows(ctx, sid)
 	if err != nil {
 		return nil, nil, err
@@ -239,7 +234,7 @@ func (s *Store) Knows(ctx context.Context, id tinycloud.SpaceID, epochs []tinycl
 // them that is stored here and, for a log with one that is not, our own tips of that log and entries
 // before them at growing distances, so that a fork costs no more than a part of what follows it. early says that one
 // of theirs is parked here: what builds on it may not fit yet.
-func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) (out []Tip, early bool, err error) {
+func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []hostlog.Tip) (out []hostlog.Tip, early bool, err error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, false, err
@@ -249,7 +244,7 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) (o
 		return nil, false, err
 	}
 	f := s.finder(ctx, sid, rows)
-	told := map[HostKey]bool{}
+	told := map[hostlog.Key]bool{}
 	for _, tip := range theirs {
 		_, known, err := f.find(tip)
 		if err != nil {
@@ -280,13 +275,13 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []Tip) (o
 }
 
 // ladder appends entries of a branch from its tip down, at distances that double.
-func (s *Store) ladder(ctx context.Context, sid int64, branch int, host HostKey, n uint64, out []Tip) ([]Tip, error) {
+func (s *Store) ladder(ctx context.Context, sid int64, branch int, host hostlog.Key, n uint64, out []hostlog.Tip) ([]hostlog.Tip, error) {
 	for step := uint64(1); ; step *= 2 {
 		digest, ok, err := s.digest(ctx, sid, branch, n)
 		if err != nil || !ok {
 			return out, err
 		}
-		out = append(out, Tip{Host: host, N: n, Digest: digest})
+		out = append(out, hostlog.Tip{Host: host, N: n, Digest: digest})
 		if n < step {
 			return out, nil
 		}
@@ -357,7 +352,7 @@ func lastsLonger(t, than *Token) bool {
 }
 
 // hostDelegation returns the best host delegation to a key, nil when none is in force.
-func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host HostKey, better func(t, than *Token) bool) (best *Token, err error) {
+func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key, better func(t, than *Token) bool) (best *Token, err error) {
 	var ids []tinycloud.Hash
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var b []byte
@@ -373,7 +368,7 @@ func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host H
 		if err != nil {
 			return nil, err
 		}
-		key, ok := judge.HostOf(t.Audience)
+		key, ok := hostlog.KeyOf(t.Audience)
 		if !ok || key != host || !t.HostsSpace(id) || !t.ValidAt(now, 0) || s.isRevoked(h) {
 			continue
 		}
@@ -399,7 +394,7 @@ const maxHostChain = 16
 // nothing but the Space's id and the revocations known here. It returns when that ends, zero for never. A host
 // whose chain is no longer in force is one if another delegation to its key, known here, is: it was let in again, or
 // renewed, while it could not hear of that, or lost it with its disk.
-func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host HostKey, tokens [][]byte) (time.Time, error) {
+func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key, tokens [][]byte) (time.Time, error) {
 	if err := s.fresh(ctx); err != nil {
 		return time.Time{}, err
 	}
@@ -416,14 +411,14 @@ func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host HostK
 
 var errNotInForce = fmt.Errorf("not in force: %w", tinycloud.ErrUnauthorized)
 
-func (s *Store) verifyChain(id tinycloud.SpaceID, host HostKey, tokens [][]byte) (time.Time, error) {
+func (s *Store) verifyChain(id tinycloud.SpaceID, host hostlog.Key, tokens [][]byte) (time.Time, error) {
 	if len(tokens) == 0 || len(tokens) > maxHostChain {
 		return time.Time{}, fmt.Errorf("host chain of %d tokens: %w", len(tokens), tinycloud.ErrInvalid)
 	}
 	facts, now := judge.NewFacts(id), s.o.Now()
 	var leaf, over *Token
 	for i, b := range tokens {
-		t, err := judge.Decode(b, false)
+		t, err := token.Decode(b, false)
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -438,7 +433,7 @@ func (s *Store) verifyChain(id tinycloud.SpaceID, host HostKey, tokens [][]byte)
 		}
 		facts.Add(t, judge.Place{Spot: judge.Spot{Branch: 1}})
 	}
-	if key, ok := judge.HostOf(leaf.Audience); !ok || key != host || !leaf.HostsSpace(id) {
+	if key, ok := hostlog.KeyOf(leaf.Audience); !ok || key != host || !leaf.HostsSpace(id) {
 		return time.Time{}, fmt.Errorf("host chain: %s names another host or space: %w", leaf.ID.EventID(), tinycloud.ErrUnauthorized)
 	}
 	if over != nil {

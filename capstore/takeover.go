@@ -5,8 +5,11 @@ import (
 	"fmt"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/parallel"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // States of a Space whose history is taken over. It is hosted for nobody.
@@ -93,22 +96,20 @@ func (sp *space) importedHere(n *node) bool {
 	return false
 }
 
-// Epochs adds at most [MaxImported] epochs, parents first, none of which is known, as one import entry. It
+// Epochs adds at most [hostlog.MaxImported] epochs, parents first, none of which is known, as one import entry. It
 // verifies them like a peer's. An epoch's time is put between its parents' and now.
-func (o Takeover) Epochs(ctx context.Context, id tinycloud.SpaceID, epochs []Imported) error {
+func (o Takeover) Epochs(ctx context.Context, id tinycloud.SpaceID, epochs []hostlog.Imported) error {
 	now := o.s.o.Now().UnixMilli()
-	b := Bundle{Entry: Entry{Space: id, At: now}, Imported: make([]Imported, len(epochs))}
+	b := hostlog.Bundle{Entry: hostlog.Entry{Space: id, At: now}, Imported: make([]hostlog.Imported, len(epochs))}
 	copy(b.Imported, epochs)
 	for i := range b.Imported {
 		b.Imported[i].At = max(0, min(b.Imported[i].At, now))
 	}
-	b.Entry.Import = ImportHash(b.Imported)
-	p, err := parseBundle(id, &b)
+	b.Entry.Import = hostlog.ImportHash(b.Imported)
+	p, err := hostlog.ParseOwn(id, &b)
 	if err != nil {
 		return err
 	}
-	parts := p.parts
-	parallel(len(parts), func(i int) { verifyGroup(parts[i : i+1]) })
 	return o.s.do(ctx, func(t *tx) error {
 		sp, err := t.importing(id)
 		if err != nil {
@@ -123,16 +124,16 @@ func (o Takeover) Epochs(ctx context.Context, id tinycloud.SpaceID, epochs []Imp
 }
 
 // sign completes this node's next import entry: its epochs' times, its place in the log, its signature.
-func (t *tx) sign(sp *space, p *parsed) error {
+func (t *tx) sign(sp *space, p *hostlog.Parsed) error {
 	own := sp.own()
 	if own != nil && own.tip != nil {
 		return fmt.Errorf("this node has a history of its own in %s: %w", sp.id, tinycloud.ErrConflict)
 	}
 	times := map[tinycloud.Hash]int64{}
 	last := p.Entry.At
-	for i, part := range p.parts {
+	for i, part := range p.Parts {
 		ms := part.Entry.At
-		for _, parent := range part.epoch.Parents {
+		for _, parent := range part.DecodedEpoch.Parents {
 			if floor, here := times[parent]; here {
 				ms = max(ms, floor)
 				continue
@@ -148,15 +149,15 @@ func (t *tx) sign(sp *space, p *parsed) error {
 		part.Entry.At, p.Imported[i].At = ms, ms
 		times[part.Entry.Epoch], last = ms, max(last, ms)
 	}
-	p.Entry.Host, p.Entry.At, p.Entry.Import = sp.host, last, ImportHash(p.Imported)
+	p.Entry.Host, p.Entry.At, p.Entry.Import = sp.host, last, hostlog.ImportHash(p.Imported)
 	if own != nil {
 		p.Entry.N, p.Entry.Prev = own.n+1, own.digest
 		p.Entry.At = max(p.Entry.At, own.at)
 	}
-	p.local, p.digest = true, p.Entry.Digest()
-	p.Sig = signEntry(sp.key, p.digest)
-	for _, part := range p.parts {
-		part.Entry.Host, part.Entry.N, part.digest, part.importedAt = sp.host, p.Entry.N, p.digest, max(p.Entry.At, 1)
+	p.Own, p.Digest = true, p.Entry.Digest()
+	p.Sig = hostlog.Sign(sp.key, p.Digest)
+	for _, part := range p.Parts {
+		part.Entry.Host, part.Entry.N, part.Digest, part.ImportedAt = sp.host, p.Entry.N, p.Digest, max(p.Entry.At, 1)
 	}
 	return nil
 }
@@ -165,9 +166,9 @@ func (t *tx) sign(sp *space, p *parsed) error {
 // some were left out, by index: they prove nothing.
 func (o Takeover) Tokens(ctx context.Context, tokens [][]byte) (map[int]error, error) {
 	toks, bad := make([]*Token, len(tokens)), make([]error, len(tokens))
-	parallel(len(tokens), func(i int) {
-		toks[i], bad[i] = judge.Decode(tokens[i], false)
-		if bad[i] == nil && toks[i].Kind == judge.Invocation {
+	parallel.Do(len(tokens), func(i int) {
+		toks[i], bad[i] = token.Decode(tokens[i], false)
+		if bad[i] == nil && toks[i].Kind == token.Invocation {
 			bad[i] = fmt.Errorf("an invocation stands in no list of delegations: %w", tinycloud.ErrUndecodable)
 		}
 		if bad[i] == nil {
@@ -195,7 +196,7 @@ func (o Takeover) Tokens(ctx context.Context, tokens [][]byte) (map[int]error, e
 
 // keepToken saves a delegation, or a revocation whose signer had the right.
 func (t *tx) keepToken(tok *Token) error {
-	if err := t.saveToken(tok); err != nil || tok.Kind != judge.Revocation {
+	if err := t.saveToken(tok); err != nil || tok.Kind != token.Revocation {
 		return err
 	}
 	var failed error
@@ -279,7 +280,7 @@ func (o Takeover) Holds(ctx context.Context, id tinycloud.SpaceID, hashes []tiny
 // Taken is the outcome for one Space.
 type Taken struct {
 	Hosted bool // a delegation of the owner to this host is in force
-	Host   HostKey
+	Host   hostlog.Key
 	Epochs int64
 	Void   int64
 	Keys   int64
@@ -354,8 +355,8 @@ func (o Takeover) Open(ctx context.Context, id tinycloud.SpaceID) error {
 }
 
 // Apply is [Store.Apply] for a Space that need not be hosted.
-func (o Takeover) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []Bundle) (Applied, error) {
-	return o.s.enterAll(ctx, Verify(id, bundles), (*tx).importing)
+func (o Takeover) Apply(ctx context.Context, id tinycloud.SpaceID, bundles []hostlog.Bundle) (hostlog.Applied, error) {
+	return o.s.enterAll(ctx, hostlog.CheckAll(id, bundles), (*tx).importing)
 }
 
 // CurrentValues calls yield with the values of a hosted Space that are here whole, by hash and size.

@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // MaxTicketLife is the longest that a ticket lives.
@@ -52,7 +53,7 @@ type Ticket struct {
 
 // token returns as much of the invocation as the right rests on.
 func (k *Ticket) token(wanted Capability) *Token {
-	return &Token{Kind: judge.Invocation, Signer: k.signer, Proofs: k.proofs, Caps: []Capability{wanted}}
+	return &Token{Kind: token.Invocation, Signer: k.signer, Proofs: k.proofs, Caps: []Capability{wanted}}
 }
 
 // TicketRequest is what a ticket is asked for.
@@ -108,7 +109,7 @@ func errTicketScope() error {
 // mentions reports whether an invocation asks to read a key.
 func mentions(tok *Token, key tinycloud.Resource) bool {
 	for _, c := range tok.Caps {
-		if judge.Covers(c.Ability, judge.AbilityGet) && key.Extends(c.Resource) {
+		if judge.Covers(c.Ability, token.AbilityGet) && key.Extends(c.Resource) {
 			return true
 		}
 	}
@@ -122,7 +123,7 @@ func (c *chain) mayRead(k *Ticket, now time.Time) error {
 	if !ok {
 		return errTicketScope()
 	}
-	return c.authorise(k.token(Capability{Resource: resource, URI: resource.String(), Ability: judge.AbilityGet}), now)
+	return c.authorise(k.token(Capability{Resource: resource, URI: resource.String(), Ability: token.AbilityGet}), now)
 }
 
 // ticketExpiry returns when the life asked for, the invocation or a delegation it cites ends first.

@@ -5,21 +5,16 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 type (
 	// Token is a decoded signed token.
-	Token = judge.Token
+	Token = token.Token
 	// Capability is one ability on one resource.
 	Capability = recap.Capability
-	// HostKey is a host: the Ed25519 public key of a node's Space key.
-	HostKey = judge.HostKey
 )
-
-// HostOf returns the host that a did:key names, in either spelling (protocol §7.1).
-func HostOf(did tinycloud.Principal) (HostKey, bool) { return judge.HostOf(did) }
 
 // ParseDelegation reads the Authorization value of a delegation: a CACAO, or a UCAN when it contains a
 // dot (protocol §2.1). The error is of class [tinycloud.ErrUndecodable].
@@ -35,7 +30,7 @@ func ParseDelegation(header string) (*Token, error) {
 	if t.ToSelf() {
 		return nil, fmt.Errorf("a delegation to its own signer grants nothing: %w", tinycloud.ErrUndecodable)
 	}
-	t.Kind = judge.Delegation
+	t.Kind = token.Delegation
 	return t, nil
 }
 
@@ -44,11 +39,11 @@ func ParseInvocation(header string) (*Token, error) {
 	if !strings.Contains(header, ".") {
 		return nil, fmt.Errorf("an invocation is a UCAN: %w", tinycloud.ErrUndecodable)
 	}
-	t, err := judge.FromUCAN(header)
+	t, err := token.FromUCAN(header)
 	if err != nil {
 		return nil, err
 	}
-	t.Kind = judge.Invocation
+	t.Kind = token.Invocation
 	return t, nil
 }
 
@@ -67,7 +62,7 @@ func ParseRevocation(header string) (*Token, error) {
 
 func parseToken(header string) (*Token, error) {
 	if strings.Contains(header, ".") {
-		return judge.FromUCAN(header)
+		return token.FromUCAN(header)
 	}
-	return judge.FromHeader(header)
+	return token.FromHeader(header)
 }

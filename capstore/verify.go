@@ -8,9 +8,10 @@ import (
 	"maps"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Damage is a row that is not what its hash, its signature or the rules say.
@@ -126,7 +127,7 @@ func (v *verifier) lengths() error {
 func (v *verifier) tokens() error {
 	return v.each(func(scan func(...any) error) error {
 		var id, b []byte
-		var kind judge.Kind
+		var kind token.Kind
 		if err := scan(&id, &kind, &b); err != nil {
 			return err
 		}
@@ -135,7 +136,7 @@ func (v *verifier) tokens() error {
 			v.tell("token whose bytes are others", "%s", tinycloud.Hash(id).EventID())
 			return nil
 		}
-		t, err := judge.Decode(b, false)
+		t, err := token.Decode(b, false)
 		if err == nil {
 			err = t.VerifySignature()
 		}
@@ -305,12 +306,12 @@ func (v *verifier) entries() error {
 	if err != nil {
 		return err
 	}
-	hosts := make([]HostKey, len(logs))
+	hosts := make([]hostlog.Key, len(logs))
 	for i, l := range logs {
 		hosts[i] = l.host
 	}
 	r := &reader{s: v.s, ctx: v.ctx, space: v.id, sid: v.sid, hosts: hosts}
-	check := func(branch int, e Entry, digest, sig []byte) {
+	check := func(branch int, e hostlog.Entry, digest, sig []byte) {
 		if branch >= len(hosts) {
 			v.tell("log entry whose log is lost", "%d of branch %d", e.N, branch)
 			return
@@ -323,15 +324,14 @@ func (v *verifier) entries() error {
 				return
 			}
 		}
-		s := Signature(sig)
-		d := e.Digest()
-		if d != tinycloud.Hash(digest) || !did.VerifyEd25519Batch([]did.BatchItem{signatureItem(e.Host, d, &s)})[0] {
+		s, d := hostlog.Signature(sig), e.Digest()
+		if d != tinycloud.Hash(digest) || !hostlog.Verify(e.Host, d, s) {
 			v.tell("log entry whose bytes or signature are others", "%d of %s", e.N, e.Host)
 		}
 	}
 	err = v.each(func(scan func(...any) error) error {
 		var branch int
-		var e Entry
+		var e hostlog.Entry
 		var id, digest, sig []byte
 		if err := scan(&branch, &e.N, &e.At, &digest, &sig, &id); err != nil {
 			return err
@@ -345,7 +345,7 @@ func (v *verifier) entries() error {
 	}
 	if err := v.each(func(scan func(...any) error) error {
 		var branch int
-		var e Entry
+		var e hostlog.Entry
 		var digest, sig, list []byte
 		if err := scan(&branch, &e.N, &e.At, &digest, &sig, &list); err != nil {
 			return err

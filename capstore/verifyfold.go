@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // values checks the values against their hashes, and that every current one is here or looked for.
@@ -72,7 +73,7 @@ func (v *verifier) replayInto(scratch *Store) error {
 	if err != nil {
 		return err
 	}
-	var batch []Bundle
+	var batch []hostlog.Bundle
 	flush := func() error {
 		a, err := scratch.Apply(v.ctx, v.id, batch)
 		if err == nil && a.Covered < len(batch) && !a.Parked {
@@ -81,9 +82,9 @@ func (v *verifier) replayInto(scratch *Store) error {
 		batch = nil
 		return err
 	}
-	err = v.s.missing(v.ctx, v.id, v.sid, logs, from, 0, func(b Bundle) error {
+	err = v.s.missing(v.ctx, v.id, v.sid, logs, from, 0, func(b hostlog.Bundle) error {
 		b.Values, b.Large = nil, nil
-		if batch = append(batch, b); len(batch) == maxApply || len(b.Imported) > 0 {
+		if batch = append(batch, b); len(batch) == hostlog.MaxAtOnce || len(b.Imported) > 0 {
 			return flush()
 		}
 		return nil

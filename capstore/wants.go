@@ -5,22 +5,14 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
-
-// Want is a value that has to be fetched from another host.
-type Want struct {
-	Hash     tinycloud.Hash
-	Size     int64          // 0: not known
-	Manifest tinycloud.Hash // zero: not known
-	Tries    int
-	Past     bool // no key holds it, but the history or a conflict: it may be that nobody has it any more
-}
 
 // neverDue is when a value is looked for that nobody can have.
 const neverDue = 1 << 62
 
 // Wants returns up to limit values of a Space that are due to be fetched; none while its policy is [Lazy].
-func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []Want, err error) {
+func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []hostlog.Want, err error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
@@ -30,7 +22,7 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 	}
 	now := s.o.Now().UnixMilli()
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
-		var w Want
+		var w hostlog.Want
 		var hash, manifest []byte
 		if err := scan(&hash, &w.Size, &manifest, &w.Tries, &w.Past); err != nil {
 			return err

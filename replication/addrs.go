@@ -15,7 +15,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -65,21 +65,21 @@ func (r *Replica) sign() ([]byte, error) {
 
 // parseRecord checks a signed record. The error is of class [tinycloud.ErrInvalid] or
 // [tinycloud.ErrForged].
-func parseRecord(b []byte) (*peer.PeerRecord, capstore.HostKey, error) {
+func parseRecord(b []byte) (*peer.PeerRecord, hostlog.Key, error) {
 	if len(b) > maxRecord {
-		return nil, capstore.HostKey{}, fmt.Errorf("peer record of %d bytes: %w", len(b), tinycloud.ErrInvalid)
+		return nil, hostlog.Key{}, fmt.Errorf("peer record of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
 	env, untyped, err := record.ConsumeEnvelope(b, peer.PeerRecordEnvelopeDomain)
 	if err != nil {
-		return nil, capstore.HostKey{}, fmt.Errorf("peer record: %v: %w", err, tinycloud.ErrForged)
+		return nil, hostlog.Key{}, fmt.Errorf("peer record: %v: %w", err, tinycloud.ErrForged)
 	}
 	rec, ok := untyped.(*peer.PeerRecord)
 	if !ok || !rec.PeerID.MatchesPublicKey(env.PublicKey) || len(rec.Addrs) > maxAddrs {
-		return nil, capstore.HostKey{}, fmt.Errorf("peer record: %w", tinycloud.ErrForged)
+		return nil, hostlog.Key{}, fmt.Errorf("peer record: %w", tinycloud.ErrForged)
 	}
 	for _, a := range rec.Addrs {
 		if _, id := peer.SplitAddr(a); id != rec.PeerID {
-			return nil, capstore.HostKey{}, fmt.Errorf("peer record: address of another peer: %w", tinycloud.ErrInvalid)
+			return nil, hostlog.Key{}, fmt.Errorf("peer record: address of another peer: %w", tinycloud.ErrInvalid)
 		}
 	}
 	host, err := hostOf(rec.PeerID)
@@ -208,7 +208,7 @@ func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *
 
 // learn takes over what a peer knows; later says that it has to be asked again.
 func (r *Replica) learn(ctx context.Context, m *remote, theirs *hostsMessage) (later bool, err error) {
-	meet := capstore.Rendezvous{Generation: theirs.Generation, Secret: theirs.Secret}
+	meet := hostlog.Rendezvous{Generation: theirs.Generation, Secret: theirs.Secret}
 	if err := r.o.Store.SaveRendezvous(ctx, r.space, m.host, meet); err != nil {
 		return false, own(err)
 	}
@@ -238,7 +238,7 @@ func (r *Replica) saveRecords(ctx context.Context, m *remote, records [][]byte) 
 	if err != nil {
 		return false, own(err)
 	}
-	stored := map[capstore.HostKey]capstore.KnownHost{}
+	stored := map[hostlog.Key]hostlog.Host{}
 	for _, h := range hosts {
 		stored[h.Host] = h
 	}

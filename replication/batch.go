@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // batchMessage holds bundles without what the rest of the batch, or the Space, implies.
@@ -54,10 +54,10 @@ type wireLarge struct {
 }
 
 // packBundles is the one spelling of bundles on the wire.
-func packBundles(bundles []capstore.Bundle) (*batchMessage, error) {
+func packBundles(bundles []hostlog.Bundle) (*batchMessage, error) {
 	m := &batchMessage{Entries: make([]wireBundle, 0, len(bundles))}
-	index := map[capstore.HostKey]int{}
-	var last []capstore.Tip
+	index := map[hostlog.Key]int{}
+	var last []hostlog.Tip
 	for i := range bundles {
 		b := &bundles[i]
 		if !named(b) {
@@ -68,7 +68,7 @@ func packBundles(bundles []capstore.Bundle) (*batchMessage, error) {
 			h = len(m.Hosts)
 			index[b.Entry.Host] = h
 			m.Hosts = append(m.Hosts, b.Entry.Host)
-			last = append(last, capstore.Tip{})
+			last = append(last, hostlog.Tip{})
 		}
 		w := wireBundle{
 			Host: uint64(h), At: b.Entry.At, Sig: b.Sig, Epoch: b.Epoch, Events: b.Events, Ops: b.Ops,
@@ -92,28 +92,28 @@ func packBundles(bundles []capstore.Bundle) (*batchMessage, error) {
 }
 
 // named reports whether a bundle brings what its entry names.
-func named(b *capstore.Bundle) bool {
+func named(b *hostlog.Bundle) bool {
 	if len(b.Imported) > 0 {
-		return capstore.ImportHash(b.Imported) == b.Entry.Import && b.Entry.Epoch.IsZero() && len(b.Epoch) == 0
+		return hostlog.ImportHash(b.Imported) == b.Entry.Import && b.Entry.Epoch.IsZero() && len(b.Epoch) == 0
 	}
 	return tinycloud.Sum(b.Epoch) == b.Entry.Epoch && b.Entry.Import.IsZero()
 }
 
-func tipOf(e capstore.Entry) capstore.Tip {
-	return capstore.Tip{Host: e.Host, N: e.N, Digest: e.Digest()}
+func tipOf(e hostlog.Entry) hostlog.Tip {
+	return hostlog.Tip{Host: e.Host, N: e.N, Digest: e.Digest()}
 }
 
-func follows(e capstore.Entry, t capstore.Tip) bool { return e.N == t.N+1 && e.Prev == t.Digest }
+func follows(e hostlog.Entry, t hostlog.Tip) bool { return e.N == t.N+1 && e.Prev == t.Digest }
 
 // bundles gives the entries back what was left out. Only what packBundles gives is accepted; the error is
 // of class [tinycloud.ErrInvalid].
-func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]capstore.Bundle, error) {
-	bad := func(i int, what string) ([]capstore.Bundle, error) {
+func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]hostlog.Bundle, error) {
+	bad := func(i int, what string) ([]hostlog.Bundle, error) {
 		return nil, fmt.Errorf("bundle %d: %s: %w", i, what, tinycloud.ErrInvalid)
 	}
-	out := make([]capstore.Bundle, len(m.Entries))
-	last := make([]capstore.Tip, 0, len(m.Hosts))
-	seen := map[capstore.HostKey]struct{}{}
+	out := make([]hostlog.Bundle, len(m.Entries))
+	last := make([]hostlog.Tip, 0, len(m.Hosts))
+	seen := map[hostlog.Key]struct{}{}
 	for i := range m.Entries {
 		w := &m.Entries[i]
 		known := w.Host < uint64(len(last))
@@ -121,12 +121,12 @@ func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]capstore.Bundle, erro
 			if w.Host != uint64(len(last)) || w.Host >= uint64(len(m.Hosts)) {
 				return bad(i, "host index")
 			}
-			host := capstore.HostKey(m.Hosts[w.Host])
+			host := hostlog.Key(m.Hosts[w.Host])
 			if _, twice := seen[host]; twice {
 				return bad(i, "host listed twice")
 			}
 			seen[host] = struct{}{}
-			last = append(last, capstore.Tip{})
+			last = append(last, hostlog.Tip{})
 		}
 		e, ok := w.entry(space, m.Hosts[w.Host], last[w.Host], known)
 		if !ok {
@@ -142,14 +142,14 @@ func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]capstore.Bundle, erro
 }
 
 // entry makes the log entry; ok is false when its place is missing, or spelled out though implied.
-func (w *wireBundle) entry(space tinycloud.SpaceID, host capstore.HostKey, last capstore.Tip, known bool) (e capstore.Entry, ok bool) {
-	e = capstore.Entry{Space: space, Host: host, At: w.At}
+func (w *wireBundle) entry(space tinycloud.SpaceID, host hostlog.Key, last hostlog.Tip, known bool) (e hostlog.Entry, ok bool) {
+	e = hostlog.Entry{Space: space, Host: host, At: w.At}
 	if len(w.Import) > 0 {
-		if len(w.Import) > capstore.MaxImported || len(w.Epoch)+len(w.Events)+len(w.Ops) > 0 ||
+		if len(w.Import) > hostlog.MaxImported || len(w.Epoch)+len(w.Events)+len(w.Ops) > 0 ||
 			slices.ContainsFunc(w.Import, func(im wireImport) bool { return im.At < 0 }) {
 			return e, false
 		}
-		e.Import = capstore.ImportHash(w.imported())
+		e.Import = hostlog.ImportHash(w.imported())
 	} else {
 		e.Epoch = tinycloud.Sum(w.Epoch)
 	}
@@ -167,26 +167,26 @@ func (w *wireBundle) entry(space tinycloud.SpaceID, host capstore.HostKey, last 
 	return e, false
 }
 
-func (w *wireBundle) bundle(e capstore.Entry) capstore.Bundle {
-	b := capstore.Bundle{Entry: e, Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops, Imported: w.imported()}
+func (w *wireBundle) bundle(e hostlog.Entry) hostlog.Bundle {
+	b := hostlog.Bundle{Entry: e, Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops, Imported: w.imported()}
 	for _, v := range w.Values {
-		b.Values = append(b.Values, capstore.Value{Hash: tinycloud.Sum(v), Bytes: v})
+		b.Values = append(b.Values, hostlog.Value{Hash: tinycloud.Sum(v), Bytes: v})
 	}
 	for _, l := range w.Large {
-		b.Large = append(b.Large, capstore.Large{Hash: l.Hash, Size: l.Size, Manifest: l.Manifest})
+		b.Large = append(b.Large, hostlog.Large{Hash: l.Hash, Size: l.Size, Manifest: l.Manifest})
 	}
 	return b
 }
 
-func (w *wireBundle) imported() (out []capstore.Imported) {
+func (w *wireBundle) imported() (out []hostlog.Imported) {
 	for _, im := range w.Import {
-		out = append(out, capstore.Imported{At: im.At, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
+		out = append(out, hostlog.Imported{At: im.At, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
 	}
 	return out
 }
 
 // sizeOf bounds from above what a bundle takes on the wire.
-func sizeOf(b *capstore.Bundle) int {
+func sizeOf(b *hostlog.Bundle) int {
 	const entry, item, large = 150, 5, 90
 	n := entry + len(b.Epoch) + large*len(b.Large)
 	for _, im := range b.Imported {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // history makes a host with n writes of about a kilobyte.
@@ -31,7 +32,7 @@ func history(b *testing.B, f *fabric, o *owner, n int) *node {
 
 // payload is the size of everything a new host lacks.
 func payload(b testing.TB, n *node) (bytes int) {
-	err := n.store.Missing(context.Background(), n.o.space, nil, 4096, func(x capstore.Bundle) error {
+	err := n.store.Missing(context.Background(), n.o.space, nil, 4096, func(x hostlog.Bundle) error {
 		bytes += len(x.Epoch) + len(x.Entry.Encode()) + len(x.Sig)
 		for _, group := range [][][]byte{x.Events, x.Ops} {
 			for _, y := range group {

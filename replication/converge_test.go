@@ -15,6 +15,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -213,7 +214,7 @@ func TestInterruptedCatchUp(t *testing.T) {
 		late.join(first)
 		synctest.Wait()
 		whole := 0
-		err := first.store.Missing(t.Context(), o.space, nil, 4096, func(b capstore.Bundle) error {
+		err := first.store.Missing(t.Context(), o.space, nil, 4096, func(b hostlog.Bundle) error {
 			whole += len(b.Epoch) + len(b.Entry.Encode()) + len(b.Sig)
 			for _, group := range [][][]byte{b.Events, b.Ops} {
 				for _, x := range group {

@@ -12,7 +12,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -266,7 +266,7 @@ func (r *Replica) met(ctx context.Context, id peer.ID, err error) {
 
 func (r *Replica) setJoins(ctx context.Context, addrs []string, state string, cause error) {
 	for _, addr := range addrs {
-		j := capstore.Join{Addr: addr, State: state, LastTry: now()}
+		j := hostlog.Join{Addr: addr, State: state, LastTry: now()}
 		if cause != nil {
 			j.LastError = cause.Error()
 		}

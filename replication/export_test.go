@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Bounds that tests go to.
@@ -58,7 +58,7 @@ func Proof(n Nonces, tag [32]byte, chain [][]byte, told []byte) []byte {
 }
 
 // Told is what a host tells of its release.
-func Told(h capstore.Hello) []byte {
+func Told(h hostlog.Hello) []byte {
 	b, err := encodeTold(h)
 	if err != nil {
 		panic(err)
@@ -136,12 +136,12 @@ func HaveFrame() []byte { return Frame(encoded(message{Have: &haveMessage{}})) }
 func DoneFrame() []byte { return Frame(encoded(message{Done: &stateMessage{Now: nowMillis()}})) }
 
 // TipsFrame answers open.
-func TipsFrame(tips []capstore.Tip) []byte {
+func TipsFrame(tips []hostlog.Tip) []byte {
 	return Frame(encoded(message{Tips: &tipsMessage{Now: nowMillis(), Tips: packTips(tips)}}))
 }
 
 // BatchMessage is a gossip message.
-func BatchMessage(bundles ...capstore.Bundle) []byte {
+func BatchMessage(bundles ...hostlog.Bundle) []byte {
 	m, err := packBundles(bundles)
 	if err != nil {
 		panic(err)
@@ -150,8 +150,8 @@ func BatchMessage(bundles ...capstore.Bundle) []byte {
 }
 
 // AnnounceMessage is a gossip message that names an entry.
-func AnnounceMessage(b capstore.Bundle) []byte {
-	return encoded(announcement(map[capstore.HostKey]capstore.Bundle{b.Entry.Host: b}))
+func AnnounceMessage(b hostlog.Bundle) []byte {
+	return encoded(announcement(map[hostlog.Key]hostlog.Bundle{b.Entry.Host: b}))
 }
 
 // Spell decodes a message and encodes what it means again: batches bundle by bundle.
@@ -192,7 +192,7 @@ func ReadFrames(s interface {
 }
 
 // Bundles reads a batch.
-func Bundles(space tinycloud.SpaceID, b []byte) ([]capstore.Bundle, error) {
+func Bundles(space tinycloud.SpaceID, b []byte) ([]hostlog.Bundle, error) {
 	m, err := decodeMessage(b)
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func Bundles(space tinycloud.SpaceID, b []byte) ([]capstore.Bundle, error) {
 // SampleMessages has one message of each kind.
 func SampleMessages() map[string][]byte {
 	h := tinycloud.Sum([]byte("x"))
-	tips := packTips([]capstore.Tip{{Host: capstore.HostKey(h), N: 300, Digest: h}, {N: 1}})
+	tips := packTips([]hostlog.Tip{{Host: hostlog.Key(h), N: 300, Digest: h}, {N: 1}})
 	return map[string][]byte{
 		"open":     encoded(message{Open: &openMessage{Now: 1, Hash: h}}),
 		"same":     encoded(message{Same: &stateMessage{Now: 1, Joining: true}}),
@@ -231,7 +231,7 @@ func TryRecord(b []byte) error {
 }
 
 // PackLive returns the gossip messages for bundles, and how many fit none.
-func PackLive(bundles []capstore.Bundle) (messages [][]byte, large int) {
+func PackLive(bundles []hostlog.Bundle) (messages [][]byte, large int) {
 	packed, left := packLive(bundles)
 	for _, m := range packed {
 		messages = append(messages, encoded(m))
@@ -285,7 +285,7 @@ func (p *Progress) End(now time.Time) { p.p.end(now) }
 func (p *Progress) View(now time.Time) *CatchUp { return p.p.view(now) }
 
 // Offenders are the hosts that sent what no honest host sends.
-func (r *Replica) Offenders() []capstore.HostKey {
+func (r *Replica) Offenders() []hostlog.Key {
 	r.offences.mu.Lock()
 	defer r.offences.mu.Unlock()
 	return slices.Collect(maps.Keys(r.offences.m))

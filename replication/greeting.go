@@ -6,7 +6,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // The frames of the handshake. In version 2 they are maps, to which newer releases may add fields; each side also tells
@@ -53,7 +53,7 @@ type toldService struct {
 const maxTold = 4 << 10
 
 // encodeTold encodes what a host tells.
-func encodeTold(h capstore.Hello) ([]byte, error) {
+func encodeTold(h hostlog.Hello) ([]byte, error) {
 	t := toldFields{Rules: h.Rules}
 	for _, s := range h.Services {
 		t.Services = append(t.Services, toldService{Name: s.Name, Version: s.Version})
@@ -62,7 +62,7 @@ func encodeTold(h capstore.Hello) ([]byte, error) {
 }
 
 // decodeTold decodes what a host told. A host that tells of itself has rules.
-func decodeTold(b []byte) (h capstore.Hello, err error) {
+func decodeTold(b []byte) (h hostlog.Hello, err error) {
 	if len(b) > maxTold {
 		return h, fmt.Errorf("%d bytes about a release: %w", len(b), tinycloud.ErrInvalid)
 	}
@@ -75,7 +75,7 @@ func decodeTold(b []byte) (h capstore.Hello, err error) {
 	}
 	h.Rules = t.Rules
 	for _, s := range t.Services {
-		h.Services = append(h.Services, capstore.Service{Name: s.Name, Version: s.Version})
+		h.Services = append(h.Services, hostlog.Service{Name: s.Name, Version: s.Version})
 	}
 	return h, h.Check()
 }

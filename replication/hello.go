@@ -15,6 +15,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -165,7 +166,7 @@ func (r *Replica) ownProof(ctx context.Context, g *greeting) (*proof, error) {
 // proven is what a peer has shown.
 type proven struct {
 	expires time.Time // of its delegation; zero: never
-	hello   capstore.Hello
+	hello   hostlog.Hello
 }
 
 func (r *Replica) verifyProof(ctx context.Context, id peer.ID, g *greeting, p *proof, want [32]byte) (is proven, err error) {
@@ -227,17 +228,17 @@ func (h *helloStream) receive(v any) error {
 }
 
 // hostOf returns the Space key inside a peer ID.
-func hostOf(id peer.ID) (capstore.HostKey, error) {
+func hostOf(id peer.ID) (hostlog.Key, error) {
 	raw := []byte(id)
 	// An Ed25519 key is its own peer ID: the identity multihash of a protobuf of type and 32 bytes.
 	prefix := []byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}
 	if len(raw) != len(prefix)+32 || !bytes.HasPrefix(raw, prefix) {
-		return capstore.HostKey{}, fmt.Errorf("peer %s has no ed25519 key: %w", id, tinycloud.ErrInvalid)
+		return hostlog.Key{}, fmt.Errorf("peer %s has no ed25519 key: %w", id, tinycloud.ErrInvalid)
 	}
-	return capstore.HostKey(raw[len(prefix):]), nil
+	return hostlog.Key(raw[len(prefix):]), nil
 }
 
 // peerOf is the peer ID of a Space key.
-func peerOf(host capstore.HostKey) peer.ID {
+func peerOf(host hostlog.Key) peer.ID {
 	return peer.ID(append([]byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}, host[:]...))
 }

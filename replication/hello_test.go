@@ -19,11 +19,12 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // hostAt returns what is stored of another node.
-func (n *node) hostAt(other *node) capstore.KnownHost {
+func (n *node) hostAt(other *node) hostlog.Host {
 	n.t.Helper()
 	hosts := must(n.store.Hosts(n.t.Context(), n.o.space))
 	for _, h := range hosts {
@@ -32,7 +33,7 @@ func (n *node) hostAt(other *node) capstore.KnownHost {
 		}
 	}
 	n.t.Fatalf("%s does not know %s", n.name, other.name)
-	return capstore.KnownHost{}
+	return hostlog.Host{}
 }
 
 // meetAgain has two nodes part and come together.
@@ -59,7 +60,7 @@ func TestHostsTellTheirRules(t *testing.T) {
 			t.Helper()
 			for _, pair := range [][2]*node{{a, b}, {b, a}} {
 				h := pair[0].hostAt(pair[1])
-				if !h.Met || h.Older() != older || !older && cmp.Diff(capstore.OwnHello(), h.Hello) != "" || older && h.Hello.Rules != 0 {
+				if !h.Met || h.OlderThan(capstore.Rules) != older || !older && cmp.Diff(capstore.OwnHello(), h.Hello) != "" || older && h.Hello.Rules != 0 {
 					t.Errorf("%s takes %s for %+v", pair[0].name, pair[1].name, h)
 				}
 			}
@@ -88,9 +89,9 @@ func TestToldIsBoundAndBounded(t *testing.T) {
 		chain := [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
 		own := replication.Told(capstore.OwnHello())
 		services := func(count int, name string) []byte {
-			h := capstore.Hello{Rules: 1}
+			h := hostlog.Hello{Rules: 1}
 			for range count {
-				h.Services = append(h.Services, capstore.Service{Name: name, Version: 1 << 60})
+				h.Services = append(h.Services, hostlog.Service{Name: name, Version: 1 << 60})
 			}
 			return replication.Told(h)
 		}
@@ -106,16 +107,16 @@ func TestToldIsBoundAndBounded(t *testing.T) {
 			ok           bool
 		}{
 			{"this release", own, own, plain, true},
-			{"a newer one", replication.Told(capstore.Hello{Rules: 1000, Services: []capstore.Service{{Name: "other", Version: 7}}}), nil, plain, true},
-			{"no services", replication.Told(capstore.Hello{Rules: 1}), nil, plain, true},
+			{"a newer one", replication.Told(hostlog.Hello{Rules: 1000, Services: []hostlog.Service{{Name: "other", Version: 7}}}), nil, plain, true},
+			{"no services", replication.Told(hostlog.Hello{Rules: 1}), nil, plain, true},
 			{"as many as may be", services(32, strings.Repeat("s", 32)), nil, plain, true},
 			{"more is told", withField(t, own, "newer", []int{1, 2}), nil, plain, true},
 			{"more beside it", own, own, add, true},
-			{"something else than the tag is for", replication.Told(capstore.Hello{Rules: 1}), own, plain, false},
+			{"something else than the tag is for", replication.Told(hostlog.Hello{Rules: 1}), own, plain, false},
 			{"more than the tag is for", withField(t, own, "newer", 1), own, plain, false},
 			{"nothing", []byte{}, nil, plain, false},
-			{"no rules", replication.Told(capstore.Hello{}), nil, plain, false},
-			{"rules without end", replication.Told(capstore.Hello{Rules: 1 << 40}), nil, plain, false},
+			{"no rules", replication.Told(hostlog.Hello{}), nil, plain, false},
+			{"rules without end", replication.Told(hostlog.Hello{Rules: 1 << 40}), nil, plain, false},
 			{"too many services", services(33, "s"), nil, plain, false},
 			{"a long name", services(1, strings.Repeat("s", 33)), nil, plain, false},
 			{"no name", services(1, ""), nil, plain, false},
@@ -147,8 +148,8 @@ func TestNewerMessagesAreNoOffence(t *testing.T) {
 		nodes := cluster(t, f, o, 2)
 		f.setLoss(func(_, _ peerID) bool { return true })
 		nodes[1].put("a", "1")
-		var bundles []capstore.Bundle
-		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b capstore.Bundle) error {
+		var bundles []hostlog.Bundle
+		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b hostlog.Bundle) error {
 			bundles = append(bundles, b)
 			return nil
 		})
@@ -219,7 +220,7 @@ func FuzzTold(f *testing.F) {
 	own := replication.Told(capstore.OwnHello())
 	f.Add(own)
 	f.Add(withField(f, own, "newer", 1))
-	f.Add(replication.Told(capstore.Hello{Rules: 1 << 40}))
+	f.Add(replication.Told(hostlog.Hello{Rules: 1 << 40}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := replication.DecodeTold(b)
 		if err != nil {

@@ -24,6 +24,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -61,7 +62,7 @@ func newOutsider(t *testing.T, f *fabric, o *owner, name string) *outsider {
 	return x
 }
 
-func digestToSign(e capstore.Entry) []byte {
+func digestToSign(e hostlog.Entry) []byte {
 	d := e.Digest()
 	return append([]byte("tinycloud/hostlog/1"), d[:]...)
 }
@@ -371,13 +372,13 @@ func TestStalledSourceLosesItsTurn(t *testing.T) {
 		n := newNode(t, f, o, "host")
 		n.delegate(o.header)
 		x := newOutsider(t, f, o, "outsider")
-		host := capstore.HostKey(x.key.Public().(ed25519.PublicKey))
+		host := hostlog.Key(x.key.Public().(ed25519.PublicKey))
 		holds := make(chan struct{}, 64)
 		x.answer = func(s network.Stream) {
 			var reading sync.WaitGroup
 			defer reading.Wait()
 			reading.Go(func() { _, _ = io.Copy(io.Discard, s) })
-			_, _ = s.Write(replication.TipsFrame([]capstore.Tip{{Host: host, N: 9, Digest: tinycloud.Hash{9}}}))
+			_, _ = s.Write(replication.TipsFrame([]hostlog.Tip{{Host: host, N: 9, Digest: tinycloud.Hash{9}}}))
 			holds <- struct{}{}
 		}
 		x.admitted(t, n)
@@ -429,11 +430,11 @@ func TestBadSource(t *testing.T) {
 		"garbage":   func(s network.Stream) { _, _ = s.Write([]byte("\x07garbage")) },
 		"oversized": func(s network.Stream) { _, _ = s.Write(replication.Frame(make([]byte, replication.MaxFrame+1))) },
 		"stall in the stream": func(s network.Stream) {
-			go func() { _, _ = s.Write(replication.TipsFrame([]capstore.Tip{{N: 1 << 40}})) }()
+			go func() { _, _ = s.Write(replication.TipsFrame([]hostlog.Tip{{N: 1 << 40}})) }()
 			_, _ = io.Copy(io.Discard, s)
 		},
 		"endless promises": func(s network.Stream) {
-			tips := replication.TipsFrame([]capstore.Tip{{N: 1 << 40}})
+			tips := replication.TipsFrame([]hostlog.Tip{{N: 1 << 40}})
 			go func() { _, _ = io.Copy(io.Discard, s) }()
 			_, _ = s.Write(tips)
 			_, _ = s.Write(replication.DoneFrame())
@@ -515,7 +516,7 @@ func TestNothingBeyondTheTipsIsSent(t *testing.T) {
 		synctest.Wait()
 		n.put("key/1", "after")
 		_ = must(s.Write(replication.HaveFrame()))
-		var sent []capstore.Bundle
+		var sent []hostlog.Bundle
 		for _, b := range <-frames { // the host gives up when nothing is acknowledged
 			if kind, _, err := replication.Spell(o.space, b); err == nil && kind == "batch" {
 				sent = append(sent, must(replication.Bundles(o.space, b))...)

@@ -10,7 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Answer is what a named node has said of a joining Space.
@@ -55,18 +55,18 @@ type JoinView struct {
 
 // MayOpen decides whether a joining Space opens before its time (design §11), and why: it is the one place where this is
 // decided. The endings by time and by the operator are the store's.
-func MayOpen(v JoinView) (why capstore.Ending, may bool) {
+func MayOpen(v JoinView) (why hostlog.Ending, may bool) {
 	if !v.settled() {
 		return "", false
 	}
 	if slices.ContainsFunc(v.Peers, func(p JoinPeer) bool { return p.Whole && !p.Joining }) {
-		return capstore.EndedByHistory, true
+		return hostlog.EndedByHistory, true
 	}
 	if v.least() {
-		return capstore.EndedByLeast, true
+		return hostlog.EndedByLeast, true
 	}
 	if v.none() {
-		return capstore.EndedByNone, true
+		return hostlog.EndedByNone, true
 	}
 	return "", false
 }
@@ -170,7 +170,7 @@ func (r *Replica) tryOpen(ctx context.Context) error {
 }
 
 // joinView collects what the decision rests on, and the tips it is for.
-func (r *Replica) joinView(ctx context.Context) (v JoinView, tips []capstore.Tip, err error) {
+func (r *Replica) joinView(ctx context.Context) (v JoinView, tips []hostlog.Tip, err error) {
 	v = JoinView{Self: r.self, Restored: r.o.Store.Restored(r.space), Timeout: r.o.JoinTimeout}
 	if r.o.Named != nil {
 		if v.Named, err = r.o.Named(ctx); err != nil {
@@ -184,7 +184,7 @@ func (r *Replica) joinView(ctx context.Context) (v JoinView, tips []capstore.Tip
 	if err != nil {
 		return v, nil, err
 	}
-	wrote := map[capstore.HostKey]bool{}
+	wrote := map[hostlog.Key]bool{}
 	for _, t := range tips {
 		wrote[t.Host] = true
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/ipfs/go-cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // source is what a host says of a value: how long it is and which manifest lists its chunks.
 type source struct {
-	peer     capstore.HostKey
+	peer     hostlog.Key
 	manifest tinycloud.Hash
 	size     int64
 }
@@ -96,7 +96,7 @@ func (r *Replica) try(ctx context.Context, value tinycloud.Hash, src source) err
 	}
 	r.log.WarnContext(ctx, "manifest does not give the value", "value", value, "host", src.peer, "error", err)
 	r.wants.ban(key)
-	if src.peer != (capstore.HostKey{}) {
+	if src.peer != (hostlog.Key{}) {
 		r.wants.ban(ban{value: value, peer: src.peer})
 	}
 	return err

@@ -11,7 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -29,13 +29,13 @@ type outbox struct {
 	wake chan struct{}
 
 	mu       sync.Mutex
-	bundles  []capstore.Bundle                    // guarded by mu
-	announce map[capstore.HostKey]capstore.Bundle // guarded by mu; entry and signature only
-	cutting  int                                  // guarded by mu; hosts that are removed and still connected
-	later    []capstore.Bundle                    // guarded by mu; not for these
+	bundles  []hostlog.Bundle               // guarded by mu
+	announce map[hostlog.Key]hostlog.Bundle // guarded by mu; entry and signature only
+	cutting  int                            // guarded by mu; hosts that are removed and still connected
+	later    []hostlog.Bundle               // guarded by mu; not for these
 }
 
-func (o *outbox) add(bundles []capstore.Bundle) {
+func (o *outbox) add(bundles []hostlog.Bundle) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, b := range bundles {
@@ -74,16 +74,16 @@ func (o *outbox) isCutting() bool {
 }
 
 // mention puts a bundle's entry in place of an earlier one of its host. o.mu is held.
-func (o *outbox) mention(b capstore.Bundle) {
+func (o *outbox) mention(b hostlog.Bundle) {
 	if o.announce == nil {
-		o.announce = map[capstore.HostKey]capstore.Bundle{}
+		o.announce = map[hostlog.Key]hostlog.Bundle{}
 	}
 	if _, known := o.announce[b.Entry.Host]; known || len(o.announce) < maxAnnounced {
-		o.announce[b.Entry.Host] = capstore.Bundle{Entry: b.Entry, Sig: b.Sig}
+		o.announce[b.Entry.Host] = hostlog.Bundle{Entry: b.Entry, Sig: b.Sig}
 	}
 }
 
-func (o *outbox) take() (bundles []capstore.Bundle, announce map[capstore.HostKey]capstore.Bundle) {
+func (o *outbox) take() (bundles []hostlog.Bundle, announce map[hostlog.Key]hostlog.Bundle) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	bundles, announce = o.bundles, o.announce
@@ -93,7 +93,7 @@ func (o *outbox) take() (bundles []capstore.Bundle, announce map[capstore.HostKe
 
 // learned tells the other peers, if there are any, about entries that came by a stream: gossip is how a
 // host that is connected to this one alone hears of them soon.
-func (r *Replica) learned(bundles []capstore.Bundle) {
+func (r *Replica) learned(bundles []hostlog.Bundle) {
 	r.dialer.refresh()
 	if len(r.partners()) < 2 {
 		return
@@ -112,7 +112,7 @@ func (r *Replica) publish(ctx context.Context) {
 	messages, large := packLive(bundles)
 	for _, b := range large {
 		if announce == nil {
-			announce = map[capstore.HostKey]capstore.Bundle{}
+			announce = map[hostlog.Key]hostlog.Bundle{}
 		}
 		announce[b.Entry.Host] = b
 	}
@@ -136,8 +136,8 @@ func (r *Replica) publish(ctx context.Context) {
 
 // packLive puts bundles into as few messages as they fit. Those that fit none, even without their values,
 // are returned as large.
-func packLive(bundles []capstore.Bundle) (messages []message, large []capstore.Bundle) {
-	var now []capstore.Bundle
+func packLive(bundles []hostlog.Bundle) (messages []message, large []hostlog.Bundle) {
+	var now []hostlog.Bundle
 	size := envelope
 	flush := func() {
 		if len(now) == 0 {
@@ -172,14 +172,14 @@ func packLive(bundles []capstore.Bundle) (messages []message, large []capstore.B
 }
 
 // light leaves out the values that do not travel by gossip and says how long they are.
-func light(b capstore.Bundle) capstore.Bundle {
-	var values []capstore.Value
+func light(b hostlog.Bundle) hostlog.Bundle {
+	var values []hostlog.Value
 	hints, given := slices.Clone(b.Large), len(b.Large)
 	for _, v := range b.Values {
 		if len(v.Bytes) <= inlineLimit {
 			values = append(values, v)
 		} else {
-			hints = append(hints, capstore.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
+			hints = append(hints, hostlog.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
 		}
 	}
 	all := b.Values
@@ -187,13 +187,13 @@ func light(b capstore.Bundle) capstore.Bundle {
 	if sizeOf(&b) > maxGossip-2*envelope {
 		b.Values, b.Large = nil, slices.Clone(b.Large[:given])
 		for _, v := range all {
-			b.Large = append(b.Large, capstore.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
+			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
 		}
 	}
 	return b
 }
 
-func announcement(entries map[capstore.HostKey]capstore.Bundle) message {
+func announcement(entries map[hostlog.Key]hostlog.Bundle) message {
 	m := &announceMessage{}
 	for _, b := range entries {
 		if len(m.Entries) == maxAnnounced {
@@ -216,8 +216,8 @@ type inbox struct {
 
 type inItem struct {
 	from    *remote
-	bundles []capstore.Bundle
-	tips    []capstore.Tip
+	bundles []hostlog.Bundle
+	tips    []hostlog.Tip
 	size    int
 	fits    bool // see [Replica.fits]
 	more    bool // there were fields that are not known here
@@ -346,7 +346,7 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
 // removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that
 // is not durable here yet, or never gets so: the listeners are cut off when it is.
-func (r *Replica) fits(ctx context.Context, bundles []capstore.Bundle) bool {
+func (r *Replica) fits(ctx context.Context, bundles []hostlog.Bundle) bool {
 	with := map[tinycloud.Hash]bool{}
 	var lacking []tinycloud.Hash
 	for i := range bundles {
@@ -366,7 +366,7 @@ func (r *Replica) fits(ctx context.Context, bundles []capstore.Bundle) bool {
 }
 
 // mayRevoke reports whether a bundle may have a revocation in it; one of a single event that writes has not.
-func mayRevoke(b *capstore.Bundle) bool { return len(b.Events) != 1 || len(b.Ops) == 0 }
+func mayRevoke(b *hostlog.Bundle) bool { return len(b.Events) != 1 || len(b.Ops) == 0 }
 
 func (r *Replica) read(data []byte) (it inItem, err error) {
 	if len(data) > maxGossip {
@@ -397,10 +397,10 @@ func (r *Replica) read(data []byte) (it inItem, err error) {
 	return it, nil
 }
 
-func (r *Replica) announced(m *announceMessage) ([]capstore.Tip, error) {
-	tips := make([]capstore.Tip, 0, len(m.Entries))
+func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
+	tips := make([]hostlog.Tip, 0, len(m.Entries))
 	for _, a := range m.Entries {
-		e, err := capstore.DecodeEntry(a.Entry)
+		e, err := hostlog.DecodeEntry(a.Entry)
 		if err != nil {
 			return nil, err
 		}
@@ -423,7 +423,7 @@ func (r *Replica) applyLive(ctx context.Context) {
 		if len(items) == 0 {
 			return
 		}
-		var bundles []capstore.Bundle
+		var bundles []hostlog.Bundle
 		var from []*remote
 		for _, it := range items {
 			if len(it.tips) > 0 {
@@ -448,7 +448,7 @@ func (r *Replica) hear(ctx context.Context, it inItem) {
 }
 
 // applyAll applies bundles in order and skips those that do not fit; a stream brings what they lack.
-func (r *Replica) applyAll(ctx context.Context, bundles []capstore.Bundle, from []*remote) {
+func (r *Replica) applyAll(ctx context.Context, bundles []hostlog.Bundle, from []*remote) {
 	for range applyAttempts {
 		if len(bundles) == 0 {
 			return

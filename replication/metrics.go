@@ -3,7 +3,7 @@ package replication
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Metrics counts what the replicas of a node do together. Register [Metrics.Collectors] once.
@@ -35,7 +35,7 @@ func NewMetrics() *Metrics {
 	}
 	// At zero, so that the families are there from the start and their rates begin with the first event.
 	m.Blocks(0, 0)
-	m.applied(capstore.Applied{})
+	m.applied(hostlog.Applied{})
 	for _, layer := range []string{"connection", "circuit", "hello", "where", "pair", "stream", "sync", "gossip"} {
 		m.refusal.WithLabelValues(layer)
 	}
@@ -58,7 +58,7 @@ func (m *Metrics) bytes(kind string) func(in, out int) {
 	}
 }
 
-func (m *Metrics) applied(a capstore.Applied) {
+func (m *Metrics) applied(a hostlog.Applied) {
 	m.entries.WithLabelValues("new").Add(float64(a.New))
 	m.entries.WithLabelValues("duplicate").Add(float64(a.Duplicate))
 	if a.Gap {

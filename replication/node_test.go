@@ -24,6 +24,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -92,14 +93,14 @@ type node struct {
 	shares    bool                                // takes a few missing entries from several peers at once already; set before start
 	// lie, unless nil, is what the others are told instead of the store; set before start.
 	lie     func(*capstore.Store) replication.Store
-	accused []capstore.HostKey // of what no honest host sends, before it stopped
+	accused []hostlog.Key // of what no honest host sends, before it stopped
 }
 
 // accuses returns the hosts that the node holds to have sent what no honest host sends.
-func (n *node) accuses() []capstore.HostKey { return append(n.r.Offenders(), n.accused...) }
+func (n *node) accuses() []hostlog.Key { return append(n.r.Offenders(), n.accused...) }
 
-func (n *node) host() capstore.HostKey {
-	return capstore.HostKey(n.key().Public().(ed25519.PublicKey))
+func (n *node) host() hostlog.Key {
+	return hostlog.Key(n.key().Public().(ed25519.PublicKey))
 }
 
 // shown is the store as the others come to know it.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 // offences counts what no honest host sends.
 type offences struct {
 	mu sync.Mutex
-	m  map[capstore.HostKey]*offence // guarded by mu
+	m  map[hostlog.Key]*offence // guarded by mu
 }
 
 type offence struct {
@@ -30,7 +30,7 @@ type offence struct {
 }
 
 // add counts an offence; it reports true when the host is to be cut off.
-func (o *offences) add(host capstore.HostKey) bool {
+func (o *offences) add(host hostlog.Key) bool {
 	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -69,7 +69,7 @@ func (o *offences) forget(now time.Time) {
 	}
 }
 
-func (o *offences) banned(host capstore.HostKey) bool {
+func (o *offences) banned(host hostlog.Key) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	x := o.m[host]
@@ -77,7 +77,7 @@ func (o *offences) banned(host capstore.HostKey) bool {
 }
 
 // of reports whether a host offended lately.
-func (o *offences) of(host capstore.HostKey) bool {
+func (o *offences) of(host hostlog.Key) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	x := o.m[host]

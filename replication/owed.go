@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // A peer says what it has before anything is asked of it, and sends its logs parents first and without gaps. So its
@@ -21,11 +21,11 @@ type owed map[place][]tinycloud.Hash
 
 // place is that of an entry in a log.
 type place struct {
-	host capstore.HostKey
+	host hostlog.Key
 	n    uint64
 }
 
-func newOwed(theirs, have []capstore.Tip) owed {
+func newOwed(theirs, have []hostlog.Tip) owed {
 	o := owed{}
 	for _, t := range theirs {
 		at := place{t.Host, t.N}
@@ -51,7 +51,7 @@ func (o owed) bring(at place, digest func() tinycloud.Hash) {
 }
 
 // came notes what was sent.
-func (o owed) came(bundles []capstore.Bundle) {
+func (o owed) came(bundles []hostlog.Bundle) {
 	for i := range bundles {
 		e := &bundles[i].Entry
 		o.bring(place{e.Host, e.N}, e.Digest)
@@ -69,11 +69,11 @@ func (o owed) over() error {
 // early is what a stream has to do with entries that are not due yet: what builds on them may not fit, and nobody left
 // it out.
 type early struct {
-	held  bool                      // some are stored here
-	hosts map[capstore.HostKey]bool // whose there was no room for: they are left for a later round
+	held  bool                 // some are stored here
+	hosts map[hostlog.Key]bool // whose there was no room for: they are left for a later round
 }
 
-func newEarly(held bool) *early { return &early{held: held, hosts: map[capstore.HostKey]bool{}} }
+func newEarly(held bool) *early { return &early{held: held, hosts: map[hostlog.Key]bool{}} }
 
 func (e *early) any() bool { return e.held || len(e.hosts) > 0 }
 

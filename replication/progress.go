@@ -3,7 +3,7 @@ package replication
 import (
 	"time"
 
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // CatchUp is how far a Space is that a stream is catching up.
@@ -76,9 +76,9 @@ func (p *progress) view(now time.Time) *CatchUp {
 
 // lacking estimates how many entries a peer will send: per host, the numbers beyond the greatest one that is here.
 // What is common to branches of a fork is not known before it comes.
-func lacking(theirs, have, ours []capstore.Tip) (n int64) {
-	next := map[capstore.HostKey]uint64{}
-	for _, tips := range [][]capstore.Tip{ours, have} {
+func lacking(theirs, have, ours []hostlog.Tip) (n int64) {
+	next := map[hostlog.Key]uint64{}
+	for _, tips := range [][]hostlog.Tip{ours, have} {
 		for _, t := range tips {
 			next[t.Host] = max(next[t.Host], t.N+1)
 		}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -79,8 +79,8 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 	return false, fmt.Errorf("answer to open: %w", tinycloud.ErrInvalid)
 }
 
-func readTips(f *framer, m *message) ([]capstore.Tip, error) {
-	var tips []capstore.Tip
+func readTips(f *framer, m *message) ([]hostlog.Tip, error) {
+	var tips []hostlog.Tip
 	for {
 		var err error
 		if tips, err = unpackTips(tips, m.Tips.Tips); err != nil || !m.Tips.More {
@@ -97,7 +97,7 @@ func readTips(f *framer, m *message) ([]capstore.Tip, error) {
 
 // take tells the peer what is here and applies what it sends. joining says that the peer itself waits for
 // the Space's history.
-func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []capstore.Tip, joining bool) (complete bool, err error) {
+func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []hostlog.Tip, joining bool) (complete bool, err error) {
 	if err := r.awaitOwn(ctx, m, ours, theirs); err != nil {
 		return false, err
 	}
@@ -147,7 +147,7 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 }
 
 // draw has the peer send all that have does not cover. The error is errShare when others could give a part of the rest.
-func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []capstore.Tip, e *early, ahead bool, missing int64) (complete bool, err error) {
+func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []hostlog.Tip, e *early, ahead bool, missing int64) (complete bool, err error) {
 	if err := r.o.Memory.take.acquire(ctx, r.space, maxJoined); err != nil {
 		return false, err
 	}
@@ -165,7 +165,7 @@ func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have [
 
 // awaitOwn keeps this node from writing when a peer has later entries of its own, until they are here, also
 // while another stream has its turn.
-func (r *Replica) awaitOwn(ctx context.Context, m *remote, ours, theirs []capstore.Tip) error {
+func (r *Replica) awaitOwn(ctx context.Context, m *remote, ours, theirs []hostlog.Tip) error {
 	named := r.ofSelf(theirs)
 	if m.arrived != nil || !lacks(named, ours) {
 		return nil
@@ -189,7 +189,7 @@ func (m *remote) haveOwn() {
 }
 
 // ofSelf returns the tips of this node's own log.
-func (r *Replica) ofSelf(tips []capstore.Tip) (out []capstore.Tip) {
+func (r *Replica) ofSelf(tips []hostlog.Tip) (out []hostlog.Tip) {
 	for _, t := range tips {
 		if peerOf(t.Host) == r.self {
 			out = append(out, t)
@@ -203,7 +203,7 @@ const claimEvery = time.Hour
 
 // mayClaim reports whether a host's claim to have later entries of this node is to be waited for. One that only
 // says so gets no second chance for a while.
-func (r *Replica) mayClaim(host capstore.HostKey) bool {
+func (r *Replica) mayClaim(host hostlog.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if last, ok := r.claims[host]; ok && time.Since(last) < claimEvery || len(r.claims) >= maxTips {
@@ -215,8 +215,8 @@ func (r *Replica) mayClaim(host capstore.HostKey) bool {
 
 // received is a batch whose bytes were checked.
 type received struct {
-	bundles  []capstore.Bundle
-	verified capstore.Verified
+	bundles  []hostlog.Bundle
+	verified hostlog.Checked
 }
 
 // drain applies batches until the peer is done. One goroutine reads and decodes, one verifies, and one applies
@@ -224,7 +224,7 @@ type received struct {
 // on its way is still taken: the error is errShare then.
 func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e *early, mayShare func() bool) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
-	batches := make(chan []capstore.Bundle, syncQueue)
+	batches := make(chan []hostlog.Bundle, syncQueue)
 	ready := make(chan received)
 	moved, over := make(chan struct{}, 1), make(chan struct{})
 	var end *stateMessage
@@ -238,7 +238,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 		for b := range batches {
 			signal(moved)
 			select {
-			case ready <- received{b, capstore.Verify(r.space, b)}:
+			case ready <- received{b, hostlog.CheckAll(r.space, b)}:
 			case <-running.Done():
 				return context.Cause(running)
 			}
@@ -319,7 +319,7 @@ func (r *Replica) hurry(ctx context.Context, moved, over <-chan struct{}, applyi
 }
 
 // receive decodes frames into batches until the peer is done or the context ends.
-func (r *Replica) receive(ctx context.Context, f *framer, owes owed, batches chan<- []capstore.Bundle) (*stateMessage, error) {
+func (r *Replica) receive(ctx context.Context, f *framer, owes owed, batches chan<- []hostlog.Bundle) (*stateMessage, error) {
 	stop := context.AfterFunc(ctx, func() { _ = f.d.SetReadDeadline(past()) })
 	defer stop()
 	var parts joiner
@@ -369,14 +369,14 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *earl
 	r.wants.hints(m.host, bundles)
 	for {
 		before := len(bundles)
-		bundles = slices.DeleteFunc(bundles, func(b capstore.Bundle) bool { return e.hosts[b.Entry.Host] })
+		bundles = slices.DeleteFunc(bundles, func(b hostlog.Bundle) bool { return e.hosts[b.Entry.Host] })
 		if len(bundles) == 0 {
 			return brought, nil
 		}
 		if len(bundles) < before {
-			verified = capstore.Verify(r.space, bundles)
+			verified = hostlog.CheckAll(r.space, bundles)
 		}
-		a, err := r.o.Store.ApplyVerified(ctx, verified)
+		a, err := r.o.Store.ApplyChecked(ctx, verified)
 		r.o.Metrics.applied(a)
 		r.o.Metrics.caught.Add(float64(a.New))
 		r.advance(a.New)

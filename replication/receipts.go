@@ -8,7 +8,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // A source of shares says of each range that it sent all of it. When ranges do not fit together, or do not make up the
@@ -23,9 +23,9 @@ const (
 
 // receipt is what the sources of a sharing that failed said and sent.
 type receipt struct {
-	have, goal  []capstore.Tip
+	have, goal  []hostlog.Tip
 	at          time.Time
-	lead        capstore.HostKey
+	lead        hostlog.Key
 	first, last int64 // seqs that the goal takes, says the lead
 
 	given   []given // guarded by Replica.mu once it is kept
@@ -34,16 +34,16 @@ type receipt struct {
 
 // given is a range of seqs, both included, and what a source sent of it.
 type given struct {
-	by          capstore.HostKey
+	by          hostlog.Key
 	first, last int64
-	sent        map[capstore.HostKey][]run
+	sent        map[hostlog.Key][]run
 }
 
 // run are entries of a log by their numbers, both included.
 type run struct{ from, to uint64 }
 
 func givenBy(p *portion) given {
-	g := given{by: p.of.m.host, first: p.first, last: p.last, sent: map[capstore.HostKey][]run{}}
+	g := given{by: p.of.m.host, first: p.first, last: p.last, sent: map[hostlog.Key][]run{}}
 	for _, batch := range p.batches {
 		for i := range batch.bundles {
 			e := &batch.bundles[i].Entry
@@ -58,7 +58,7 @@ func givenBy(p *portion) given {
 	return g
 }
 
-func (g *given) has(host capstore.HostKey, n uint64) bool {
+func (g *given) has(host hostlog.Key, n uint64) bool {
 	for _, r := range g.sent[host] {
 		if n >= r.from && n <= r.to {
 			return true
@@ -74,7 +74,7 @@ func (c *receipt) add(p *portion) {
 }
 
 // giver returns who gave what is at a seq.
-func (c *receipt) giver(seq int64) (host capstore.HostKey, ok bool) {
+func (c *receipt) giver(seq int64) (host hostlog.Key, ok bool) {
 	for _, g := range c.given {
 		if seq >= g.first && seq <= g.last {
 			return g.by, true
@@ -121,7 +121,7 @@ type statement struct {
 	led   bool
 }
 
-func (r *Replica) receiptsOf(host capstore.HostKey) (out []statement) {
+func (r *Replica) receiptsOf(host hostlog.Key) (out []statement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.receipts = slices.DeleteFunc(r.receipts, func(c *receipt) bool { return time.Since(c.at) > offenceLife })
@@ -140,7 +140,7 @@ func (r *Replica) receiptsOf(host capstore.HostKey) (out []statement) {
 }
 
 // drop ends what a source has to do with a receipt.
-func (r *Replica) drop(c statement, host capstore.HostKey) {
+func (r *Replica) drop(c statement, host hostlog.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.checked = c.checked || c.led
@@ -163,7 +163,7 @@ func (r *Replica) check(ctx context.Context, c statement) (done bool, err error)
 	}
 	for _, g := range c.given {
 		var missed error
-		err := all.Places(ctx, g.first, g.last, func(host capstore.HostKey, n uint64) {
+		err := all.Places(ctx, g.first, g.last, func(host hostlog.Key, n uint64) {
 			if missed == nil && !g.has(host, n) {
 				missed = fmt.Errorf("range from %d to %d without entry %d of %s: %w", g.first, g.last, n, host, tinycloud.ErrInvalid)
 			}

@@ -13,6 +13,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 // remote is one connected peer.
 type remote struct {
 	id     peer.ID
-	host   capstore.HostKey
+	host   hostlog.Key
 	pull   chan struct{} // it seems to have something that is not here
 	due    chan struct{} // a round is due at once
 	calm   chan struct{} // a round of theirs found no difference
@@ -51,7 +52,7 @@ type remote struct {
 	cancels    map[*int]context.CancelFunc
 }
 
-func newRemote(id peer.ID, host capstore.HostKey) *remote {
+func newRemote(id peer.ID, host hostlog.Key) *remote {
 	return &remote{
 		id: id, host: host, pull: make(chan struct{}, 1), due: make(chan struct{}, 1), calm: make(chan struct{}, 1),
 		rate: rate.NewLimiter(liveRate, liveRate), opened: rate.NewLimiter(streamsPerSec, 2*streamsPerSec),
@@ -194,13 +195,13 @@ func (r *Replica) begin(m *remote, proven proven) {
 }
 
 // know keeps what a peer told of its release, and has the operator know of one that is not like this.
-func (r *Replica) know(ctx context.Context, m *remote, hello capstore.Hello) {
+func (r *Replica) know(ctx context.Context, m *remote, hello hostlog.Hello) {
 	changed, err := r.o.Store.SaveHello(ctx, r.space, m.host, hello)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		r.log.WarnContext(ctx, "cannot record the rules of a host", "peer", m.id, "error", err)
 	case err != nil || !changed:
-	case hello.Older():
+	case hello.OlderThan(capstore.Rules):
 		r.log.WarnContext(ctx, "host has an older version: until it is upgraded no past value is freed, and writes at the same time may end in another order there",
 			"peer", m.id, "rules", hello.Rules, "own", capstore.Rules)
 	case hello.Rules > capstore.Rules:
@@ -284,7 +285,7 @@ func (r *Replica) saw(ctx context.Context, m *remote) {
 }
 
 // revoke cuts a host off. What revokes it was handed to gossip before, and gets the time to leave.
-func (r *Replica) revoke(host capstore.HostKey) {
+func (r *Replica) revoke(host hostlog.Key) {
 	r.dialer.refresh()
 	r.mu.Lock()
 	m := r.remotes[peerOf(host)]

@@ -9,8 +9,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -76,8 +76,8 @@ func TestRemovalIsPassedOnAlone(t *testing.T) {
 		have := must(nodes[1].store.Tips(t.Context(), o.space))
 		nodes[0].revoke(o.wallet.SignRevocation(hostDelegation(t, nodes[2])))
 		nodes[0].put("after", "1")
-		var news []capstore.Bundle
-		if err := nodes[0].store.Missing(t.Context(), o.space, have, 1<<20, func(b capstore.Bundle) error {
+		var news []hostlog.Bundle
+		if err := nodes[0].store.Missing(t.Context(), o.space, have, 1<<20, func(b hostlog.Bundle) error {
 			news = append(news, b)
 			return nil
 		}); err != nil || len(news) != 2 {

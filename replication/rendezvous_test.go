@@ -6,7 +6,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -42,7 +42,7 @@ func TestHostsShareTheirRendezvous(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, o := newFabric(t), newOwner("rendezvous")
 		nodes := cluster(t, f, o, 4)
-		get := func(n *node) capstore.Rendezvous {
+		get := func(n *node) hostlog.Rendezvous {
 			r, err := n.store.Rendezvous(t.Context(), o.space, false)
 			if err != nil {
 				t.Fatal(err)

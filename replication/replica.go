@@ -19,6 +19,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Peer is this Space's presence in the network; *p2p.Peer is one.
@@ -55,23 +56,23 @@ type Net struct {
 // Log is the history of Spaces.
 type Log interface {
 	// Tips returns every branch's last entry.
-	Tips(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Tip, error)
+	Tips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Tip, error)
 	// Have returns what to tell a peer whose tips are theirs: each of them that is stored here and, for a
 	// log with one that is not, this node's own tips of that log and entries before them at growing
 	// distances, so that a fork costs no more than a part of what follows it. early says that one of theirs is
 	// stored and not due yet.
-	Have(ctx context.Context, space tinycloud.SpaceID, theirs []capstore.Tip) (have []capstore.Tip, early bool, err error)
+	Have(ctx context.Context, space tinycloud.SpaceID, theirs []hostlog.Tip) (have []hostlog.Tip, early bool, err error)
 	// Knows reports whether all of some epochs are stored here.
 	Knows(ctx context.Context, space tinycloud.SpaceID, epochs []tinycloud.Hash) (bool, error)
 	// Missing yields the entries that have does not cover, parents first. Tips of have that are unknown
 	// here are ignored. Values up to maxInline bytes come with the entries that still need them.
-	Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error
+	Missing(ctx context.Context, space tinycloud.SpaceID, have []hostlog.Tip, maxInline int, yield func(hostlog.Bundle) error) error
 	// Share returns what goal covers and have does not, to be read by ranges.
-	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []capstore.Tip) (*capstore.Share, error)
+	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (*capstore.Share, error)
 	// Apply verifies bundles and makes them durable.
-	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []capstore.Bundle) (capstore.Applied, error)
-	// ApplyVerified makes bundles durable that [capstore.Verify] saw.
-	ApplyVerified(ctx context.Context, v capstore.Verified) (capstore.Applied, error)
+	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []hostlog.Bundle) (hostlog.Applied, error)
+	// ApplyChecked makes bundles durable that [hostlog.CheckAll] saw.
+	ApplyChecked(ctx context.Context, v hostlog.Checked) (hostlog.Applied, error)
 	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
 	AwaitOwn(space tinycloud.SpaceID) (arrived func())
 	// Comparing has this process's first entry wait until the returned function is called, or for two seconds.
@@ -83,24 +84,24 @@ type Hosts interface {
 	// HostChain returns this node's host delegation and its proofs.
 	HostChain(ctx context.Context, space tinycloud.SpaceID) ([][]byte, error)
 	// VerifyHost checks a chain offline and returns when it ends; a zero time means never.
-	VerifyHost(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, chain [][]byte) (time.Time, error)
-	Hosts(ctx context.Context, space tinycloud.SpaceID) ([]capstore.KnownHost, error)
+	VerifyHost(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key, chain [][]byte) (time.Time, error)
+	Hosts(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Host, error)
 	// SaveAddrs keeps how to reach a host; a record with a lower seq than the stored one is ignored.
-	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, addrs []string, seq uint64) error
-	Seen(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey) error
+	SaveAddrs(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key, addrs []string, seq uint64) error
+	Seen(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key) error
 	// SaveHello keeps what a host told of its release, and reports whether it is something else than before.
-	SaveHello(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, hello capstore.Hello) (changed bool, err error)
+	SaveHello(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key, hello hostlog.Hello) (changed bool, err error)
 	// Rendezvous returns the secret that the Space's names are made of, zero when there is none. With renew
 	// a missing or outdated one is made.
-	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (capstore.Rendezvous, error)
+	Rendezvous(ctx context.Context, space tinycloud.SpaceID, renew bool) (hostlog.Rendezvous, error)
 	// SaveRendezvous takes over another host's if all hosts come to prefer it.
-	SaveRendezvous(ctx context.Context, space tinycloud.SpaceID, from capstore.HostKey, theirs capstore.Rendezvous) error
+	SaveRendezvous(ctx context.Context, space tinycloud.SpaceID, from hostlog.Key, theirs hostlog.Rendezvous) error
 }
 
 // Wants are the values that are known but not here.
 type Wants interface {
 	// Wants returns those that are due.
-	Wants(ctx context.Context, space tinycloud.SpaceID, limit int) ([]capstore.Want, error)
+	Wants(ctx context.Context, space tinycloud.SpaceID, limit int) ([]hostlog.Want, error)
 	// Arrived ends a want: the value is inline, or, when that is nil, in the block store.
 	Arrived(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error
 	// Wanting reports whether values are still to be fetched, due or not.
@@ -112,14 +113,14 @@ type Wants interface {
 
 // Membership is how this node came to a Space, and whether it has its history.
 type Membership interface {
-	Joins(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Join, error)
-	SetJoin(ctx context.Context, space tinycloud.SpaceID, join capstore.Join) error
+	Joins(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Join, error)
+	SetJoin(ctx context.Context, space tinycloud.SpaceID, join hostlog.Join) error
 	// Joining reports whether the Space waits for the history of other hosts.
 	Joining(ctx context.Context, space tinycloud.SpaceID) (bool, error)
 	// Restored reports whether it does because it was restored from a backup.
 	Restored(space tinycloud.SpaceID) bool
-	// EndJoin ends that, if it is still right: by [capstore.EndedByLeast] only while the tips are the given ones.
-	EndJoin(ctx context.Context, space tinycloud.SpaceID, why capstore.Ending, tips []capstore.Tip) (bool, error)
+	// EndJoin ends that, if it is still right: by [hostlog.EndedByLeast] only while the tips are the given ones.
+	EndJoin(ctx context.Context, space tinycloud.SpaceID, why hostlog.Ending, tips []hostlog.Tip) (bool, error)
 }
 
 // Store is the authority; *capstore.Store is one.
@@ -172,8 +173,8 @@ type Options struct {
 	Named func(ctx context.Context) ([]NamedNode, error)
 	// JoinTimeout is after how long the silence of such a node is an answer.
 	JoinTimeout time.Duration
-	// Check says what bytes alone decide; nil means [capstore.CheckBundle].
-	Check   func(tinycloud.SpaceID, *capstore.Bundle) error
+	// Check says what bytes alone decide; nil means [hostlog.Check].
+	Check   func(tinycloud.SpaceID, *hostlog.Bundle) error
 	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
 	Metrics *Metrics // nil: not counted
 	Log     *slog.Logger
@@ -193,7 +194,7 @@ type Replica struct {
 	o     Options
 	space tinycloud.SpaceID
 	self  peer.ID
-	host  capstore.HostKey
+	host  hostlog.Key
 	log   *slog.Logger
 
 	started chan struct{} // closed when net is set
@@ -214,11 +215,11 @@ type Replica struct {
 	mu      sync.Mutex          // guards what follows
 	remotes map[peer.ID]*remote // connected ones
 	proofs  map[peer.ID]proven  // of authorised ones
-	seen    map[capstore.HostKey]sighting
-	claims  map[capstore.HostKey]time.Time // when a host said that it has later entries of this node
-	arrival chan struct{}                  // closed, and another, when a host is connected
-	stirs   uint64                         // how often there was something new
-	stirred time.Time                      // when last, or when it began
+	seen    map[hostlog.Key]sighting
+	claims  map[hostlog.Key]time.Time // when a host said that it has later entries of this node
+	arrival chan struct{}             // closed, and another, when a host is connected
+	stirs   uint64                    // how often there was something new
+	stirred time.Time                 // when last, or when it began
 	joining bool
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
@@ -248,7 +249,7 @@ func New(o Options) (*Replica, error) {
 		o.InlineLimit = 64 << 10
 	}
 	if o.Check == nil {
-		o.Check = capstore.CheckBundle
+		o.Check = hostlog.Check
 	}
 	if o.Memory == nil {
 		o.Memory = NewBudget(MemoryLimit)
@@ -259,15 +260,15 @@ func New(o Options) (*Replica, error) {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics()
 	}
-	host := capstore.HostKey(o.Key.Public().(ed25519.PublicKey))
+	host := hostlog.Key(o.Key.Public().(ed25519.PublicKey))
 	return &Replica{
 		o: o, space: o.Space, self: peerOf(host), host: host, log: o.Log.With("space", o.Space),
 		started: make(chan struct{}), stopped: make(chan struct{}), tried: make(chan struct{}),
 		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
 		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
-		offences: offences{m: map[capstore.HostKey]*offence{}},
+		offences: offences{m: map[hostlog.Key]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]proven{},
-		seen: map[capstore.HostKey]sighting{}, claims: map[capstore.HostKey]time.Time{}, waiting: map[*remote]struct{}{},
+		seen: map[hostlog.Key]sighting{}, claims: map[hostlog.Key]time.Time{}, waiting: map[*remote]struct{}{},
 		arrival: make(chan struct{}), stirred: time.Now(),
 		shareFrom: shareFrom, portion: portionSize,
 	}, nil
@@ -446,7 +447,7 @@ type Status struct {
 
 // PeerStatus is one other host.
 type PeerStatus struct {
-	Host      capstore.HostKey
+	Host      hostlog.Key
 	Peer      peer.ID
 	Connected bool          // and authorised; or it rests, see [Replica.Rest]
 	Synced    bool          // the last comparison found that all it has is here

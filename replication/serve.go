@@ -12,6 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // ServeSync takes a stream of the sync protocol over and returns at once. The peer has to be authorised.
@@ -75,7 +76,7 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 		return err
 	}
 	asked := time.Now()
-	var have []capstore.Tip
+	var have []hostlog.Tip
 	for {
 		msg, err := f.get()
 		if err != nil {
@@ -101,7 +102,7 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 
 // stream sends what tips cover and have does not. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads. way is how long a round trip takes, or longer.
-func (r *Replica) stream(ctx context.Context, f *framer, tips, have []capstore.Tip, way time.Duration) error {
+func (r *Replica) stream(ctx context.Context, f *framer, tips, have []hostlog.Tip, way time.Duration) error {
 	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
@@ -123,12 +124,12 @@ func (r *Replica) stream(ctx context.Context, f *framer, tips, have []capstore.T
 
 // sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends. What came since the tips
 // were told stays here: it may have come from the very peer.
-func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, have []capstore.Tip) error {
+func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, have []hostlog.Tip) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ready := make(chan []capstore.Bundle, readAhead)
+	ready := make(chan []hostlog.Bundle, readAhead)
 	g.Go(func() error {
 		defer close(ready)
-		hand := func(bundles []capstore.Bundle) error {
+		hand := func(bundles []hostlog.Bundle) error {
 			select {
 			case ready <- bundles:
 				return nil
@@ -140,7 +141,7 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, h
 		}
 		var c batcher
 		told := coveredBy(tips)
-		err := r.o.Store.Missing(ctx, r.space, have, inlineLimit, func(b capstore.Bundle) error {
+		err := r.o.Store.Missing(ctx, r.space, have, inlineLimit, func(b hostlog.Bundle) error {
 			if !told(&b.Entry) {
 				return nil
 			}
@@ -250,7 +251,7 @@ func (r *Replica) readRanges(f *framer, within spanMessage, asked chan<- spanMes
 // sendRange sends a range, or a first part of one that is long, in whole seqs.
 func sendRange(ctx context.Context, f *framer, share *capstore.Share, q spanMessage) error {
 	var failed error // to send, rather than to read
-	send := func(bundles []capstore.Bundle) error {
+	send := func(bundles []hostlog.Bundle) error {
 		var out [][]byte
 		out, failed = frames(bundles)
 		for _, b := range out {
@@ -259,7 +260,7 @@ func sendRange(ctx context.Context, f *framer, share *capstore.Share, q spanMess
 		return failed
 	}
 	c, size, at := batcher{most: shareBatch}, 0, q.First-1
-	err := share.Read(ctx, q.First, q.Last, inlineLimit, func(seq int64, b capstore.Bundle) error {
+	err := share.Read(ctx, q.First, q.Last, inlineLimit, func(seq int64, b hostlog.Bundle) error {
 		if seq > at && size >= 2*portionSize {
 			return errFull
 		}

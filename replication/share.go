@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -32,7 +32,7 @@ var (
 type sharing struct {
 	r          *Replica
 	lead       *remote
-	goal, have []capstore.Tip
+	goal, have []hostlog.Tip
 	newcomers  chan *remote
 	before     []*receipt // of sharings of the same goal that left something out
 
@@ -46,7 +46,7 @@ type sharing struct {
 	early   *early
 	turn    bool // ends early, because others wait for their turn
 	receipt *receipt
-	without map[capstore.HostKey]bool // who are not asked
+	without map[hostlog.Key]bool // who are not asked
 }
 
 // giver is a peer that gives shares.
@@ -58,7 +58,7 @@ type giver struct {
 	stop  context.CancelCauseFunc
 }
 
-func newSharing(r *Replica, lead *remote, goal, have []capstore.Tip, e *early) *sharing {
+func newSharing(r *Replica, lead *remote, goal, have []hostlog.Tip, e *early) *sharing {
 	return &sharing{
 		r: r, lead: lead, goal: goal, have: have, early: e, newcomers: make(chan *remote, maxGivers),
 		changed: make(chan struct{}), givers: map[*remote]*giver{},
@@ -321,7 +321,7 @@ func (s *sharing) read(f *framer, p *portion) (batches []received, size int, las
 		if err != nil {
 			return nil, 0, 0, err
 		}
-		batches = append(batches, received{bundles, capstore.Verify(s.r.space, bundles)})
+		batches = append(batches, received{bundles, hostlog.CheckAll(s.r.space, bundles)})
 	}
 }
 

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // mayShare reports whether so much is missing, and so many could give it, that it is worth to share it out, with a peer
 // as the lead.
-func (r *Replica) mayShare(lead *remote, missing int64, goal, have []capstore.Tip) bool {
+func (r *Replica) mayShare(lead *remote, missing int64, goal, have []hostlog.Tip) bool {
 	if len(goal)+len(have) > tipsPerPage {
 		return false
 	}
@@ -47,14 +47,14 @@ func (r *Replica) givers() (n int) {
 }
 
 // leads reports whether a host's goal is one to share out: not for a while after that failed. r.mu is held.
-func (r *Replica) leads(host capstore.HostKey) bool {
+func (r *Replica) leads(host hostlog.Key) bool {
 	lately := func(at time.Time) bool { return !at.IsZero() && time.Since(at) <= shareAgain }
 	return !r.offences.of(host) && !lately(r.alone) && !lately(r.seen[host].led)
 }
 
 // share brings everything here that the tips of a peer cover, beside its session, which may end before. done is called
 // at the end: what is not here then is to be had with another lead, or from one peer after another.
-func (r *Replica) share(lead *remote, goal, have []capstore.Tip, e *early, missing int64, done func()) {
+func (r *Replica) share(lead *remote, goal, have []hostlog.Tip, e *early, missing int64, done func()) {
 	spawned := r.spawn(func(ctx context.Context) {
 		defer done()
 		if err := r.shareOut(ctx, lead, goal, have, e, missing); err != nil && ctx.Err() == nil {
@@ -86,8 +86,8 @@ func (r *Replica) unled(lead *remote, err error) {
 
 // shareOut has one sharing after another bring what a goal covers, each without the source that left something out of
 // the one before: the lead's history has it first, in a range of that source.
-func (r *Replica) shareOut(ctx context.Context, lead *remote, goal, have []capstore.Tip, e *early, missing int64) error {
-	began, without := time.Now(), map[capstore.HostKey]bool{}
+func (r *Replica) shareOut(ctx context.Context, lead *remote, goal, have []hostlog.Tip, e *early, missing int64) error {
+	began, without := time.Now(), map[hostlog.Key]bool{}
 	var failed []*receipt
 	defer func() { r.keepReceipts(failed) }()
 	for range maxGivers {

@@ -14,6 +14,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
@@ -160,7 +161,7 @@ func (s *sim) auditBlame() {
 
 // auditStrangers checks that nobody got what was not for it: a stranger nothing, a removed host nothing
 // of others that was written in knowledge of its removal.
-func (s *sim) auditStrangers(bundles []capstore.Bundle) {
+func (s *sim) auditStrangers(bundles []hostlog.Bundle) {
 	for _, x := range s.outside {
 		if n := x.told.Load(); n > 0 {
 			s.t.Errorf("a stranger got %d messages", n)
@@ -170,7 +171,7 @@ func (s *sim) auditStrangers(bundles []capstore.Bundle) {
 		if n.revocation.IsZero() {
 			continue
 		}
-		self := capstore.HostKey(n.key().Public().(ed25519.PublicKey))
+		self := hostlog.Key(n.key().Public().(ed25519.PublicKey))
 		after := oracletest.Descendants(bundles, n.revocation)
 		for _, b := range s.bundles(n) {
 			if b.Entry.Host != self && after[b.Entry.Epoch] {
@@ -180,7 +181,7 @@ func (s *sim) auditStrangers(bundles []capstore.Bundle) {
 	}
 }
 
-func entrySet(bundles []capstore.Bundle) map[tinycloud.Hash]bool {
+func entrySet(bundles []hostlog.Bundle) map[tinycloud.Hash]bool {
 	out := map[tinycloud.Hash]bool{}
 	for _, b := range bundles {
 		out[b.Entry.Digest()] = true

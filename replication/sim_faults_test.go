@@ -20,6 +20,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -274,7 +275,7 @@ type own struct {
 // lie lets a host sign with its real key what no honest host signs, and send it to some.
 func (s *sim) lie(liar *simNode) {
 	bundles := s.bundles(liar)
-	host := capstore.HostKey(liar.key().Public().(ed25519.PublicKey))
+	host := hostlog.Key(liar.key().Public().(ed25519.PublicKey))
 	var log []own
 	for _, b := range bundles {
 		if b.Entry.Host == host {

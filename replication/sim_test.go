@@ -19,6 +19,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
@@ -158,7 +159,7 @@ func (s *sim) apart() {
 
 // glimpse is what a host had, and made of it, some time in a run.
 type glimpse struct {
-	bundles []capstore.Bundle
+	bundles []hostlog.Bundle
 	state   oracletest.State
 }
 
@@ -465,9 +466,9 @@ func (s *sim) lost(h tinycloud.Hash) (held bool) {
 
 func (n *node) clock() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) }
 
-func (s *sim) bundles(n *simNode) (out []capstore.Bundle) {
+func (s *sim) bundles(n *simNode) (out []hostlog.Bundle) {
 	s.t.Helper()
-	err := n.store.Missing(context.Background(), s.o.space, nil, 1<<20, func(b capstore.Bundle) error {
+	err := n.store.Missing(context.Background(), s.o.space, nil, 1<<20, func(b hostlog.Bundle) error {
 		out = append(out, b)
 		return nil
 	})
@@ -478,7 +479,7 @@ func (s *sim) bundles(n *simNode) (out []capstore.Bundle) {
 }
 
 // events are the ids of the tokens in a history.
-func events(bundles []capstore.Bundle) map[tinycloud.Hash]bool {
+func events(bundles []hostlog.Bundle) map[tinycloud.Hash]bool {
 	out := map[tinycloud.Hash]bool{}
 	for _, b := range bundles {
 		for _, e := range b.Events {

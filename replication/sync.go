@@ -8,11 +8,11 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // hashTips is what two hosts compare first: equal iff they hold the same entries.
-func hashTips(tips []capstore.Tip) tinycloud.Hash {
+func hashTips(tips []hostlog.Tip) tinycloud.Hash {
 	tips = slices.Clone(tips)
 	slices.SortFunc(tips, compareTips)
 	b := make([]byte, 0, 72*len(tips))
@@ -24,16 +24,16 @@ func hashTips(tips []capstore.Tip) tinycloud.Hash {
 	return tinycloud.Sum(b)
 }
 
-func compareTips(a, b capstore.Tip) int {
+func compareTips(a, b hostlog.Tip) int {
 	return cmp.Or(bytes.Compare(a.Host[:], b.Host[:]), cmp.Compare(a.N, b.N), bytes.Compare(a.Digest[:], b.Digest[:]))
 }
 
 // ahead reports whether one side's tips name something that the other side's don't seem to include. It may
 // err towards true: the other side then asks in vain.
-func ahead(ours, theirs []capstore.Tip) bool {
-	known := make(map[capstore.Tip]struct{}, len(theirs))
-	highest := make(map[capstore.HostKey]uint64, len(theirs))
-	tips := make(map[capstore.HostKey]int, len(theirs))
+func ahead(ours, theirs []hostlog.Tip) bool {
+	known := make(map[hostlog.Tip]struct{}, len(theirs))
+	highest := make(map[hostlog.Key]uint64, len(theirs))
+	tips := make(map[hostlog.Key]int, len(theirs))
 	for _, t := range theirs {
 		known[t] = struct{}{}
 		highest[t.Host] = max(highest[t.Host], t.N)
@@ -53,12 +53,12 @@ func ahead(ours, theirs []capstore.Tip) bool {
 }
 
 // lacks reports whether a tip of theirs is not among what we have.
-func lacks(theirs, have []capstore.Tip) bool {
-	held := make(map[capstore.Tip]struct{}, len(have))
+func lacks(theirs, have []hostlog.Tip) bool {
+	held := make(map[hostlog.Tip]struct{}, len(have))
 	for _, t := range have {
 		held[t] = struct{}{}
 	}
-	return slices.ContainsFunc(theirs, func(t capstore.Tip) bool {
+	return slices.ContainsFunc(theirs, func(t hostlog.Tip) bool {
 		_, ok := held[t]
 		return !ok
 	})
@@ -66,21 +66,21 @@ func lacks(theirs, have []capstore.Tip) bool {
 
 // coveredBy tells entries that tips cover from those that came later. With a forked log it takes all for covered: numbers
 // alone don't tell, and what builds on an entry must not go without it.
-func coveredBy(tips []capstore.Tip) func(*capstore.Entry) bool {
-	last := make(map[capstore.HostKey]uint64, len(tips))
+func coveredBy(tips []hostlog.Tip) func(*hostlog.Entry) bool {
+	last := make(map[hostlog.Key]uint64, len(tips))
 	for _, t := range tips {
 		last[t.Host] = t.N
 	}
 	if len(last) < len(tips) {
-		return func(*capstore.Entry) bool { return true }
+		return func(*hostlog.Entry) bool { return true }
 	}
-	return func(e *capstore.Entry) bool {
+	return func(e *hostlog.Entry) bool {
 		n, ok := last[e.Host]
 		return ok && e.N <= n
 	}
 }
 
-func packTips(tips []capstore.Tip) []wireTip {
+func packTips(tips []hostlog.Tip) []wireTip {
 	out := make([]wireTip, len(tips))
 	for i, t := range tips {
 		out[i] = wireTip{Host: t.Host, N: t.N, Digest: t.Digest}
@@ -88,36 +88,36 @@ func packTips(tips []capstore.Tip) []wireTip {
 	return out
 }
 
-func unpackTips(to []capstore.Tip, page []wireTip) ([]capstore.Tip, error) {
+func unpackTips(to []hostlog.Tip, page []wireTip) ([]hostlog.Tip, error) {
 	if len(to)+len(page) > maxTips {
 		return nil, fmt.Errorf("more than %d tips: %w", maxTips, tinycloud.ErrInvalid)
 	}
 	for _, t := range page {
-		to = append(to, capstore.Tip{Host: t.Host, N: t.N, Digest: t.Digest})
+		to = append(to, hostlog.Tip{Host: t.Host, N: t.N, Digest: t.Digest})
 	}
 	return to, nil
 }
 
 // mostTips leaves as many tips as a host takes: of a log that somebody forked without end not all, and every other log
 // that is long. What has no tip may be sent again in vain, but nothing is missed for it for ever.
-func mostTips(tips []capstore.Tip, most int) []capstore.Tip {
+func mostTips(tips []hostlog.Tip, most int) []hostlog.Tip {
 	if len(tips) <= most {
 		return tips
 	}
 	tips = slices.Clone(tips)
-	slices.SortFunc(tips, func(a, b capstore.Tip) int { return compareTips(b, a) })
-	rank := make(map[capstore.Tip]int, len(tips)) // within the log
-	of := map[capstore.HostKey]int{}
+	slices.SortFunc(tips, func(a, b hostlog.Tip) int { return compareTips(b, a) })
+	rank := make(map[hostlog.Tip]int, len(tips)) // within the log
+	of := map[hostlog.Key]int{}
 	for _, t := range tips {
 		rank[t] = of[t.Host]
 		of[t.Host]++
 	}
-	slices.SortStableFunc(tips, func(a, b capstore.Tip) int { return cmp.Or(cmp.Compare(rank[a], rank[b]), cmp.Compare(b.N, a.N)) })
+	slices.SortStableFunc(tips, func(a, b hostlog.Tip) int { return cmp.Or(cmp.Compare(rank[a], rank[b]), cmp.Compare(b.N, a.N)) })
 	return tips[:most]
 }
 
 // pages calls f for every page of tips, at least once.
-func pages(tips []capstore.Tip, f func(page []wireTip, more bool) error) error {
+func pages(tips []hostlog.Tip, f func(page []wireTip, more bool) error) error {
 	tips = mostTips(tips, maxTips)
 	for {
 		n := min(len(tips), tipsPerPage)
@@ -132,16 +132,16 @@ func pages(tips []capstore.Tip, f func(page []wireTip, more bool) error) error {
 // batcher collects bundles until they fill a batch. Batches grow with what went before them: the other side has
 // something to do while the way to it is still opening, and loses no more than a part of what it got when it stops.
 type batcher struct {
-	bundles []capstore.Bundle
+	bundles []hostlog.Bundle
 	size    int
 	before  int // bytes of the batches before
 	most    int // bytes that no batch exceeds; 0: maxBatch
 }
 
 // add returns the batch that is full without b, nil while there is room.
-func (c *batcher) add(b capstore.Bundle) []capstore.Bundle {
+func (c *batcher) add(b hostlog.Bundle) []hostlog.Bundle {
 	n := sizeOf(&b)
-	var full []capstore.Bundle
+	var full []hostlog.Bundle
 	if len(c.bundles) == maxBatchCount || len(c.bundles) > 0 && c.size+n > c.limit() {
 		full = c.take()
 	}
@@ -156,7 +156,7 @@ func (c *batcher) limit() int {
 	return min(max(c.before/part, firstBatch), cmp.Or(c.most, maxBatch))
 }
 
-func (c *batcher) take() []capstore.Bundle {
+func (c *batcher) take() []hostlog.Bundle {
 	full := c.bundles
 	c.before += c.size
 	c.bundles, c.size = nil, 0
@@ -164,7 +164,7 @@ func (c *batcher) take() []capstore.Bundle {
 }
 
 // frames encodes a batch: one frame, or several parts when a single bundle is longer than that.
-func frames(bundles []capstore.Bundle) ([][]byte, error) {
+func frames(bundles []hostlog.Bundle) ([][]byte, error) {
 	m, err := packBundles(bundles)
 	if err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 func random(seed uint64, n int) string {
@@ -122,7 +122,7 @@ func TestFetchNow(t *testing.T) {
 			until(t, "the operation", func() bool { return nodes[1].get(key) == "(on its way)" })
 			<-time.After(5 * time.Minute) // waits between attempts are long now
 			synctest.Wait()
-			want := capstore.Want{Hash: tinycloud.Sum([]byte(value))}
+			want := hostlog.Want{Hash: tinycloud.Sum([]byte(value))}
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			if err := nodes[1].r.Fetch(ctx, want); err == nil {
 				t.Error("a withheld value came")
@@ -148,7 +148,7 @@ func TestFetchNow(t *testing.T) {
 		}
 		nodes[0].stop()
 		synctest.Wait()
-		err := nodes[1].r.Fetch(t.Context(), capstore.Want{Hash: tinycloud.Hash{1}})
+		err := nodes[1].r.Fetch(t.Context(), hostlog.Want{Hash: tinycloud.Hash{1}})
 		if !errors.Is(err, tinycloud.ErrUnavailable) {
 			t.Errorf("without a peer: %v", err)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -50,7 +50,7 @@ type flight struct {
 // being asked.
 type ban struct {
 	value, manifest tinycloud.Hash
-	peer            capstore.HostKey
+	peer            hostlog.Key
 }
 
 func newWanted() wanted {
@@ -124,7 +124,7 @@ func (w *wanted) banned(b ban) bool {
 }
 
 // hints remembers what came beside operations of their values.
-func (w *wanted) hints(from capstore.HostKey, bundles []capstore.Bundle) {
+func (w *wanted) hints(from hostlog.Key, bundles []hostlog.Bundle) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range bundles {
@@ -176,7 +176,7 @@ func (r *Replica) fetchWants(ctx context.Context) error {
 
 // job is a value to fetch and what is said of it.
 type job struct {
-	capstore.Want
+	hostlog.Want
 	src source
 }
 
@@ -206,7 +206,7 @@ func (r *Replica) fetchDue(ctx context.Context) (int, error) {
 	return started, nil
 }
 
-func (r *Replica) job(w capstore.Want) job {
+func (r *Replica) job(w hostlog.Want) job {
 	j := job{Want: w, src: source{manifest: w.Manifest, size: w.Size}}
 	if h, ok := r.wants.hint(w.Hash); ok && j.src.size == 0 {
 		j.src = h
@@ -295,7 +295,7 @@ func (r *Replica) landed(hash tinycloud.Hash, err error) {
 	r.wants.end(hash, err)
 }
 
-func (r *Replica) failed(ctx context.Context, w capstore.Want, err error) {
+func (r *Replica) failed(ctx context.Context, w hostlog.Want, err error) {
 	most := wantRetry
 	if w.Past {
 		most = pastRetry
@@ -358,7 +358,7 @@ func (r *Replica) keep(ctx context.Context, hash tinycloud.Hash, b []byte) error
 
 // Fetch brings a value in now, for a reader who waits for it. It returns when the value is here, or with
 // an error: that of ctx, or of class [tinycloud.ErrUnavailable] when no connected host gave it.
-func (r *Replica) Fetch(ctx context.Context, w capstore.Want) error {
+func (r *Replica) Fetch(ctx context.Context, w hostlog.Want) error {
 	if !r.awaitHost(ctx) {
 		return fmt.Errorf("value %s: no other host is connected: %w", w.Hash, tinycloud.ErrUnavailable)
 	}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -49,7 +49,7 @@ type LocatorOptions struct {
 		// Rendezvouses returns the rendezvous secrets of the Spaces that have one.
 		Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinycloud.Hash, error)
 		HostChain(ctx context.Context, space tinycloud.SpaceID) ([][]byte, error)
-		VerifyHost(ctx context.Context, space tinycloud.SpaceID, host capstore.HostKey, tokens [][]byte) (time.Time, error)
+		VerifyHost(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key, tokens [][]byte) (time.Time, error)
 	}
 	// Trusted names nodes that are told at once that there is none; nil: nobody.
 	Trusted func(peer.ID) bool
@@ -215,9 +215,9 @@ func (l *Locator) check(ctx context.Context, run *whereRun, digest tinycloud.Has
 	if err := wire.decode(b, &p); err != nil {
 		return err
 	}
-	host := capstore.HostKey(p.Host)
+	host := hostlog.Key(p.Host)
 	switch {
-	case peerOf(host) == peerOf(capstore.HostKey(l.o.Key(space).Public().(ed25519.PublicKey))):
+	case peerOf(host) == peerOf(hostlog.Key(l.o.Key(space).Public().(ed25519.PublicKey))):
 		return fmt.Errorf("the caller has this node's own key: %w", tinycloud.ErrInvalid)
 	case len(p.Chain) == 0 || len(p.Chain) > maxChain:
 		return fmt.Errorf("chain of %d tokens: %w", len(p.Chain), tinycloud.ErrInvalid)

@@ -21,6 +21,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -99,7 +100,7 @@ func TestWhere(t *testing.T) {
 	if _, err := a.ask(t, b, true); !errors.Is(err, tinycloud.ErrUnauthorized) {
 		t.Errorf("private with a key of its own: %v", err)
 	}
-	from := capstore.HostKey(keys("b").SpaceKey(o.space).Public().(ed25519.PublicKey)) // the one host that b knows
+	from := hostlog.Key(keys("b").SpaceKey(o.space).Public().(ed25519.PublicKey)) // the one host that b knows
 	if err := b.store.SaveRendezvous(t.Context(), o.space, from, one); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -67,7 +67,7 @@ func (w *window) stopped() bool {
 }
 
 // send sends a batch once there is room for it, or nothing when the other side wants no more.
-func (w *window) send(ctx context.Context, f *framer, bundles []capstore.Bundle) error {
+func (w *window) send(ctx context.Context, f *framer, bundles []hostlog.Bundle) error {
 	out, err := frames(bundles)
 	if err != nil {
 		return err

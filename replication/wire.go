@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Names on the wire.
@@ -46,7 +46,7 @@ const (
 	firstLevels   = 4          // seqs of the first range
 	maxLevels     = 4096       // seqs of one range
 	maxPart       = 1 << 20    // bytes of one part of a batch that is longer than a frame
-	maxJoined     = capstore.MaxBundle + 64<<10
+	maxJoined     = hostlog.MaxBundle + 64<<10
 	maxTips       = 65536 // tips of one Space
 	tipsPerPage   = 4096
 	maxRecords    = 256     // host records of one message

@@ -20,45 +20,45 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // sampleBundles makes bundles of two hosts, with a fork, that only look like the real thing.
-func sampleBundles(space tinycloud.SpaceID) []capstore.Bundle {
-	var out []capstore.Bundle
-	prev := map[int]capstore.Tip{}
+func sampleBundles(space tinycloud.SpaceID) []hostlog.Bundle {
+	var out []hostlog.Bundle
+	prev := map[int]hostlog.Tip{}
 	for i, step := range []struct {
 		host int
 		fork bool
 	}{{0, false}, {0, false}, {1, false}, {0, false}, {0, true}, {1, false}} {
 		epoch := fmt.Appendf(nil, "epoch %d", i)
-		e := capstore.Entry{Space: space, Host: capstore.HostKey{byte(step.host + 1)}, Epoch: tinycloud.Sum(epoch), At: int64(1000 * i)}
+		e := hostlog.Entry{Space: space, Host: hostlog.Key{byte(step.host + 1)}, Epoch: tinycloud.Sum(epoch), At: int64(1000 * i)}
 		if p, ok := prev[step.host]; ok {
 			e.N, e.Prev = p.N+1, p.Digest
 		}
 		if step.fork {
 			e.N, e.Prev = 1, out[0].Entry.Digest()
 		}
-		prev[step.host] = capstore.Tip{N: e.N, Digest: e.Digest()}
-		b := capstore.Bundle{Entry: e, Epoch: epoch, Events: [][]byte{fmt.Appendf(nil, "event %d", i)}, Ops: [][]byte{{1}, {2}}}
+		prev[step.host] = hostlog.Tip{N: e.N, Digest: e.Digest()}
+		b := hostlog.Bundle{Entry: e, Epoch: epoch, Events: [][]byte{fmt.Appendf(nil, "event %d", i)}, Ops: [][]byte{{1}, {2}}}
 		b.Sig[0] = byte(i)
 		if i == 2 {
 			v := []byte("a small value")
-			b.Values = []capstore.Value{{Hash: tinycloud.Sum(v), Bytes: v}}
-			b.Large = []capstore.Large{{Hash: tinycloud.Sum([]byte("l")), Size: 5 << 20, Manifest: tinycloud.Sum([]byte("m"))}}
+			b.Values = []hostlog.Value{{Hash: tinycloud.Sum(v), Bytes: v}}
+			b.Large = []hostlog.Large{{Hash: tinycloud.Sum([]byte("l")), Size: 5 << 20, Manifest: tinycloud.Sum([]byte("m"))}}
 		}
 		out = append(out, b)
 	}
-	im := capstore.Bundle{
-		Entry: capstore.Entry{Space: space, Host: capstore.HostKey{9}, At: 70},
-		Imported: []capstore.Imported{
+	im := hostlog.Bundle{
+		Entry: hostlog.Entry{Space: space, Host: hostlog.Key{9}, At: 70},
+		Imported: []hostlog.Imported{
 			{At: 3, Epoch: []byte("taken over"), Events: [][]byte{[]byte("read")}, Ops: [][]byte{}},
 			{At: 70, Epoch: []byte("later"), Events: [][]byte{[]byte("put")}, Ops: [][]byte{{1}}},
 		},
 	}
-	im.Entry.Import = capstore.ImportHash(im.Imported)
+	im.Entry.Import = hostlog.ImportHash(im.Imported)
 	return append(out, im)
 }
 
@@ -262,8 +262,8 @@ func TestCheckRejects(t *testing.T) {
 		nodes := cluster(t, f, o, 2)
 		f.setLoss(func(_, _ peerID) bool { return true })
 		nodes[1].put("a", "1")
-		var bundles []capstore.Bundle
-		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b capstore.Bundle) error {
+		var bundles []hostlog.Bundle
+		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b hostlog.Bundle) error {
 			bundles = append(bundles, b)
 			return nil
 		})
@@ -274,12 +274,12 @@ func TestCheckRejects(t *testing.T) {
 		forged := last
 		forged.Sig[3] ^= 1
 		swapped := last
-		swapped.Values = []capstore.Value{{Bytes: []byte("other")}}
+		swapped.Values = []hostlog.Value{{Bytes: []byte("other")}}
 		other := last
 		other.Events = [][]byte{[]byte("other")}
 		foreign := last
 		foreign.Entry.Space = captest.NewWallet("else").Space("default")
-		foreign.Sig = capstore.Signature(ed25519.Sign(nodes[1].key(), digestToSign(foreign.Entry)))
+		foreign.Sig = hostlog.Signature(ed25519.Sign(nodes[1].key(), digestToSign(foreign.Entry)))
 		for _, tt := range []struct {
 			name string
 			from *node
@@ -324,16 +324,16 @@ func TestCheckRejects(t *testing.T) {
 
 func TestGossipMessagesFit(t *testing.T) {
 	space := captest.NewWallet("wire").Space("default")
-	var bundles []capstore.Bundle
+	var bundles []hostlog.Bundle
 	write := []byte{0xa0}
 	add := func(event int, values ...int) {
 		epoch := fmt.Appendf(nil, "epoch %d", len(bundles))
-		b := capstore.Bundle{Epoch: epoch, Events: [][]byte{make([]byte, event)}, Ops: [][]byte{write}, Entry: capstore.Entry{
-			Space: space, Host: capstore.HostKey{byte(len(bundles) % 5)}, N: 1 << 40, Epoch: tinycloud.Sum(epoch), At: 1 << 41,
+		b := hostlog.Bundle{Epoch: epoch, Events: [][]byte{make([]byte, event)}, Ops: [][]byte{write}, Entry: hostlog.Entry{
+			Space: space, Host: hostlog.Key{byte(len(bundles) % 5)}, N: 1 << 40, Epoch: tinycloud.Sum(epoch), At: 1 << 41,
 		}}
 		for _, n := range values {
 			v := make([]byte, n)
-			b.Values = append(b.Values, capstore.Value{Hash: tinycloud.Sum(v), Bytes: v})
+			b.Values = append(b.Values, hostlog.Value{Hash: tinycloud.Sum(v), Bytes: v})
 		}
 		bundles = append(bundles, b)
 	}
@@ -371,10 +371,10 @@ func TestGossipMessagesFit(t *testing.T) {
 
 // A log that is forked without end, and strangers' logs, leave room for the tips of all that are long.
 func TestMostTips(t *testing.T) {
-	tip := func(host byte, n, k int) capstore.Tip {
-		return capstore.Tip{Host: capstore.HostKey{host}, N: uint64(n), Digest: tinycloud.Sum(fmt.Appendf(nil, "%d %d", host, k))}
+	tip := func(host byte, n, k int) hostlog.Tip {
+		return hostlog.Tip{Host: hostlog.Key{host}, N: uint64(n), Digest: tinycloud.Sum(fmt.Appendf(nil, "%d %d", host, k))}
 	}
-	honest := []capstore.Tip{tip(250, 700, 0), tip(3, 40, 0), tip(3, 39, 1)}
+	honest := []hostlog.Tip{tip(250, 700, 0), tip(3, 40, 0), tip(3, 39, 1)}
 	tips := slices.Clone(honest)
 	for k := range 500 {
 		tips = append(tips, tip(100, 30+k%2, k))
@@ -387,7 +387,7 @@ func TestMostTips(t *testing.T) {
 		t.Fatalf("%d tips", len(got))
 	}
 	for _, want := range append(slices.Clone(honest[:2]), tips[3+1]) {
-		if !slices.ContainsFunc(got, func(x capstore.Tip) bool { return x.Host == want.Host && x.N == want.N }) {
+		if !slices.ContainsFunc(got, func(x hostlog.Tip) bool { return x.Host == want.Host && x.N == want.N }) {
 			t.Errorf("no tip %d of %x", want.N, want.Host[0])
 		}
 	}

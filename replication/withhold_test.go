@@ -13,18 +13,19 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // hiding is a store that names all its tips, and does not give some entries of one host.
 type hiding struct {
 	*capstore.Store
-	of          capstore.HostKey
+	of          hostlog.Key
 	first, last uint64 // numbers, both included
 }
 
-func (h hiding) Missing(ctx context.Context, space tinycloud.SpaceID, have []capstore.Tip, maxInline int, yield func(capstore.Bundle) error) error {
-	return h.Store.Missing(ctx, space, have, maxInline, func(b capstore.Bundle) error {
+func (h hiding) Missing(ctx context.Context, space tinycloud.SpaceID, have []hostlog.Tip, maxInline int, yield func(hostlog.Bundle) error) error {
+	return h.Store.Missing(ctx, space, have, maxInline, func(b hostlog.Bundle) error {
 		if b.Entry.Host == h.of && b.Entry.N >= h.first && b.Entry.N <= h.last {
 			return nil
 		}
@@ -33,7 +34,7 @@ func (h hiding) Missing(ctx context.Context, space tinycloud.SpaceID, have []cap
 }
 
 // Share gives the rest of that host's log, as one would that had been asked for it.
-func (h hiding) Share(ctx context.Context, space tinycloud.SpaceID, have, goal []capstore.Tip) (*capstore.Share, error) {
+func (h hiding) Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (*capstore.Share, error) {
 	tips, err := h.Store.Tips(ctx, space)
 	if err != nil {
 		return nil, err
@@ -55,10 +56,10 @@ func (h hiding) Share(ctx context.Context, space tinycloud.SpaceID, have, goal [
 	return h.Store.Share(ctx, space, append(slices.Clone(have), h.tip(ctx, space, h.last)), goal)
 }
 
-func (h hiding) tip(ctx context.Context, space tinycloud.SpaceID, n uint64) (tip capstore.Tip) {
-	err := h.Store.Missing(ctx, space, nil, 0, func(b capstore.Bundle) error {
+func (h hiding) tip(ctx context.Context, space tinycloud.SpaceID, n uint64) (tip hostlog.Tip) {
+	err := h.Store.Missing(ctx, space, nil, 0, func(b hostlog.Bundle) error {
 		if b.Entry.Host == h.of && b.Entry.N == n {
-			tip = capstore.Tip{Host: h.of, N: n, Digest: b.Entry.Digest()}
+			tip = hostlog.Tip{Host: h.of, N: n, Digest: b.Entry.Digest()}
 		}
 		return nil
 	})
@@ -163,10 +164,10 @@ func TestStreamThatWithholds(t *testing.T) {
 // inventing is a store that names an entry of its node which there is not.
 type inventing struct {
 	*capstore.Store
-	host capstore.HostKey
+	host hostlog.Key
 }
 
-func (x inventing) Tips(ctx context.Context, space tinycloud.SpaceID) ([]capstore.Tip, error) {
+func (x inventing) Tips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Tip, error) {
 	tips, err := x.Store.Tips(ctx, space)
 	for i := range tips {
 		if tips[i].Host == x.host {

@@ -7,7 +7,9 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Timed is the time in unix milliseconds from which on the order goes by time.
@@ -78,8 +80,8 @@ func (h *history) date(e *epoch) {
 func (h *history) begins(e *epoch) (out []begin) {
 	space := e.entries[0].Space
 	h.inPast(e, len(e.events), func(tok *capstore.Token) {
-		_, host := capstore.HostOf(tok.Audience)
-		if tok.Kind != judge.Delegation || !host || !tok.HostsSpace(space) || tok.Signer != space.Owner() {
+		_, host := hostlog.KeyOf(tok.Audience)
+		if tok.Kind != token.Delegation || !host || !tok.HostsSpace(space) || tok.Signer != space.Owner() {
 			return
 		}
 		b := begin{id: tok.ID}
@@ -95,7 +97,7 @@ func (h *history) begins(e *epoch) (out []begin) {
 func (h *history) written(e *epoch) (int64, bool) {
 	var invocations []*capstore.Token
 	for _, tok := range e.events {
-		if tok.Kind == judge.Invocation {
+		if tok.Kind == token.Invocation {
 			invocations = append(invocations, tok)
 		}
 	}

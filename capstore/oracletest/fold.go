@@ -8,8 +8,9 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Defect is a rule that is got wrong.
@@ -55,7 +56,7 @@ const slack = 120_000
 type epoch struct {
 	id      tinycloud.Hash
 	parents []tinycloud.Hash
-	entries []capstore.Entry
+	entries []hostlog.Entry
 	events  []*capstore.Token
 	ops     [][]dag.Op
 	past    map[tinycloud.Hash]bool
@@ -81,7 +82,7 @@ type history struct {
 }
 
 // Fold judges a whole history, given parents first. The error tells of bytes that do not decode.
-func Fold(bundles []capstore.Bundle, r Rules) (State, error) {
+func Fold(bundles []hostlog.Bundle, r Rules) (State, error) {
 	h := &history{rules: r, epochs: map[tinycloud.Hash]*epoch{}, known: map[tinycloud.Hash]*capstore.Token{}}
 	for _, b := range expand(bundles) {
 		if err := h.add(b); err != nil {
@@ -112,8 +113,8 @@ func Fold(bundles []capstore.Bundle, r Rules) (State, error) {
 }
 
 // expand gives every imported epoch an entry of its own.
-func expand(bundles []capstore.Bundle) []capstore.Bundle {
-	var out []capstore.Bundle
+func expand(bundles []hostlog.Bundle) []hostlog.Bundle {
+	var out []hostlog.Bundle
 	for _, b := range bundles {
 		if len(b.Imported) == 0 {
 			out = append(out, b)
@@ -121,14 +122,14 @@ func expand(bundles []capstore.Bundle) []capstore.Bundle {
 		for _, im := range b.Imported {
 			e := b.Entry
 			e.At, e.Epoch = im.At, tinycloud.Sum(im.Epoch)
-			out = append(out, capstore.Bundle{Entry: e, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
+			out = append(out, hostlog.Bundle{Entry: e, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
 		}
 	}
 	return out
 }
 
 // add decodes a bundle.
-func (h *history) add(b capstore.Bundle) error {
+func (h *history) add(b hostlog.Bundle) error {
 	e := h.epochs[b.Entry.Epoch]
 	if e != nil {
 		e.entries = append(e.entries, b.Entry)
@@ -138,10 +139,10 @@ func (h *history) add(b capstore.Bundle) error {
 	if err != nil {
 		return err
 	}
-	e = &epoch{id: b.Entry.Epoch, parents: d.Parents, entries: []capstore.Entry{b.Entry}, past: map[tinycloud.Hash]bool{}}
+	e = &epoch{id: b.Entry.Epoch, parents: d.Parents, entries: []hostlog.Entry{b.Entry}, past: map[tinycloud.Hash]bool{}}
 	ops := b.Ops
 	for i, ref := range d.Events {
-		tok, err := judge.Decode(b.Events[i], len(ref.Ops) > 0)
+		tok, err := token.Decode(b.Events[i], len(ref.Ops) > 0)
 		if err != nil {
 			return err
 		}
@@ -193,7 +194,7 @@ func (h *history) place(e *epoch) {
 		least = min(least, l.At)
 		hosted := false
 		seen := func(tok *capstore.Token) {
-			host, ok := capstore.HostOf(tok.Audience)
+			host, ok := hostlog.KeyOf(tok.Audience)
 			hosted = hosted || (ok && host == l.Host && tok.HostsSpace(l.Space) && tok.Signer == l.Space.Owner())
 		}
 		if l.Import.IsZero() {
@@ -229,7 +230,7 @@ func (h *history) heads() []tinycloud.Hash {
 // counts says whether an invocation is valid where it stands.
 func (h *history) counts(e *epoch, i int) bool {
 	tok := e.events[i]
-	if tok.Kind != judge.Invocation || len(tok.Proofs) == 0 || h.known[tok.Proofs[0]] == nil {
+	if tok.Kind != token.Invocation || len(tok.Proofs) == 0 || h.known[tok.Proofs[0]] == nil {
 		return false
 	}
 	until := tok.Expires.Add(slack * time.Millisecond)
@@ -241,7 +242,7 @@ func (h *history) counts(e *epoch, i int) bool {
 	})
 	revoked := false
 	h.inPast(e, i, func(r *capstore.Token) {
-		revoked = revoked || (r.Kind == judge.Revocation && r.Target == tok.Proofs[0])
+		revoked = revoked || (r.Kind == token.Revocation && r.Target == tok.Proofs[0])
 	})
 	return timely && (!revoked || h.rules.Defect == RevocationIgnored)
 }
@@ -405,7 +406,7 @@ func (h *history) removes(k *keyed, d erasure) bool {
 }
 
 // Descendants are the epochs of a history that have a token in their proper causal past.
-func Descendants(bundles []capstore.Bundle, token tinycloud.Hash) map[tinycloud.Hash]bool {
+func Descendants(bundles []hostlog.Bundle, token tinycloud.Hash) map[tinycloud.Hash]bool {
 	h := &history{epochs: map[tinycloud.Hash]*epoch{}}
 	out := map[tinycloud.Hash]bool{}
 	for _, b := range expand(bundles) {

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 )
 
@@ -35,14 +36,14 @@ type Delete struct {
 }
 
 // Sign returns the entry with all it names.
-func (l Lie) Sign() capstore.Bundle {
-	b := capstore.Bundle{Events: [][]byte{l.Event}}
+func (l Lie) Sign() hostlog.Bundle {
+	b := hostlog.Bundle{Events: [][]byte{l.Event}}
 	ref := dag.EventRef{Event: tinycloud.Sum(l.Event)}
 	add := func(op dag.Op) { b.Ops, ref.Ops = append(b.Ops, op.Encode()), append(ref.Ops, op.ID()) }
 	if w := l.Write; w != nil {
 		hash := tinycloud.Sum(w.Value)
 		add(dag.Op{Key: w.Key, Value: hash, Metadata: map[string]string{}})
-		b.Values = []capstore.Value{{Hash: hash, Bytes: w.Value}}
+		b.Values = []hostlog.Value{{Hash: hash, Bytes: w.Value}}
 	}
 	if d := l.Delete; d != nil {
 		op := dag.Op{Key: d.Key, Delete: true}
@@ -52,11 +53,11 @@ func (l Lie) Sign() capstore.Bundle {
 		add(op)
 	}
 	b.Epoch = dag.Epoch{Parents: l.Parents, Events: []dag.EventRef{ref}}.Encode()
-	b.Entry = capstore.Entry{
-		Space: l.Space, Host: capstore.HostKey(l.Key.Public().(ed25519.PublicKey)), N: l.N, Prev: l.Prev,
+	b.Entry = hostlog.Entry{
+		Space: l.Space, Host: hostlog.Key(l.Key.Public().(ed25519.PublicKey)), N: l.N, Prev: l.Prev,
 		Epoch: tinycloud.Sum(b.Epoch), At: l.At.UnixMilli(),
 	}
 	digest := b.Entry.Digest()
-	b.Sig = capstore.Signature(ed25519.Sign(l.Key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
+	b.Sig = hostlog.Signature(ed25519.Sign(l.Key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
 	return b
 }

@@ -3,7 +3,8 @@ package oracletest
 import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // removals fills in which entries are valid, by the letter: every entry, every removal, whole ancestor
@@ -11,7 +12,7 @@ import (
 func removals(order []*epoch) {
 	type removal struct {
 		token *capstore.Token
-		host  capstore.HostKey
+		host  hostlog.Key
 		cut   *epoch
 	}
 	facts := map[tinycloud.Hash]*capstore.Token{}
@@ -26,9 +27,9 @@ func removals(order []*epoch) {
 		return
 	}
 	space := order[0].entries[0].Space
-	hostOf := func(d *capstore.Token) (h capstore.HostKey, ok bool) {
-		h, ok = capstore.HostOf(d.Audience)
-		return h, ok && d.Kind == judge.Delegation && d.HostsSpace(space) && d.Signer == space.Owner()
+	hostOf := func(d *capstore.Token) (h hostlog.Key, ok bool) {
+		h, ok = hostlog.KeyOf(d.Audience)
+		return h, ok && d.Kind == token.Delegation && d.HostsSpace(space) && d.Signer == space.Owner()
 	}
 	ends := func(r removal, d *capstore.Token) bool {
 		h, ok := hostOf(d)
@@ -36,7 +37,7 @@ func removals(order []*epoch) {
 		return ok && (d.ID == r.token.Target || h == r.host && !younger && (r.token.Signer == space.Owner() || r.token.Signer == d.Audience))
 	}
 	// held are the host delegations an entry of a host can rest on.
-	held := func(e *epoch, h capstore.HostKey) (out []*capstore.Token) {
+	held := func(e *epoch, h hostlog.Key) (out []*capstore.Token) {
 		for id, d := range facts {
 			if host, ok := hostOf(d); !ok || host != h {
 				continue
@@ -53,7 +54,7 @@ func removals(order []*epoch) {
 	var removals []removal
 	for _, r := range facts {
 		d := facts[r.Target]
-		if r.Kind != judge.Revocation || d == nil {
+		if r.Kind != token.Revocation || d == nil {
 			continue
 		}
 		h, ok := hostOf(d)
@@ -90,7 +91,7 @@ func removals(order []*epoch) {
 		i int
 	}
 	valid := map[key]bool{}
-	survives := func(e *epoch, h capstore.HostKey, r removal) bool {
+	survives := func(e *epoch, h hostlog.Key, r removal) bool {
 		if r.cut != nil && (r.cut == e || r.cut.past[e.id]) {
 			return true
 		}

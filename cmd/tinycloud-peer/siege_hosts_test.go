@@ -16,7 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/attack"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
@@ -50,11 +50,11 @@ func values(s *siege) {
 	// Another value beside the operation, and a manifest that lists another value.
 	said := tinycloud.Sum([]byte("as it should be"))
 	b := x.Say(time.Now(), s.heads(s.a), s.event("swapped", "put", attack.Write("swapped", said)))
-	b.Values = []capstore.Value{{Bytes: []byte("something else")}}
+	b.Values = []hostlog.Value{{Bytes: []byte("something else")}}
 	s.must(x.gossip.Say(attack.Batch(b)))
 	y := s.traitor()
 	b = y.Say(time.Now(), s.heads(s.a), s.event("large", "put", attack.Write("large", tinycloud.Sum([]byte("large, they say")))))
-	b.Large = []capstore.Large{{Hash: tinycloud.Sum([]byte("large, they say")), Size: 1 << 40, Manifest: tinycloud.Sum([]byte("plans"))}}
+	b.Large = []hostlog.Large{{Hash: tinycloud.Sum([]byte("large, they say")), Size: 1 << 40, Manifest: tinycloud.Sum([]byte("plans"))}}
 	s.tell(y, b)
 	for _, p := range s.nodes.Peers() {
 		if got, err := s.owner.Get(s.ctx, p, "swapped"); err == nil {
@@ -113,14 +113,14 @@ func (s *siege) same2(what, key, value string) {
 // bounds are entries out of all bounds: the peer that sends them is cut off, nothing of them is kept.
 func (s *siege) bounds() {
 	s.Helper()
-	for name, spoil := range map[string]func(x *traitor) capstore.Bundle{
-		"number": func(x *traitor) capstore.Bundle {
+	for name, spoil := range map[string]func(x *traitor) hostlog.Bundle{
+		"number": func(x *traitor) hostlog.Bundle {
 			x.N = 1 << 60
 			return x.Say(time.Now(), s.heads(s.a))
 		},
-		"time":      func(x *traitor) capstore.Bundle { return x.Say(time.UnixMilli(1<<60), s.heads(s.a)) },
-		"signature": func(x *traitor) capstore.Bundle { b := x.Say(time.Now(), s.heads(s.a)); b.Sig[0] ^= 1; return b },
-		"parents": func(x *traitor) capstore.Bundle {
+		"time":      func(x *traitor) hostlog.Bundle { return x.Say(time.UnixMilli(1<<60), s.heads(s.a)) },
+		"signature": func(x *traitor) hostlog.Bundle { b := x.Say(time.Now(), s.heads(s.a)); b.Sig[0] ^= 1; return b },
+		"parents": func(x *traitor) hostlog.Bundle {
 			return x.Say(time.Now(), slices.Repeat(s.heads(s.a), 65))
 		},
 	} {
@@ -145,8 +145,8 @@ func (s *siege) equivocation() {
 	twin := *x.Log
 	one := x.Say(time.Now(), s.heads(s.a), s.event("twin", "put", attack.Write("twin", tinycloud.Sum([]byte("one")))))
 	two := twin.Say(time.Now(), s.heads(s.a), s.event("twin", "put", attack.Write("twin", tinycloud.Sum([]byte("two")))))
-	one.Values = []capstore.Value{{Bytes: []byte("one")}}
-	two.Values = []capstore.Value{{Bytes: []byte("two")}}
+	one.Values = []hostlog.Value{{Bytes: []byte("one")}}
+	two.Values = []hostlog.Value{{Bytes: []byte("two")}}
 	s.tell(x, one, two)
 	s.converged()
 	for _, p := range s.nodes.Peers() {
@@ -164,7 +164,7 @@ func replays(s *siege) {
 	x := s.traitor()
 	put := s.event("replayed", "put", attack.Write("replayed", tinycloud.Sum([]byte("first"))))
 	b := x.Say(time.Now(), s.heads(s.a), put)
-	b.Values = []capstore.Value{{Bytes: []byte("first")}}
+	b.Values = []hostlog.Value{{Bytes: []byte("first")}}
 	s.tell(x, b)
 	s.put(s.a, "replayed", "second")
 	s.converged()
@@ -194,7 +194,7 @@ func replays(s *siege) {
 func removedBranch(s *siege) {
 	x, accomplice := s.traitor(), s.traitor()
 	b := x.Say(time.Now(), s.heads(s.a), s.event("removed/before", "put", attack.Write("removed/before", tinycloud.Sum([]byte("before")))))
-	b.Values = []capstore.Value{{Bytes: []byte("before")}}
+	b.Values = []hostlog.Value{{Bytes: []byte("before")}}
 	s.tell(x, b)
 	s.put(s.a, "removed/built-on", "honest")
 	s.converged()
@@ -204,10 +204,10 @@ func removedBranch(s *siege) {
 	s.reads("removed/before", "before", s.a, s.b) // an honest host built on it before the removal
 	// The epoch of a bundle that is the accomplice's, claimed by the removed host; then one of its own.
 	foreign := accomplice.Say(time.Now(), s.heads(s.a), s.event("removed/foreign", "put", attack.Write("removed/foreign", tinycloud.Sum([]byte("foreign")))))
-	foreign.Values = []capstore.Value{{Bytes: []byte("foreign")}}
+	foreign.Values = []hostlog.Value{{Bytes: []byte("foreign")}}
 	copied := x.Claim(time.Now(), foreign)
 	late := x.Say(time.Now(), []tinycloud.Hash{copied.Entry.Epoch}, s.event("removed/late", "put", attack.Write("removed/late", tinycloud.Sum([]byte("late")))))
-	late.Values = []capstore.Value{{Bytes: []byte("late")}}
+	late.Values = []hostlog.Value{{Bytes: []byte("late")}}
 	s.must(accomplice.gossip.Say(attack.Batch(foreign), attack.Batch(copied), attack.Batch(late)))
 	s.await("the accomplice is heard", func() bool {
 		got, err := s.owner.Get(s.ctx, s.b, "removed/foreign")

@@ -15,6 +15,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/attack"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
@@ -206,7 +207,7 @@ type traitor struct {
 	at     peer.ID
 	gossip *attack.Gossip
 	header string // of its delegation
-	told   []capstore.Bundle
+	told   []hostlog.Bundle
 	batch  []byte
 }
 
@@ -236,7 +237,7 @@ func (s *siege) parents(x *traitor) []tinycloud.Hash {
 }
 
 // tell sends a bundle by gossip and waits until a has its epoch.
-func (s *siege) tell(x *traitor, bundles ...capstore.Bundle) {
+func (s *siege) tell(x *traitor, bundles ...hostlog.Bundle) {
 	s.Helper()
 	before := s.view(s.a, s.owner)
 	s.must(x.gossip.Say(attack.Batch(bundles...)))

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // MaxChain bounds the delegations looked at to justify one capability.
@@ -31,8 +32,8 @@ func hasPrefix(s, p string) bool { return len(s) > len(p) && s[:len(p)] == p }
 
 func canonicalAbility(a string) string {
 	switch a {
-	case AbilityDelete:
-		return AbilityDel
+	case token.AbilityDelete:
+		return token.AbilityDel
 	case "tinycloud.sql/select":
 		return "tinycloud.sql/read"
 	case "tinycloud.duckdb/select":
@@ -54,7 +55,7 @@ func CaveatsWithin(held, wanted recap.Capability) bool {
 
 // WindowWithin reports whether a delegation's window contains its child's, and if not whether the
 // expiry is at fault.
-func WindowWithin(parent, child *Token) (ok, expiry bool) {
+func WindowWithin(parent, child *token.Token) (ok, expiry bool) {
 	if !parent.Expires.IsZero() && (child.Expires.IsZero() || child.Expires.After(parent.Expires)) {
 		return false, true
 	}
@@ -66,9 +67,9 @@ func WindowWithin(parent, child *Token) (ok, expiry bool) {
 
 // search looks for a path of delegations from a capability up to the owner of its resource.
 type search struct {
-	find    func(tinycloud.Hash) *Token // a delegation of the set, nil when unknown
-	live    func(tinycloud.Hash) bool   // nil: revocations do not count
-	at      time.Time                   // zero: windows do not count
+	find    func(tinycloud.Hash) *token.Token // a delegation of the set, nil when unknown
+	live    func(tinycloud.Hash) bool         // nil: revocations do not count
+	at      time.Time                         // zero: windows do not count
 	slack   time.Duration
 	budget  int
 	missing []tinycloud.Hash    // proofs not in the set
@@ -80,13 +81,13 @@ type search struct {
 // Justified reports whether a token's signer holds one of the token's capabilities: as owner of its
 // resource, or by a path of delegations, which find looks up, to its owner. What is revoked or out of its
 // window now counts all the same.
-func Justified(t *Token, c recap.Capability, find func(tinycloud.Hash) *Token) bool {
+func Justified(t *token.Token, c recap.Capability, find func(tinycloud.Hash) *token.Token) bool {
 	s := &search{find: find, budget: MaxChain}
 	return s.justify(t, c)
 }
 
 // justify reports whether a token's signer holds one of the token's capabilities.
-func (s *search) justify(t *Token, c recap.Capability) bool {
+func (s *search) justify(t *token.Token, c recap.Capability) bool {
 	if s.by == t.Signer {
 		s.by = ""
 		defer func() { s.by = t.Signer }()
@@ -111,11 +112,11 @@ func (s *search) justify(t *Token, c recap.Capability) bool {
 	return false
 }
 
-func (s *search) fits(parent, child *Token) bool {
+func (s *search) fits(parent, child *token.Token) bool {
 	if parent.Audience != child.Signer {
 		return false
 	}
-	if child.Kind == Delegation {
+	if child.Kind == token.Delegation {
 		if ok, _ := WindowWithin(parent, child); !ok {
 			return false
 		}
@@ -130,7 +131,7 @@ func (s *search) fits(parent, child *Token) bool {
 	return true
 }
 
-func (s *search) through(parent *Token, c recap.Capability) bool {
+func (s *search) through(parent *token.Token, c recap.Capability) bool {
 	for _, held := range parent.Caps {
 		if Grants(held, c) && s.justify(parent, held) {
 			return true

@@ -5,8 +5,10 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Rules is the version of these rules and of the fold: a history that was judged by other ones is judged anew.
@@ -66,7 +68,7 @@ func (h Here) sees(places []Place) bool {
 }
 
 type fact struct {
-	token  *Token
+	token  *token.Token
 	places []Place
 }
 
@@ -77,10 +79,10 @@ type Facts struct {
 	delegations map[tinycloud.Hash]*fact
 	revocations map[tinycloud.Hash]*fact
 	byTarget    map[tinycloud.Hash][]*fact
-	hosts       map[HostKey][]*fact
+	hosts       map[hostlog.Key][]*fact
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
 	rights      map[tinycloud.Hash]struct{} // likewise: unknown ones that a revocation rests on
-	waiting     map[HostKey]struct{}        // importers that no host delegation was seen for
+	waiting     map[hostlog.Key]struct{}    // importers that no host delegation was seen for
 	removals    []*Removal
 }
 
@@ -89,18 +91,18 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 	return &Facts{
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
-		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[HostKey][]*fact{},
-		wanted: map[tinycloud.Hash]struct{}{}, rights: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
+		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[hostlog.Key][]*fact{},
+		wanted: map[tinycloud.Hash]struct{}{}, rights: map[tinycloud.Hash]struct{}{}, waiting: map[hostlog.Key]struct{}{},
 	}
 }
 
 // Add takes a token whose signature is good into the set, or adds a place to it. It reports whether
 // earlier verdicts may change and have to be made again.
-func (f *Facts) Add(t *Token, at Place) (again bool) {
+func (f *Facts) Add(t *token.Token, at Place) (again bool) {
 	kind := f.delegations
-	if t.Kind == Revocation {
+	if t.Kind == token.Revocation {
 		kind = f.revocations
-	} else if t.Kind != Delegation {
+	} else if t.Kind != token.Delegation {
 		return false
 	}
 	if have := kind[t.ID]; have != nil {
@@ -109,7 +111,7 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 	}
 	n := &fact{token: t, places: []Place{at}}
 	kind[t.ID] = n
-	if t.Kind == Revocation {
+	if t.Kind == token.Revocation {
 		f.byTarget[t.Target] = append(f.byTarget[t.Target], n)
 		if f.delegations[t.Target] == nil {
 			f.wanted[t.Target] = struct{}{}
@@ -124,7 +126,7 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 		delete(f.rights, t.ID)
 		again = true
 	}
-	if host, ok := HostOf(t.Audience); ok && t.HostsSpace(f.space) {
+	if host, ok := hostlog.KeyOf(t.Audience); ok && t.HostsSpace(f.space) {
 		f.hosts[host] = append(f.hosts[host], n)
 		_, waited := f.waiting[host]
 		again = again || waited
@@ -139,7 +141,7 @@ func (f *Facts) Forget() {
 }
 
 // Delegation returns a delegation of the set, nil when unknown.
-func (f *Facts) Delegation(id tinycloud.Hash) *Token {
+func (f *Facts) Delegation(id tinycloud.Hash) *token.Token {
 	if n := f.delegations[id]; n != nil {
 		return n.token
 	}
@@ -157,7 +159,7 @@ func (f *Facts) Seen(id tinycloud.Hash, past Clock) bool {
 }
 
 // Revocations calls yield for every revocation of the set that its signer had the right to make.
-func (f *Facts) Revocations(yield func(revocation *Token) bool) {
+func (f *Facts) Revocations(yield func(revocation *token.Token) bool) {
 	for _, n := range f.revocations {
 		if f.effective(n.token) && !yield(n.token) {
 			return
@@ -166,7 +168,7 @@ func (f *Facts) Revocations(yield func(revocation *Token) bool) {
 }
 
 // effective reports whether a revocation's target is known and its signer may revoke it.
-func (f *Facts) effective(r *Token) bool {
+func (f *Facts) effective(r *token.Token) bool {
 	target := f.Delegation(r.Target)
 	return target != nil && MayRevoke(r, target, f.Delegation)
 }
@@ -192,7 +194,7 @@ func (f *Facts) want(ids []tinycloud.Hash) {
 }
 
 // Able is Host as if no host had been removed.
-func (f *Facts) Able(host HostKey, at time.Time, h Here) error {
+func (f *Facts) Able(host hostlog.Key, at time.Time, h Here) error {
 	_, err := f.host(host, at, h, nil)
 	return err
 }
@@ -200,11 +202,11 @@ func (f *Facts) Able(host HostKey, at time.Time, h Here) error {
 // Host reports whether a host may extend the history with an entry of a given time: a host delegation
 // to its key, in window then, stands in the epoch or its past, and the entry survives the removals that end
 // it. It returns the delegation.
-func (f *Facts) Host(host HostKey, at time.Time, h Here) (*Token, error) {
+func (f *Facts) Host(host hostlog.Key, at time.Time, h Here) (*token.Token, error) {
 	return f.host(host, at, h, f.removals)
 }
 
-func (f *Facts) host(host HostKey, at time.Time, h Here, removals []*Removal) (*Token, error) {
+func (f *Facts) host(host hostlog.Key, at time.Time, h Here, removals []*Removal) (*token.Token, error) {
 	h.Index = all
 	err := fmt.Errorf("no host delegation to %s: %w", host, tinycloud.ErrUnauthorized)
 	for _, n := range f.hosts[host] {
@@ -234,14 +236,16 @@ func (f *Facts) host(host HostKey, at time.Time, h Here, removals []*Removal) (*
 // a host delegation to its key that has not expired then stands anywhere in the Space. Where it stands,
 // and when it begins, does not matter: it may follow what it lets in.
 // It must survive the removals that end that delegation; spots are those of the imported epoch.
-func (f *Facts) Importer(host HostKey, at time.Time, spots []Spot) error {
+func (f *Facts) Importer(host hostlog.Key, at time.Time, spots []Spot) error {
 	return f.importer(host, at, spots, f.removals)
 }
 
 // AbleImporter is Importer as if no host had been removed.
-func (f *Facts) AbleImporter(host HostKey, at time.Time) error { return f.importer(host, at, nil, nil) }
+func (f *Facts) AbleImporter(host hostlog.Key, at time.Time) error {
+	return f.importer(host, at, nil, nil)
+}
 
-func (f *Facts) importer(host HostKey, at time.Time, spots []Spot, removals []*Removal) error {
+func (f *Facts) importer(host hostlog.Key, at time.Time, spots []Spot, removals []*Removal) error {
 	err := fmt.Errorf("no host delegation to %s, who imported it: %w", host, tinycloud.ErrUnauthorized)
 	for _, n := range f.hosts[host] {
 		if !n.token.Expires.IsZero() && at.After(n.token.Expires) {
@@ -263,7 +267,7 @@ func (f *Facts) importer(host HostKey, at time.Time, spots []Spot, removals []*R
 }
 
 // ending returns a removal that ends a delegation and that an entry of its host does not survive.
-func ending(removals []*Removal, d *Token, host HostKey, spots []Spot) *Removal {
+func ending(removals []*Removal, d *token.Token, host hostlog.Key, spots []Spot) *Removal {
 	for _, r := range removals {
 		if r.ends[d.ID] && !r.Survives(host, spots) {
 			return r
@@ -276,9 +280,9 @@ func removed(r *Removal) error {
 	return fmt.Errorf("its host was removed by %s: %w", r.Revocation.ID.EventID(), tinycloud.ErrUnauthorized)
 }
 
-func (f *Facts) hostable(s *search, t *Token) bool {
+func (f *Facts) hostable(s *search, t *token.Token) bool {
 	for _, c := range t.Caps {
-		if c.Ability == AbilityHost && c.Resource.Space() == f.space && c.Resource.Bare() && s.justify(t, c) {
+		if c.Ability == token.AbilityHost && c.Resource.Space() == f.space && c.Resource.Bare() && s.justify(t, c) {
 			return true
 		}
 	}
@@ -286,7 +290,7 @@ func (f *Facts) hostable(s *search, t *Token) bool {
 }
 
 // Hosts calls yield for each host delegation of the set that its issuer could make.
-func (f *Facts) Hosts(yield func(HostKey, *Token) bool) {
+func (f *Facts) Hosts(yield func(hostlog.Key, *token.Token) bool) {
 	for host, ns := range f.hosts {
 		for _, n := range ns {
 			if f.hostable(f.search(), n.token) && !yield(host, n.token) {
@@ -297,7 +301,7 @@ func (f *Facts) Hosts(yield func(HostKey, *Token) bool) {
 }
 
 // Delegated reports why a delegation of the set grants nothing in the Space, nil when it holds.
-func (f *Facts) Delegated(t *Token) error {
+func (f *Facts) Delegated(t *token.Token) error {
 	for _, c := range t.Caps {
 		if c.Resource.Space() != f.space {
 			continue
@@ -323,7 +327,7 @@ func (f *Facts) refused(s *search, c recap.Capability) error {
 
 // Invoked judges an invocation with its operations, at the times of its epoch's valid entries. The
 // error says why it is void.
-func (f *Facts) Invoked(t *Token, ops []dag.Op, times []time.Time, h Here) error {
+func (f *Facts) Invoked(t *token.Token, ops []dag.Op, times []time.Time, h Here) error {
 	err := fmt.Errorf("outside its window: %w", tinycloud.ErrUnauthorized)
 	for _, at := range times {
 		if !t.ValidAt(at, Slack) {
@@ -336,9 +340,9 @@ func (f *Facts) Invoked(t *Token, ops []dag.Op, times []time.Time, h Here) error
 	return err
 }
 
-func (f *Facts) allowed(t *Token, ops []dag.Op, at time.Time, h Here) error {
+func (f *Facts) allowed(t *token.Token, ops []dag.Op, at time.Time, h Here) error {
 	for _, op := range ops {
-		c, ok := t.Operation(f.space, op)
+		c, ok := operation(t, f.space, op)
 		if !ok {
 			return fmt.Errorf("operation on %q was not invoked: %w", op.Key, tinycloud.ErrUnauthorized)
 		}
@@ -355,11 +359,11 @@ func (f *Facts) allowed(t *Token, ops []dag.Op, at time.Time, h Here) error {
 	return nil
 }
 
-// Operation returns the capability of an invocation that asks for an operation on a key of the Space.
-func (t *Token) Operation(space tinycloud.SpaceID, op dag.Op) (recap.Capability, bool) {
-	wanted := AbilityPut
+// operation returns the capability of an invocation that asks for an operation on a key of the Space.
+func operation(t *token.Token, space tinycloud.SpaceID, op dag.Op) (recap.Capability, bool) {
+	wanted := token.AbilityPut
 	if op.Delete {
-		wanted = AbilityDel
+		wanted = token.AbilityDel
 	}
 	for _, c := range t.Caps {
 		path, hasPath := c.Resource.Path()
@@ -374,7 +378,7 @@ func (t *Token) Operation(space tinycloud.SpaceID, op dag.Op) (recap.Capability,
 // MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
 // delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a
 // host delegation it is [MayRemove] alone.
-func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
+func MayRevoke(r, target *token.Token, find func(tinycloud.Hash) *token.Token) bool {
 	hosts := false
 	for _, s := range target.Spaces() {
 		if target.HostsSpace(s) {
@@ -411,9 +415,9 @@ func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
 
 // revokes reports whether a delegation gives the right to revoke: for the target alone, or for all
 // delegations of a Space that its signer owns.
-func revokes(p, target *Token, find func(tinycloud.Hash) *Token) bool {
+func revokes(p, target *token.Token, find func(tinycloud.Hash) *token.Token) bool {
 	for _, c := range p.Caps {
-		if c.Ability != AbilityRevoke {
+		if c.Ability != token.AbilityRevoke {
 			continue
 		}
 		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && Justified(p, c, find) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Timed is the time, in unix milliseconds, from which on the order of writes goes by time: the date of the release
@@ -79,9 +81,9 @@ func DecodeAge(ms int64, b []byte) Age {
 // Dating is what the age of an epoch follows from, beside the ages of its parents.
 type Dating struct {
 	Space       tinycloud.SpaceID
-	Entries     []Witness // valid ones, after removals
-	Delegations []*Token  // that stand in the epoch
-	Invocations []*Token  // likewise
+	Entries     []Witness      // valid ones, after removals
+	Delegations []*token.Token // that stand in the epoch
+	Invocations []*token.Token // likewise
 }
 
 // Witness is an entry of an epoch.
@@ -91,12 +93,12 @@ type Witness struct {
 }
 
 // Add takes a token of the epoch into account; nil is none.
-func (d *Dating) Add(t *Token) {
+func (d *Dating) Add(t *token.Token) {
 	switch {
 	case t == nil:
-	case t.Kind == Delegation:
+	case t.Kind == token.Delegation:
 		d.Delegations = append(d.Delegations, t)
-	case t.Kind == Invocation:
+	case t.Kind == token.Invocation:
 		d.Invocations = append(d.Invocations, t)
 	}
 }
@@ -117,7 +119,7 @@ func (d Dating) Age(parents []Age) Age {
 		return a
 	}
 	for _, t := range d.Delegations {
-		if b, ok := t.begins(d.Space); ok && (!begun || b.Compare(begin) < 0) {
+		if b, ok := begins(t, d.Space); ok && (!begun || b.Compare(begin) < 0) {
 			begin, begun = b, true
 		}
 	}
@@ -179,11 +181,11 @@ func (d Dating) inWindow(ms int64) bool {
 }
 
 // begins reports whether a delegation by the owner makes a host of a Space.
-func (t *Token) begins(space tinycloud.SpaceID) (Begin, bool) {
+func begins(t *token.Token, space tinycloud.SpaceID) (Begin, bool) {
 	if t.Signer != space.Owner() || !t.HostsSpace(space) {
 		return Begin{}, false
 	}
-	if _, ok := HostOf(t.Audience); !ok {
+	if _, ok := hostlog.KeyOf(t.Audience); !ok {
 		return Begin{}, false
 	}
 	b := Begin{ID: t.ID}

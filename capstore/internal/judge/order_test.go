@@ -6,7 +6,9 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 const (
@@ -17,7 +19,7 @@ const (
 
 var (
 	orderSpace = must("tinycloud:pkh:eip155:1:0x7909FCE5b29c13566f0Ed0Bc27AC874316c5e581:default")
-	hostKey    = HostKey{1}
+	hostKey    = hostlog.Key{1}
 )
 
 func must(id string) tinycloud.SpaceID {
@@ -29,22 +31,22 @@ func must(id string) tinycloud.SpaceID {
 }
 
 // hosting is a host delegation by the owner.
-func hosting(t *testing.T, issued int64, id byte) *Token {
+func hosting(t *testing.T, issued int64, id byte) *token.Token {
 	t.Helper()
-	d := &Token{Kind: Delegation, ID: tinycloud.Hash{id}, Signer: orderSpace.Owner(), Audience: tinycloud.Principal(hostKey.String())}
+	d := &token.Token{Kind: token.Delegation, ID: tinycloud.Hash{id}, Signer: orderSpace.Owner(), Audience: tinycloud.Principal(hostKey.String())}
 	r, err := tinycloud.ParseResource(orderSpace.String() + "/space")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Caps = append(d.Caps, capability(r, AbilityHost))
+	d.Caps = append(d.Caps, capability(r, token.AbilityHost))
 	if issued != 0 {
 		d.IssuedAt = time.UnixMilli(issued)
 	}
 	return d
 }
 
-func invocation(from, until int64) *Token {
-	t := &Token{Kind: Invocation}
+func invocation(from, until int64) *token.Token {
+	t := &token.Token{Kind: token.Invocation}
 	if from != 0 {
 		t.NotBefore = time.UnixMilli(from)
 	}
@@ -70,25 +72,25 @@ func TestTime(t *testing.T) {
 		d       Dating
 		want    int64
 	}{
-		{"one witness", 0, Dating{Entries: at(noon), Invocations: []*Token{soon}}, noon},
-		{"after its parents", noon + 5, Dating{Entries: at(noon), Invocations: []*Token{soon}}, noon + 5},
+		{"one witness", 0, Dating{Entries: at(noon), Invocations: []*token.Token{soon}}, noon},
+		{"after its parents", noon + 5, Dating{Entries: at(noon), Invocations: []*token.Token{soon}}, noon + 5},
 		{"no invocation", noon - 7, Dating{Entries: at(noon)}, noon - 7},
-		{"no witness", noon - 7, Dating{Invocations: []*Token{soon}}, noon - 7},
-		{"the earliest counts", 0, Dating{Entries: at(noon, noon-9*sec, noon+9*sec), Invocations: []*Token{soon}}, noon - 9*sec},
-		{"at most 420 s before the token ends", 0, Dating{Entries: at(noon, noon-359*sec), Invocations: []*Token{soon}}, noon - 359*sec},
-		{"not earlier", 0, Dating{Entries: at(noon, noon-361*sec), Invocations: []*Token{soon}}, noon - 360*sec},
-		{"nor later than all witnesses", 0, Dating{Entries: at(noon-900*sec, noon-800*sec), Invocations: []*Token{soon}}, noon - 800*sec},
-		{"a token without an end binds nothing", 0, Dating{Entries: at(noon, noon-3600*sec), Invocations: []*Token{invocation(0, 0)}}, noon - 3600*sec},
-		{"the token that ends first binds", 0, Dating{Entries: at(noon, noon-400*sec), Invocations: []*Token{invocation(0, noon+300*sec), soon}}, noon - 360*sec},
-		{"at the end of the window", 0, Dating{Entries: at(noon + 180*sec), Invocations: []*Token{soon}}, noon + 180*sec},
-		{"after it", 5 + Timed, Dating{Entries: at(noon + 180*sec + 1), Invocations: []*Token{soon}}, 5 + Timed},
-		{"at its begin", 0, Dating{Entries: at(noon - 120*sec), Invocations: []*Token{invocation(noon, 0)}}, noon - 120*sec},
-		{"before it", 0, Dating{Entries: at(noon - 120*sec - 1), Invocations: []*Token{invocation(noon, 0)}}, 0},
-		{"in some window", 0, Dating{Entries: at(noon), Invocations: []*Token{invocation(noon+3600*sec, 0), soon}}, noon},
-		{"imported entries if no other counts", 0, Dating{Entries: []Witness{{At: noon, Imported: true}}, Invocations: []*Token{soon}}, noon},
-		{"not beside another", 0, Dating{Entries: []Witness{{At: noon - 9, Imported: true}, {At: noon}}, Invocations: []*Token{soon}}, noon},
-		{"the last moment without times", 0, Dating{Entries: at(Timed - 1), Invocations: []*Token{invocation(0, Timed)}}, 0},
-		{"the first with", 0, Dating{Entries: at(Timed), Invocations: []*Token{invocation(0, Timed)}}, Timed},
+		{"no witness", noon - 7, Dating{Invocations: []*token.Token{soon}}, noon - 7},
+		{"the earliest counts", 0, Dating{Entries: at(noon, noon-9*sec, noon+9*sec), Invocations: []*token.Token{soon}}, noon - 9*sec},
+		{"at most 420 s before the token ends", 0, Dating{Entries: at(noon, noon-359*sec), Invocations: []*token.Token{soon}}, noon - 359*sec},
+		{"not earlier", 0, Dating{Entries: at(noon, noon-361*sec), Invocations: []*token.Token{soon}}, noon - 360*sec},
+		{"nor later than all witnesses", 0, Dating{Entries: at(noon-900*sec, noon-800*sec), Invocations: []*token.Token{soon}}, noon - 800*sec},
+		{"a token without an end binds nothing", 0, Dating{Entries: at(noon, noon-3600*sec), Invocations: []*token.Token{invocation(0, 0)}}, noon - 3600*sec},
+		{"the token that ends first binds", 0, Dating{Entries: at(noon, noon-400*sec), Invocations: []*token.Token{invocation(0, noon+300*sec), soon}}, noon - 360*sec},
+		{"at the end of the window", 0, Dating{Entries: at(noon + 180*sec), Invocations: []*token.Token{soon}}, noon + 180*sec},
+		{"after it", 5 + Timed, Dating{Entries: at(noon + 180*sec + 1), Invocations: []*token.Token{soon}}, 5 + Timed},
+		{"at its begin", 0, Dating{Entries: at(noon - 120*sec), Invocations: []*token.Token{invocation(noon, 0)}}, noon - 120*sec},
+		{"before it", 0, Dating{Entries: at(noon - 120*sec - 1), Invocations: []*token.Token{invocation(noon, 0)}}, 0},
+		{"in some window", 0, Dating{Entries: at(noon), Invocations: []*token.Token{invocation(noon+3600*sec, 0), soon}}, noon},
+		{"imported entries if no other counts", 0, Dating{Entries: []Witness{{At: noon, Imported: true}}, Invocations: []*token.Token{soon}}, noon},
+		{"not beside another", 0, Dating{Entries: []Witness{{At: noon - 9, Imported: true}, {At: noon}}, Invocations: []*token.Token{soon}}, noon},
+		{"the last moment without times", 0, Dating{Entries: at(Timed - 1), Invocations: []*token.Token{invocation(0, Timed)}}, 0},
+		{"the first with", 0, Dating{Entries: at(Timed), Invocations: []*token.Token{invocation(0, Timed)}}, Timed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.d.Space = orderSpace
@@ -103,9 +105,9 @@ func TestTime(t *testing.T) {
 func TestEarly(t *testing.T) {
 	first, second := hosting(t, noon, 1), hosting(t, noon+9, 2)
 	write := func(ms int64, parents ...Age) Age {
-		return Dating{Space: orderSpace, Entries: at(ms), Invocations: []*Token{invocation(0, ms+60*sec)}}.Age(parents)
+		return Dating{Space: orderSpace, Entries: at(ms), Invocations: []*token.Token{invocation(0, ms+60*sec)}}.Age(parents)
 	}
-	begun := func(d ...*Token) Age { return Dating{Space: orderSpace, Delegations: d}.Age(nil) }
+	begun := func(d ...*token.Token) Age { return Dating{Space: orderSpace, Delegations: d}.Age(nil) }
 	stranger := hosting(t, noon, 3)
 	stranger.Signer = "did:key:z6MkoTHsgNNrby8JzCNQ1iRLyW5QQ6R8Xuu6AA8igGrMVPUM"
 	for _, tt := range []struct {

@@ -6,18 +6,20 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Removal is a revocation of a host delegation by someone with the right to it, with what it ends and what
 // survives it. Of the logs of the hosts it ends, what others built on before they heard of it survives
 // (design, "Host revocation").
 type Removal struct {
-	Revocation *Token
-	host       HostKey // of the delegation it names
-	named      bool    // that delegation's audience is a host
+	Revocation *token.Token
+	host       hostlog.Key // of the delegation it names
+	named      bool        // that delegation's audience is a host
 	fact       *fact
 	ends       map[tinycloud.Hash]bool // host delegations
-	safe       map[HostKey]Clock       // per host of one of them: what survives
+	safe       map[hostlog.Key]Clock   // per host of one of them: what survives
 }
 
 // FindRemovals computes which host delegations are ended by which revocations, and returns the removals.
@@ -29,8 +31,8 @@ func (f *Facts) FindRemovals() []*Removal {
 		if target == nil || !target.HostsSpace(f.space) || !f.effective(n.token) || !f.hostable(f.search(), target) {
 			continue
 		}
-		r := &Removal{Revocation: n.token, fact: n, ends: map[tinycloud.Hash]bool{target.ID: true}, safe: map[HostKey]Clock{}}
-		r.host, r.named = HostOf(target.Audience)
+		r := &Removal{Revocation: n.token, fact: n, ends: map[tinycloud.Hash]bool{target.ID: true}, safe: map[hostlog.Key]Clock{}}
+		r.host, r.named = hostlog.KeyOf(target.Audience)
 		f.findEnded(r, target)
 		f.removals = append(f.removals, r)
 	}
@@ -40,7 +42,7 @@ func (f *Facts) FindRemovals() []*Removal {
 
 // findEnded finds the host delegations that a removal ends: the one it names; those to the same key that are
 // not younger and that its signer may revoke too; and those that have no path to the owner without them.
-func (f *Facts) findEnded(r *Removal, target *Token) {
+func (f *Facts) findEnded(r *Removal, target *token.Token) {
 	iat := r.Revocation.IssuedAt
 	for _, n := range f.hosts[r.host] {
 		d := n.token
@@ -69,22 +71,22 @@ func (f *Facts) findEnded(r *Removal, target *Token) {
 func (f *Facts) Removals() []*Removal { return f.removals }
 
 // Removed reports whether some removal ends a delegation of a host.
-func (f *Facts) Removed(host HostKey) bool {
+func (f *Facts) Removed(host hostlog.Key) bool {
 	return slices.ContainsFunc(f.removals, func(r *Removal) bool { return r.Ends(host) })
 }
 
 // Concerns reports whether a token of the set may change which hosts are removed.
-func (f *Facts) Concerns(t *Token) bool {
-	if t.Kind == Revocation {
+func (f *Facts) Concerns(t *token.Token) bool {
+	if t.Kind == token.Revocation {
 		target := f.Delegation(t.Target)
 		return target != nil && target.HostsSpace(f.space)
 	}
-	return t.Kind == Delegation && slices.ContainsFunc(t.Spaces(), func(s tinycloud.SpaceID) bool { return s == f.space }) && t.hosts()
+	return t.Kind == token.Delegation && slices.ContainsFunc(t.Spaces(), func(s tinycloud.SpaceID) bool { return s == f.space }) && hosts(t)
 }
 
-func (t *Token) hosts() bool {
+func hosts(t *token.Token) bool {
 	for _, c := range t.Caps {
-		if c.Ability == AbilityHost {
+		if c.Ability == token.AbilityHost {
 			return true
 		}
 	}
@@ -93,7 +95,7 @@ func (t *Token) hosts() bool {
 
 // Other reports whether an entry of a host, dated at its epoch's place, is one that can fix the cut of a
 // removal: the host is not the one that is removed, and has a delegation that the removal does not end.
-func (f *Facts) Other(r *Removal, host HostKey, h Here) bool {
+func (f *Facts) Other(r *Removal, host hostlog.Key, h Here) bool {
 	if r.named && host == r.host {
 		return false
 	}
@@ -116,7 +118,7 @@ func (r *Removal) Ended(yield func(tinycloud.Hash) bool) {
 }
 
 // Ends reports whether the removal ends a delegation of a host.
-func (r *Removal) Ends(host HostKey) bool {
+func (r *Removal) Ends(host hostlog.Key) bool {
 	_, ok := r.safe[host]
 	return ok
 }
@@ -126,7 +128,7 @@ func (r *Removal) In(past Clock) bool { return Here{Past: past}.sees(r.fact.plac
 
 // Protect makes an epoch and its ancestors survive. An epoch that an entry of a host makes valid, and in
 // whose past the revocation is not, protects the entries of all other hosts; the cut protects all.
-func (r *Removal) Protect(by *HostKey, past Clock, spots []Spot) (grew bool) {
+func (r *Removal) Protect(by *hostlog.Key, past Clock, spots []Spot) (grew bool) {
 	for host, safe := range r.safe {
 		if by != nil && host == *by {
 			continue
@@ -150,29 +152,29 @@ func (c Clock) raise(s Spot) bool {
 }
 
 // Survives reports whether a host's entry of the epoch with the given spots survives.
-func (r *Removal) Survives(host HostKey, spots []Spot) bool {
+func (r *Removal) Survives(host hostlog.Key, spots []Spot) bool {
 	return slices.ContainsFunc(spots, r.safe[host].Has)
 }
 
 // Prefix returns how far a host's log branch survives for certain; ok is false when not at all.
-func (r *Removal) Prefix(host HostKey, branch uint32) (n uint64, ok bool) {
+func (r *Removal) Prefix(host hostlog.Key, branch uint32) (n uint64, ok bool) {
 	n, ok = r.safe[host][branch]
 	return n, ok
 }
 
 // MayRemove reports whether a principal may end a host delegation of a Space: as the owner, as the host, or
 // as an issuer above it in its chain.
-func MayRemove(by tinycloud.Principal, d *Token, space tinycloud.SpaceID, find func(tinycloud.Hash) *Token) bool {
+func MayRemove(by tinycloud.Principal, d *token.Token, space tinycloud.SpaceID, find func(tinycloud.Hash) *token.Token) bool {
 	if by == space.Owner() || by == d.Audience {
 		return true
 	}
-	self, ok := HostOf(by)
-	if host, isHost := HostOf(d.Audience); ok && isHost && self == host {
+	self, ok := hostlog.KeyOf(by)
+	if host, isHost := hostlog.KeyOf(d.Audience); ok && isHost && self == host {
 		return true
 	}
 	for _, c := range d.Caps {
 		s := &search{find: find, budget: MaxChain, by: by}
-		if c.Ability == AbilityHost && c.Resource.Space() == space && c.Resource.Bare() && s.justify(d, c) {
+		if c.Ability == token.AbilityHost && c.Resource.Space() == space && c.Resource.Bare() && s.justify(d, c) {
 			return true
 		}
 	}

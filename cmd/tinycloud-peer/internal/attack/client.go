@@ -23,7 +23,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Client is one attacker. Its key is both its peer ID and, when an owner delegates to it, its host of a Space.
@@ -54,8 +54,8 @@ func New() (*Client, error) {
 }
 
 // HostKey is the key as hosts of a Space have it.
-func (c *Client) HostKey() capstore.HostKey {
-	return capstore.HostKey(c.Key.Public().(ed25519.PublicKey))
+func (c *Client) HostKey() hostlog.Key {
+	return hostlog.Key(c.Key.Public().(ed25519.PublicKey))
 }
 
 // Dial connects with a Space peer at its full address and returns its ID.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Log is the log of a host that signs whatever it likes. N, Prev and Last may be set by hand: they are what the next
@@ -26,8 +26,8 @@ type Event struct {
 }
 
 // Say makes the next bundle of the log, for an epoch of some events.
-func (l *Log) Say(at time.Time, parents []tinycloud.Hash, events ...Event) capstore.Bundle {
-	var b capstore.Bundle
+func (l *Log) Say(at time.Time, parents []tinycloud.Hash, events ...Event) hostlog.Bundle {
+	var b hostlog.Bundle
 	for _, e := range events {
 		b.Events = append(b.Events, e.Token)
 		b.Ops = append(b.Ops, e.Ops...)
@@ -38,18 +38,18 @@ func (l *Log) Say(at time.Time, parents []tinycloud.Hash, events ...Event) capst
 }
 
 // Claim makes the next bundle of the log, for the epoch of another host's bundle.
-func (l *Log) Claim(at time.Time, of capstore.Bundle) capstore.Bundle {
+func (l *Log) Claim(at time.Time, of hostlog.Bundle) hostlog.Bundle {
 	l.sign(&of, at)
 	return of
 }
 
-func (l *Log) sign(b *capstore.Bundle, at time.Time) {
-	b.Entry = capstore.Entry{
-		Space: l.Space, Host: capstore.HostKey(l.Key.Public().(ed25519.PublicKey)), N: l.N, Prev: l.Prev,
+func (l *Log) sign(b *hostlog.Bundle, at time.Time) {
+	b.Entry = hostlog.Entry{
+		Space: l.Space, Host: hostlog.Key(l.Key.Public().(ed25519.PublicKey)), N: l.N, Prev: l.Prev,
 		Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli(),
 	}
 	digest := b.Entry.Digest()
-	b.Sig = capstore.Signature(ed25519.Sign(l.Key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
+	b.Sig = hostlog.Signature(ed25519.Sign(l.Key, append([]byte("tinycloud/hostlog/1"), digest[:]...)))
 	l.N, l.Prev, l.Last = l.N+1, digest, b.Entry.Epoch
 }
 

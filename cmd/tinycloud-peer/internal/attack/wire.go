@@ -12,7 +12,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Names on the wire.
@@ -125,8 +125,8 @@ func nonceOf(frame []byte) (nonce [32]byte, err error) {
 }
 
 // Batch is the message with bundles, each with its place spelled out unless it follows its host's bundle before it.
-func Batch(bundles ...capstore.Bundle) []byte {
-	index, last := map[capstore.HostKey]int{}, map[capstore.HostKey]capstore.Entry{}
+func Batch(bundles ...hostlog.Bundle) []byte {
+	index, last := map[hostlog.Key]int{}, map[hostlog.Key]hostlog.Entry{}
 	var hosts [][]byte
 	var entries []any
 	for _, b := range bundles {

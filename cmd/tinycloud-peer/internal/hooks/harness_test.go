@@ -18,6 +18,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -120,7 +121,7 @@ func (o *owner) on(h *host) *owner {
 // hosting makes a store a host of the Space.
 func (o *owner) hosting(h *host) string {
 	did := h.name.SpaceKey(o.space).Public().(ed25519.PublicKey)
-	return o.wallet.SignHost(o.space, capstore.HostKey(did).String())
+	return o.wallet.SignHost(o.space, hostlog.Key(did).String())
 }
 
 func (o *owner) delegates(h *host, headers ...string) {

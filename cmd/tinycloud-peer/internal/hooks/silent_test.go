@@ -9,6 +9,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -22,8 +23,8 @@ func (o *owner) joins(h *host) {
 // take applies what another host has of a Space.
 func (o *owner) take(h, from *host) {
 	o.t.Helper()
-	var bundles []capstore.Bundle
-	must(o.t, from.store.Missing(o.t.Context(), o.space, nil, 1<<20, func(b capstore.Bundle) error { bundles = append(bundles, b); return nil }))
+	var bundles []hostlog.Bundle
+	must(o.t, from.store.Missing(o.t.Context(), o.space, nil, 1<<20, func(b hostlog.Bundle) error { bundles = append(bundles, b); return nil }))
 	if _, err := h.store.Apply(o.t.Context(), o.space, bundles); err != nil {
 		o.t.Fatal(err)
 	}

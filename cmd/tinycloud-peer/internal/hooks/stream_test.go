@@ -13,6 +13,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -71,8 +72,8 @@ func TestReplicated(t *testing.T) {
 	o.on(b)
 	r := b.read(o.ticket(b, o.scope("")), "", nil)
 	r.note()
-	var bundles []capstore.Bundle
-	must(t, a.store.Missing(t.Context(), o.space, nil, 1<<20, func(b capstore.Bundle) error { bundles = append(bundles, b); return nil }))
+	var bundles []hostlog.Bundle
+	must(t, a.store.Missing(t.Context(), o.space, nil, 1<<20, func(b hostlog.Bundle) error { bundles = append(bundles, b); return nil }))
 	for range 2 { // the second time it is known
 		if _, err := b.store.Apply(t.Context(), o.space, bundles); err != nil {
 			t.Fatal(err)

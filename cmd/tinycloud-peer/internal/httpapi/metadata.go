@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // metadataOf returns what is stored of a request's headers: lower-case names, the last value of each. A
@@ -24,8 +25,8 @@ func metadataOf(h http.Header) map[string]string {
 
 // checkStored refuses what could be stored here but not replicated.
 func checkStored(metadata map[string]string) error {
-	if capstore.MetadataSize(metadata) > capstore.MaxMetadata {
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The headers to be stored exceed the limit of %d bytes", capstore.MaxMetadata)
+	if hostlog.MetadataSize(metadata) > hostlog.MaxMetadata {
+		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The headers to be stored exceed the limit of %d bytes", hostlog.MaxMetadata)
 	}
 	return nil
 }

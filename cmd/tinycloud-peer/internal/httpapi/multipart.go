@@ -14,6 +14,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // maxBatchMetadata is how many bytes of names and values the parts of a batch may bring to be stored: they share
@@ -141,7 +142,7 @@ func (b *batchPut) part(p *multipart.Part) error {
 	}
 	metadata := metadataOf(http.Header(p.Header))
 	delete(metadata, "content-disposition") // it names the field
-	if b.metadata += capstore.MetadataSize(metadata); b.metadata > maxBatchMetadata {
+	if b.metadata += hostlog.MetadataSize(metadata); b.metadata > maxBatchMetadata {
 		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Multipart KV part headers exceed the limit of %d bytes", maxBatchMetadata)
 	}
 	if err := checkStored(metadata); err != nil {

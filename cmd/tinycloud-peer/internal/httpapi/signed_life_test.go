@@ -12,6 +12,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
@@ -196,8 +197,8 @@ func issuedAt(o *owner, n *node) issued {
 // take copies what another node has of a Space, with values of up to maxValue bytes.
 func (n *node) take(from *node, space tinycloud.SpaceID, maxValue int) {
 	n.t.Helper()
-	var bundles []capstore.Bundle
-	must(n.t, from.store.Missing(n.t.Context(), space, nil, maxValue, func(b capstore.Bundle) error {
+	var bundles []hostlog.Bundle
+	must(n.t, from.store.Missing(n.t.Context(), space, nil, maxValue, func(b hostlog.Bundle) error {
 		bundles = append(bundles, b)
 		return nil
 	}))

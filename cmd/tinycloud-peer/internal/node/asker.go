@@ -12,7 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -378,7 +378,7 @@ func (a *asker) ask(ctx context.Context, x named, space tinycloud.SpaceID) (host
 	if err != nil {
 		return "", false, errors.Join(errNothing, err)
 	}
-	if !joining && slices.ContainsFunc(joins, func(j capstore.Join) bool { return x.has(j.Addr) }) {
+	if !joining && slices.ContainsFunc(joins, func(j hostlog.Join) bool { return x.has(j.Addr) }) {
 		return "", true, nil
 	}
 	if host := x.knownAmong(hosts); host != "" {
@@ -414,7 +414,7 @@ func (a *asker) told(space tinycloud.SpaceID, front peer.ID) peer.ID {
 }
 
 // knownAmong returns the Space peer that a named node is known to have.
-func (x *named) knownAmong(hosts []capstore.KnownHost) peer.ID {
+func (x *named) knownAmong(hosts []hostlog.Host) peer.ID {
 	for _, h := range hosts {
 		id, err := p2p.PeerIDFromEd25519(h.Host[:])
 		switch {

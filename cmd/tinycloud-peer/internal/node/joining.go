@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -152,7 +152,7 @@ func awayFor(id peer.ID, since time.Time, peers []replication.PeerStatus, now ti
 }
 
 // joinViews are what is shown of the nodes that were named, by the address of each.
-func (a *asker) joinViews(space tinycloud.SpaceID, joins []capstore.Join) (out []JoinView) {
+func (a *asker) joinViews(space tinycloud.SpaceID, joins []hostlog.Join) (out []JoinView) {
 	for _, j := range joins {
 		out = append(out, JoinView{Addr: j.Addr, State: j.State, LastTry: stamp(j.LastTry), LastError: j.LastError})
 	}
@@ -164,7 +164,7 @@ func (a *asker) joinViews(space tinycloud.SpaceID, joins []capstore.Join) (out [
 			continue
 		}
 		for _, addr := range x.addrs {
-			if !slices.ContainsFunc(joins, func(j capstore.Join) bool { return j.Addr == addr.text }) {
+			if !slices.ContainsFunc(joins, func(j hostlog.Join) bool { return j.Addr == addr.text }) {
 				state := w.state
 				if state == "" || w.settled {
 					state = "waiting"

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -153,7 +153,7 @@ func (s *spaces) keep(ctx context.Context, space tinycloud.SpaceID, agreed repli
 	}
 	r := &rest{agreed, map[peer.ID]func(){}}
 	for _, host := range agreed.Hosts {
-		i := slices.IndexFunc(known, func(k capstore.KnownHost) bool { return k.Host == host.Host })
+		i := slices.IndexFunc(known, func(k hostlog.Host) bool { return k.Host == host.Host })
 		if i < 0 || !r.connected(front, known[i].Addrs) {
 			r.release()
 			return nil, fmt.Errorf("no connection with the node of host %s: %w", host.Host, tinycloud.ErrUnavailable)

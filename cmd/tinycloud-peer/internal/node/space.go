@@ -15,6 +15,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -337,7 +338,7 @@ func (s *spaces) wake(id peer.ID) bool {
 	if err != nil {
 		return false
 	}
-	space, ok := s.n.store.SpaceOf(capstore.HostKey(key))
+	space, ok := s.n.store.SpaceOf(hostlog.Key(key))
 	return ok && s.ask(context.Background(), request{space: space, rest: s.restAfter})
 }
 
@@ -348,7 +349,7 @@ func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinyc
 		a = s.get(space)
 	}
 	if a != nil {
-		return a.replica.Fetch(ctx, capstore.Want{Hash: value})
+		return a.replica.Fetch(ctx, hostlog.Want{Hash: value})
 	}
 	s.wakeUp(space, s.restAfter)
 	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)

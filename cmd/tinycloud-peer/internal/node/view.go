@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -141,13 +142,13 @@ func (v SpaceView) SameState(other SpaceView) bool {
 
 // hostViews joins what is stored of the hosts with what the replica, if one runs, sees of them. This node
 // comes first.
-func hostViews(known []capstore.KnownHost, peers []replication.PeerStatus, state string) []HostView {
-	live := make(map[capstore.HostKey]replication.PeerStatus, len(peers))
+func hostViews(known []hostlog.Host, peers []replication.PeerStatus, state string) []HostView {
+	live := make(map[hostlog.Key]replication.PeerStatus, len(peers))
 	for _, p := range peers {
 		live[p.Host] = p
 	}
 	views := make([]HostView, 0, len(known))
-	slices.SortFunc(known, func(a, b capstore.KnownHost) int {
+	slices.SortFunc(known, func(a, b hostlog.Host) int {
 		if a.Self != b.Self {
 			if a.Self {
 				return -1
@@ -157,7 +158,7 @@ func hostViews(known []capstore.KnownHost, peers []replication.PeerStatus, state
 		return strings.Compare(a.Host.String(), b.Host.String())
 	})
 	for _, k := range known {
-		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, Forks: []ForkView{}, LastSeen: stamp(k.Seen), Rules: k.Hello.Rules, Older: k.Older()}
+		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, Forks: []ForkView{}, LastSeen: stamp(k.Seen), Rules: k.Hello.Rules, Older: k.OlderThan(capstore.Rules)}
 		for _, f := range k.Forks {
 			v.Forks = append(v.Forks, ForkView{f.N, [2]string{hex.EncodeToString(f.Digests[0][:]), hex.EncodeToString(f.Digests[1][:])}})
 		}

@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // Bounds of what is tried to find the order that an epoch's id was made of, which the rows do not tell.
@@ -25,7 +26,7 @@ type Epoch struct {
 	Exact   bool // the rows give the very bytes whose hash is ID
 	Parents []tinycloud.Hash
 	Refs    []capstore.EpochEvent // those of its events that are not lost
-	capstore.Imported
+	hostlog.Imported
 	Filtered int // operations that stored request headers no host shows
 }
 

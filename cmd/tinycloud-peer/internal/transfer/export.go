@@ -11,7 +11,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 )
@@ -83,7 +83,7 @@ type exporter struct {
 	bar   *progress.Bar
 }
 
-func (x *exporter) entry(b capstore.Bundle) error {
+func (x *exporter) entry(b hostlog.Bundle) error {
 	before := x.w.n
 	var last cid.Cid
 	err := b.Blocks(func(codec uint64, block []byte) (err error) {

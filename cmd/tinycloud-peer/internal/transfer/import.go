@@ -10,12 +10,13 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 )
 
 // maxPending bounds the blocks that wait for the entry they belong to.
-const maxPending = capstore.MaxBundle + 1<<20
+const maxPending = hostlog.MaxBundle + 1<<20
 
 // Imported tells what a file brought.
 type Imported struct {
@@ -67,7 +68,7 @@ type importer struct {
 	bar     *progress.Bar
 	pending map[tinycloud.Hash][]byte
 	size    int // of what is pending
-	batch   []capstore.Bundle
+	batch   []hostlog.Bundle
 	weight  int // of the batch
 }
 
@@ -100,11 +101,11 @@ func (i *importer) run() error {
 
 func (i *importer) entry(h tinycloud.Hash, signature []byte) error {
 	var sig []byte
-	if err := cbor.Unmarshal(signature, &sig); err != nil || len(sig) != len(capstore.Signature{}) {
+	if err := cbor.Unmarshal(signature, &sig); err != nil || len(sig) != len(hostlog.Signature{}) {
 		return fmt.Errorf("signature of %d bytes: %w", len(sig), tinycloud.ErrInvalid)
 	}
 	get := func(h tinycloud.Hash) ([]byte, bool) { b, ok := i.pending[h]; return b, ok }
-	b, err := capstore.Assemble(i.pending[h], capstore.Signature(sig), get)
+	b, err := hostlog.Assemble(i.pending[h], hostlog.Signature(sig), get)
 	if err != nil {
 		return err
 	}

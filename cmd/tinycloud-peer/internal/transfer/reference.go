@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
@@ -146,7 +147,7 @@ type history struct {
 	known   map[tinycloud.Hash]bool             // epochs that are here, or in batch
 	instead map[tinycloud.Hash][]tinycloud.Hash // what follows on an epoch that is not here follows
 	heads   []tinycloud.Hash                    // epochs that none here follows
-	batch   []capstore.Imported
+	batch   []hostlog.Imported
 	ids     []tinycloud.Hash
 	size    int
 }
@@ -175,7 +176,7 @@ func (h *history) add(ctx context.Context, e reference.Epoch) error {
 	if size > maxUnitBytes {
 		return fmt.Errorf("epoch %s of %d bytes: %w", e.ID, size, tinycloud.ErrTooLarge)
 	}
-	if len(h.batch) == capstore.MaxImported || h.size+size > batchBytes && len(h.batch) > 0 {
+	if len(h.batch) == hostlog.MaxImported || h.size+size > batchBytes && len(h.batch) > 0 {
 		if err := h.flush(ctx); err != nil {
 			return err
 		}
@@ -184,7 +185,7 @@ func (h *history) add(ctx context.Context, e reference.Epoch) error {
 	return nil
 }
 
-func weight(e capstore.Imported) int {
+func weight(e hostlog.Imported) int {
 	n := len(e.Epoch)
 	for _, b := range slices.Concat(e.Events, e.Ops) {
 		n += len(b)
@@ -228,7 +229,7 @@ func (h *history) flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var fresh []capstore.Imported
+	var fresh []hostlog.Imported
 	for i, e := range h.batch {
 		if known[h.ids[i]] {
 			continue

@@ -13,6 +13,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
@@ -221,8 +222,8 @@ func exchange(t testing.TB, to, from *node.Data, space tinycloud.SpaceID) {
 	must(t, err)
 	have, _, err := to.Store.Have(t.Context(), space, theirs)
 	must(t, err)
-	must(t, from.Store.Missing(t.Context(), space, have, 4096, func(b capstore.Bundle) error {
-		a, err := to.Store.Apply(context.Background(), space, []capstore.Bundle{b})
+	must(t, from.Store.Missing(t.Context(), space, have, 4096, func(b hostlog.Bundle) error {
+		a, err := to.Store.Apply(context.Background(), space, []hostlog.Bundle{b})
 		if err == nil && a.Covered != 1 {
 			err = errors.New("not applied")
 		}
@@ -286,13 +287,13 @@ func TestDamagedBlocks(t *testing.T) {
 			t.Error("odd")
 		}
 		wants, err := d.Store.Wants(t.Context(), o.space, 100)
-		wants = slices.DeleteFunc(wants, func(w capstore.Want) bool { return w.Past }) // of a conflict
+		wants = slices.DeleteFunc(wants, func(w hostlog.Want) bool { return w.Past }) // of a conflict
 		if err != nil || len(wants) != 1 || wants[0].Hash != tinycloud.Sum([]byte("value 3")) {
 			t.Errorf("wanted: %+v, %v", wants, err)
 		}
 		must(t, d.Store.Hurry(t.Context(), o.space))
 		wants, _ = d.Store.Wants(t.Context(), o.space, 100)
-		if wants = slices.DeleteFunc(wants, func(w capstore.Want) bool { return w.Past }); len(wants) != 1 {
+		if wants = slices.DeleteFunc(wants, func(w hostlog.Want) bool { return w.Past }); len(wants) != 1 {
 			t.Errorf("wanted after a hurry: %+v", wants)
 		}
 		if m, err := d.Blocks.Manifest(t.Context(), o.space, tinycloud.Sum([]byte("value 4"))); err == nil && len(m.Links) > 0 {

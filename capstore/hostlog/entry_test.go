@@ -1,4 +1,4 @@
-package capstore_test
+package hostlog_test
 
 import (
 	"bytes"
@@ -8,18 +8,18 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
-func entries() []capstore.Entry {
+func entries() []hostlog.Entry {
 	space := captest.NewWallet("alice").Space("default")
-	return []capstore.Entry{
-		{Space: space, Host: capstore.HostKey{1}, Epoch: tinycloud.Sum(nil), At: 1},
-		{Space: space, Host: capstore.HostKey{2}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 1795392000000},
-		{Space: space, Host: capstore.HostKey{3}, N: 1 << 40, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 70000},
-		{Space: space, Host: capstore.HostKey{4}, Import: tinycloud.Sum([]byte("list")), At: 70000},
-		{Space: space, Host: capstore.HostKey{4}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Import: tinycloud.Sum(nil), At: 70000},
+	return []hostlog.Entry{
+		{Space: space, Host: hostlog.Key{1}, Epoch: tinycloud.Sum(nil), At: 1},
+		{Space: space, Host: hostlog.Key{2}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 1795392000000},
+		{Space: space, Host: hostlog.Key{3}, N: 1 << 40, Prev: tinycloud.Sum([]byte("prev")), Epoch: tinycloud.Sum(nil), At: 70000},
+		{Space: space, Host: hostlog.Key{4}, Import: tinycloud.Sum([]byte("list")), At: 70000},
+		{Space: space, Host: hostlog.Key{4}, N: 1, Prev: tinycloud.Sum([]byte("prev")), Import: tinycloud.Sum(nil), At: 70000},
 	}
 }
 
@@ -34,7 +34,7 @@ func TestEntryIsCanonicalDAGCBOR(t *testing.T) {
 		if err := dagcbor.Encode(nb.Build(), &again); err != nil || !bytes.Equal(again.Bytes(), b) {
 			t.Errorf("entry %d: a DAG-CBOR codec encodes it otherwise: %v", e.N, err)
 		}
-		got, err := capstore.DecodeEntry(b)
+		got, err := hostlog.DecodeEntry(b)
 		if err != nil || got != e {
 			t.Errorf("decoded %+v, %v; want %+v", got, err, e)
 		}
@@ -46,7 +46,7 @@ func FuzzDecodeEntry(f *testing.F) {
 		f.Add(e.Encode())
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		e, err := capstore.DecodeEntry(b)
+		e, err := hostlog.DecodeEntry(b)
 		if err == nil && !bytes.Equal(e.Encode(), b) {
 			t.Errorf("%x decodes but encodes as %x", b, e.Encode())
 		}
@@ -55,10 +55,11 @@ func FuzzDecodeEntry(f *testing.F) {
 
 // FuzzDecodeImport asks for the lists of import entries what FuzzDecodeEntry asks for entries.
 func FuzzDecodeImport(f *testing.F) {
-	f.Add(capstore.ImportList([]capstore.Imported{{At: 1, Epoch: []byte("a")}, {At: 1795392000000, Epoch: []byte("b")}}))
-	f.Add(capstore.ImportList([]capstore.Imported{{}}))
+	f.Add(hostlog.EncodeList([]hostlog.Listed{{At: 1, Epoch: tinycloud.Hash{'a'}}, {At: 1795392000000, Epoch: tinycloud.Hash{'b'}}}))
+	f.Add(hostlog.EncodeList([]hostlog.Listed{{}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		again, err := capstore.RecodeImport(b)
+		decoded, err := hostlog.DecodeList(b)
+		again := hostlog.EncodeList(decoded)
 		if err == nil && !bytes.Equal(again, b) {
 			t.Errorf("%x decodes but encodes as %x", b, again)
 		}

@@ -1,4 +1,4 @@
-package judge
+package hostlog
 
 import (
 	"strings"
@@ -9,15 +9,15 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
 )
 
-// HostKey is a host: the Ed25519 public key of a node's Space key.
-type HostKey [32]byte
+// Key is a host: the Ed25519 public key of a node's Space key.
+type Key [32]byte
 
 // String returns the host's did:key.
-func (h HostKey) String() string { return did.EncodeEd25519(h[:]) }
+func (h Key) String() string { return did.EncodeEd25519(h[:]) }
 
-// HostOf returns the host a DID names, in either of the spellings hosts have used for their key: the
+// KeyOf returns the host a DID names, in either of the spellings hosts have used for their key: the
 // standard one, and an early one with a multicodec of one byte (protocol §7.1).
-func HostOf(p tinycloud.Principal) (h HostKey, ok bool) {
+func KeyOf(p tinycloud.Principal) (h Key, ok bool) {
 	text, ok := strings.CutPrefix(string(p), "did:key:")
 	if !ok || len(text) > 64 {
 		return h, false
@@ -33,5 +33,5 @@ func HostOf(p tinycloud.Principal) (h HostKey, ok bool) {
 	if len(b) != len(h) {
 		return h, false
 	}
-	return HostKey(b), true
+	return Key(b), true
 }

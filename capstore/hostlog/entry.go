@@ -1,4 +1,4 @@
-package capstore
+package hostlog
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ const EntryVersion = 1
 // history that the host took over from elsewhere, in place of an epoch.
 type Entry struct {
 	Space  tinycloud.SpaceID
-	Host   HostKey
+	Host   Key
 	N      uint64
 	Prev   tinycloud.Hash // digest of the entry before, zero at 0
 	Epoch  tinycloud.Hash // zero in an import entry
@@ -78,7 +78,7 @@ func DecodeEntry(b []byte) (Entry, error) {
 	if v := f.number("v"); f.err == nil && v != EntryVersion {
 		return Entry{}, fmt.Errorf("log entry of version %d, upgrade this node: %w", v, tinycloud.ErrUnsupported)
 	}
-	e := Entry{N: uint64(f.number("n")), At: f.number("at"), Host: HostKey(f.bytes("host"))}
+	e := Entry{N: uint64(f.number("n")), At: f.number("at"), Host: Key(f.bytes("host"))}
 	if _, err := node.LookupByString("import"); err == nil {
 		e.Import = f.link("import")
 	} else {
@@ -145,10 +145,16 @@ func (e Entry) Digest() tinycloud.Hash { return tinycloud.Sum(e.Encode()) }
 // Signature is an Ed25519 signature of a Space key.
 type Signature [ed25519.SignatureSize]byte
 
-func signEntry(key ed25519.PrivateKey, digest tinycloud.Hash) Signature {
+// Sign returns the signature of the entry of a digest.
+func Sign(key ed25519.PrivateKey, digest tinycloud.Hash) Signature {
 	return Signature(ed25519.Sign(key, append([]byte(signedPrefix), digest[:]...)))
 }
 
-func signatureItem(host HostKey, digest tinycloud.Hash, sig *Signature) did.BatchItem {
+// Verify reports whether a host signed the entry of a digest.
+func Verify(host Key, digest tinycloud.Hash, sig Signature) bool {
+	return did.VerifyEd25519(host[:], append([]byte(signedPrefix), digest[:]...), sig[:])
+}
+
+func signatureItem(host Key, digest tinycloud.Hash, sig *Signature) did.BatchItem {
 	return did.BatchItem{Pub: host[:], Msg: append([]byte(signedPrefix), digest[:]...), Sig: sig[:]}
 }

@@ -1,4 +1,4 @@
-package capstore
+package hostlog
 
 import (
 	"fmt"
@@ -30,11 +30,11 @@ func (b *Bundle) Blocks(yield func(codec uint64, block []byte) error) error {
 		}
 	}
 	if len(b.Imported) > 0 {
-		list := make([]listed, len(b.Imported))
+		list := make([]Listed, len(b.Imported))
 		for i, im := range b.Imported {
-			list[i] = listed{tinycloud.Sum(im.Epoch), im.At}
+			list[i] = Listed{tinycloud.Sum(im.Epoch), im.At}
 		}
-		if err := yield(tinycloud.CBORCodec, encodeList(list)); err != nil {
+		if err := yield(tinycloud.CBORCodec, EncodeList(list)); err != nil {
 			return err
 		}
 	}
@@ -58,16 +58,16 @@ func Assemble(entry []byte, sig Signature, get func(tinycloud.Hash) ([]byte, boo
 	if !ok {
 		return b, fmt.Errorf("import list %s is missing: %w", e.Import, tinycloud.ErrInvalid)
 	}
-	list, err := decodeList(raw)
+	list, err := DecodeList(raw)
 	if err != nil {
 		return b, err
 	}
 	for _, l := range list {
-		im, err := assembleEpoch(l.epoch, get)
+		im, err := assembleEpoch(l.Epoch, get)
 		if err != nil {
 			return b, err
 		}
-		im.At = l.at
+		im.At = l.At
 		b.Imported = append(b.Imported, im)
 	}
 	return b, nil
