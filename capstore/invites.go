@@ -6,6 +6,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
@@ -71,9 +72,9 @@ func (s *Store) Invites(ctx context.Context) (out []Invite, err error) {
 // others. The node may use it again, which changes nothing but its addresses. The error is of class
 // [tinycloud.ErrUnauthorized] when the invite is unknown, has expired, or was used by another node, and
 // [tinycloud.ErrBusy] when too many nodes are paired; then it stays open.
-func (s *Store) UseInvite(ctx context.Context, id tinycloud.Hash, node PairedNode) error {
+func (s *Store) UseInvite(ctx context.Context, id tinycloud.Hash, node hostlog.PairedNode) error {
 	node.Back = true
-	if err := node.check(); err != nil {
+	if err := checkPaired(&node); err != nil {
 		return err
 	}
 	// Strangers cost no turn of the writer.

@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 func inviteID(n int) tinycloud.Hash { return tinycloud.Sum(fmt.Append(nil, n)) }
@@ -26,7 +27,7 @@ func (s *testStore) invite(n int, life time.Duration) capstore.Invite {
 
 func (s *testStore) use(n int, peer string, addrs ...string) error {
 	s.t.Helper()
-	return s.UseInvite(s.t.Context(), inviteID(n), capstore.PairedNode{Peer: peer, Addrs: addrs})
+	return s.UseInvite(s.t.Context(), inviteID(n), hostlog.PairedNode{Peer: peer, Addrs: addrs})
 }
 
 func TestInvite(t *testing.T) {
@@ -175,7 +176,7 @@ func TestInviteBounds(t *testing.T) {
 func TestInviteOfOneTooMany(t *testing.T) {
 	s := openNew(t, "one", newClock())
 	for i := range capstore.MaxPaired {
-		if err := s.Pair(t.Context(), capstore.PairedNode{Peer: fmt.Sprint("peer", i)}); err != nil {
+		if err := s.Pair(t.Context(), hostlog.PairedNode{Peer: fmt.Sprint("peer", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,41 +9,31 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Bounds of what is kept of other nodes.
 const (
-	MaxPaired      = 256 // nodes
-	MaxPairedAddrs = 32  // of a node
-	maxPeerID      = 128 // bytes of its text
+	MaxPaired = 256 // nodes
+	maxPeerID = 128 // bytes of its text
 )
-
-// PairedNode is another node that this one asks about every Space it comes to host.
-//
-// Source: replication design §11.
-type PairedNode struct {
-	Peer  string    // peer id of its front
-	Addrs []string  // multiaddrs of its front, without /p2p
-	Back  bool      // an invite was used between the two: the other asks this node too
-	Since time.Time // whole milliseconds
-}
 
 // Pair remembers a node, durable when it returns. Of one that is paired already the addresses are added to, the new
 // ones first, Back stays and so does Since. The error is of class [tinycloud.ErrBusy] when there are too many.
-func (s *Store) Pair(ctx context.Context, p PairedNode) error {
-	if err := p.check(); err != nil {
+func (s *Store) Pair(ctx context.Context, p hostlog.PairedNode) error {
+	if err := checkPaired(&p); err != nil {
 		return err
 	}
 	return s.do(ctx, func(t *tx) error { return t.pair(p) })
 }
 
-func (p *PairedNode) check() error {
+func checkPaired(p *hostlog.PairedNode) error {
 	switch {
 	case p.Peer == "" || len(p.Peer) > maxPeerID:
 		return fmt.Errorf("peer id of %d bytes: %w", len(p.Peer), tinycloud.ErrInvalid)
-	case len(p.Addrs) > MaxPairedAddrs:
-		return fmt.Errorf("%d addresses of a node, at most %d: %w", len(p.Addrs), MaxPairedAddrs, tinycloud.ErrInvalid)
+	case len(p.Addrs) > hostlog.MaxPairedAddrs:
+		return fmt.Errorf("%d addresses of a node, at most %d: %w", len(p.Addrs), hostlog.MaxPairedAddrs, tinycloud.ErrInvalid)
 	}
 	for _, a := range p.Addrs {
 		if len(a) > maxAddr {
@@ -53,7 +43,7 @@ func (p *PairedNode) check() error {
 	return nil
 }
 
-func (t *tx) pair(p PairedNode) error {
+func (t *tx) pair(p hostlog.PairedNode) error {
 	old, known, err := t.pairedNode(p.Peer)
 	if err != nil {
 		return err
@@ -88,10 +78,10 @@ func (t *tx) pair(p PairedNode) error {
 
 // addAddrs returns each address once, as many as are kept.
 func addAddrs(first, more []string) []string {
-	out := make([]string, 0, MaxPairedAddrs)
+	out := make([]string, 0, hostlog.MaxPairedAddrs)
 	for _, addrs := range [][]string{first, more} {
 		for _, a := range addrs {
-			if len(out) < MaxPairedAddrs && !slices.Contains(out, a) {
+			if len(out) < hostlog.MaxPairedAddrs && !slices.Contains(out, a) {
 				out = append(out, a)
 			}
 		}
@@ -101,7 +91,7 @@ func addAddrs(first, more []string) []string {
 
 const pairedColumns = "SELECT peer, addrs, back, since FROM paired"
 
-func scanPaired(scan db.Scan) (p PairedNode, err error) {
+func scanPaired(scan db.Scan) (p hostlog.PairedNode, err error) {
 	var addrs string
 	var since int64
 	if err := scan(&p.Peer, &addrs, &p.Back, &since); err != nil {
@@ -114,7 +104,7 @@ func scanPaired(scan db.Scan) (p PairedNode, err error) {
 	return p, nil
 }
 
-func (t *tx) pairedNode(id string) (p PairedNode, ok bool, err error) {
+func (t *tx) pairedNode(id string) (p hostlog.PairedNode, ok bool, err error) {
 	err = t.each(func(scan db.Scan) error {
 		p, err = scanPaired(scan)
 		ok = true
@@ -124,7 +114,7 @@ func (t *tx) pairedNode(id string) (p PairedNode, ok bool, err error) {
 }
 
 // Paired returns the paired nodes by their peer ids in order.
-func (s *Store) Paired(ctx context.Context) (out []PairedNode, err error) {
+func (s *Store) Paired(ctx context.Context) (out []hostlog.PairedNode, err error) {
 	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		p, err := scanPaired(scan)
 		out = append(out, p)

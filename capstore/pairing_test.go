@@ -9,10 +9,11 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // paired returns the paired nodes, and fails unless the memory says the same.
-func paired(t *testing.T, s *testStore) []capstore.PairedNode {
+func paired(t *testing.T, s *testStore) []hostlog.PairedNode {
 	t.Helper()
 	list, err := s.Paired(t.Context())
 	if err != nil {
@@ -35,17 +36,17 @@ func TestPairedNodes(t *testing.T) {
 		path := newDatabase(t)
 		s := open(t, "one", c, path)
 		since := c.now().UTC()
-		pair := func(p capstore.PairedNode) {
+		pair := func(p hostlog.PairedNode) {
 			t.Helper()
 			if err := s.Pair(t.Context(), p); err != nil {
 				t.Fatal(err)
 			}
 		}
-		pair(capstore.PairedNode{Peer: "b", Addrs: []string{"/ip4/1.2.3.4/tcp/1"}, Back: true})
+		pair(hostlog.PairedNode{Peer: "b", Addrs: []string{"/ip4/1.2.3.4/tcp/1"}, Back: true})
 		c.ms.Add(5)
-		pair(capstore.PairedNode{Peer: "b", Addrs: []string{"/ip4/1.2.3.4/tcp/2", "/ip4/1.2.3.4/tcp/1"}})
-		pair(capstore.PairedNode{Peer: "a", Since: since.Add(time.Second)})
-		want := []capstore.PairedNode{
+		pair(hostlog.PairedNode{Peer: "b", Addrs: []string{"/ip4/1.2.3.4/tcp/2", "/ip4/1.2.3.4/tcp/1"}})
+		pair(hostlog.PairedNode{Peer: "a", Since: since.Add(time.Second)})
+		want := []hostlog.PairedNode{
 			{Peer: "a", Addrs: []string{}, Since: since.Add(time.Second)},
 			{Peer: "b", Addrs: []string{"/ip4/1.2.3.4/tcp/2", "/ip4/1.2.3.4/tcp/1"}, Back: true, Since: since},
 		}
@@ -74,19 +75,19 @@ func TestPairedNodes(t *testing.T) {
 func TestPairedBounds(t *testing.T) {
 	s := openNew(t, "one", newClock())
 	for i := range capstore.MaxPaired {
-		if err := s.Pair(t.Context(), capstore.PairedNode{Peer: fmt.Sprint("peer", i)}); err != nil {
+		if err := s.Pair(t.Context(), hostlog.PairedNode{Peer: fmt.Sprint("peer", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Pair(t.Context(), capstore.PairedNode{Peer: "more"}); !errors.Is(err, tinycloud.ErrBusy) {
+	if err := s.Pair(t.Context(), hostlog.PairedNode{Peer: "more"}); !errors.Is(err, tinycloud.ErrBusy) {
 		t.Error(err)
 	}
-	addrs := make([]string, capstore.MaxPairedAddrs)
+	addrs := make([]string, hostlog.MaxPairedAddrs)
 	for round := range 2 { // those of a node that is known are replaced, the oldest first
 		for i := range addrs {
 			addrs[i] = fmt.Sprintf("/ip4/1.2.3.4/tcp/%d", 1000*round+i)
 		}
-		if err := s.Pair(t.Context(), capstore.PairedNode{Peer: "peer7", Addrs: addrs}); err != nil {
+		if err := s.Pair(t.Context(), hostlog.PairedNode{Peer: "peer7", Addrs: addrs}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,7 +100,7 @@ func TestPairedBounds(t *testing.T) {
 			t.Errorf("%q", p.Addrs)
 		}
 	}
-	for name, p := range map[string]capstore.PairedNode{
+	for name, p := range map[string]hostlog.PairedNode{
 		"no peer":            {},
 		"a long peer id":     {Peer: string(make([]byte, 200))},
 		"too many addresses": {Peer: "p", Addrs: append(addrs, "/ip4/1.2.3.4")},
@@ -114,7 +115,7 @@ func TestPairedBounds(t *testing.T) {
 // Whoever uses the database is told that pairs came or went, and knows them.
 func TestPairsAreTold(t *testing.T) {
 	s := openNew(t, "one", newClock())
-	if err := s.Pair(t.Context(), capstore.PairedNode{Peer: "p"}); err != nil {
+	if err := s.Pair(t.Context(), hostlog.PairedNode{Peer: "p"}); err != nil {
 		t.Fatal(err)
 	}
 	if told := s.told(); len(told) != 1 || !told[0].Pairs {
@@ -132,7 +133,7 @@ func TestPairsAreTold(t *testing.T) {
 		told := make(chan capstore.Commit, 100)
 		b := openWith(t, "one", c, url, func(o *capstore.Options) { o.Committed = func(c capstore.Commit) { told <- c } })
 		for _, pairedNow := range []bool{true, false} {
-			change := func() error { return a.Pair(t.Context(), capstore.PairedNode{Peer: "p", Back: true}) }
+			change := func() error { return a.Pair(t.Context(), hostlog.PairedNode{Peer: "p", Back: true}) }
 			if !pairedNow {
 				change = func() error { return a.Unpair(t.Context(), "p") }
 			}

@@ -13,7 +13,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // InvitePrefix is how the text of an invite begins.
@@ -172,5 +172,5 @@ func pairAddrs(addrs []ma.Multiaddr) []string {
 	if len(out) == 0 {
 		out = loopback
 	}
-	return out[:min(len(out), capstore.MaxPairedAddrs)]
+	return out[:min(len(out), hostlog.MaxPairedAddrs)]
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 const (
@@ -41,8 +41,8 @@ type PairingOptions struct {
 	Node  peer.ID               // of the node key
 	Addrs func() []ma.Multiaddr // where this node is reached
 	Store interface {
-		UseInvite(ctx context.Context, id tinycloud.Hash, node capstore.PairedNode) error
-		Pair(ctx context.Context, node capstore.PairedNode) error
+		UseInvite(ctx context.Context, id tinycloud.Hash, node hostlog.PairedNode) error
+		Pair(ctx context.Context, node hostlog.PairedNode) error
 	}
 	Metrics *Metrics
 	Log     *slog.Logger
@@ -128,7 +128,7 @@ func (p *Pairing) answer(ctx context.Context, s network.Stream, asked *time.Time
 }
 
 // check refuses what the invite itself is not needed for.
-func (p *Pairing) check(c network.Conn, q *pairMessage, hs *handshake) (node capstore.PairedNode, err error) {
+func (p *Pairing) check(c network.Conn, q *pairMessage, hs *handshake) (node hostlog.PairedNode, err error) {
 	id := c.RemotePeer()
 	if _, err := hostOf(id); err != nil {
 		return node, err
@@ -140,7 +140,7 @@ func (p *Pairing) check(c network.Conn, q *pairMessage, hs *handshake) (node cap
 	case id == p.o.Node:
 		return node, fmt.Errorf("the node has this one's own key: %w", tinycloud.ErrInvalid)
 	}
-	node = capstore.PairedNode{Peer: id.String()}
+	node = hostlog.PairedNode{Peer: id.String()}
 	node.Addrs, err = toldAddrs(q.Addrs, c)
 	return node, err
 }
@@ -148,7 +148,7 @@ func (p *Pairing) check(c network.Conn, q *pairMessage, hs *handshake) (node cap
 // Use shows an invite to the node at the other end of a stream and remembers that node as paired. It may be repeated.
 // The error is of class [tinycloud.ErrUnauthorized] when the node gives no answer: the invite has expired there, was
 // used by another node, or is not one of it.
-func (p *Pairing) Use(ctx context.Context, s network.Stream, i *Invite) (node capstore.PairedNode, err error) {
+func (p *Pairing) Use(ctx context.Context, s network.Stream, i *Invite) (node hostlog.PairedNode, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pairTimeout)
 	defer cancel()
 	defer func() { _ = s.Reset() }()
@@ -163,7 +163,7 @@ func (p *Pairing) Use(ctx context.Context, s network.Stream, i *Invite) (node ca
 	if err != nil {
 		return node, err
 	}
-	node = capstore.PairedNode{Peer: i.Node.String(), Addrs: reachedAt(s.Conn(), i.Addrs, told), Back: true}
+	node = hostlog.PairedNode{Peer: i.Node.String(), Addrs: reachedAt(s.Conn(), i.Addrs, told), Back: true}
 	return node, p.o.Store.Pair(ctx, node)
 }
 
@@ -217,8 +217,8 @@ func (p *Pairing) framer(ctx context.Context, s network.Stream) (*helloStream, f
 // toldAddrs are those of the addresses a node tells that it is dialed at: public ones, and those with the IP address
 // that it is connected from. A node can't have others dialed in this one's own network.
 func toldAddrs(told []string, c network.Conn) ([]string, error) {
-	if len(told) > capstore.MaxPairedAddrs {
-		return nil, fmt.Errorf("%d addresses, at most %d: %w", len(told), capstore.MaxPairedAddrs, tinycloud.ErrInvalid)
+	if len(told) > hostlog.MaxPairedAddrs {
+		return nil, fmt.Errorf("%d addresses, at most %d: %w", len(told), hostlog.MaxPairedAddrs, tinycloud.ErrInvalid)
 	}
 	out := []string{}
 	for _, text := range told {
@@ -250,7 +250,7 @@ func sameIP(a, observed ma.Multiaddr) bool {
 func reachedAt(c network.Conn, invited []ma.Multiaddr, told []string) []string {
 	var out []string
 	add := func(text string) {
-		if _, err := parsePairAddr(text); err == nil && len(out) < capstore.MaxPairedAddrs && !slices.Contains(out, text) {
+		if _, err := parsePairAddr(text); err == nil && len(out) < hostlog.MaxPairedAddrs && !slices.Contains(out, text) {
 			out = append(out, text)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -86,7 +87,7 @@ func (x *pairing) use(to *pairing, i replication.Invite) error {
 	return err
 }
 
-func (x *pairing) paired() []capstore.PairedNode {
+func (x *pairing) paired() []hostlog.PairedNode {
 	x.t.Helper()
 	return must(x.store.Paired(x.t.Context()))
 }

@@ -17,6 +17,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -89,7 +90,7 @@ func (n *Node) adminNodes(r *http.Request) (int, any, error) {
 	return http.StatusOK, out, nil
 }
 
-func (n *Node) pairedView(p capstore.PairedNode) NodeView {
+func (n *Node) pairedView(p hostlog.PairedNode) NodeView {
 	return n.nodeView(NodeView{Peer: p.Peer, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"})
 }
 
@@ -140,7 +141,7 @@ func (n *Node) adminPair(r *http.Request) (int, any, error) {
 	if err := n.errPairIsolated(); err != nil {
 		return 0, nil, err
 	}
-	var p capstore.PairedNode
+	var p hostlog.PairedNode
 	var unreached, err error
 	switch {
 	case q.Addr != "" && q.Invite == "":
@@ -166,7 +167,7 @@ func (n *Node) adminPair(r *http.Request) (int, any, error) {
 
 // pairAddr has this node ask another one, which learns nothing of that but the questions. One that is out of reach, as
 // unreached tells, is tried later; another node than the one that is named is refused.
-func (n *Node) pairAddr(ctx context.Context, text string) (p capstore.PairedNode, unreached, err error) {
+func (n *Node) pairAddr(ctx context.Context, text string) (p hostlog.PairedNode, unreached, err error) {
 	to, err := parseTarget(text)
 	if err != nil {
 		_, err = p2p.ParseFrontAddr(text) // which says what is wrong with the address of a node
@@ -187,7 +188,7 @@ func (n *Node) pairAddr(ctx context.Context, text string) (p capstore.PairedNode
 		return p, nil, fmt.Errorf("addr: %w", err)
 	}
 	// Who hangs up has asked for it all the same.
-	p, err = n.pair(context.WithoutCancel(ctx), capstore.PairedNode{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs)})
+	p, err = n.pair(context.WithoutCancel(ctx), hostlog.PairedNode{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs)})
 	return p, unreached, err
 }
 
@@ -207,23 +208,23 @@ func otherNode(err error, named peer.AddrInfo) error {
 	return nil
 }
 
-func (n *Node) pair(ctx context.Context, p capstore.PairedNode) (capstore.PairedNode, error) {
+func (n *Node) pair(ctx context.Context, p hostlog.PairedNode) (hostlog.PairedNode, error) {
 	if err := n.store.Pair(ctx, p); err != nil {
 		return p, err
 	}
 	return n.pairedNode(ctx, p.Peer)
 }
 
-func (n *Node) pairedNode(ctx context.Context, id string) (capstore.PairedNode, error) {
+func (n *Node) pairedNode(ctx context.Context, id string) (hostlog.PairedNode, error) {
 	pairs, err := n.store.Paired(ctx)
-	if i := slices.IndexFunc(pairs, func(p capstore.PairedNode) bool { return p.Peer == id }); i >= 0 {
+	if i := slices.IndexFunc(pairs, func(p hostlog.PairedNode) bool { return p.Peer == id }); i >= 0 {
 		return pairs[i], err
 	}
-	return capstore.PairedNode{}, errors.Join(err, fmt.Errorf("%s is not paired: %w", id, tinycloud.ErrNotFound))
+	return hostlog.PairedNode{}, errors.Join(err, fmt.Errorf("%s is not paired: %w", id, tinycloud.ErrNotFound))
 }
 
 // pairInvite shows an invite to the node that made it.
-func (n *Node) pairInvite(ctx context.Context, text string) (p capstore.PairedNode, err error) {
+func (n *Node) pairInvite(ctx context.Context, text string) (p hostlog.PairedNode, err error) {
 	i, err := replication.ParseInvite(text)
 	switch {
 	case err != nil:
