@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"capstore/internal/judge":             {"", "capstore/hostlog", "capstore/internal/token", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore/internal/db":                {""},
 	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel"},
-	"replication":                         {"", "capstore", "capstore/hostlog"},
+	"replication":                         {"", "capstore/hostlog"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/hooks"},
 }
@@ -74,6 +74,35 @@ func TestDependencies(t *testing.T) {
 			if strings.HasPrefix(imported, module) && !slices.Contains(may, short(imported)) {
 				t.Errorf("%q may not import %q", pkg, short(imported))
 			}
+		}
+	}
+}
+
+// Replication says what it needs of a store as interfaces; the wiring gives it one. So it compiles no driver of a
+// database, and neither does hostlog, which both sides speak.
+func TestReplicationHasNoDatabase(t *testing.T) {
+	databases := []string{"database/sql", "modernc.org/sqlite", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql"}
+	behind := func(pkg string) (found []string) {
+		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path := range strings.FieldsSeq(string(out)) {
+			if slices.ContainsFunc(databases, func(d string) bool { return path == d || strings.HasPrefix(path, d+"/") }) {
+				found = append(found, path)
+			}
+		}
+		return found
+	}
+	for _, pkg := range []string{"./replication", "./capstore/hostlog"} {
+		if found := behind(pkg); len(found) > 0 {
+			t.Errorf("%s compiles %q", pkg, found)
+		}
+	}
+	all := strings.Join(behind("./capstore"), " ")
+	for _, d := range databases {
+		if !strings.Contains(all, d) {
+			t.Errorf("%s is not what this test has to look for", d)
 		}
 	}
 }

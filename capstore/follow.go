@@ -124,9 +124,9 @@ func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err e
 // relay makes a commit of what a transaction did in one Space.
 func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 	c = Commit{
-		Remote: int(row.remote), Wants: int(row.wants), LastWrite: row.last,
-		Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0, Webhooks: row.flags&flagWebhooks != 0, Opened: row.flags&flagOpened != 0,
-		Pairs: row.flags&flagPairs != 0,
+		Commit:    hostlog.Commit{Remote: int(row.remote), Wants: int(row.wants), Opened: row.flags&flagOpened != 0},
+		LastWrite: row.last, Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0,
+		Webhooks: row.flags&flagWebhooks != 0, Pairs: row.flags&flagPairs != 0,
 	}
 	var text string
 	if row.sid == 0 {

@@ -8,10 +8,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
-// Share is a part of a Space's history that is given out by ranges of seq. All hosts give the same epoch the same
-// seq, and parents a lower one, so that ranges of several hosts make one history.
-type Share struct {
-	First, Last int64 // seq; First > Last: nothing. Up to Last nothing is missing here
+// share is a [hostlog.Share] that is read from the database.
+type share struct {
+	first, last int64
 
 	s        *Store
 	space    tinycloud.SpaceID
@@ -22,12 +21,12 @@ type Share struct {
 
 // Share returns what goal covers and have does not. If something of the goal is unknown here, it ends before the
 // first entry that may be missing; if import entries belong to it, which come before all else, it is empty.
-func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []hostlog.Tip) (*Share, error) {
+func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []hostlog.Tip) (hostlog.Share, error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	p := &Share{s: s, space: id, sid: sid, First: 0, Last: -1, to: map[int]uint64{}}
+	p := &share{s: s, space: id, sid: sid, first: 0, last: -1, to: map[int]uint64{}}
 	if p.from, p.rows, err = s.lacking(ctx, sid, have); err != nil {
 		return nil, err
 	}
@@ -59,13 +58,16 @@ func (s *Store) Share(ctx context.Context, id tinycloud.SpaceID, have, goal []ho
 		last = max(last, end)
 	}
 	if first >= 0 {
-		p.First, p.Last = first, min(last, complete)
+		p.first, p.last = first, min(last, complete)
 	}
 	return p, nil
 }
 
+// Span implements [hostlog.Share].
+func (p *share) Span() (first, last int64) { return p.first, p.last }
+
 // upTo sets where branches end that lead to a goal, and returns the greatest seq below which nothing of it is missing.
-func (p *Share) upTo(ctx context.Context, goal []hostlog.Tip) (complete int64, err error) {
+func (p *share) upTo(ctx context.Context, goal []hostlog.Tip) (complete int64, err error) {
 	complete = 1<<63 - 1
 	f := p.s.finder(ctx, p.sid, p.rows)
 	for _, tip := range goal {
@@ -94,7 +96,7 @@ func (p *Share) upTo(ctx context.Context, goal []hostlog.Tip) (complete int64, e
 }
 
 // reach notes that a branch up to a number, and what it forked from, belongs to the share.
-func (p *Share) reach(branch int, n uint64) {
+func (p *share) reach(branch int, n uint64) {
 	for {
 		if to, ok := p.to[branch]; ok && to >= n {
 			return // and so does what it forked from
@@ -108,14 +110,14 @@ func (p *Share) reach(branch int, n uint64) {
 	}
 }
 
-func (p *Share) imports(ctx context.Context, branch int, from, to uint64) (found bool, err error) {
+func (p *share) imports(ctx context.Context, branch int, from, to uint64) (found bool, err error) {
 	var one int
 	return p.s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM imports WHERE sid = ? AND branch = ? AND n >= ? AND n <= ? LIMIT 1",
 		p.sid, branch, int64(from), int64(to))
 }
 
 // seq returns the place of an entry, -1 for an import entry.
-func (p *Share) seq(ctx context.Context, branch int, n uint64) (seq int64, err error) {
+func (p *share) seq(ctx context.Context, branch int, n uint64) (seq int64, err error) {
 	ok, err := p.s.db.Read.One(ctx, []any{&seq}, "SELECT p.seq FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?",
 		p.sid, branch, int64(n))
 	if err == nil && !ok {
@@ -126,7 +128,7 @@ func (p *Share) seq(ctx context.Context, branch int, n uint64) (seq int64, err e
 
 // Read calls yield with the entries of a range, both ends included, and their seq, parents first. The error is of
 // class [tinycloud.ErrTooLarge] when there are too many. Values come as with [Store.Missing].
-func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield func(seq int64, b hostlog.Bundle) error) error {
+func (p *share) Read(ctx context.Context, first, last int64, maxValue int, yield func(seq int64, b hostlog.Bundle) error) error {
 	var places []sharePlace
 	err := p.each(ctx, first, last, func(x sharePlace) error {
 		if len(places) == entriesAtOnce {
@@ -156,7 +158,7 @@ func (p *Share) Read(ctx context.Context, first, last int64, maxValue int, yield
 
 // Places calls yield with the places in logs of the entries of a range, both ends included, but not those of forked
 // logs.
-func (p *Share) Places(ctx context.Context, first, last int64, yield func(host hostlog.Key, n uint64)) error {
+func (p *share) Places(ctx context.Context, first, last int64, yield func(host hostlog.Key, n uint64)) error {
 	branches := map[hostlog.Key]int{}
 	for _, r := range p.rows {
 		branches[r.host]++
@@ -177,7 +179,7 @@ type sharePlace struct {
 }
 
 // each calls f for the entries of a range, parents first.
-func (p *Share) each(ctx context.Context, first, last int64, f func(sharePlace) error) error {
+func (p *share) each(ctx context.Context, first, last int64, f func(sharePlace) error) error {
 	return p.s.db.Read.Each(ctx, func(scan func(...any) error) error {
 		var x sharePlace
 		if err := scan(&x.branch, &x.n, &x.seq); err != nil {
@@ -190,5 +192,5 @@ func (p *Share) each(ctx context.Context, first, last int64, f func(sharePlace) 
 		}
 		return f(x)
 	}, "SELECT e.branch, e.n, p.seq FROM epochs p JOIN entries e ON e.eid = p.eid WHERE p.sid = ? AND p.seq >= ? AND p.seq <= ? ORDER BY p.seq, p.id, e.branch",
-		p.sid, max(first, p.First), min(last, p.Last))
+		p.sid, max(first, p.first), min(last, p.last))
 }

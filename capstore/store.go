@@ -74,15 +74,10 @@ type Options struct {
 
 // Commit is what one transaction made durable in one Space.
 type Commit struct {
-	Space   tinycloud.SpaceID
-	Local   []hostlog.Bundle // epochs this node made, in order
-	Remote  int              // entries taken from peers
-	Parked  int              // entries of peers that are to be due
-	Revoked []hostlog.Key    // hosts whose delegation was revoked
-	Wants   int              // values that have to be fetched
-	Created bool             // the Space is new on this node
-	Joins   bool             // addresses to join it through were added
-	Opened  bool             // it waits for the history of other hosts no more
+	hostlog.Commit // the Space, and what came of its logs
+
+	Created bool // the Space is new on this node
+	Joins   bool // addresses to join it through were added
 	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
 	Webhooks bool
 	// Pairs says that paired nodes came or went, here or in another process. Then Space may be zero.

@@ -318,10 +318,10 @@ func (s *Store) HostChain(ctx context.Context, id tinycloud.SpaceID) ([][]byte, 
 	return s.restsOn(ctx, best)
 }
 
-// restsOn returns a token and those it rests on, as far as they are stored.
+// restsOn returns a token and those it rests on, as far as they are stored, and no more than another host takes.
 func (s *Store) restsOn(ctx context.Context, leaf *Token) (out [][]byte, err error) {
 	todo, seen := []*Token{leaf}, map[tinycloud.Hash]bool{}
-	for len(todo) > 0 && len(out) < judge.MaxChain {
+	for len(todo) > 0 && len(out) < hostlog.MaxChain {
 		t := todo[0]
 		todo, out = todo[1:], append(out, t.Bytes)
 		for _, p := range t.Proofs {
@@ -387,9 +387,6 @@ func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host h
 	return best, err
 }
 
-// maxHostChain bounds the tokens a peer may prove itself with.
-const maxHostChain = 16
-
 // VerifyHost checks that a chain of tokens, leaf first, makes a key a host of a Space now. It needs
 // nothing but the Space's id and the revocations known here. It returns when that ends, zero for never. A host
 // whose chain is no longer in force is one if another delegation to its key, known here, is: it was let in again, or
@@ -412,7 +409,7 @@ func (s *Store) VerifyHost(ctx context.Context, id tinycloud.SpaceID, host hostl
 var errNotInForce = fmt.Errorf("not in force: %w", tinycloud.ErrUnauthorized)
 
 func (s *Store) verifyChain(id tinycloud.SpaceID, host hostlog.Key, tokens [][]byte) (time.Time, error) {
-	if len(tokens) == 0 || len(tokens) > maxHostChain {
+	if len(tokens) == 0 || len(tokens) > hostlog.MaxChain {
 		return time.Time{}, fmt.Errorf("host chain of %d tokens: %w", len(tokens), tinycloud.ErrInvalid)
 	}
 	facts, now := judge.NewFacts(id), s.o.Now()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
@@ -388,7 +389,7 @@ func (t *tx) publish() {
 func (t *tx) touch(sp *space) *Commit {
 	c := t.dirty[sp]
 	if c == nil {
-		c = &Commit{Space: sp.id}
+		c = &Commit{Commit: hostlog.Commit{Space: sp.id}}
 		t.dirty[sp] = c
 		t.order = append(t.order, sp)
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
@@ -158,7 +157,7 @@ func (r *Replica) ownProof(ctx context.Context, g *greeting) (*proof, error) {
 	}
 	p := &proof{chain: chain}
 	if g.tells() {
-		p.told, err = encodeTold(capstore.OwnHello())
+		p.told, err = encodeTold(r.o.Hello)
 	}
 	return p, err
 }
@@ -180,7 +179,7 @@ func (r *Replica) verifyProof(ctx context.Context, id peer.ID, g *greeting, p *p
 		return is, fmt.Errorf("peer has this node's own key: %w", tinycloud.ErrInvalid)
 	case r.offences.banned(host):
 		return is, fmt.Errorf("host was cut off for what it sent: %w", tinycloud.ErrForbidden)
-	case len(p.chain) == 0 || len(p.chain) > maxChain:
+	case len(p.chain) == 0 || len(p.chain) > hostlog.MaxChain:
 		return is, fmt.Errorf("chain of %d tokens: %w", len(p.chain), tinycloud.ErrInvalid)
 	}
 	if g.tells() {

@@ -143,7 +143,7 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 		Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 		Committed: func(c capstore.Commit) {
 			if r := n.committed.Load(); r != nil {
-				r.Committed(c)
+				r.Committed(c.Commit)
 			} else {
 				n.missed.Store(true)
 			}
@@ -179,7 +179,7 @@ func (n *node) replicate(t testing.TB, d captest.DelegationOptions) {
 	t.Helper()
 	var err error
 	n.r, err = replication.New(replication.Options{
-		Space: n.o.space, Key: n.key(), Store: n.shown(), Values: values{n.values, n.store}, Log: n.log,
+		Space: n.o.space, Key: n.key(), Store: n.shown(), Values: values{n.values, n.store}, Hello: capstore.OwnHello(), Log: n.log,
 		Addrs: func() []ma.Multiaddr { return []ma.Multiaddr{ma.StringCast(n.addr())} },
 	})
 	if err != nil {

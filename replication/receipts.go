@@ -155,11 +155,15 @@ func (r *Replica) check(ctx context.Context, c statement) (done bool, err error)
 		return false, own(err)
 	}
 	all, err := r.o.Store.Share(ctx, r.space, c.have, c.goal)
-	if err != nil || all.First > all.Last {
+	if err != nil {
 		return true, own(err)
 	}
-	if c.led && (c.first > all.First || c.last < all.Last) {
-		return true, fmt.Errorf("span from %d to %d for one from %d to %d: %w", c.first, c.last, all.First, all.Last, tinycloud.ErrInvalid)
+	first, last := all.Span()
+	if first > last {
+		return true, nil
+	}
+	if c.led && (c.first > first || c.last < last) {
+		return true, fmt.Errorf("span from %d to %d for one from %d to %d: %w", c.first, c.last, first, last, tinycloud.ErrInvalid)
 	}
 	for _, g := range c.given {
 		var missed error

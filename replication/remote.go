@@ -12,7 +12,6 @@ import (
 	"golang.org/x/time/rate"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
@@ -201,11 +200,11 @@ func (r *Replica) know(ctx context.Context, m *remote, hello hostlog.Hello) {
 	case err != nil && ctx.Err() == nil:
 		r.log.WarnContext(ctx, "cannot record the rules of a host", "peer", m.id, "error", err)
 	case err != nil || !changed:
-	case hello.OlderThan(capstore.Rules):
+	case hello.OlderThan(r.o.Hello.Rules):
 		r.log.WarnContext(ctx, "host has an older version: until it is upgraded no past value is freed, and writes at the same time may end in another order there",
-			"peer", m.id, "rules", hello.Rules, "own", capstore.Rules)
-	case hello.Rules > capstore.Rules:
-		r.log.WarnContext(ctx, "host has a newer version: this one should be upgraded", "peer", m.id, "rules", hello.Rules, "own", capstore.Rules)
+			"peer", m.id, "rules", hello.Rules, "own", r.o.Hello.Rules)
+	case hello.Rules > r.o.Hello.Rules:
+		r.log.WarnContext(ctx, "host has a newer version: this one should be upgraded", "peer", m.id, "rules", hello.Rules, "own", r.o.Hello.Rules)
 	}
 }
 

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
@@ -68,7 +67,7 @@ type Log interface {
 	// here are ignored. Values up to maxInline bytes come with the entries that still need them.
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []hostlog.Tip, maxInline int, yield func(hostlog.Bundle) error) error
 	// Share returns what goal covers and have does not, to be read by ranges.
-	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (*capstore.Share, error)
+	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (hostlog.Share, error)
 	// Apply verifies bundles and makes them durable.
 	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []hostlog.Bundle) (hostlog.Applied, error)
 	// ApplyChecked makes bundles durable that [hostlog.CheckAll] saw.
@@ -123,7 +122,7 @@ type Membership interface {
 	EndJoin(ctx context.Context, space tinycloud.SpaceID, why hostlog.Ending, tips []hostlog.Tip) (bool, error)
 }
 
-// Store is the authority; *capstore.Store is one.
+// Store is the authority; *capstore.Store, of which this package knows nothing, is one.
 type Store interface {
 	Log
 	Hosts
@@ -154,12 +153,13 @@ type Assembly interface {
 	Discard() error
 }
 
-// Options of a [Replica]. Space, Key, Store and Values are required.
+// Options of a [Replica]. Space, Key, Store, Values and Hello are required.
 type Options struct {
 	Space  tinycloud.SpaceID
 	Key    ed25519.PrivateKey // this node's key of the Space
 	Store  Store
 	Values Values
+	Hello  hostlog.Hello // what this node tells of its release
 	// InlineLimit is the size in bytes up to which a value is kept by the store; 0 means 64 KiB.
 	InlineLimit int
 	// Addrs returns the Space's own addresses, each with the Space peer at its end. Nil or none: this host
@@ -242,8 +242,8 @@ type sighting struct {
 
 // New returns a replica that does nothing until it runs.
 func New(o Options) (*Replica, error) {
-	if o.Space.IsZero() || len(o.Key) != ed25519.PrivateKeySize || o.Store == nil || o.Values == nil {
-		return nil, fmt.Errorf("replica without space, key, store or values: %w", tinycloud.ErrInvalid)
+	if o.Space.IsZero() || len(o.Key) != ed25519.PrivateKeySize || o.Store == nil || o.Values == nil || o.Hello.Rules == 0 {
+		return nil, fmt.Errorf("replica without space, key, store, values or rules: %w", tinycloud.ErrInvalid)
 	}
 	if o.InlineLimit == 0 {
 		o.InlineLimit = 64 << 10
@@ -383,7 +383,7 @@ func signal(c chan struct{}) {
 }
 
 // Committed tells what the store made durable. It never blocks.
-func (r *Replica) Committed(c capstore.Commit) {
+func (r *Replica) Committed(c hostlog.Commit) {
 	if c.Space != r.space {
 		return
 	}

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
@@ -205,7 +204,8 @@ func (r *Replica) serveShare(ctx context.Context, f *framer, q *shareMessage) er
 	if err != nil {
 		return own(err)
 	}
-	span := spanMessage{First: share.First, Last: share.Last}
+	var span spanMessage
+	span.First, span.Last = share.Span()
 	if err := f.put(&message{Span: &span}); err != nil || span.First > span.Last {
 		return err
 	}
@@ -249,7 +249,7 @@ func (r *Replica) readRanges(f *framer, within spanMessage, asked chan<- spanMes
 }
 
 // sendRange sends a range, or a first part of one that is long, in whole seqs.
-func sendRange(ctx context.Context, f *framer, share *capstore.Share, q spanMessage) error {
+func sendRange(ctx context.Context, f *framer, share hostlog.Share, q spanMessage) error {
 	var failed error // to send, rather than to read
 	send := func(bundles []hostlog.Bundle) error {
 		var out [][]byte

@@ -77,7 +77,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 		Database: filepath.Join(x.dir, "caps.db"), Keys: x.name,
 		Committed: func(c capstore.Commit) {
 			if r := r.Load(); r != nil {
-				r.Committed(c)
+				r.Committed(c.Commit)
 			}
 			select {
 			case x.came <- struct{}{}:
@@ -103,7 +103,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 		Key: keys(name + " front").SpaceKey(o.space), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 	}))
 	x.r = must(replication.New(replication.Options{
-		Space: o.space, Key: x.key(), Store: x.store, Values: onDisk{x.blocks, x.store},
+		Space: o.space, Key: x.key(), Store: x.store, Values: onDisk{x.blocks, x.store}, Hello: capstore.OwnHello(),
 		Addrs: func() []ma.Multiaddr {
 			return front.SpaceAddrs(must(p2p.PeerIDFromEd25519(x.key().Public().(ed25519.PublicKey))))
 		},

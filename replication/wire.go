@@ -52,7 +52,6 @@ const (
 	maxRecords    = 256     // host records of one message
 	maxRecord     = 2 << 10 // bytes of one host record
 	maxAnnounced  = 64      // log entries of one announcement
-	maxChain      = 16      // tokens of a host delegation's chain
 	maxLocated    = 256     // values of one question
 	maxFields     = 256     // of one message, with those that are not known here
 )

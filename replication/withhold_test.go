@@ -34,7 +34,7 @@ func (h hiding) Missing(ctx context.Context, space tinycloud.SpaceID, have []hos
 }
 
 // Share gives the rest of that host's log, as one would that had been asked for it.
-func (h hiding) Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (*capstore.Share, error) {
+func (h hiding) Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (hostlog.Share, error) {
 	tips, err := h.Store.Tips(ctx, space)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,9 @@ type Key [32]byte
 // String returns the host's did:key.
 func (h Key) String() string { return did.EncodeEd25519(h[:]) }
 
+// MaxChain bounds the tokens by which a host proves that it is one: its delegation and those it rests on.
+const MaxChain = 16
+
 // KeyOf returns the host a DID names, in either of the spellings hosts have used for their key: the
 // standard one, and an early one with a multicodec of one byte (protocol §7.1).
 func KeyOf(p tinycloud.Principal) (h Key, ok bool) {

@@ -260,7 +260,7 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
-		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n},
+		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n}, Hello: capstore.OwnHello(),
 		Addrs: func() []ma.Multiaddr { return n.spaceAddrs(space) },
 		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
 			if id := s.asker.told(space, front.ID); id != "" {
@@ -369,7 +369,7 @@ func (s *spaces) joined(space tinycloud.SpaceID) {
 func (s *spaces) committed(c capstore.Commit) {
 	a := s.get(c.Space)
 	if a != nil {
-		a.replica.Committed(c)
+		a.replica.Committed(c.Commit)
 		if c.Joins {
 			a.replica.Kick()
 		}
