@@ -8,6 +8,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // A host that was removed while it could not hear of that, let in again and shows its old delegation is a host, also
@@ -76,5 +77,36 @@ func TestStrangersProof(t *testing.T) {
 	l.say(t, a, l.bundle(o.clock.now(), a.status(o.space).Heads, tok.Bytes))
 	if got, err := a.HostChain(t.Context(), o.space); err != nil || tinycloud.Sum(got[0]) != tinycloud.Sum(mine[0]) {
 		t.Errorf("shows %s: %v", tinycloud.Sum(got[0]).EventID(), err)
+	}
+}
+
+// A host shows no more tokens than another takes, however many its delegation rests on: one that could not prove what it
+// is would write what nobody may ask it for.
+func TestProofFitsTheBound(t *testing.T) {
+	a, o, _ := setUp(t)
+	x := openNew(t, "x", o.clock)
+	manager := captest.NewSession("manager")
+	var proofs []tinycloud.Hash
+	for i := range 2 * hostlog.MaxChain {
+		grant := captest.HostOptions(o.space, string(manager.DID()))
+		grant.IssuedAt, grant.Expires = o.clock.now(), o.clock.now().Add(time.Duration(1+i)*time.Hour)
+		header := o.wallet.SignDelegation(grant)
+		a.delegate(header)
+		x.delegate(header)
+		proofs = append(proofs, captest.ID(header))
+	}
+	header := manager.Delegate(tinycloud.Principal(x.host(o.space).String()), captest.TokenOptions{
+		Caps: captest.HostOptions(o.space, "").Caps, Proofs: proofs, Expires: o.clock.now().Add(time.Hour),
+	})
+	x.delegate(header)
+	chain, err := x.HostChain(t.Context(), o.space)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(chain) > hostlog.MaxChain || tinycloud.Sum(chain[0]) != captest.ID(header) {
+		t.Errorf("%d tokens, at most %d", len(chain), hostlog.MaxChain)
+	}
+	if _, err := a.VerifyHost(t.Context(), o.space, x.host(o.space), chain); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +20,6 @@ const (
 	applyAtOnce   = 256     // bundles of one transaction
 	applyAttempts = 4       // transactions for what was queued, when some of it does not fit
 	envelope      = 64      // bytes around the bundles of a message
-	entrySigned   = "tinycloud/hostlog/1"
 )
 
 // outbox is what this host has to tell the others.
@@ -408,7 +406,7 @@ func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
 			return nil, fmt.Errorf("announced entry of another space: %w", tinycloud.ErrInvalid)
 		}
 		t := tipOf(e)
-		if !ed25519.Verify(e.Host[:], append([]byte(entrySigned), t.Digest[:]...), a.Sig) {
+		if len(a.Sig) != len(hostlog.Signature{}) || !hostlog.Verify(e.Host, t.Digest, hostlog.Signature(a.Sig)) {
 			return nil, fmt.Errorf("announced entry %d of %s: signature: %w", e.N, e.Host, tinycloud.ErrForged)
 		}
 		tips = append(tips, t)

@@ -221,7 +221,7 @@ func (l *Locator) check(ctx context.Context, run *whereRun, digest tinycloud.Has
 		return fmt.Errorf("the caller has this node's own key: %w", tinycloud.ErrInvalid)
 	case len(p.Chain) == 0 || len(p.Chain) > hostlog.MaxChain:
 		return fmt.Errorf("chain of %d tokens: %w", len(p.Chain), tinycloud.ErrInvalid)
-	case !ed25519.Verify(p.Host[:], run.signed(digest), p.Sig[:]):
+	case !host.Signed(run.signed(digest), p.Sig):
 		return fmt.Errorf("proof is not signed by %s: %w", host, tinycloud.ErrForged)
 	}
 	_, err = l.o.Store.VerifyHost(ctx, space, host, p.Chain)

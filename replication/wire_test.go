@@ -322,6 +322,38 @@ func TestCheckRejects(t *testing.T) {
 	})
 }
 
+// A host that signs an entry as ZIP 215 allows, and the standard library does not, gets nobody banned: announced or whole,
+// the entry is taken.
+func TestEntryWithTorsion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("torsion")
+		nodes := cluster(t, f, o, 2)
+		nodes[1].put("a", "1")
+		var last hostlog.Bundle
+		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b hostlog.Bundle) error {
+			if b.Entry.Host == nodes[1].host() {
+				last = b
+			}
+			return nil
+		})
+		if err != nil || last.Epoch == nil {
+			t.Fatal(err)
+		}
+		last.Entry.At++ // another entry of that number
+		last.Sig = hostlog.Signature(captest.SignWithTorsion(nodes[1].key(), digestToSign(last.Entry)))
+		if err := nodes[0].r.Check(t.Context(), nodes[1].id, replication.AnnounceMessage(last)); err != nil {
+			t.Errorf("announced: %v", err)
+		}
+		if err := nodes[0].r.Check(t.Context(), nodes[1].id, replication.BatchMessage(last)); err != nil {
+			t.Errorf("whole: %v", err)
+		}
+		synctest.Wait()
+		if got := nodes[0].accuses(); len(got) > 0 {
+			t.Errorf("%v are accused", got)
+		}
+	})
+}
+
 func TestGossipMessagesFit(t *testing.T) {
 	space := captest.NewWallet("wire").Space("default")
 	var bundles []hostlog.Bundle

@@ -150,11 +150,14 @@ func Sign(key ed25519.PrivateKey, digest tinycloud.Hash) Signature {
 	return Signature(ed25519.Sign(key, append([]byte(signedPrefix), digest[:]...)))
 }
 
-// Verify reports whether a host signed the entry of a digest.
+// Verify reports whether a host signed the entry of a digest. Every host has to come to the same answer, or one would
+// ban another for passing on what that one takes: it is [Key.Signed], and so is what [Check] and [CheckAll] say of
+// an entry.
 func Verify(host Key, digest tinycloud.Hash, sig Signature) bool {
-	return did.VerifyEd25519(host[:], append([]byte(signedPrefix), digest[:]...), sig[:])
+	return host.Signed(append([]byte(signedPrefix), digest[:]...), sig)
 }
 
+// signatureItem is what a batch needs to say what Verify says.
 func signatureItem(host Key, digest tinycloud.Hash, sig *Signature) did.BatchItem {
 	return did.BatchItem{Pub: host[:], Msg: append([]byte(signedPrefix), digest[:]...), Sig: sig[:]}
 }

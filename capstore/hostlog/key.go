@@ -15,6 +15,9 @@ type Key [32]byte
 // String returns the host's did:key.
 func (h Key) String() string { return did.EncodeEd25519(h[:]) }
 
+// Signed reports whether a signature is one of this host, by the rules of ZIP 215 (docs/protocol.md, "Signature").
+func (h Key) Signed(msg []byte, sig Signature) bool { return did.VerifyEd25519(h[:], msg, sig[:]) }
+
 // MaxChain bounds the tokens by which a host proves that it is one: its delegation and those it rests on.
 const MaxChain = 16
 
