@@ -68,6 +68,9 @@ func (h Here) sees(places []Place) bool {
 type fact struct {
 	token  *Token
 	places []Place
+	// Of a revocation: whether it has an effect, and the unknown delegations on which that depends.
+	effective bool
+	awaits    map[tinycloud.Hash]struct{}
 }
 
 // Facts are the delegations and revocations of one Space, with the places they stand at. A fact counts
@@ -76,12 +79,18 @@ type Facts struct {
 	space       tinycloud.SpaceID
 	delegations map[tinycloud.Hash]*fact
 	revocations map[tinycloud.Hash]*fact
-	byTarget    map[tinycloud.Hash][]*fact
 	hosts       map[HostKey][]*fact
+	hosting     []*Token                    // the delegations of the right to host, also to others than hosts
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
-	rights      map[tinycloud.Hash]struct{} // likewise: unknown ones that a revocation rests on
 	waiting     map[HostKey]struct{}        // importers that no host delegation was seen for
 	removals    []*Removal
+
+	// Revocations are found by what they end, and by the unknown delegations they await: a new token costs the same
+	// however many there are.
+	effective map[tinycloud.Hash][]*fact // those with an effect, by target
+	awaited   map[tinycloud.Hash][]*fact
+	ended     map[tinycloud.Hash]struct{} // delegations that were told of or are in untold
+	untold    []End
 }
 
 // NewFacts returns the empty set of a Space.
@@ -89,8 +98,8 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 	return &Facts{
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
-		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[HostKey][]*fact{},
-		wanted: map[tinycloud.Hash]struct{}{}, rights: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
+		hosts: map[HostKey][]*fact{}, wanted: map[tinycloud.Hash]struct{}{}, waiting: map[HostKey]struct{}{},
+		effective: map[tinycloud.Hash][]*fact{}, awaited: map[tinycloud.Hash][]*fact{}, ended: map[tinycloud.Hash]struct{}{},
 	}
 }
 
@@ -110,26 +119,19 @@ func (f *Facts) Add(t *Token, at Place) (again bool) {
 	n := &fact{token: t, places: []Place{at}}
 	kind[t.ID] = n
 	if t.Kind == Revocation {
-		f.byTarget[t.Target] = append(f.byTarget[t.Target], n)
-		if f.delegations[t.Target] == nil {
-			f.wanted[t.Target] = struct{}{}
-		}
-		if len(t.Proofs) == 1 && f.delegations[t.Proofs[0]] == nil { // with more it has no effect
-			f.rights[t.Proofs[0]] = struct{}{}
-		}
+		f.weigh(n)
 		return false // what it ends comes after it
 	}
 	_, again = f.wanted[t.ID]
-	if _, right := f.rights[t.ID]; right { // what follows the revocation was judged as if there were none
-		delete(f.rights, t.ID)
-		again = true
+	if t.HostsSpace(f.space) {
+		f.hosting = append(f.hosting, t)
+		if host, ok := HostOf(t.Audience); ok {
+			f.hosts[host] = append(f.hosts[host], n)
+			_, waited := f.waiting[host]
+			again = again || waited
+		}
 	}
-	if host, ok := HostOf(t.Audience); ok && t.HostsSpace(f.space) {
-		f.hosts[host] = append(f.hosts[host], n)
-		_, waited := f.waiting[host]
-		again = again || waited
-	}
-	return again
+	return f.arrived(t.ID) || again
 }
 
 // Forget empties the record of what verdicts waited for, before all are made again.
@@ -154,31 +156,6 @@ func (f *Facts) Seen(id tinycloud.Hash, past Clock) bool {
 		}
 	}
 	return false
-}
-
-// Revocations calls yield for every revocation of the set that its signer had the right to make.
-func (f *Facts) Revocations(yield func(revocation *Token) bool) {
-	for _, n := range f.revocations {
-		if f.effective(n.token) && !yield(n.token) {
-			return
-		}
-	}
-}
-
-// effective reports whether a revocation's target is known and its signer may revoke it.
-func (f *Facts) effective(r *Token) bool {
-	target := f.Delegation(r.Target)
-	return target != nil && MayRevoke(r, target, f.Delegation)
-}
-
-// Revoked returns the revocation of a delegation that stands in a causal past.
-func (f *Facts) Revoked(id tinycloud.Hash, h Here) (tinycloud.Hash, bool) {
-	for _, n := range f.byTarget[id] {
-		if h.sees(n.places) && f.effective(n.token) {
-			return n.token.ID, true
-		}
-	}
-	return tinycloud.Hash{}, false
 }
 
 func (f *Facts) search() *search {
@@ -369,60 +346,4 @@ func (t *Token) Operation(space tinycloud.SpaceID, op dag.Op) (recap.Capability,
 		}
 	}
 	return recap.Capability{}, false
-}
-
-// MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
-// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a
-// host delegation it is [MayRemove] alone.
-func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
-	hosts := false
-	for _, s := range target.Spaces() {
-		if target.HostsSpace(s) {
-			if hosts = true; !MayRemove(r.Signer, target, s, find) {
-				return false
-			}
-		}
-	}
-	if hosts {
-		return true
-	}
-	principal := r.Signer
-	switch len(r.Proofs) {
-	case 0:
-	case 1:
-		p := find(r.Proofs[0])
-		if p == nil || p.Audience != r.Signer || !revokes(p, target, find) {
-			return false
-		}
-		principal = p.Signer
-	default:
-		return false
-	}
-	if principal == target.Signer || principal == target.Audience {
-		return true
-	}
-	for _, s := range target.Spaces() {
-		if s.Owner() == principal {
-			return true
-		}
-	}
-	return false
-}
-
-// revokes reports whether a delegation gives the right to revoke: for the target alone, or for all
-// delegations of a Space that its signer owns.
-func revokes(p, target *Token, find func(tinycloud.Hash) *Token) bool {
-	for _, c := range p.Caps {
-		if c.Ability != AbilityRevoke {
-			continue
-		}
-		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && Justified(p, c, find) {
-			return true
-		}
-		path, _ := c.Resource.Path()
-		if c.Resource.Service() == "delegation" && path == "" && c.Resource.Space().Owner() == p.Signer {
-			return true
-		}
-	}
-	return false
 }
