@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/multiformats/go-multibase"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
@@ -175,4 +177,13 @@ func named(tokens map[string]*Token, is func(*Token) bool) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// earlySpelling is the DID of a host with its multicodec in one byte.
+func earlySpelling(h HostKey) tinycloud.Principal {
+	text, err := multibase.Encode(multibase.Base58BTC, append([]byte{0xed}, h[:]...))
+	if err != nil {
+		panic(err)
+	}
+	return tinycloud.Principal("did:key:" + text)
 }

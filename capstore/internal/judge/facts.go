@@ -16,6 +16,10 @@ const Rules = 4
 // claim to be that much older than what it builds on.
 const Slack = 120 * time.Second
 
+// Earliest returns the least time, in unix milliseconds, that an entry may have whose epoch's parents have the time F
+// (docs/replication.md, "Epochs").
+func Earliest(f int64) int64 { return f - Slack.Milliseconds() }
+
 // Spot is the place of an entry: a branch of a host's log, numbered locally, and the entry's number.
 type Spot struct {
 	Branch uint32
