@@ -154,6 +154,14 @@ type placed struct {
 	at    Place
 }
 
+// stand puts tokens into epoch 0 of branch 1, behind its first event.
+func stand(tokens []*Token) (out []placed) {
+	for i, t := range tokens {
+		out = append(out, placed{t, in(1, 0, 1+i)})
+	}
+	return out
+}
+
 // verdict compares one with what is expected: "" for none, or a part of why something is void.
 func verdict(t *testing.T, err error, want string) {
 	t.Helper()
