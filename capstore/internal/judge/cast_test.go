@@ -188,8 +188,15 @@ func named(tokens map[string]*Token, is func(*Token) bool) []string {
 }
 
 // earlySpelling is the DID of a host with its multicodec in one byte.
-func earlySpelling(h HostKey) tinycloud.Principal {
-	text, err := multibase.Encode(multibase.Base58BTC, append([]byte{0xed}, h[:]...))
+func earlySpelling(h HostKey) tinycloud.Principal { return multikey(0xed, 0, h) }
+
+// multikey is the DID of a key behind a multicodec of one or, unless the second is 0, two bytes.
+func multikey(first, second byte, h HostKey) tinycloud.Principal {
+	b := []byte{first}
+	if second != 0 {
+		b = append(b, second)
+	}
+	text, err := multibase.Encode(multibase.Base58BTC, append(b, h[:]...))
 	if err != nil {
 		panic(err)
 	}

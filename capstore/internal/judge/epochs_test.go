@@ -34,6 +34,7 @@ func TestHost(t *testing.T) {
 	manager := hostBy(ann, ben, by(boss))
 	otherHost := "space/host on " + otherSpace.String() + "/space"
 	unknown := hostBy(owner, ben)
+	ofPath := grant(owner, cat, "space/host on space/x")
 	ucan := []aspect{from(start), until(after(1000))}
 	cacao := append([]aspect{func(t *Token) { t.openStart = true }}, ucan...)
 	for _, tt := range []struct {
@@ -62,6 +63,10 @@ func TestHost(t *testing.T) {
 		{"by a stranger with a proof that is not his", placed{hostBy(mallory, hostX, by(boss)), in(1, 4, 0)}, 0, "its issuer may not"},
 		{"by a proof that is not known", placed{hostBy(ben, hostX, by(unknown)), in(1, 4, 0)}, 0, "its issuer may not"},
 
+		{"by who may on a path alone", placed{grant(cat, hostX, "space/host on space; space/host on space/x", by(ofPath)), in(1, 4, 0)}, 0, "its issuer may not"},
+		{"by the owner of another Space", placed{grant(otherSpace.Owner(), hostX, "space/host on space; "+otherHost), in(1, 4, 0)}, 0, "its issuer may not"},
+		{"by who may do other things", placed{grant(ann, hostX, "kv/put on kv; space/host on space", by(grant(owner, ann, "kv/put on kv"))), in(1, 4, 0)}, 0, "its issuer may not"},
+
 		{"of another ability", placed{grant(owner, hostX, "kv/put on space"), in(1, 4, 0)}, 0, "no host delegation"},
 		{"of another service", placed{grant(owner, hostX, "space/host on kv"), in(1, 4, 0)}, 0, "no host delegation"},
 		{"of a path", placed{grant(owner, hostX, "space/host on space/"), in(1, 4, 0)}, 0, "no host delegation"},
@@ -71,7 +76,7 @@ func TestHost(t *testing.T) {
 		{"of other things too", placed{grant(owner, hostX, "kv/put on kv; space/host on space"), in(1, 4, 0)}, 0, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			facts := known([]*Token{boss, manager}, tt.in)
+			facts := known([]*Token{boss, manager, ofPath, grant(owner, ann, "kv/put on kv")}, tt.in)
 			d, err := facts.Host(keyX, after(tt.at), seenFrom(1, 5, 0))
 			verdict(t, err, tt.void)
 			if err == nil && d != tt.in.token {
@@ -125,8 +130,9 @@ func TestHostOf(t *testing.T) {
 		want bool
 	}{
 		{"today's spelling", hostX, true},
-		{"that of version 1.0.0", earlySpelling(keyX), true},
+		{"that of version 1.0.0", multikey(0xed, 0, keyX), true},
 		{"another host", hostY, false},
+		{"another multicodec that begins alike", multikey(0xed, 2, keyX), false},
 		{"another method", ann, false},
 		{"no key", "did:key:", false},
 		{"no multibase", "did:key:" + hostX[len("did:key:z"):], false},

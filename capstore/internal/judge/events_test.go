@@ -107,6 +107,7 @@ func TestRevokedInThePast(t *testing.T) {
 		{"beside it", []*Token{leaf}, seenFrom(1, 5, 0), []placed{{ofLeaf, in(2, 0, 0)}}, ""},
 		{"beside it and in its past", []*Token{leaf}, seenFrom(1, 5, 0), []placed{{ofLeaf, in(2, 0, 0)}, {ofLeaf, in(1, 4, 0)}}, "revoked"},
 		{"before it in its epoch", []*Token{leaf}, seenFrom(1, 5, 3), []placed{{ofLeaf, in(1, 5, 2)}}, "revoked"},
+		{"at its own place", []*Token{leaf}, seenFrom(1, 5, 3), []placed{{ofLeaf, in(1, 5, 3)}}, ""},
 		{"after it in its epoch", []*Token{leaf}, seenFrom(1, 5, 3), []placed{{ofLeaf, in(1, 5, 4)}}, ""},
 		{"of what its proof rests on", []*Token{leaf}, seenFrom(1, 5, 0), []placed{{ofRoot, in(1, 4, 0)}}, "revoked " + root.ID.EventID()},
 		{"of what its proof rests on, beside it", []*Token{leaf}, seenFrom(1, 5, 0), []placed{{ofRoot, in(2, 4, 0)}}, ""},

@@ -21,7 +21,7 @@ func TestWhatARemovalEnds(t *testing.T) {
 		"x undated": hostBy(owner, hostX), "x early": hostBy(owner, earlySpelling(keyX), at(0)),
 		"x of ann": hostBy(ann, hostX, by(boss), at(0)), "x of ben": hostBy(ben, hostX, by(manager), at(0)),
 		"x of ann twice": hostBy(ann, hostX, by(boss, toAnn), at(0)), "x stolen": hostBy(mallory, hostX, at(0)),
-		"y": hostBy(owner, hostY, at(0)), "y of ben": hostBy(ben, hostY, by(manager), at(0)), "y of x": hostBy(hostX, hostY, by(x0), at(0)),
+		"y": hostBy(owner, hostY, at(0)), "y of ben": hostBy(ben, hostY, by(manager), at(0)), "y of x": hostBy(hostX, hostY, by(x0), at(0)), "y stolen": hostBy(mallory, hostY, at(0)),
 		"kv": grant(owner, ann, "kv/put on kv"),
 	}
 	for _, tt := range []struct {
@@ -46,6 +46,8 @@ func TestWhatARemovalEnds(t *testing.T) {
 		{"what rests on a manager", []string{"boss", "manager", "x of ann", "x of ben"}, revoke(ann, manager, at(0)), []string{"manager", "x of ben"}},
 		{"not what has another path", []string{"boss", "deputy", "x of ann twice"}, revoke(owner, boss, at(0)), []string{"boss"}},
 		{"what rests on a host", []string{"x0", "y of x"}, revoke(owner, x0, at(0)), []string{"x0", "y of x"}},
+		{"what rests on an older one of the key", []string{"x0", "x1", "y of x"}, revoke(owner, d["x1"], at(1)), []string{"x0", "x1", "y of x"}},
+		{"not what leads to nobody", []string{"x0", "y stolen"}, revoke(owner, x0, at(0)), []string{"x0"}},
 		{"nothing by a stranger", []string{"x0"}, revoke(mallory, x0, at(9)), nil},
 		{"nothing that let nobody in", []string{"x stolen"}, revoke(owner, d["x stolen"], at(9)), nil},
 		{"nothing without its target", []string{"x1"}, revoke(owner, x0, at(9)), nil},

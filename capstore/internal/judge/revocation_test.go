@@ -22,11 +22,12 @@ func TestMayRevoke(t *testing.T) {
 	otherRight := grant(owner, cat, "delegation/status on delegation")
 	othersRight := grant(other, cat, "delegation/revoke on "+otherSpace.String()+"/delegation")
 	usurped := grant(mallory, cat, "delegation/revoke on delegation")
+	delegators := grant(ann, cat, "delegation/revoke on delegation")
 	passed := grant(cat, mallory, "delegation/revoke on delegation", by(right))
 	toOne := grant(ann, cat, "delegation/revoke on urn:cid:"+target.ID.EventID())
 	unknown := grant(owner, cat, "delegation/revoke on delegation", issued(start))
 	facts := known([]*Token{
-		first, target, foreign, both, right, rightBelow, rightEmpty, rightElsewhere, otherRight, othersRight, usurped, passed, toOne,
+		first, target, foreign, both, right, rightBelow, rightEmpty, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne,
 	})
 	for _, tt := range []struct {
 		name   string
@@ -52,6 +53,7 @@ func TestMayRevoke(t *testing.T) {
 		{"of a delegation that names that owner's Space", cat, both, []*Token{othersRight}, true},
 		{"who names a right of somebody else", mallory, target, []*Token{right}, false},
 		{"who holds a right that was not its signer's", cat, target, []*Token{usurped}, false},
+		{"who holds the right of the delegator, who owns no Space", cat, target, []*Token{delegators}, false},
 		{"who was passed the right", mallory, target, []*Token{passed}, false},
 		{"who holds a right to it alone, which nobody owns", cat, target, []*Token{toOne}, false},
 		{"with a proof that is not known", cat, target, []*Token{unknown}, false},
@@ -65,7 +67,7 @@ func TestMayRevoke(t *testing.T) {
 				t.Errorf("may revoke: %v, want %v", got, tt.want)
 			}
 			facts := known([]*Token{
-				first, target, foreign, both, right, rightBelow, rightEmpty, rightElsewhere, otherRight, othersRight, usurped, passed, toOne, r,
+				first, target, foreign, both, right, rightBelow, rightEmpty, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne, r,
 			})
 			if by, got := facts.Revoked(tt.target.ID, seenFrom(1, 1, 0)); got != tt.want || got && by != r.ID {
 				t.Errorf("revoked: %v, want %v", got, tt.want)
@@ -138,6 +140,7 @@ func TestLateFacts(t *testing.T) {
 	}
 	hosts := func(f *Facts) error { _, err := f.Host(keyX, start, seenFrom(1, 9, 0)); return err }
 	imports := func(f *Facts) error { return f.Importer(keyX, start, nil) }
+	removes := func(f *Facts) error { f.FindRemovals(); return nil }
 	revokes := func(f *Facts) error { return f.Delegated(leaf) }
 	for _, tt := range []struct {
 		name    string
@@ -166,6 +169,8 @@ func TestLateFacts(t *testing.T) {
 
 		{"the delegation of a host's manager", []*Token{boss, x}, hosts, "its issuer may not", manager, true, ""},
 		{"the delegation of an importer", nil, imports, "no host delegation", hostBy(owner, hostX), true, ""},
+		{"the delegation of an importer's manager", []*Token{boss, x}, imports, "no host delegation", manager, true, ""},
+		{"what a host rests on beside a removed one", []*Token{boss, x, revoke(owner, hostBy(owner, hostX)), hostBy(owner, hostX)}, removes, "", manager, true, ""},
 		{"that of another host", nil, imports, "no host delegation", hostBy(owner, hostY), false, "no host delegation"},
 		{"a host delegation for which no importer waited", nil, hosts, "no host delegation", hostBy(owner, hostX), false, ""},
 	} {
@@ -182,8 +187,9 @@ func TestLateFacts(t *testing.T) {
 	t.Run("what an earlier judgement waited for", func(t *testing.T) {
 		facts := known([]*Token{root})
 		verdict(t, writes(facts), "missing")
+		verdict(t, imports(facts), "no host delegation")
 		facts.Forget()
-		if facts.Add(leaf, in(1, 1, 0)) {
+		if facts.Add(leaf, in(1, 1, 0)) || facts.Add(hostBy(owner, hostX), in(1, 1, 1)) {
 			t.Error("judged again for a verdict that was forgotten")
 		}
 	})

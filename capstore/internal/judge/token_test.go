@@ -83,3 +83,38 @@ func TestWindowAsRead(t *testing.T) {
 		t.Error("a UCAN is not valid from its nbf until its exp")
 	}
 }
+
+// docs/protocol.md, "Revocations": what is a revocation when it is posted as one.
+func TestAsRevocation(t *testing.T) {
+	session, other := captest.NewSession("revoker"), captest.NewSession("other")
+	target := tinycloud.Sum([]byte("a delegation"))
+	revoke := captest.Caps{"urn:cid:" + target.EventID(): {AbilityRevoke}}
+	wallet := captest.NewWallet("revoker")
+	ucan := func(to *captest.SessionKey, caps captest.Caps) (*Token, error) {
+		return FromUCAN(session.Delegate(to.DID(), captest.TokenOptions{Caps: caps, Expires: start}))
+	}
+	cacao := func(audience string) (*Token, error) {
+		return FromHeader(wallet.SignDelegation(captest.DelegationOptions{Audience: audience, IssuedAt: start}))
+	}
+	for _, tt := range []struct {
+		name string
+		make func() (*Token, error)
+		want bool
+	}{
+		{"a CACAO for ucan: and a CID", func() (*Token, error) { return cacao("ucan:" + target.EventID()) }, true},
+		{"a CACAO for somebody", func() (*Token, error) { return cacao(session.URI()) }, false},
+		{"a UCAN for its signer", func() (*Token, error) { return ucan(session, revoke) }, true},
+		{"a UCAN for another", func() (*Token, error) { return ucan(other, revoke) }, false},
+		{"a UCAN without a target", func() (*Token, error) { return ucan(session, nil) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tok, err := tt.make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tok.AsRevocation(); got != tt.want || got && (tok.Kind != Revocation || tok.Target != target) {
+				t.Errorf("is a revocation: %v, want %v; of %s", got, tt.want, tok.Target)
+			}
+		})
+	}
+}
