@@ -85,9 +85,9 @@ func (f *Facts) Revoked(id tinycloud.Hash, h Here) (tinycloud.Hash, bool) {
 	return tinycloud.Hash{}, false
 }
 
-// MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
-// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a
-// host delegation it is [MayRemove] alone.
+// MayRevoke reports whether the signer of a revocation may end the target (docs/protocol.md, "Revocations"): its
+// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a host
+// delegation it is [MayRemove] alone.
 func MayRevoke(r, target *Token, find func(tinycloud.Hash) *Token) bool {
 	hosts := false
 	for _, s := range target.Spaces() {
