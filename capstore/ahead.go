@@ -19,7 +19,7 @@ const aheadPatience = 10 * time.Minute
 
 // time returns the time of an entry that is made now.
 func (x *next) time(now time.Time) int64 {
-	return max(now.UnixMilli(), x.own.at, x.floor-judge.Slack.Milliseconds())
+	return max(now.UnixMilli(), x.own.at, judge.Earliest(x.floor))
 }
 
 // ahead returns how far that is in the future.

@@ -238,3 +238,39 @@ func BenchmarkIssueTicket(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRevoke shows that a delegation and its revocation cost the same however many there are in a Space.
+func BenchmarkRevoke(b *testing.B) {
+	for _, held := range []int{100, 10_000} {
+		b.Run(fmt.Sprint("revoked=", held), func(b *testing.B) {
+			s, o, _ := benchStore(b, "bench", 0, func(o *capstore.Options) { o.Database = capstore.InMemory })
+			n := 0
+			revoke := func() {
+				n++
+				d, err := capstore.ParseDelegation(o.session.Delegate(captest.NewSession(fmt.Sprint(n)).DID(), captest.TokenOptions{
+					Caps:   captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put"}},
+					Proofs: []tinycloud.Hash{captest.ID(o.header)}, Expires: time.Now().Add(time.Minute),
+				}))
+				if err != nil {
+					b.Fatal(err)
+				}
+				r, err := capstore.ParseRevocation(o.session.Revoke(d.ID, captest.TokenOptions{Expires: time.Now().Add(time.Minute)}))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := s.Delegate(b.Context(), d); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Revoke(b.Context(), r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for range held {
+				revoke()
+			}
+			for b.Loop() {
+				revoke()
+			}
+		})
+	}
+}

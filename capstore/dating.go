@@ -103,7 +103,7 @@ func (t *tx) dates(sp *space, n *node) (floor, age bool, err error) {
 		if i == 0 {
 			ms = max(ms, r.at)
 		}
-		if late := r.at < g.floor-judge.Slack.Milliseconds(); late == (r.is != entryVoid) {
+		if late := r.at < judge.Earliest(g.floor); late == (r.is != entryVoid) {
 			// The rule by which entries are void that are older than what they build on: for once it reaches what was judged.
 			if late || sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
 				sp.again = true

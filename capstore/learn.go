@@ -35,21 +35,14 @@ func (t *tx) saveToken(tok *Token) error {
 	return nil
 }
 
-// enforce records the revocations of a Space's facts that have an effect.
+// enforce records the delegations that a Space's facts have brought to an end.
 func (t *tx) enforce(sp *space) error {
-	var err error
-	sp.facts.Revocations(func(r *Token) bool {
-		err = t.saveRevoked(sp, r.Target, r)
-		return err == nil
-	})
-	for _, r := range sp.facts.Removals() {
-		for id := range r.Ended {
-			if err == nil {
-				err = t.saveRevoked(sp, id, r.Revocation)
-			}
+	for _, e := range sp.facts.Ended() {
+		if err := t.saveRevoked(sp, e.Delegation, e.Revocation); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // saveRevoked records that a delegation of a Space's facts has ended.

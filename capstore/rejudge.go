@@ -85,7 +85,7 @@ func (t *tx) dateEntries(sp *space, eid int64) error {
 			n.t = max(g.floor, r.at)
 		}
 		is := entryVoid
-		if r.at >= g.floor-judge.Slack.Milliseconds() && sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
+		if r.at >= judge.Earliest(g.floor) && sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
 			is = entryValid
 		}
 		if is == r.is {

@@ -330,7 +330,7 @@ func (t *tx) lastValid(sp *space, limit int64) (heads []*node, err error) {
 
 // entryStanding is the verdict on an entry whose spot the epoch has already.
 func (sp *space) entryStanding(w witness, ms, floor int64, n *node) (standing, string) {
-	if ms < floor-judge.Slack.Milliseconds() {
+	if ms < judge.Earliest(floor) {
 		return entryVoid, "its entry is older than what it builds on"
 	}
 	err := sp.vouches(w, ms, n)

@@ -13,7 +13,6 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
 // longHistory has a store write b.N epochs.

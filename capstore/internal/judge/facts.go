@@ -18,6 +18,10 @@ const Rules = 4
 // claim to be that much older than what it builds on.
 const Slack = 120 * time.Second
 
+// Earliest returns the least time, in unix milliseconds, that an entry may have whose epoch's parents have the time F
+// (docs/replication.md, "Epochs").
+func Earliest(f int64) int64 { return f - Slack.Milliseconds() }
+
 // Spot is the place of an entry: a branch of a host's log, numbered locally, and the entry's number.
 type Spot struct {
 	Branch uint32
@@ -70,6 +74,9 @@ func (h Here) sees(places []Place) bool {
 type fact struct {
 	token  *token.Token
 	places []Place
+	// Of a revocation: whether it has an effect, and the unknown delegations on which that depends.
+	effective bool
+	awaits    map[tinycloud.Hash]struct{}
 }
 
 // Facts are the delegations and revocations of one Space, with the places they stand at. A fact counts
@@ -78,12 +85,18 @@ type Facts struct {
 	space       tinycloud.SpaceID
 	delegations map[tinycloud.Hash]*fact
 	revocations map[tinycloud.Hash]*fact
-	byTarget    map[tinycloud.Hash][]*fact
 	hosts       map[hostlog.Key][]*fact
+	hosting     []*token.Token              // the delegations of the right to host, also to others than hosts
 	wanted      map[tinycloud.Hash]struct{} // delegations whose arrival may change a verdict
-	rights      map[tinycloud.Hash]struct{} // likewise: unknown ones that a revocation rests on
 	waiting     map[hostlog.Key]struct{}    // importers that no host delegation was seen for
 	removals    []*Removal
+
+	// Revocations are found by what they end, and by the unknown delegations they await: a new token costs the same
+	// however many there are.
+	effective map[tinycloud.Hash][]*fact // those with an effect, by target
+	awaited   map[tinycloud.Hash][]*fact
+	ended     map[tinycloud.Hash]struct{} // delegations that were told of or are in untold
+	untold    []End
 }
 
 // NewFacts returns the empty set of a Space.
@@ -91,8 +104,8 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 	return &Facts{
 		space:       space,
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
-		byTarget: map[tinycloud.Hash][]*fact{}, hosts: map[hostlog.Key][]*fact{},
-		wanted: map[tinycloud.Hash]struct{}{}, rights: map[tinycloud.Hash]struct{}{}, waiting: map[hostlog.Key]struct{}{},
+		hosts: map[hostlog.Key][]*fact{}, wanted: map[tinycloud.Hash]struct{}{}, waiting: map[hostlog.Key]struct{}{},
+		effective: map[tinycloud.Hash][]*fact{}, awaited: map[tinycloud.Hash][]*fact{}, ended: map[tinycloud.Hash]struct{}{},
 	}
 }
 
@@ -112,26 +125,19 @@ func (f *Facts) Add(t *token.Token, at Place) (again bool) {
 	n := &fact{token: t, places: []Place{at}}
 	kind[t.ID] = n
 	if t.Kind == token.Revocation {
-		f.byTarget[t.Target] = append(f.byTarget[t.Target], n)
-		if f.delegations[t.Target] == nil {
-			f.wanted[t.Target] = struct{}{}
-		}
-		if len(t.Proofs) == 1 && f.delegations[t.Proofs[0]] == nil { // with more it has no effect
-			f.rights[t.Proofs[0]] = struct{}{}
-		}
+		f.weigh(n)
 		return false // what it ends comes after it
 	}
 	_, again = f.wanted[t.ID]
-	if _, right := f.rights[t.ID]; right { // what follows the revocation was judged as if there were none
-		delete(f.rights, t.ID)
-		again = true
+	if t.HostsSpace(f.space) {
+		f.hosting = append(f.hosting, t)
+		if host, ok := hostlog.KeyOf(t.Audience); ok {
+			f.hosts[host] = append(f.hosts[host], n)
+			_, waited := f.waiting[host]
+			again = again || waited
+		}
 	}
-	if host, ok := hostlog.KeyOf(t.Audience); ok && t.HostsSpace(f.space) {
-		f.hosts[host] = append(f.hosts[host], n)
-		_, waited := f.waiting[host]
-		again = again || waited
-	}
-	return again
+	return f.arrived(t.ID) || again
 }
 
 // Forget empties the record of what verdicts waited for, before all are made again.
@@ -156,31 +162,6 @@ func (f *Facts) Seen(id tinycloud.Hash, past Clock) bool {
 		}
 	}
 	return false
-}
-
-// Revocations calls yield for every revocation of the set that its signer had the right to make.
-func (f *Facts) Revocations(yield func(revocation *token.Token) bool) {
-	for _, n := range f.revocations {
-		if f.effective(n.token) && !yield(n.token) {
-			return
-		}
-	}
-}
-
-// effective reports whether a revocation's target is known and its signer may revoke it.
-func (f *Facts) effective(r *token.Token) bool {
-	target := f.Delegation(r.Target)
-	return target != nil && MayRevoke(r, target, f.Delegation)
-}
-
-// Revoked returns the revocation of a delegation that stands in a causal past.
-func (f *Facts) Revoked(id tinycloud.Hash, h Here) (tinycloud.Hash, bool) {
-	for _, n := range f.byTarget[id] {
-		if h.sees(n.places) && f.effective(n.token) {
-			return n.token.ID, true
-		}
-	}
-	return tinycloud.Hash{}, false
 }
 
 func (f *Facts) search() *search {
@@ -373,60 +354,4 @@ func operation(t *token.Token, space tinycloud.SpaceID, op dag.Op) (recap.Capabi
 		}
 	}
 	return recap.Capability{}, false
-}
-
-// MayRevoke reports whether the signer of a revocation may end the target (protocol §4): its
-// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a
-// host delegation it is [MayRemove] alone.
-func MayRevoke(r, target *token.Token, find func(tinycloud.Hash) *token.Token) bool {
-	hosts := false
-	for _, s := range target.Spaces() {
-		if target.HostsSpace(s) {
-			if hosts = true; !MayRemove(r.Signer, target, s, find) {
-				return false
-			}
-		}
-	}
-	if hosts {
-		return true
-	}
-	principal := r.Signer
-	switch len(r.Proofs) {
-	case 0:
-	case 1:
-		p := find(r.Proofs[0])
-		if p == nil || p.Audience != r.Signer || !revokes(p, target, find) {
-			return false
-		}
-		principal = p.Signer
-	default:
-		return false
-	}
-	if principal == target.Signer || principal == target.Audience {
-		return true
-	}
-	for _, s := range target.Spaces() {
-		if s.Owner() == principal {
-			return true
-		}
-	}
-	return false
-}
-
-// revokes reports whether a delegation gives the right to revoke: for the target alone, or for all
-// delegations of a Space that its signer owns.
-func revokes(p, target *token.Token, find func(tinycloud.Hash) *token.Token) bool {
-	for _, c := range p.Caps {
-		if c.Ability != token.AbilityRevoke {
-			continue
-		}
-		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && Justified(p, c, find) {
-			return true
-		}
-		path, _ := c.Resource.Path()
-		if c.Resource.Service() == "delegation" && path == "" && c.Resource.Space().Owner() == p.Signer {
-			return true
-		}
-	}
-	return false
 }

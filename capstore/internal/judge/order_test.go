@@ -6,8 +6,6 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -17,35 +15,18 @@ const (
 	day  = 24 * 3_600_000
 )
 
-var (
-	orderSpace = must("tinycloud:pkh:eip155:1:0x7909FCE5b29c13566f0Ed0Bc27AC874316c5e581:default")
-	hostKey    = hostlog.Key{1}
-)
-
-func must(id string) tinycloud.SpaceID {
-	s, err := tinycloud.ParseSpaceID(id)
-	if err != nil {
-		panic(err)
-	}
-	return s
-}
-
-// hosting is a host delegation by the owner.
-func hosting(t *testing.T, issued int64, id byte) *token.Token {
-	t.Helper()
-	d := &token.Token{Kind: token.Delegation, ID: tinycloud.Hash{id}, Signer: orderSpace.Owner(), Audience: tinycloud.Principal(hostKey.String())}
-	r, err := tinycloud.ParseResource(orderSpace.String() + "/space")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Caps = append(d.Caps, capability(r, token.AbilityHost))
+// hosting is a host delegation by the owner, with an id that sorts.
+func hosting(issued int64, id byte) *token.Token {
+	d := grant(owner, hostX, "space/host on space")
+	d.ID = tinycloud.Hash{id}
 	if issued != 0 {
 		d.IssuedAt = time.UnixMilli(issued)
 	}
 	return d
 }
 
-func invocation(from, until int64) *token.Token {
+// window is an invocation of which only that counts.
+func window(from, until int64) *token.Token {
 	t := &token.Token{Kind: token.Invocation}
 	if from != 0 {
 		t.NotBefore = time.UnixMilli(from)
@@ -56,6 +37,7 @@ func invocation(from, until int64) *token.Token {
 	return t
 }
 
+// at are entries of some times.
 func at(ms ...int64) (out []Witness) {
 	for _, x := range ms {
 		out = append(out, Witness{At: x})
@@ -63,9 +45,9 @@ func at(ms ...int64) (out []Witness) {
 	return out
 }
 
-// The time of an epoch: the least of its witnesses that count, bounded by its tokens, never before its parents'.
+// docs/replication.md, "Two times": T is the least of its witnesses that count, bounded by its tokens, never before its parents'.
 func TestTime(t *testing.T) {
-	soon := invocation(0, noon+60*sec)
+	soon := window(0, noon+60*sec)
 	for _, tt := range []struct {
 		name    string
 		parents int64
@@ -80,20 +62,20 @@ func TestTime(t *testing.T) {
 		{"at most 420 s before the token ends", 0, Dating{Entries: at(noon, noon-359*sec), Invocations: []*token.Token{soon}}, noon - 359*sec},
 		{"not earlier", 0, Dating{Entries: at(noon, noon-361*sec), Invocations: []*token.Token{soon}}, noon - 360*sec},
 		{"nor later than all witnesses", 0, Dating{Entries: at(noon-900*sec, noon-800*sec), Invocations: []*token.Token{soon}}, noon - 800*sec},
-		{"a token without an end binds nothing", 0, Dating{Entries: at(noon, noon-3600*sec), Invocations: []*token.Token{invocation(0, 0)}}, noon - 3600*sec},
-		{"the token that ends first binds", 0, Dating{Entries: at(noon, noon-400*sec), Invocations: []*token.Token{invocation(0, noon+300*sec), soon}}, noon - 360*sec},
+		{"a token without an end binds nothing", 0, Dating{Entries: at(noon, noon-3600*sec), Invocations: []*token.Token{window(0, 0)}}, noon - 3600*sec},
+		{"the token that ends first binds", 0, Dating{Entries: at(noon, noon-400*sec), Invocations: []*token.Token{window(0, noon+300*sec), soon}}, noon - 360*sec},
 		{"at the end of the window", 0, Dating{Entries: at(noon + 180*sec), Invocations: []*token.Token{soon}}, noon + 180*sec},
 		{"after it", 5 + Timed, Dating{Entries: at(noon + 180*sec + 1), Invocations: []*token.Token{soon}}, 5 + Timed},
-		{"at its begin", 0, Dating{Entries: at(noon - 120*sec), Invocations: []*token.Token{invocation(noon, 0)}}, noon - 120*sec},
-		{"before it", 0, Dating{Entries: at(noon - 120*sec - 1), Invocations: []*token.Token{invocation(noon, 0)}}, 0},
-		{"in some window", 0, Dating{Entries: at(noon), Invocations: []*token.Token{invocation(noon+3600*sec, 0), soon}}, noon},
+		{"at its begin", 0, Dating{Entries: at(noon - 120*sec), Invocations: []*token.Token{window(noon, 0)}}, noon - 120*sec},
+		{"before it", 0, Dating{Entries: at(noon - 120*sec - 1), Invocations: []*token.Token{window(noon, 0)}}, 0},
+		{"in some window", 0, Dating{Entries: at(noon), Invocations: []*token.Token{window(noon+3600*sec, 0), soon}}, noon},
 		{"imported entries if no other counts", 0, Dating{Entries: []Witness{{At: noon, Imported: true}}, Invocations: []*token.Token{soon}}, noon},
 		{"not beside another", 0, Dating{Entries: []Witness{{At: noon - 9, Imported: true}, {At: noon}}, Invocations: []*token.Token{soon}}, noon},
-		{"the last moment without times", 0, Dating{Entries: at(Timed - 1), Invocations: []*token.Token{invocation(0, Timed)}}, 0},
-		{"the first with", 0, Dating{Entries: at(Timed), Invocations: []*token.Token{invocation(0, Timed)}}, Timed},
+		{"the last moment without times", 0, Dating{Entries: at(Timed - 1), Invocations: []*token.Token{window(0, Timed)}}, 0},
+		{"the first with", 0, Dating{Entries: at(Timed), Invocations: []*token.Token{window(0, Timed)}}, Timed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.d.Space = orderSpace
+			tt.d.Space = space
 			if got := tt.d.Age([]Age{{Time: tt.parents}}).Time; got != tt.want {
 				t.Errorf("T is %d ms after noon, want %d", got-noon, tt.want-noon)
 			}
@@ -101,15 +83,15 @@ func TestTime(t *testing.T) {
 	}
 }
 
-// What is early: the first day of a history, counted from the least host delegation in an epoch and its past.
+// docs/replication.md, "Early": what is early is the first day of a history, counted from the least host delegation in an epoch and its past.
 func TestEarly(t *testing.T) {
-	first, second := hosting(t, noon, 1), hosting(t, noon+9, 2)
+	first, second := hosting(noon, 1), hosting(noon+9, 2)
 	write := func(ms int64, parents ...Age) Age {
-		return Dating{Space: orderSpace, Entries: at(ms), Invocations: []*token.Token{invocation(0, ms+60*sec)}}.Age(parents)
+		return Dating{Space: space, Entries: at(ms), Invocations: []*token.Token{window(0, ms+60*sec)}}.Age(parents)
 	}
-	begun := func(d ...*token.Token) Age { return Dating{Space: orderSpace, Delegations: d}.Age(nil) }
-	stranger := hosting(t, noon, 3)
-	stranger.Signer = "did:key:z6MkoTHsgNNrby8JzCNQ1iRLyW5QQ6R8Xuu6AA8igGrMVPUM"
+	begun := func(d ...*token.Token) Age { return Dating{Space: space, Delegations: d}.Age(nil) }
+	stranger := hosting(noon, 3)
+	stranger.Signer = ann
 	for _, tt := range []struct {
 		name  string
 		age   Age
@@ -126,9 +108,9 @@ func TestEarly(t *testing.T) {
 		{"without a delegation", write(noon), false, 0},
 		{"nor what follows it", write(noon+60*sec, write(noon), begun(first)), false, 0},
 		{"a delegation of somebody else", begun(stranger), false, 0},
-		{"a delegation without iat", write(noon, begun(hosting(t, 0, 4))), false, 0},
-		{"writes from before times count", write(Timed-1, begun(hosting(t, Timed-9, 5))), false, 0},
-		{"epochs without any from then", begun(hosting(t, Timed-9, 5)), true, 5},
+		{"a delegation without iat", write(noon, begun(hosting(0, 4))), false, 0},
+		{"writes from before times count", write(Timed-1, begun(hosting(Timed-9, 5))), false, 0},
+		{"epochs without any from then", begun(hosting(Timed-9, 5)), true, 5},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.age.Early != tt.early || tt.age.Begin.ID != (tinycloud.Hash{tt.begin}) {
@@ -141,7 +123,7 @@ func TestEarly(t *testing.T) {
 	}
 }
 
-// Early epochs come first, of these the ones of later histories, then goes the time.
+// docs/replication.md, "Order of operations": early epochs come first, of these the ones of later histories, then goes the time.
 func TestAgeOrder(t *testing.T) {
 	b := func(ms int64, id byte) Begin { return Begin{ms, tinycloud.Hash{id}} }
 	want := []Age{
@@ -162,8 +144,4 @@ func TestAgeOrder(t *testing.T) {
 	if want[0].Compare(want[0]) != 0 {
 		t.Error("an age is not equal to itself")
 	}
-}
-
-func capability(r tinycloud.Resource, ability string) recap.Capability {
-	return recap.Capability{Resource: r, Ability: ability}
 }

@@ -26,17 +26,24 @@ type Removal struct {
 // Nothing survives them until [Removal.Protect] says so.
 func (f *Facts) FindRemovals() []*Removal {
 	f.removals = nil
-	for _, n := range f.revocations {
-		target := f.Delegation(n.token.Target)
-		if target == nil || !target.HostsSpace(f.space) || !f.effective(n.token) || !f.hostable(f.search(), target) {
+	for _, target := range f.hosting {
+		revocations := f.effective[target.ID]
+		if len(revocations) == 0 || !f.hostable(f.search(), target) {
 			continue
 		}
-		r := &Removal{Revocation: n.token, fact: n, ends: map[tinycloud.Hash]bool{target.ID: true}, safe: map[hostlog.Key]Clock{}}
-		r.host, r.named = hostlog.KeyOf(target.Audience)
-		f.findEnded(r, target)
-		f.removals = append(f.removals, r)
+		for _, n := range revocations {
+			r := &Removal{Revocation: n.token, fact: n, ends: map[tinycloud.Hash]bool{target.ID: true}, safe: map[hostlog.Key]Clock{}}
+			r.host, r.named = hostlog.KeyOf(target.Audience)
+			f.findEnded(r, target)
+			f.removals = append(f.removals, r)
+		}
 	}
 	slices.SortFunc(f.removals, func(a, b *Removal) int { return bytes.Compare(a.Revocation.ID[:], b.Revocation.ID[:]) })
+	for _, r := range f.removals {
+		for id := range r.ends {
+			f.end(id, r.Revocation)
+		}
+	}
 	return f.removals
 }
 
@@ -107,15 +114,6 @@ func (f *Facts) Other(r *Removal, host hostlog.Key, h Here) bool {
 
 // Places returns where the revocation stands.
 func (r *Removal) Places() []Place { return r.fact.places }
-
-// Ended calls yield for each host delegation that the removal ends.
-func (r *Removal) Ended(yield func(tinycloud.Hash) bool) {
-	for id := range r.ends {
-		if !yield(id) {
-			return
-		}
-	}
-}
 
 // Ends reports whether the removal ends a delegation of a host.
 func (r *Removal) Ends(host hostlog.Key) bool {

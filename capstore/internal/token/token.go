@@ -51,7 +51,7 @@ type Token struct {
 	Target     tinycloud.Hash
 	TargetText string
 
-	openStart bool // a CACAO is not yet valid in the very instant of its nbf
+	OpenStart bool // a CACAO is not yet valid in the very instant of its nbf
 	verify    func() error
 	batch     func() (did.BatchItem, bool)
 }
@@ -115,7 +115,7 @@ func fromCACAO(c *cacao.Token) *Token {
 	b := c.Bytes
 	t := &Token{
 		Kind: Delegation, ID: c.Hash, Bytes: c.Bytes, Signer: c.Issuer, Audience: c.Delegatee,
-		Caps: c.Capabilities, Proofs: c.Proofs.Hashes, IssuedAt: c.IssuedAt, openStart: true,
+		Caps: c.Capabilities, Proofs: c.Proofs.Hashes, IssuedAt: c.IssuedAt, OpenStart: true,
 		verify: func() error { return verifyCACAO(b) }, batch: func() (did.BatchItem, bool) { return did.BatchItem{}, false },
 	}
 	t.window(c.NotBefore, c.Expires)
@@ -167,7 +167,7 @@ func (t *Token) AsRevocation() bool {
 	if t.Kind == Revocation {
 		return true
 	}
-	if t.openStart || t.Audience != t.Signer || !t.setTarget() {
+	if t.OpenStart || t.Audience != t.Signer || !t.setTarget() {
 		return false
 	}
 	t.Kind = Revocation
@@ -175,11 +175,11 @@ func (t *Token) AsRevocation() bool {
 }
 
 // ToSelf reports whether a token is a UCAN addressed to its own signer, as invocations are.
-func (t *Token) ToSelf() bool { return !t.openStart && t.Audience == t.Signer }
+func (t *Token) ToSelf() bool { return !t.OpenStart && t.Audience == t.Signer }
 
 // Header returns the Authorization value that carries the token.
 func (t *Token) Header() string {
-	if t.openStart {
+	if t.OpenStart {
 		return cacao.Header(t.Bytes)
 	}
 	return string(t.Bytes)
@@ -195,7 +195,7 @@ func (t *Token) BatchItem() (did.BatchItem, bool) { return t.batch() }
 func (t *Token) ValidAt(at time.Time, slack time.Duration) bool {
 	if !t.NotBefore.IsZero() {
 		from := t.NotBefore.Add(-slack)
-		if at.Before(from) || (t.openStart && slack == 0 && at.Equal(from)) {
+		if at.Before(from) || (t.OpenStart && slack == 0 && at.Equal(from)) {
 			return false
 		}
 	}
