@@ -26,5 +26,15 @@ const (
 	MaxOfSpace = maxOfSpace
 )
 
+// SetReviewAtOnce sets how many epochs a history has at most that is judged anew in one transaction. It has to be set
+// before the store runs.
+func SetReviewAtOnce(s *Store, epochs int64) { s.reviewAtOnce = epochs }
+
+// MaxConflicts is how many conflicts of a key have their values held.
+const MaxConflicts = maxConflicts
+
+// ConflictAge is how long a conflict is listed.
+const ConflictAge = conflictAge
+
 // SetPatience sets how long requests wait for the end of joining.
 func SetPatience(s *Store, d time.Duration) { s.patience = d }
