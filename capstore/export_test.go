@@ -26,9 +26,11 @@ const (
 	MaxOfSpace = maxOfSpace
 )
 
-// SetReviewAtOnce sets how many epochs a history has at most that is judged anew in one transaction. It has to be set
-// before the store runs.
-func SetReviewAtOnce(s *Store, epochs int64) { s.reviewAtOnce = epochs }
+// SetReview sets how many epochs a history has at most that is judged anew in one transaction, and how long a part of a
+// longer one takes at least. Both have to be set before the store runs.
+func SetReview(s *Store, epochs int64, slice time.Duration) {
+	s.reviewAtOnce, s.reviewSlice = epochs, slice
+}
 
 // MaxConflicts is how many conflicts of a key have their values held.
 const MaxConflicts = maxConflicts
