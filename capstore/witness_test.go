@@ -64,7 +64,13 @@ func (r *race) writesUntil(l *liar, after, ends time.Duration, key, value string
 // sign has a host make an epoch on its last one and on what all build on.
 func (r *race) sign(l *liar, after time.Duration, event said, name string) {
 	r.Helper()
-	b := l.epoch(r.start.Add(after), append([]tinycloud.Hash{l.last}, r.from...), event)
+	parents := []tinycloud.Hash{l.last}
+	for _, p := range r.from {
+		if p != l.last {
+			parents = append(parents, p)
+		}
+	}
+	b := l.epoch(r.start.Add(after), parents, event)
 	l.say(r.T, r.s, b)
 	r.said[name], r.events[name] = b, event.token.ID
 }
