@@ -16,7 +16,7 @@ import (
 // Of two writes that don't know of each other the later one stands, by whatever the clocks differ; of two of the same
 // time the one that builds on more, or else the one with the greater epoch.
 func TestLastWriteWins(t *testing.T) {
-	onRaces(t, func(r *race) {
+	onRaces(t, onlyMemory, func(r *race) {
 		const when = 700 * time.Second
 		offs := []time.Duration{-10 * time.Minute, -time.Minute, -time.Millisecond, 0, time.Millisecond, time.Minute, 10 * time.Minute}
 		for i, off := range offs { // both logs as long as each other
@@ -106,7 +106,7 @@ func (r *race) gone(when, key string, lost ...string) {
 // time changes, a write beside it comes back, and goes again. It does not matter which write the delete names, nor when it
 // was made.
 func TestDeletesOfWritesThatMove(t *testing.T) {
-	onRaces(t, func(r *race) {
+	onRaces(t, onlyMemory, func(r *race) {
 		for _, key := range []string{"latest", "named"} {
 			r.writes(r.one, 100*time.Second, key, "low "+key)
 		}

@@ -27,9 +27,9 @@ type race struct {
 	rivals      map[string]map[string]bool // by key, the values written
 }
 
-// onRaces runs a test with a race on each database.
-func onRaces(t *testing.T, test func(*race)) {
-	everywhere(t, func(t *testing.T) {
+// onRaces runs a test with a race on some databases.
+func onRaces(t *testing.T, on func(*testing.T, func(*testing.T)), test func(*race)) {
+	on(t, func(t *testing.T) {
 		s, o, l := setUp(t)
 		l.welcome(t, s)
 		c := &scene{t, s, o, l}
@@ -44,6 +44,8 @@ func onRaces(t *testing.T, test func(*race)) {
 		test(r)
 	})
 }
+
+func onlyMemory(t *testing.T, test func(*testing.T)) { t.Run(onMemory, test) }
 
 // writes has a host write a key so long after the start, with a token that ends a minute later.
 func (r *race) writes(l *liar, after time.Duration, key, value string) {
@@ -96,7 +98,7 @@ func (r *race) won(when, key, value string) {
 // A host that witnesses another's write with an early time makes it lose, and what was written after it on the same host
 // with it. Its removal undoes that.
 func TestEarlyWitness(t *testing.T) {
-	onRaces(t, func(r *race) {
+	onRaces(t, everywhere, func(r *race) {
 		r.writes(r.one, 300*time.Second, "k", "one's")
 		r.sign(r.one, 300*time.Second, r.delegation(r.o.header), "between") // it has the time of what it builds on
 		r.writes(r.one, 250*time.Second, "after", "one's, after")           // likewise, for it can't be before that
@@ -130,7 +132,7 @@ func TestEarlyWitness(t *testing.T) {
 
 // A witness moves a write no further than to 420 s before its token ends.
 func TestBoundOfAnEarlyWitness(t *testing.T) {
-	onRaces(t, func(r *race) {
+	onRaces(t, onlyMemory, func(r *race) {
 		r.writesUntil(r.one, 590*time.Second, 600*time.Second, "below", "one's")
 		r.writesUntil(r.one, 590*time.Second, 600*time.Second, "above", "one's, too")
 		r.writes(r.two, 179*time.Second, "below", "two's of 179")
