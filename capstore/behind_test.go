@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -67,6 +68,7 @@ func TestRestoredWhileJoining(t *testing.T) {
 		t.Fatal(err)
 	}
 	restored := open(t, "a", c, backup)
+	capstore.SetPatience(restored.Store, 100*time.Millisecond)
 	if err := o.put(restored, "k", "v"); !errors.Is(err, tinycloud.ErrUnavailable) {
 		t.Errorf("put: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -21,6 +22,7 @@ func TestRemovalWaits(t *testing.T) {
 	t.Run(onMemory, func(t *testing.T) {
 		c := newClock()
 		s, o := openNew(t, "late", c), newOwner(t, "alice", c)
+		capstore.SetPatience(s.Store, 100*time.Millisecond)
 		other := o.member(s)
 		options := captest.HostOptions(o.space, newLiar(o).host().String())
 		options.IssuedAt = c.now()

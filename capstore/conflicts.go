@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -148,7 +149,7 @@ func (t *tx) saveConflicts(sp *space, key string, list []*keyWrite) error {
 	for _, w := range list {
 		now[w.event] = w
 	}
-	held := 0
+	var taken [maxConflicts + 1]bool // turns; 0 is none
 	for _, r := range rows {
 		w := now[r.event]
 		if w == nil {
@@ -158,7 +159,7 @@ func (t *tx) saveConflicts(sp *space, key string, list []*keyWrite) error {
 			continue
 		}
 		delete(now, r.event)
-		held = max(held, r.turn)
+		taken[r.turn] = true
 		if w.place.opPlace == r.opPlace {
 			continue
 		}
@@ -172,11 +173,8 @@ func (t *tx) saveConflicts(sp *space, key string, list []*keyWrite) error {
 		if now[w.event] == nil {
 			continue
 		}
-		turn := 0
-		if held < maxConflicts {
-			held++
-			turn = held
-		}
+		turn := 1 + slices.Index(taken[1:], false)
+		taken[turn] = true
 		if err := t.addConflict(sp, key, w, turn); err != nil {
 			return err
 		}

@@ -36,6 +36,42 @@ func (sp *space) firstAge(p *hostlog.Parsed, valid bool, g ground) judge.Age {
 	return d.Age(g.ages())
 }
 
+// dated is a valid entry of an epoch as its age follows from it.
+func (sp *space) dated(r entryRow, n *node) judge.Witness {
+	w := sp.witness(r.branch, r.digest)
+	return judge.Witness{At: r.at, Imported: w.importedAt != 0, Ended: sp.ended(w, r.at, n)}
+}
+
+// redateEnded has the age of the epochs found anew that witnesses stand in of whom other delegations are ended by removals
+// than before.
+func (t *tx) redateEnded(sp *space, before map[tinycloud.Hash]bool) error {
+	after := sp.facts.EndedHosts()
+	hosts := map[hostlog.Key]bool{}
+	for _, sets := range [][2]map[tinycloud.Hash]bool{{before, after}, {after, before}} {
+		for id := range sets[0] {
+			if d := sp.facts.Delegation(id); d != nil && !sets[1][id] {
+				host, ok := hostlog.KeyOf(d.Audience)
+				hosts[host] = ok
+			}
+		}
+	}
+	for _, l := range sp.logs() {
+		if !hosts[l.host] {
+			continue
+		}
+		sp.stale = true
+		t.touch(sp)
+		// Alone an entry dates its epoch in any case.
+		err := t.exec(`INSERT INTO stale (sid, seq, eid) SELECT DISTINCT p.sid, p.seq, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid
+			WHERE e.sid = ? AND e.branch = ? AND e.valid = 1 AND EXISTS (SELECT 1 FROM entries o WHERE o.eid = e.eid AND o.branch <> e.branch)
+			AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.sid = p.sid AND s.seq = p.seq AND s.eid = p.eid)`, sp.sid, l.branch)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (g ground) ages() []judge.Age {
 	out := make([]judge.Age, len(g.parents))
 	for i, n := range g.parents {
@@ -48,13 +84,13 @@ func (g ground) ages() []judge.Age {
 func (t *tx) ageOf(sp *space, n *node, g ground) (judge.Age, error) {
 	d := judge.Dating{Space: sp.id}
 	err := t.each(func(scan func(...any) error) error {
-		var w judge.Witness
-		var branch int64
-		err := scan(&w.At, &branch)
-		w.Imported = branch >= chainBase
-		d.Entries = append(d.Entries, w)
+		var ms int64
+		var branch uint32
+		var digest []byte
+		err := scan(&ms, &branch, &digest)
+		d.Entries = append(d.Entries, sp.dated(entryRow{branch: branch, at: ms, digest: tinycloud.Hash(digest)}, n))
 		return err
-	}, "SELECT at, branch FROM entries WHERE eid = ? AND valid = 1", n.eid)
+	}, "SELECT at, branch, digest FROM entries WHERE eid = ? AND valid = 1", n.eid)
 	if err != nil {
 		return judge.Age{}, err
 	}

@@ -26,5 +26,17 @@ const (
 	MaxOfSpace = maxOfSpace
 )
 
+// SetReview sets how many epochs a history has at most that is judged anew in one transaction, and how long a part of a
+// longer one takes at least. Both have to be set before the store runs.
+func SetReview(s *Store, epochs int64, slice time.Duration) {
+	s.reviewAtOnce, s.reviewSlice = epochs, slice
+}
+
+// MaxConflicts is how many conflicts of a key have their values held.
+const MaxConflicts = maxConflicts
+
+// ConflictAge is how long a conflict is listed.
+const ConflictAge = conflictAge
+
 // SetPatience sets how long requests wait for the end of joining.
 func SetPatience(s *Store, d time.Duration) { s.patience = d }

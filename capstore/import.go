@@ -48,6 +48,18 @@ func (sp *space) vouches(w witness, ms int64, n *node) error {
 	return err
 }
 
+// ended reports whether removals end all delegations that an entry rests on, whether it survives them or not.
+func (sp *space) ended(w witness, ms int64, n *node) bool {
+	if !sp.facts.Removed(w.host) {
+		return false
+	}
+	if w.importedAt != 0 {
+		return sp.facts.Importer(w.host, at(w.importedAt), nil) != nil
+	}
+	_, err := sp.facts.Host(w.host, at(ms), judge.Here{Epoch: n.id, Past: n.past})
+	return err != nil
+}
+
 // able is vouches as if no host had been removed.
 func (sp *space) able(w witness, ms int64, n *node) error {
 	if w.importedAt != 0 {

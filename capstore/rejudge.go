@@ -20,7 +20,11 @@ func (t *tx) revise(sp *space) error {
 	defer sp.mu.Unlock()
 	settled := false
 	if sp.unsettled && !sp.again {
+		before := sp.facts.EndedHosts()
 		if err := t.settleRemovals(sp); err != nil {
+			return err
+		}
+		if err := t.redateEnded(sp, before); err != nil {
 			return err
 		}
 		settled = true
@@ -143,7 +147,7 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 	for _, r := range rows {
 		if r.is == entryValid {
 			times = append(times, at(r.at))
-			d.Entries = append(d.Entries, judge.Witness{At: r.at, Imported: r.branch >= chainBase})
+			d.Entries = append(d.Entries, sp.dated(r, n))
 		}
 	}
 	was, reason := *n, ""

@@ -230,7 +230,7 @@ func (s *Store) reviewSpace(ctx context.Context, id tinycloud.SpaceID) error {
 			}
 			sp.mu.Lock()
 			defer sp.mu.Unlock()
-			return t.reviewSome(sp, r, reviewSlice)
+			return t.reviewSome(sp, r, s.reviewSlice)
 		})
 		if err != nil {
 			return err

@@ -269,13 +269,13 @@ func TestLeadAfterDeath(t *testing.T) {
 	onServers(t, func(t *testing.T) {
 		db := newServerDatabase(t)
 		a := open(t, "one", newClock(), db.DSN)
-		db.Exec("UPDATE leases SET holder = 'gone', expires = " + clocks[kind(t)] + " + 8000")
+		db.Exec("UPDATE leases SET holder = 'gone', expires = " + clocks[kind(t)] + " + 3000")
 		begin := time.Now()
 		var l leaders
 		led, end := l.lead(t, a)
 		defer end()
 		await(t, led, 12*time.Second)
-		if took := time.Since(begin); took < 7*time.Second || took > 10*time.Second {
+		if took := time.Since(begin); took < 2*time.Second || took > 5*time.Second {
 			t.Errorf("took over after %s", took)
 		}
 	})

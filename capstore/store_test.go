@@ -78,7 +78,8 @@ func open(t *testing.T, name string, c *clock, path string) *testStore {
 	return openWith(t, name, c, path, func(*capstore.Options) {})
 }
 
-func openWith(t *testing.T, name string, c *clock, path string, change func(*capstore.Options)) *testStore {
+// openWith opens a store with options, and runs it once all in before was done.
+func openWith(t *testing.T, name string, c *clock, path string, change func(*capstore.Options), before ...func(*capstore.Store)) *testStore {
 	t.Helper()
 	ts := &testStore{t: t, name: keys(name), clock: c, path: path}
 	options := capstore.Options{Database: path, Keys: keys(name), Now: c.now, Committed: func(c capstore.Commit) {
@@ -91,10 +92,13 @@ func openWith(t *testing.T, name string, c *clock, path string, change func(*cap
 	if err != nil {
 		t.Fatal(err)
 	}
+	ts.Store = s
+	for _, f := range before {
+		f(s)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	ts.Store = s
 	stopped := false
 	ts.stop = func() {
 		if stopped {

@@ -203,6 +203,7 @@ func TestUnknownWhileAnyJoins(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		c := newClock()
 		s := openPatient(t, "one", c)
+		capstore.SetPatience(s.Store, 100*time.Millisecond)
 		o := newOwner(t, "alice", c)
 		s.delegate(o.header)
 		o.joins(s)
@@ -253,6 +254,7 @@ func TestUnknownToRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	restored := open(t, "a", c, backup)
+	capstore.SetPatience(restored.Store, 100*time.Millisecond)
 	is(t, "what is known", restored.Admit(t.Context(), o.invoke(t, "k", "tinycloud.kv/get")), nil)
 	tok := ask(t, captest.NewSession("friend"), c, captest.Caps{o.space.String() + "/kv/k": {"tinycloud.kv/get"}}, unknown)
 	is(t, "what is not", restored.Admit(t.Context(), tok), tinycloud.ErrUnavailable)

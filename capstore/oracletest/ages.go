@@ -109,9 +109,11 @@ func (h *history) written(e *epoch) (int64, bool) {
 		}
 		return out
 	}
-	times := timely(e.own)
-	if len(times) == 0 {
-		times = timely(e.stated)
+	var times []int64
+	for _, class := range e.witnessed {
+		if times = timely(class); len(times) > 0 {
+			break
+		}
 	}
 	if len(times) == 0 {
 		return 0, false

@@ -64,9 +64,9 @@ type epoch struct {
 	t       int64
 	able    map[int]bool // entries that would be valid if no host had been removed
 	valid   []int64      // times of the valid entries
-	own     []int64      // likewise, but those of import entries
-	stated  []int64      // likewise, those of import entries alone
-	age     age
+	// Likewise, by who is asked first: hosts that are not removed, those that are, and of imports likewise.
+	witnessed [4][]int64
+	age       age
 }
 
 func (e *epoch) at(i int) capstore.Position {

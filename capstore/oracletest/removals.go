@@ -1,6 +1,8 @@
 package oracletest
 
 import (
+	"slices"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -132,10 +134,15 @@ func removals(order []*epoch) {
 	for k := range valid {
 		l := k.e.entries[k.i]
 		k.e.valid = append(k.e.valid, l.At)
-		if l.Import.IsZero() {
-			k.e.own = append(k.e.own, l.At)
-		} else {
-			k.e.stated = append(k.e.stated, l.At)
+		class := 0
+		if !l.Import.IsZero() {
+			class = 2
 		}
+		if !slices.ContainsFunc(held(k.e, l.Host), func(d *capstore.Token) bool {
+			return !slices.ContainsFunc(removals, func(r removal) bool { return ends(r, d) })
+		}) {
+			class++
+		}
+		k.e.witnessed[class] = append(k.e.witnessed[class], l.At)
 	}
 }

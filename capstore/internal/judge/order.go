@@ -90,7 +90,23 @@ type Dating struct {
 type Witness struct {
 	At       int64 // unix milliseconds
 	Imported bool  // it stands in the list of an import entry
+	Ended    bool  // removals end all that it rests on, and it survives them
 }
+
+// class is which witnesses are asked first: the entries of hosts that are not removed, then those of hosts that are, then
+// imported ones.
+func (w Witness) class() int {
+	class := 0
+	if w.Imported {
+		class = 2
+	}
+	if w.Ended {
+		class++
+	}
+	return class
+}
+
+const classes = 4
 
 // Add takes a token of the epoch into account; nil is none.
 func (d *Dating) Add(t *token.Token) {
@@ -132,11 +148,13 @@ func (d Dating) Age(parents []Age) Age {
 // time is T: that of the parents, or of the witnesses of the epoch's invocations. witnessed says that there are such.
 //
 // A witness counts inside the window of some invocation. The earliest of them is the time, but not one that is earlier
-// than the token can have been made for: a host that lies can't put another's write far back.
+// than the token can have been made for: a host that lies can't put another's write far back, and once it is removed not
+// at all.
 func (d Dating) time(parents int64) (ms int64, witnessed bool) {
-	least, greatest, found := d.span(false)
-	if !found {
-		least, greatest, found = d.span(true)
+	var least, greatest int64
+	found := false
+	for class := 0; class < classes && !found; class++ {
+		least, greatest, found = d.span(class)
 	}
 	if !found {
 		return parents, false
@@ -157,10 +175,10 @@ func (d Dating) time(parents int64) (ms int64, witnessed bool) {
 	return max(parents, ms), true
 }
 
-// span returns the least and the greatest time of the witnesses of a kind that are inside the window of an invocation.
-func (d Dating) span(imported bool) (least, greatest int64, found bool) {
+// span returns the least and the greatest time of the witnesses of a class that are inside the window of an invocation.
+func (d Dating) span(class int) (least, greatest int64, found bool) {
 	for _, w := range d.Entries {
-		if w.Imported != imported || !d.inWindow(w.At) {
+		if w.class() != class || !d.inWindow(w.At) {
 			continue
 		}
 		if !found {

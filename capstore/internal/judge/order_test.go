@@ -71,6 +71,9 @@ func TestTime(t *testing.T) {
 		{"in some window", 0, Dating{Entries: at(noon), Invocations: []*token.Token{window(noon+3600*sec, 0), soon}}, noon},
 		{"imported entries if no other counts", 0, Dating{Entries: []Witness{{At: noon, Imported: true}}, Invocations: []*token.Token{soon}}, noon},
 		{"not beside another", 0, Dating{Entries: []Witness{{At: noon - 9, Imported: true}, {At: noon}}, Invocations: []*token.Token{soon}}, noon},
+		{"removed hosts if no other counts", 0, Dating{Entries: []Witness{{At: noon, Ended: true}}, Invocations: []*token.Token{soon}}, noon},
+		{"nor theirs beside another", 0, Dating{Entries: []Witness{{At: noon - 9, Ended: true}, {At: noon}}, Invocations: []*token.Token{soon}}, noon},
+		{"but before imported ones", 0, Dating{Entries: []Witness{{At: noon - 9, Imported: true}, {At: noon, Ended: true}}, Invocations: []*token.Token{soon}}, noon},
 		{"the last moment without times", 0, Dating{Entries: at(Timed - 1), Invocations: []*token.Token{window(0, Timed)}}, 0},
 		{"the first with", 0, Dating{Entries: at(Timed), Invocations: []*token.Token{window(0, Timed)}}, Timed},
 	} {

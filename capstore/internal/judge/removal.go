@@ -77,6 +77,15 @@ func (f *Facts) findEnded(r *Removal, target *token.Token) {
 // Removals returns the result of the last FindRemovals.
 func (f *Facts) Removals() []*Removal { return f.removals }
 
+// EndedHosts are the host delegations that removals end, as the last FindRemovals found.
+func (f *Facts) EndedHosts() map[tinycloud.Hash]bool {
+	ended := map[tinycloud.Hash]bool{}
+	for _, r := range f.removals {
+		maps.Copy(ended, r.ends)
+	}
+	return ended
+}
+
 // Removed reports whether some removal ends a delegation of a host.
 func (f *Facts) Removed(host hostlog.Key) bool {
 	return slices.ContainsFunc(f.removals, func(r *Removal) bool { return r.Ends(host) })
