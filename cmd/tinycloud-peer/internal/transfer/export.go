@@ -1,14 +1,13 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime/fluent/qp"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -24,12 +23,6 @@ const (
 	chunkSize  = 1 << 20
 )
 
-// carHead is the root block.
-type carHead struct {
-	Space   string `cbor:"space"`
-	Version int    `cbor:"tinycloud"`
-}
-
 // Exported tells what a file holds.
 type Exported struct {
 	Entries, Values, Bytes int64
@@ -41,11 +34,7 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 	if !d.Store.Hosted(space) {
 		return out, fmt.Errorf("space %s is not hosted here: %w", space, tinycloud.ErrNotFound)
 	}
-	mode, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		return out, err
-	}
-	head, err := mode.Marshal(carHead{space.String(), carVersion})
+	head, err := encodeRoot(space)
 	if err != nil {
 		return out, err
 	}
@@ -69,7 +58,7 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 	if err != nil {
 		return out, err
 	}
-	_, err = w.block(tinycloud.CBORCodec, []byte{0x80})
+	_, err = w.block(tinycloud.CBORCodec, end)
 	out.Bytes = w.n
 	return out, errors.Join(err, w.w.Flush())
 }
@@ -93,8 +82,10 @@ func (x *exporter) entry(b hostlog.Bundle) error {
 	if err != nil {
 		return err
 	}
-	signed := append([]byte{0x82}, link(last)...)
-	signed = append(append(signed, 0x58, 64), b.Sig[:]...)
+	signed, err := encodeRecord(last, qp.Bytes(b.Sig[:]))
+	if err != nil {
+		return err
+	}
 	_, err = x.w.block(tinycloud.CBORCodec, signed)
 	x.out.Entries++
 	x.bar.Add(1, x.w.n-before)
@@ -131,12 +122,11 @@ func (x *exporter) value(h tinycloud.Hash, size int64) error {
 		return err
 	}
 	defer v.Close()
-	head := append([]byte{0x82}, link(h.CID(tinycloud.RawCodec))...)
-	number, err := cbor.Marshal(size)
+	head, err := encodeRecord(h.CID(tinycloud.RawCodec), qp.Int(size))
 	if err != nil {
 		return err
 	}
-	if _, err := x.w.block(tinycloud.CBORCodec, append(head, number...)); err != nil {
+	if _, err := x.w.block(tinycloud.CBORCodec, head); err != nil {
 		return err
 	}
 	buf := make([]byte, min(size, chunkSize))
@@ -152,22 +142,4 @@ func (x *exporter) value(h tinycloud.Hash, size int64) error {
 	x.out.Values++
 	x.bar.Add(1, size)
 	return x.ctx.Err()
-}
-
-// pair reads a list [link, item].
-func pair(b []byte) (first tinycloud.Hash, second []byte, ok bool) {
-	var l []cbor.RawMessage
-	if len(b) == 0 || b[0] != 0x82 || cbor.Unmarshal(b, &l) != nil || len(l) != 2 {
-		return first, nil, false
-	}
-	for _, codec := range []uint64{tinycloud.CBORCodec, tinycloud.RawCodec} {
-		if len(l[0]) < 32 {
-			continue
-		}
-		first = tinycloud.Hash(l[0][len(l[0])-32:])
-		if bytes.Equal(l[0], link(first.CID(codec))) {
-			return first, l[1], true
-		}
-	}
-	return first, nil, false
 }

@@ -1,12 +1,11 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/fxamacker/cbor/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -37,11 +36,10 @@ func Import(ctx context.Context, d *node.Data, from io.Reader, log io.Writer) (o
 	if err != nil {
 		return out, err
 	}
-	var head carHead
-	if err := cbor.Unmarshal(b, &head); err != nil || !h.CID(tinycloud.CBORCodec).Equals(r.root) || head.Version != carVersion {
+	if !h.CID(tinycloud.CBORCodec).Equals(r.root) {
 		return out, fmt.Errorf("not a Space that this program exported: %w", tinycloud.ErrInvalid)
 	}
-	if out.Space, err = tinycloud.ParseSpaceID(head.Space); err != nil {
+	if out.Space, err = decodeRoot(b); err != nil {
 		return out, err
 	}
 	to := d.Store.Takeover()
@@ -79,14 +77,16 @@ func (i *importer) run() error {
 			return errors.Join(err, i.flush())
 		}
 		i.bar.Add(1, int64(len(b)))
-		first, second, ok := pair(b)
-		switch {
-		case len(b) == 1 && b[0] == 0x80:
+		if bytes.Equal(b, end) {
 			return i.flush()
-		case ok && len(second) > 0 && second[0] == 0x58:
-			err = i.entry(first, second)
+		}
+		rec, ok, err := decodeRecord(b)
+		switch {
+		case err != nil:
+		case ok && rec.sig != nil:
+			err = i.entry(rec.of, *rec.sig)
 		case ok:
-			err = i.value(first, second)
+			err = i.value(rec.of, rec.size)
 		default:
 			i.pending[h] = b
 			if i.size += len(b); i.size > maxPending {
@@ -99,13 +99,9 @@ func (i *importer) run() error {
 	}
 }
 
-func (i *importer) entry(h tinycloud.Hash, signature []byte) error {
-	var sig []byte
-	if err := cbor.Unmarshal(signature, &sig); err != nil || len(sig) != len(hostlog.Signature{}) {
-		return fmt.Errorf("signature of %d bytes: %w", len(sig), tinycloud.ErrInvalid)
-	}
+func (i *importer) entry(h tinycloud.Hash, sig hostlog.Signature) error {
 	get := func(h tinycloud.Hash) ([]byte, bool) { b, ok := i.pending[h]; return b, ok }
-	b, err := hostlog.Assemble(i.pending[h], hostlog.Signature(sig), get)
+	b, err := hostlog.Assemble(i.pending[h], sig, get)
 	if err != nil {
 		return err
 	}
@@ -137,13 +133,9 @@ func (i *importer) flush() error {
 }
 
 // value stores a value whose blocks follow.
-func (i *importer) value(h tinycloud.Hash, number []byte) error {
+func (i *importer) value(h tinycloud.Hash, size int64) error {
 	if err := i.flush(); err != nil {
 		return err
-	}
-	var size int64
-	if err := cbor.Unmarshal(number, &size); err != nil || size < 0 || size > maxValue {
-		return fmt.Errorf("value %s of %d bytes: %w", h, size, tinycloud.ErrInvalid)
 	}
 	held, err := i.to.Holds(i.ctx, i.out.Space, []tinycloud.Hash{h})
 	if err != nil {
