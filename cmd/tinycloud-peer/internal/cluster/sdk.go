@@ -334,12 +334,6 @@ func (a *App) Save(ctx context.Context, p *Peer, space, key string, value []byte
 	return err
 }
 
-// SaveOnce is [App.Save] of an app that doesn't try again.
-func (a *App) SaveOnce(ctx context.Context, p *Peer, space, key string, value []byte) error {
-	_, err := a.invoke(ctx, p, space, abilityPut, key, value)
-	return err
-}
-
 // Remove deletes a key, and tries again while the host takes nothing.
 func (a *App) Remove(ctx context.Context, p *Peer, space, key string) error {
 	_, err := patiently(ctx, func() (reply, error) { return a.invoke(ctx, p, space, abilityDel, key, nil) })
