@@ -16,6 +16,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // SDKSpaces are the Spaces that the SDK's default configuration hosts for every user; the first is an app's own.
@@ -306,14 +307,12 @@ func patiently(ctx context.Context, once func() (reply, error)) (reply, error) {
 		if err == nil {
 			return b, nil
 		}
-		wait, err := later(b, err)
+		d, err := later(b, err)
 		if err != nil {
 			return b, err
 		}
-		select {
-		case <-ctx.Done():
+		if !wait.For(ctx, d) {
 			return b, fmt.Errorf("%w; last told: %.100s", context.Cause(ctx), b.body)
-		case <-time.After(wait):
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // WAN is a way to a TCP address of this machine that takes time, as one over a distance does: what enters it at
@@ -168,9 +170,7 @@ func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
 		}
 	})
 	for p := range way {
-		select {
-		case <-time.After(time.Until(p.at)):
-		case <-ctx.Done():
+		if !wait.For(ctx, time.Until(p.at)) {
 			return
 		}
 		n, err := to.Write(p.b)

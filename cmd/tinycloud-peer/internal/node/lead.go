@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
 
@@ -30,10 +31,8 @@ func (n *Node) replicate(ctx context.Context) error {
 				break
 			}
 			n.log.Warn("cannot replicate yet, trying again", "error", err)
-			select {
-			case <-ctx.Done():
+			if !wait.For(ctx, frontRetry) {
 				return nil
-			case <-time.After(frontRetry):
 			}
 		}
 		n.log.Info("replicating", "listen", texts(n.front.Load().Addrs()))

@@ -201,7 +201,7 @@ func (s *spaces) laid(space tinycloud.SpaceID, z *sleeper, r *rest) {
 		r.release()
 	}
 	s.asleep[space] = z
-	notify(s.turn)
+	s.turn.Give()
 }
 
 // lost ends the rest of Spaces whose hosts were reached by a front: it may be that only the connection is gone.
@@ -217,7 +217,7 @@ func (s *spaces) lost(front peer.ID) {
 	for _, a := range s.active {
 		a.replica.Rouse()
 	}
-	notify(s.turn)
+	s.turn.Give()
 }
 
 // rests reports whether a Space sleeps while its hosts are connected.

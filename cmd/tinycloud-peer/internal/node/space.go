@@ -16,6 +16,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -33,8 +34,8 @@ const (
 type spaces struct {
 	n       *Node
 	log     *slog.Logger
-	look    chan struct{} // signalled when a Space may have to start
-	turn    chan struct{} // signalled when a sleeping Space may look for its hosts
+	look    wait.Signal   // a Space may have to start
+	turn    wait.Signal   // a sleeping Space may look for its hosts
 	seeks   chan struct{} // one for each that does
 	silent  silent
 	memory  *replication.Budget
@@ -84,7 +85,7 @@ func newSpaces(n *Node) *spaces {
 	rest := cmp.Or(n.o.Rest, restAfter)
 	s := &spaces{
 		n: n, log: n.log.With("part", "replication"),
-		look: make(chan struct{}, 1), turn: make(chan struct{}, 1), seeks: make(chan struct{}, seeksAtOnce),
+		look: wait.NewSignal(), turn: wait.NewSignal(), seeks: make(chan struct{}, seeksAtOnce),
 		silent: silent{until: map[peer.ID]time.Time{}},
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
@@ -252,7 +253,7 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 		was.rest.release()
 	}
 	if _, woken := s.woken[space]; woken {
-		notify(s.look)
+		s.look.Give()
 	}
 }
 
@@ -378,7 +379,7 @@ func (s *spaces) committed(c capstore.Commit) {
 		s.wakeUp(c.Space, s.restAfter)
 	}
 	if a == nil && c.Joins { // another process was told to
-		notify(s.look)
+		s.look.Give()
 	}
 	if c.Pairs {
 		s.asker.renew()
@@ -387,7 +388,7 @@ func (s *spaces) committed(c capstore.Commit) {
 		return
 	}
 	if s.n.cfg.P2P.Isolated {
-		notify(s.look) // it needs an entrance
+		s.look.Give() // it needs an entrance
 	}
 	s.asker.about(c.Space)
 }
