@@ -435,6 +435,6 @@ func (a *asker) meet(ctx context.Context, x named, host peer.ID, space tinycloud
 	if err := a.n.store.AddFound(ctx, space, x.addrsOf(host)); err != nil {
 		return err
 	}
-	a.joined(space)
+	a.joined(ctx, space)
 	return nil
 }

@@ -192,7 +192,7 @@ func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 
 // answered returns nil when a node of another host of a Space is connected or answers.
 func (s *spaces) answered(ctx context.Context, space tinycloud.SpaceID) error {
-	front := s.n.entrance(space).front
+	front := s.n.entrance(ctx, space).front
 	fronts, err := s.frontsOf(ctx, space)
 	if err != nil {
 		return err

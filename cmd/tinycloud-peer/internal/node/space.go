@@ -101,7 +101,7 @@ func (s *spaces) run(ctx context.Context) error {
 	now := &term{asked: make(chan request), ended: make(chan struct{})}
 	s.begin(now)
 	g, ctx := errgroup.WithContext(ctx)
-	s.n.openEntrances()
+	s.n.openEntrances(ctx)
 	s.loadMet(ctx)
 	g.Go(func() error { return s.asker.run(ctx) })
 	g.Go(func() error { return s.calmDown(ctx) })
@@ -118,7 +118,7 @@ func (s *spaces) run(ctx context.Context) error {
 		case q := <-now.asked:
 			q.done <- s.start(ctx, g, q.space, q.rest)
 		case <-s.look:
-			s.n.openEntrances()
+			s.n.openEntrances(ctx)
 			s.startWoken(ctx, g)
 			s.loadMet(ctx)
 		case <-s.turn:
@@ -127,7 +127,7 @@ func (s *spaces) run(ctx context.Context) error {
 			seek.Reset(s.seekDue(ctx, g))
 		case <-rest.C:
 			s.stopIdle()
-			s.n.openEntrances()
+			s.n.openEntrances(ctx)
 			s.loadMet(ctx)
 		}
 	}
@@ -187,7 +187,7 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 	if running, open := s.prolong(space, rest); running {
 		return open
 	}
-	a, err := s.open(space)
+	a, err := s.open(ctx, space)
 	if err != nil {
 		s.log.Warn("space not replicated, trying again", "space", space, "error", err)
 		return false
@@ -258,7 +258,7 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 }
 
 // open makes a Space's replica and its presence in the network.
-func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
+func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n}, Hello: capstore.OwnHello(),
@@ -276,11 +276,11 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	if err != nil {
 		return nil, err
 	}
-	front := n.entrance(space).front
+	front := n.entrance(ctx, space).front
 	if front == nil {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
-	a.peer, err = front.Open(p2p.PeerOptions{
+	a.peer, err = front.Open(ctx, p2p.PeerOptions{
 		Key: n.keys.SpaceKey(space), HelloProtocols: replication.HelloProtocols(), Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
 		Blocks: n.blocks.Blocks(space), BlockBytes: s.metrics.Blocks, Log: s.log.With("space", space),
@@ -334,13 +334,13 @@ func (s *spaces) ask(ctx context.Context, q request) bool {
 }
 
 // wake answers the front when somebody asks for a Space's peer that is not open.
-func (s *spaces) wake(id peer.ID) bool {
+func (s *spaces) wake(ctx context.Context, id peer.ID) bool {
 	key, err := p2p.Ed25519FromPeerID(id)
 	if err != nil {
 		return false
 	}
 	space, ok := s.n.store.SpaceOf(hostlog.Key(key))
-	return ok && s.ask(context.Background(), request{space: space, rest: s.restAfter})
+	return ok && s.ask(ctx, request{space: space, rest: s.restAfter})
 }
 
 // fetch brings a value of a Space here that another host has.
@@ -356,9 +356,9 @@ func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinyc
 	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)
 }
 
-// joined begins, or goes on, with the addresses a Space is to be joined through.
-func (s *spaces) joined(space tinycloud.SpaceID) {
-	if s.ask(context.Background(), request{space: space, rest: s.restAfter}) {
+// joined begins, or goes on, with the addresses a Space is to be joined through, whether or not ctx ends: they are stored.
+func (s *spaces) joined(ctx context.Context, space tinycloud.SpaceID) {
+	if s.ask(context.WithoutCancel(ctx), request{space: space, rest: s.restAfter}) {
 		if a := s.get(space); a != nil {
 			a.replica.Kick()
 		}
