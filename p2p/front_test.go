@@ -1,8 +1,8 @@
 package p2p_test
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"io"
 	"slices"
 	"strings"

@@ -36,12 +36,12 @@ var lanGroup = net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353}
 // anything answered that does not name a name. Its methods may be called from
 // several goroutines.
 type LAN struct {
-	conn  *net.UDPConn
-	multi *ipv4.PacketConn
-	addrs func() []ma.Multiaddr
-	log   *slog.Logger
-	ins   *rate.Limiter
-	outs  *rate.Limiter
+	conn    *net.UDPConn
+	multi   *ipv4.PacketConn
+	addrs   func() []ma.Multiaddr
+	log     *slog.Logger
+	ins     *rate.Limiter
+	outs    *rate.Limiter
 	running sync.WaitGroup // read
 
 	mu    sync.Mutex

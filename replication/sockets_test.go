@@ -85,7 +85,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 			}
 		},
 	}))
-	x.blocks = must(blockstore.Open(blockstore.Options{
+	x.blocks = must(blockstore.Open(t.Context(), blockstore.Options{
 		Dir: filepath.Join(x.dir, "blocks"),
 		Inline: func(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) ([]byte, error) {
 			b, err := x.store.Inline(ctx, space, hash)

@@ -157,7 +157,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if b := n.cfg.Storage.Blocks; b.Type == config.BlocksS3 {
 		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
 	}
-	n.blocks, err = blockstore.Open(o)
+	n.blocks, err = blockstore.Open(ctx, o)
 	return err
 }
 
