@@ -45,7 +45,7 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 	if _, err := w.block(tinycloud.CBORCodec, head); err != nil {
 		return out, err
 	}
-	x := &exporter{ctx: ctx, d: d, space: space, w: w, out: &out}
+	x := &exporter{d: d, space: space, w: w, out: &out}
 	x.bar = progress.New(log, "history", "entries", 0)
 	err = d.Store.Missing(ctx, space, nil, 0, x.entry)
 	x.bar.Done()
@@ -53,7 +53,7 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 		return out, err
 	}
 	x.bar = progress.New(log, "values", "values", 0)
-	err = x.values()
+	err = x.values(ctx)
 	x.bar.Done()
 	if err != nil {
 		return out, err
@@ -64,7 +64,6 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 }
 
 type exporter struct {
-	ctx   context.Context
 	d     *node.Data
 	space tinycloud.SpaceID
 	w     *carWriter
@@ -93,13 +92,13 @@ func (x *exporter) entry(b hostlog.Bundle) error {
 }
 
 // values reads a page of hashes at a time, so that the database is not held while bytes are written.
-func (x *exporter) values() error {
+func (x *exporter) values(ctx context.Context) error {
 	type item struct {
 		hash tinycloud.Hash
 		size int64
 	}
 	var all []item // 40 bytes each
-	err := x.d.Store.CurrentValues(x.ctx, x.space, func(h tinycloud.Hash, size int64) error {
+	err := x.d.Store.CurrentValues(ctx, x.space, func(h tinycloud.Hash, size int64) error {
 		all = append(all, item{h, size})
 		return nil
 	})
@@ -107,17 +106,17 @@ func (x *exporter) values() error {
 		return err
 	}
 	for _, v := range all {
-		if err := x.value(v.hash, v.size); err != nil {
+		if err := x.value(ctx, v.hash, v.size); err != nil {
 			return err
 		}
 	}
-	st, err := x.d.Store.Status(x.ctx, x.space)
+	st, err := x.d.Store.Status(ctx, x.space)
 	x.out.Skipped = st.Wants
 	return err
 }
 
-func (x *exporter) value(h tinycloud.Hash, size int64) error {
-	v, err := x.d.Store.Value(x.ctx, x.space, h)
+func (x *exporter) value(ctx context.Context, h tinycloud.Hash, size int64) error {
+	v, err := x.d.Store.Value(ctx, x.space, h)
 	if err != nil {
 		return err
 	}
@@ -141,5 +140,5 @@ func (x *exporter) value(h tinycloud.Hash, size int64) error {
 	}
 	x.out.Values++
 	x.bar.Add(1, size)
-	return x.ctx.Err()
+	return ctx.Err()
 }

@@ -46,9 +46,9 @@ func Import(ctx context.Context, d *node.Data, from io.Reader, log io.Writer) (o
 	if err := to.Open(ctx, out.Space); err != nil {
 		return out, err
 	}
-	i := &importer{ctx: ctx, d: d, to: to, r: r, out: &out, pending: map[tinycloud.Hash][]byte{}}
+	i := &importer{d: d, to: to, r: r, out: &out, pending: map[tinycloud.Hash][]byte{}}
 	i.bar = progress.New(log, "import", "blocks", 0)
-	err = i.run()
+	err = i.run(ctx)
 	i.bar.Done()
 	if err != nil {
 		return out, err
@@ -58,7 +58,6 @@ func Import(ctx context.Context, d *node.Data, from io.Reader, log io.Writer) (o
 }
 
 type importer struct {
-	ctx     context.Context
 	d       *node.Data
 	to      capstore.Takeover
 	r       *carReader
@@ -70,23 +69,23 @@ type importer struct {
 	weight  int // of the batch
 }
 
-func (i *importer) run() error {
+func (i *importer) run(ctx context.Context) error {
 	for {
 		h, _, b, err := i.r.block()
 		if err != nil {
-			return errors.Join(err, i.flush())
+			return errors.Join(err, i.flush(ctx))
 		}
 		i.bar.Add(1, int64(len(b)))
 		if bytes.Equal(b, end) {
-			return i.flush()
+			return i.flush(ctx)
 		}
 		rec, ok, err := decodeRecord(b)
 		switch {
 		case err != nil:
 		case ok && rec.sig != nil:
-			err = i.entry(rec.of, *rec.sig)
+			err = i.entry(ctx, rec.of, *rec.sig)
 		case ok:
-			err = i.value(rec.of, rec.size)
+			err = i.value(ctx, rec.of, rec.size)
 		default:
 			i.pending[h] = b
 			if i.size += len(b); i.size > maxPending {
@@ -94,12 +93,12 @@ func (i *importer) run() error {
 			}
 		}
 		if err != nil {
-			return errors.Join(err, i.flush())
+			return errors.Join(err, i.flush(ctx))
 		}
 	}
 }
 
-func (i *importer) entry(h tinycloud.Hash, sig hostlog.Signature) error {
+func (i *importer) entry(ctx context.Context, h tinycloud.Hash, sig hostlog.Signature) error {
 	get := func(h tinycloud.Hash) ([]byte, bool) { b, ok := i.pending[h]; return b, ok }
 	b, err := hostlog.Assemble(i.pending[h], sig, get)
 	if err != nil {
@@ -110,16 +109,16 @@ func (i *importer) entry(h tinycloud.Hash, sig hostlog.Signature) error {
 	if len(i.batch) < 256 && i.weight < batchBytes {
 		return nil
 	}
-	return i.flush()
+	return i.flush(ctx)
 }
 
-func (i *importer) flush() error {
+func (i *importer) flush(ctx context.Context) error {
 	if len(i.batch) == 0 {
 		return nil
 	}
 	batch := i.batch
 	i.batch, i.weight = nil, 0
-	a, err := i.to.Apply(i.ctx, i.out.Space, batch)
+	a, err := i.to.Apply(ctx, i.out.Space, batch)
 	i.out.Entries, i.out.New = i.out.Entries+int64(a.Covered), i.out.New+int64(a.New)
 	switch {
 	case err != nil:
@@ -133,11 +132,11 @@ func (i *importer) flush() error {
 }
 
 // value stores a value whose blocks follow.
-func (i *importer) value(h tinycloud.Hash, size int64) error {
-	if err := i.flush(); err != nil {
+func (i *importer) value(ctx context.Context, h tinycloud.Hash, size int64) error {
+	if err := i.flush(ctx); err != nil {
 		return err
 	}
-	held, err := i.to.Holds(i.ctx, i.out.Space, []tinycloud.Hash{h})
+	held, err := i.to.Holds(ctx, i.out.Space, []tinycloud.Hash{h})
 	if err != nil {
 		return err
 	}
@@ -146,7 +145,7 @@ func (i *importer) value(h tinycloud.Hash, size int64) error {
 		_, err := io.Copy(io.Discard, body)
 		return err
 	}
-	staged, err := i.d.Blocks.Stage(i.ctx, body, size)
+	staged, err := i.d.Blocks.Stage(ctx, body, size)
 	if err != nil {
 		return err
 	}
@@ -157,11 +156,11 @@ func (i *importer) value(h tinycloud.Hash, size int64) error {
 	v := capstore.TakenValue{Hash: h, Size: size}
 	if b, small := staged.Bytes(); small {
 		v.Inline = b
-	} else if err := staged.Commit(i.ctx, i.out.Space); err != nil {
+	} else if err := staged.Commit(ctx, i.out.Space); err != nil {
 		return err
 	}
 	i.out.Values, i.out.Bytes = i.out.Values+1, i.out.Bytes+size
-	return i.to.Values(i.ctx, i.out.Space, []capstore.TakenValue{v})
+	return i.to.Values(ctx, i.out.Space, []capstore.TakenValue{v})
 }
 
 // blocksReader reads the blocks of one value; it lives as long as the call that made it.
