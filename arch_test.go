@@ -17,9 +17,10 @@ const module = "github.com/TinyCloudLabs/tinycloud-peer"
 var allowed = map[string][]string{
 	"":                                    {},
 	"config":                              {},
-	"p2p":                                 {},
+	"internal/wait":                       {},
+	"p2p":                                 {"internal/wait"},
 	"hostkeys":                            {""},
-	"blockstore":                          {""},
+	"blockstore":                          {"", "internal/wait"},
 	"internal/testservers":                {},
 	"capstore/internal/did":               {""},
 	"capstore/internal/siwe":              {""},
@@ -32,9 +33,9 @@ var allowed = map[string][]string{
 	"capstore/hostlog":                    {"", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/parallel"},
 	"capstore/internal/judge":             {"", "capstore/hostlog", "capstore/internal/token", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore/internal/db":                {""},
-	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel"},
-	"replication":                         {"", "capstore/hostlog"},
-	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore"},
+	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/wait"},
+	"replication":                         {"", "capstore/hostlog", "internal/wait"},
+	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/hooks"},
 }
 

@@ -36,7 +36,7 @@ func BenchmarkDurablePut(b *testing.B) {
 func benchPut(b *testing.B, size, writers int, where string) {
 	ctx, dir := b.Context(), b.TempDir()
 	space := blockstoretest.Space(b, "default")
-	s, err := blockstore.Open(blockstore.Options{Dir: filepath.Join(dir, "blocks"), InlineLimit: -1})
+	s, err := blockstore.Open(ctx, blockstore.Options{Dir: filepath.Join(dir, "blocks"), InlineLimit: -1})
 	if err != nil {
 		b.Fatal(err)
 	}

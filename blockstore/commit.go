@@ -70,7 +70,7 @@ func (s *Store) scan(ctx context.Context, space tinycloud.SpaceID, hash tinyclou
 		return Manifest{}, err
 	}
 	defer v.Close()
-	got, m, err := BuildManifest(contextReader{ctx, v})
+	got, m, err := BuildManifest(untilDone(ctx, v))
 	if err != nil {
 		return Manifest{}, s.values.fault(err)
 	}
@@ -80,15 +80,16 @@ func (s *Store) scan(ctx context.Context, space tinycloud.SpaceID, hash tinyclou
 	return m, nil
 }
 
-// contextReader ends with its context; it lives as long as the call that made it.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+// untilDone reads from r until ctx ends.
+func untilDone(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
 }
 
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

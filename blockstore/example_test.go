@@ -19,7 +19,7 @@ func ExampleStore() {
 		return
 	}
 	defer os.RemoveAll(dir)
-	s, err := blockstore.Open(blockstore.Options{Dir: dir, InlineLimit: 4})
+	s, err := blockstore.Open(ctx, blockstore.Options{Dir: dir, InlineLimit: 4})
 	if err != nil {
 		fmt.Println(err)
 		return

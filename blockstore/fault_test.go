@@ -111,7 +111,7 @@ func (f *failingFile) Sync() error {
 
 func open(t *testing.T, o blockstore.Options) *blockstore.Store {
 	t.Helper()
-	s, err := blockstore.Open(o)
+	s, err := blockstore.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestNoRoomForIndex(t *testing.T) {
 	if err := store(t.Context(), s, space, large); err != nil {
 		t.Error(err)
 	}
-	_, err = blockstore.Open(blockstore.Options{Dir: t.TempDir(), FS: &failingFS{free: 1}})
+	_, err = blockstore.Open(t.Context(), blockstore.Options{Dir: t.TempDir(), FS: &failingFS{free: 1}})
 	if !errors.Is(err, tinycloud.ErrUnavailable) || !strings.Contains(err.Error(), "storage.blocks.path") {
 		t.Errorf("Open: %v", err)
 	}
@@ -356,15 +356,15 @@ func TestOpenRefuses(t *testing.T) {
 		{"no file system", blockstore.Options{Dir: "/proc/blocks"}, tinycloud.ErrUnavailable},
 		{"index in a file", blockstore.Options{Dir: dir, IndexDir: file}, tinycloud.ErrUnavailable},
 	} {
-		_, err := blockstore.Open(tt.o)
+		_, err := blockstore.Open(t.Context(), tt.o)
 		if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), "storage.blocks.path") || !strings.Contains(err.Error(), tt.o.Dir) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	if _, err := blockstore.Open(blockstore.Options{Dir: dir, Staging: "Tape"}); !errors.Is(err, tinycloud.ErrInvalid) {
+	if _, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir, Staging: "Tape"}); !errors.Is(err, tinycloud.ErrInvalid) {
 		t.Errorf("staging: %v", err)
 	}
-	if _, err := blockstore.Open(blockstore.Options{Dir: dir, InlineLimit: 2 << 20}); !errors.Is(err, tinycloud.ErrInvalid) {
+	if _, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir, InlineLimit: 2 << 20}); !errors.Is(err, tinycloud.ErrInvalid) {
 		t.Errorf("inline limit: %v", err)
 	}
 	// On a file system that ignores case, the file it makes has a twin in upper case.
@@ -372,13 +372,13 @@ func TestOpenRefuses(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(blind, ".staging"), 0o700), os.WriteFile(filepath.Join(blind, ".staging", "STAGE-PROBE"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := blockstore.Open(blockstore.Options{Dir: blind}); !errors.Is(err, tinycloud.ErrUnavailable) || !strings.Contains(err.Error(), "letter case") {
+	if _, err := blockstore.Open(t.Context(), blockstore.Options{Dir: blind}); !errors.Is(err, tinycloud.ErrUnavailable) || !strings.Contains(err.Error(), "letter case") {
 		t.Errorf("file system without letter case: %v", err)
 	}
 	for n := int64(1); ; n++ { // and each thing that Open does
 		fsys := &failingFS{err: syscall.EROFS}
 		fsys.left.Store(n)
-		s, err := blockstore.Open(blockstore.Options{Dir: filepath.Join(t.TempDir(), "blocks"), FS: fsys})
+		s, err := blockstore.Open(t.Context(), blockstore.Options{Dir: filepath.Join(t.TempDir(), "blocks"), FS: fsys})
 		if fsys.left.Load() > 0 {
 			if err != nil || n < 6 {
 				t.Errorf("after %d operations: %v", n-1, err)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/gofrs/flock"
@@ -44,7 +45,7 @@ const indexReserve = 32 << 20
 
 var cleanKey = ds.RawKey("/clean")
 
-func openIndex(o Options) (*index, error) {
+func openIndex(ctx context.Context, o Options) (*index, error) {
 	// A directory of our own inside, because a broken index is removed with everything in it.
 	x := &index{fs: o.FS, setting: o.setting(), dir: filepath.Join(o.IndexDir, "chunks")}
 	x.lock = flock.New(filepath.Join(o.IndexDir, "chunks.lock"), flock.SetPermissions(0o600))
@@ -60,11 +61,11 @@ func openIndex(o Options) (*index, error) {
 	} else if !ok {
 		return nil, x.fault(errors.New("another process has it open"))
 	}
-	err := x.open()
+	err := x.open(ctx)
 	if err != nil {
 		o.Log.Warn("chunk index is broken: it is built anew from the values", "dir", x.dir, "error", err)
 		if err = errors.Join(os.RemoveAll(x.dir), makeAll(o.FS, x.dir)); err == nil {
-			err = x.open()
+			err = x.open(ctx)
 		}
 	}
 	if err != nil {
@@ -73,7 +74,7 @@ func openIndex(o Options) (*index, error) {
 	return x, nil
 }
 
-func (x *index) open() error {
+func (x *index) open(ctx context.Context) error {
 	if err := checkTables(x.dir); err != nil {
 		return err
 	}
@@ -87,7 +88,6 @@ func (x *index) open() error {
 	if x.ds, err = badger4.NewDatastore(x.dir, &o); err != nil {
 		return err
 	}
-	ctx := context.Background()
 	clean, err := x.ds.Has(ctx, cleanKey)
 	x.whole.Store(clean)
 	if err == nil {
@@ -144,7 +144,7 @@ func (x *index) close(clean bool) error {
 		return errors.Join(err, x.lock.Unlock())
 	}
 	if clean && x.whole.Load() {
-		err = x.ds.Put(context.Background(), cleanKey, nil)
+		err = x.ds.DB.Update(func(txn *badger.Txn) error { return txn.Set(cleanKey.Bytes(), nil) })
 	}
 	if err := errors.Join(err, x.ds.Close(), x.lock.Unlock()); err != nil {
 		return x.fault(err)

@@ -25,7 +25,7 @@ func TestLocal(t *testing.T) {
 		dir := t.TempDir()
 		return func(o blockstore.Options) (*blockstore.Store, error) {
 			o.Dir = dir
-			return blockstore.Open(o)
+			return blockstore.Open(t.Context(), o)
 		}
 	})
 }
@@ -35,7 +35,7 @@ func TestS3(t *testing.T) {
 		bucket, dir := servers.S3(t), t.TempDir()
 		return func(o blockstore.Options) (*blockstore.Store, error) {
 			o.Dir, o.S3 = dir, settings(bucket)
-			return blockstore.Open(o)
+			return blockstore.Open(t.Context(), o)
 		}
 	})
 }

@@ -166,7 +166,7 @@ func exceedFileSize(t *testing.T, dir string) {
 // must survive it, read what it stored, and go on when there is room.
 func fillDisk(t *testing.T, dir string) {
 	space := blockstoretest.Space(t, "default")
-	s, err := blockstore.Open(blockstore.Options{Dir: dir, Staging: blockstore.FileSystem})
+	s, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir, Staging: blockstore.FileSystem})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func fillDisk(t *testing.T, dir string) {
 		}
 	}
 	wantFull(t, s.Close(), syscall.ENOSPC)
-	if _, err := blockstore.Open(blockstore.Options{Dir: dir}); err == nil {
+	if _, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir}); err == nil {
 		t.Fatal("opened on a full disk")
 	}
 	fmt.Println("done: full disk with", strconv.Itoa(len(stored)), "values")

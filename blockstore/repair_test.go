@@ -22,7 +22,7 @@ func large(seed byte) []byte { return blockstoretest.Body(seed, 2*blockstore.Chu
 // filled makes a store with three large values and closes it.
 func filled(t *testing.T, dir string) {
 	t.Helper()
-	s, err := blockstore.Open(blockstore.Options{Dir: dir})
+	s, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ type bucket struct {
 	uploads   *uploads
 }
 
-func openBucket(o Options) (*bucket, error) {
+func openBucket(ctx context.Context, o Options) (*bucket, error) {
 	b := &bucket{o: *o.S3, log: o.Log}
 	if b.o.Endpoint == "" {
 		b.o.Endpoint = awsEndpoint
@@ -99,7 +99,7 @@ func openBucket(o Options) (*bucket, error) {
 		return nil, fmt.Errorf("storage.blocks.endpoint %q: %w: %w", b.o.Endpoint, err, tinycloud.ErrInvalid)
 	}
 	b.core = minio.Core{Client: client}
-	if err := b.try(); err != nil {
+	if err := b.try(ctx); err != nil {
 		b.close()
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func openBucket(o Options) (*bucket, error) {
 		b.close()
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	b.abortLeftovers(ctx)
 	return b, nil
@@ -153,8 +153,8 @@ func (c *stallConn) Write(p []byte) (int, error) {
 }
 
 // try finds out now, not at the first request, that the bucket can't be used.
-func (b *bucket) try() error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+func (b *bucket) try(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	var last error
 	for wait := firstWait; ; wait *= 2 {

@@ -137,7 +137,7 @@ func TestS3OpenRefuses(t *testing.T) {
 			s3 := settings(b)
 			tt.change(s3)
 			begin := time.Now()
-			s, err := blockstore.Open(blockstore.Options{Dir: t.TempDir(), S3: s3})
+			s, err := blockstore.Open(t.Context(), blockstore.Options{Dir: t.TempDir(), S3: s3})
 			if err == nil {
 				t.Fatal(errors.Join(errors.New("opened"), s.Close()))
 			}

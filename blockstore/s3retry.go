@@ -11,6 +11,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -20,9 +21,9 @@ const (
 
 // retry calls fn until it succeeds, at most maxTries times, each with a deadline of its own; 0 is none.
 func (b *bucket) retry(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
-	for tries, wait := 1, firstWait; ; tries, wait = tries+1, wait*2 {
+	for tries, d := 1, firstWait; ; tries, d = tries+1, d*2 {
 		err := attempt(ctx, limit, fn)
-		if err == nil || tries >= maxTries || !transient(err) || !pause(ctx, wait) {
+		if err == nil || tries >= maxTries || !transient(err) || !pause(ctx, d) {
 			return err
 		}
 	}
@@ -38,15 +39,8 @@ func attempt(ctx context.Context, limit time.Duration, fn func(context.Context) 
 }
 
 // pause waits, half to all of the time, and reports whether ctx goes on.
-func pause(ctx context.Context, wait time.Duration) bool {
-	t := time.NewTimer(wait/2 + rand.N(wait/2))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+func pause(ctx context.Context, d time.Duration) bool {
+	return wait.For(ctx, d/2+rand.N(d/2))
 }
 
 // transient reports whether the same request may succeed later: the service was out of reach, or said so.

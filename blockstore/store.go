@@ -80,7 +80,7 @@ type Store struct {
 // Open makes the directories, removes what crashed stagings left, and opens the chunk index. With S3 it tries the
 // bucket, for [startTime] at most. The error names the setting and is of class [tinycloud.ErrUnavailable], or of
 // class [tinycloud.ErrInvalid] for options that make no sense. Call [Store.Repair] next.
-func Open(o Options) (*Store, error) {
+func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -94,21 +94,21 @@ func Open(o Options) (*Store, error) {
 		return nil, s.fault(err)
 	}
 	// The index's lock comes before the sweep: the leftovers may be another process's work.
-	if s.index, err = openIndex(o); err != nil {
+	if s.index, err = openIndex(ctx, o); err != nil {
 		return nil, err
 	}
 	if err := s.sweep(); err != nil {
 		return nil, errors.Join(s.fault(err), s.index.close(false))
 	}
-	if s.values, err = openBackend(o); err != nil {
+	if s.values, err = openBackend(ctx, o); err != nil {
 		return nil, errors.Join(err, s.index.close(false))
 	}
 	return s, nil
 }
 
-func openBackend(o Options) (backend, error) {
+func openBackend(ctx context.Context, o Options) (backend, error) {
 	if o.S3 != nil {
-		return openBucket(o)
+		return openBucket(ctx, o)
 	}
 	return newFiles(o)
 }

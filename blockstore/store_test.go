@@ -140,7 +140,7 @@ func TestMemoryLimit(t *testing.T) {
 
 func TestCrashLeftovers(t *testing.T) {
 	dir := t.TempDir()
-	s, err := blockstore.Open(blockstore.Options{Dir: dir, Staging: blockstore.FileSystem})
+	s, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir, Staging: blockstore.FileSystem})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestSecondProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := blockstore.Open(blockstore.Options{Dir: dir}); !errors.Is(err, tinycloud.ErrUnavailable) {
+	if _, err := blockstore.Open(t.Context(), blockstore.Options{Dir: dir}); !errors.Is(err, tinycloud.ErrUnavailable) {
 		t.Fatalf("second Open: %v", err)
 	}
 	if err := st.Commit(t.Context(), space); err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -79,14 +78,6 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	return st, err
 }
 
-var stateEncoding = func() cbor.EncMode {
-	mode, err := cbor.EncOptions{Sort: cbor.SortLengthFirst}.EncMode()
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}()
-
 // stateHash hashes the DAG-CBOR of [[key, multihash, metadata]…] over the current keys in byte order.
 func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash string, err error) {
 	h := blake3.New()
@@ -100,11 +91,10 @@ func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash stri
 			if err := json.Unmarshal(k.meta, &m); err != nil {
 				return fmt.Errorf("metadata of %q: %w", k.key, err)
 			}
-			b, err := stateEncoding.Marshal([]any{k.key, []byte(tinycloud.Hash(k.value).Multihash()), m})
-			if err != nil {
-				return err
-			}
-			_, err = h.Write(b)
+			b := dag.AppendText(dag.AppendHead(nil, 4<<5, 3), k.key)
+			value := tinycloud.Hash(k.value).Multihash()
+			b = append(dag.AppendHead(b, 2<<5, uint64(len(value))), value...)
+			_, err := h.Write(dag.AppendMap(b, m))
 			return err
 		})
 	})

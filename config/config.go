@@ -128,13 +128,6 @@ type P2P struct {
 	Isolated bool
 }
 
-// Default returns what an empty file and an empty environment give.
-func Default() Config {
-	c := defaults()
-	c.derive()
-	return c
-}
-
 // defaults leaves derived settings zero, so that derive can tell what was set.
 func defaults() Config {
 	return Config{

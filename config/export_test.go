@@ -6,6 +6,13 @@ import (
 	"slices"
 )
 
+// Default returns what an empty file and an empty environment give.
+func Default() Config {
+	c := defaults()
+	c.derive()
+	return c
+}
+
 // SettingNames lists the keys a file may hold.
 func SettingNames() []string {
 	var names []string

@@ -27,14 +27,9 @@ func DIDKey(key ed25519.PublicKey) string {
 	return didKeyPrefix + base58.Encode(append([]byte(ed25519Code), key...))
 }
 
-// LegacyDIDKey returns the spelling of version 1.0 of the reference, did:key:z2D…, which no resolver knows. It names
-// the same host.
-func LegacyDIDKey(key ed25519.PublicKey) string {
-	return didKeyPrefix + base58.Encode(append([]byte(legacyEd25519Code), key...))
-}
-
-// ParseHostDID returns the public key that a host's DID names, in either spelling. A fragment is ignored; a path, a
-// query, another method or another kind of key is [tinycloud.ErrInvalid].
+// ParseHostDID returns the public key that a host's DID names: in the spelling of [DIDKey], or in that of version 1.0
+// of the reference, did:key:z2D…, which no resolver knows. A fragment is ignored; a path, a query, another method or
+// another kind of key is [tinycloud.ErrInvalid].
 func ParseHostDID(did string) (ed25519.PublicKey, error) {
 	if len(did) > maxDIDText {
 		return nil, fmt.Errorf("host DID of %d bytes: %w", len(did), tinycloud.ErrInvalid)

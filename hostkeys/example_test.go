@@ -19,12 +19,13 @@ func Example() {
 	}
 	host := keys.SpaceKey(space).Public().(ed25519.PublicKey)
 	fmt.Println(hostkeys.DIDKey(host))
-	fmt.Println(hostkeys.LegacyDIDKey(host))
 
-	parsed, err := hostkeys.ParseHostDID("did:key:z6Mkhii3dc85dDjEh4T5KoSyRwnoPxUH8uEqSfmoESjUMZx8")
-	fmt.Println(parsed.Equal(host), err)
+	for _, did := range []string{"did:key:z6Mkhii3dc85dDjEh4T5KoSyRwnoPxUH8uEqSfmoESjUMZx8", "did:key:z2DTgWqgK2pSrztm7CNUpZPSALQoRi2HLitNivwPUyMq6W8"} {
+		parsed, err := hostkeys.ParseHostDID(did)
+		fmt.Println(parsed.Equal(host), err)
+	}
 	// Output:
 	// did:key:z6Mkhii3dc85dDjEh4T5KoSyRwnoPxUH8uEqSfmoESjUMZx8
-	// did:key:z2DTgWqgK2pSrztm7CNUpZPSALQoRi2HLitNivwPUyMq6W8
+	// true <nil>
 	// true <nil>
 }

@@ -37,7 +37,7 @@ func BenchmarkOpen(b *testing.B) {
 	f := newFront(b, p2p.Options{})
 	store := newSpace(b, f).store
 	for b.Loop() {
-		p, err := f.Open(p2p.PeerOptions{Key: newKey(b), Blocks: store})
+		p, err := f.Open(b.Context(), p2p.PeerOptions{Key: newKey(b), Blocks: store})
 		if err != nil {
 			b.Fatal(err)
 		}

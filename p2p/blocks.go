@@ -67,7 +67,7 @@ func (p *Peer) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Block, 
 	if err := p.checkFetch(ctx, cids); err != nil {
 		return nil, err
 	}
-	e, leave, err := p.exchange.enter()
+	e, leave, err := p.exchange.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (p *Peer) Series(ctx context.Context) (fetch func(context.Context, []cid.Ci
 	if p.exchange == nil {
 		return nil, fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
 	}
-	e, leave, err := p.exchange.enter()
+	e, leave, err := p.exchange.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (p *Peer) NotifyBlocks(ctx context.Context, blks ...blocks.Block) error {
 	if p.exchange == nil {
 		return fmt.Errorf("space peer %s has no blocks: %w", p.id, ErrInvalid)
 	}
-	e, leave, err := p.exchange.enter()
+	e, leave, err := p.exchange.enter(ctx)
 	if err != nil {
 		return err
 	}

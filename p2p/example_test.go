@@ -18,6 +18,8 @@ import (
 // Two nodes, one Space each side, and a message. A real hello proves that the
 // peer may see the Space before it is authorised.
 func Example() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	node := func(name string, hear func(string)) (*p2p.Peer, *p2p.Topic, func() error, error) {
 		seed := func(s string) ed25519.PrivateKey {
 			h := sha256.Sum256([]byte(name + s))
@@ -30,9 +32,10 @@ func Example() {
 		if err != nil {
 			return nil, nil, nil, err
 		}
+		front.Start(ctx)
 		var space *p2p.Peer
 		opened := make(chan struct{})
-		space, err = front.Open(p2p.PeerOptions{
+		space, err = front.Open(ctx, p2p.PeerOptions{
 			Key:            seed("space"),
 			HelloProtocols: []protocol.ID{"/tinycloud/hello/1"},
 			Hello:          func(_ context.Context, s network.Stream) { _ = s.Close() },
@@ -52,8 +55,6 @@ func Example() {
 		return space, topic, front.Close, err
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	heard := make(chan string, 1)
 	alice, topic, closeAlice, err := node("alice", func(string) {})
 	if err != nil {

@@ -26,8 +26,7 @@ import (
 // Streams that peers opened outlive it: their next message starts it again.
 // Those that it opened end with it.
 type exchange struct {
-	p   *Peer
-	ctx context.Context // ends with the Peer
+	p *Peer
 
 	mu     sync.Mutex
 	now    *engine // guarded by mu; nil while it rests
@@ -47,21 +46,22 @@ type engine struct {
 	timer *time.Timer // to the next look, while there are no users
 }
 
+// newExchange returns the exchange of a Peer, with which ctx ends.
 func newExchange(ctx context.Context, p *Peer) *exchange {
-	x := &exchange{p: p, ctx: ctx}
-	p.view.SetStreamHandler(blockPrefix+bsnet.ProtocolBitswap, x.serve)
+	x := &exchange{p: p}
+	p.view.SetStreamHandler(blockPrefix+bsnet.ProtocolBitswap, func(s network.Stream) { x.serve(ctx, s) })
 	return x
 }
 
 // enter starts bitswap, or keeps it running until leave is called, once.
-func (x *exchange) enter() (e *engine, leave func(), err error) {
+func (x *exchange) enter(ctx context.Context) (e *engine, leave func(), err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
 		return nil, nil, fmt.Errorf("blocks of %s: %w", x.p.id, ErrClosed)
 	}
 	if x.now == nil {
-		x.now = x.start()
+		x.now = x.start(ctx)
 	}
 	e = x.now
 	e.timer.Stop()
@@ -78,15 +78,15 @@ func (x *exchange) leave(e *engine) {
 	}
 }
 
-// start begins a run. x.mu is held.
-func (x *exchange) start() *engine {
+// start begins a run, which outlives the one who starts it. x.mu is held.
+func (x *exchange) start(ctx context.Context) *engine {
 	e := &engine{host: &blockHost{view: x.p.view, net: &blockNetwork{gatedNetwork: x.p.view.net}}}
 	e.timer = time.AfterFunc(blocksIdle, func() { x.look(e) })
 	// Nobody comes or goes between bitswap's look at the peers and what it is
 	// told of them.
 	x.p.transition.Lock()
 	defer x.p.transition.Unlock()
-	e.Bitswap = newBitswap(x.ctx, x.p, e.host)
+	e.Bitswap = newBitswap(context.WithoutCancel(ctx), x.p, e.host)
 	return e
 }
 
@@ -127,11 +127,11 @@ func (x *exchange) close() error {
 }
 
 // serve reads the messages of one stream.
-func (x *exchange) serve(s network.Stream) {
+func (x *exchange) serve(ctx context.Context, s network.Stream) {
 	for {
 		m, _, err := message.FromNet(s)
 		if err == nil {
-			err = x.receive(s.Conn(), m)
+			err = x.receive(ctx, s.Conn(), m)
 		}
 		switch {
 		case err == nil:
@@ -148,14 +148,14 @@ func (x *exchange) serve(s network.Stream) {
 	}
 }
 
-func (x *exchange) receive(from network.Conn, m message.BitSwapMessage) error {
-	e, leave, err := x.enter()
+func (x *exchange) receive(ctx context.Context, from network.Conn, m message.BitSwapMessage) error {
+	e, leave, err := x.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
 	e.host.heard(from)
-	e.ReceiveMessage(x.ctx, from.RemotePeer(), m)
+	e.ReceiveMessage(ctx, from.RemotePeer(), m)
 	return nil
 }
 

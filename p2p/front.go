@@ -39,7 +39,7 @@ type Options struct {
 	// Open it and return true, or return false. It is called from several
 	// goroutines, at most once at a time for a Space peer, and limited in rate
 	// per remote, so it may look into a database.
-	Wake func(space peer.ID) bool
+	Wake func(ctx context.Context, space peer.ID) bool
 
 	// NAT is for a node that others may not reach: it finds out its addresses
 	// outside (AutoNAT v2, identify), asks the router for a port (UPnP, NAT-PMP),
@@ -86,7 +86,7 @@ type Front struct {
 	held   map[peer.ID]int   // guarded by mu; Space connections over a remote front
 }
 
-// New starts a front. The caller closes it.
+// New makes a front that listens and dials. Its Space peers can be reached when it is started. The caller closes it.
 func New(o Options) (_ *Front, err error) {
 	key, err := privateKey(o.Key)
 	if err != nil {
@@ -128,7 +128,6 @@ func New(o Options) (_ *Front, err error) {
 			return nil, err
 		}
 	}
-	f.host.SetStreamHandler(hopProtocol, f.handleHop)
 	if o.Lost != nil {
 		f.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
 			if n.Connectedness(c.RemotePeer()) != network.Connected {
@@ -138,11 +137,38 @@ func New(o Options) (_ *Front, err error) {
 	}
 	if o.NAT {
 		f.puncher = newPuncher(f)
-		life, end := context.WithCancel(context.Background())
-		f.ends = append(f.ends, end)
-		f.running.Go(func() { f.puncher.run(life) })
 	}
 	return f, nil
+}
+
+// Start lets remotes in to the Space peers and, with [Options].NAT, makes the front reachable. It is called once; what
+// it starts ends with Close, which may come first. Of ctx only the values count.
+func (f *Front) Start(ctx context.Context) {
+	life, ok := f.life(ctx)
+	if !ok {
+		return
+	}
+	f.host.SetStreamHandler(hopProtocol, func(s network.Stream) { f.handleHop(life, s) })
+	if f.puncher == nil || !f.enter() {
+		return
+	}
+	go func() {
+		defer f.running.Done()
+		f.puncher.run(life)
+	}()
+}
+
+// life returns a context that ends with Close, false when the front is closed.
+func (f *Front) life(ctx context.Context) (context.Context, bool) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		end()
+		return nil, false
+	}
+	f.ends = append(f.ends, end)
+	return life, true
 }
 
 // natOptions are those of [Options].NAT. Nobody is asked to map a port on loopback.

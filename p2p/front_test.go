@@ -2,6 +2,7 @@ package p2p_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ func TestWake(t *testing.T) {
 	var calls atomic.Int32
 	opened := make(chan *space, 1)
 	var f *p2p.Front
-	f = newFront(t, p2p.Options{Wake: func(id peer.ID) bool {
+	f = newFront(t, p2p.Options{Wake: func(_ context.Context, id peer.ID) bool {
 		calls.Add(1)
 		if id != keyID(t, key) {
 			return false
@@ -94,7 +95,7 @@ func connectRequest(t *testing.T, h host.Host, front, space peer.ID) []byte {
 func TestRefusalsAreEqual(t *testing.T) {
 	known := keyID(t, newKey(t))
 	var calls atomic.Int32
-	sleepy := newFront(t, p2p.Options{Wake: func(peer.ID) bool { calls.Add(1); return false }})
+	sleepy := newFront(t, p2p.Options{Wake: func(context.Context, peer.ID) bool { calls.Add(1); return false }})
 	empty := newFront(t, p2p.Options{})
 	h := outsider(t)
 	for _, f := range []*p2p.Front{sleepy, empty} {
@@ -242,10 +243,10 @@ func TestBadOptions(t *testing.T) {
 		t.Error("front on an address that is not ours")
 	}
 	f := newFront(t, p2p.Options{})
-	if _, err := f.Open(p2p.PeerOptions{}); err == nil {
+	if _, err := f.Open(t.Context(), p2p.PeerOptions{}); err == nil {
 		t.Error("space without a key")
 	}
-	if _, err := f.Open(p2p.PeerOptions{Key: newKey(t), Hello: sayHi}); err == nil {
+	if _, err := f.Open(t.Context(), p2p.PeerOptions{Key: newKey(t), Hello: sayHi}); err == nil {
 		t.Error("hello without a protocol")
 	}
 }

@@ -73,22 +73,22 @@ func origin(c network.Conn) string {
 
 // Handle registers the handler of a protocol between nodes, which strangers
 // may open. Streams beyond the allowance of their origin, or of all, are reset
-// unheard; others have a deadline. ctx ends with the front, whose Close waits
-// for the handlers. Whoever lists a front's protocols sees it; what it says
-// about Spaces is the handler's. It is called before the front is closed.
-func (f *Front) Handle(proto protocol.ID, h func(ctx context.Context, s network.Stream)) {
-	f.HandleTrusted(proto, func(peer.ID) bool { return false }, h)
+// unheard; others have a deadline. The handler's context has the values of ctx
+// and ends with the front, whose Close waits for the handlers. Whoever lists a
+// front's protocols sees it; what it says about Spaces is the handler's.
+func (f *Front) Handle(ctx context.Context, proto protocol.ID, h func(ctx context.Context, s network.Stream)) {
+	f.HandleTrusted(ctx, proto, func(peer.ID) bool { return false }, h)
 }
 
 // HandleTrusted is [Front.Handle] with an allowance of its own for each of the remotes that are trusted, which
 // strangers don't use up.
-func (f *Front) HandleTrusted(proto protocol.ID, trusted func(peer.ID) bool, h func(ctx context.Context, s network.Stream)) {
+func (f *Front) HandleTrusted(ctx context.Context, proto protocol.ID, trusted func(peer.ID) bool, h func(ctx context.Context, s network.Stream)) {
 	strangers := newGuard(guardedPerSecond, guardedBurst, guardedGlobal)
 	friends := newGuard(trustedPerSecond, trustedBurst, trustedGlobal)
-	life, end := context.WithCancel(context.Background())
-	f.mu.Lock()
-	f.ends = append(f.ends, end)
-	f.mu.Unlock()
+	life, ok := f.life(ctx)
+	if !ok {
+		return
+	}
 	f.host.SetStreamHandler(proto, func(s network.Stream) {
 		if !f.enter() {
 			_ = s.Reset()

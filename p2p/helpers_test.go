@@ -94,6 +94,7 @@ func newFront(t testing.TB, o p2p.Options, listen ...string) *p2p.Front {
 			t.Errorf("front close: %v", err)
 		}
 	})
+	f.Start(t.Context())
 	return f
 }
 
@@ -141,7 +142,7 @@ func newSpace(t testing.TB, f *p2p.Front, change ...func(*p2p.PeerOptions)) *spa
 		c(&o)
 	}
 	s.key = o.Key
-	p, err := f.Open(o)
+	p, err := f.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ const hopProtocol = "/libp2p/circuit/relay/0.2.0/hop"
 
 // handleHop answers one hop request. Nothing but CONNECT is served; a Space
 // peer that is unknown, asleep or refused is always NO_RESERVATION.
-func (f *Front) handleHop(s network.Stream) {
+func (f *Front) handleHop(ctx context.Context, s network.Stream) {
 	_ = s.SetDeadline(time.Now().Add(hopTimeout))
 	rd := util.NewDelimitedReader(s, hopMessage)
 	defer rd.Close()
@@ -39,10 +39,10 @@ func (f *Front) handleHop(s network.Stream) {
 		return
 	}
 	remote := s.Conn().RemotePeer()
-	if f.relay(s, dst.ID) {
+	if f.relay(ctx, s, dst.ID) {
 		return
 	}
-	p := f.find(remote, dst.ID)
+	p := f.find(ctx, remote, dst.ID)
 	if p == nil {
 		f.hopRefuse(s, pb.Status_NO_RESERVATION)
 		return
@@ -159,11 +159,11 @@ func (s *hopStream) answer() error {
 
 // find returns the Space peer, waking it when it sleeps and remote has not
 // asked too often; nil otherwise.
-func (f *Front) find(remote, space peer.ID) *Peer {
+func (f *Front) find(ctx context.Context, remote, space peer.ID) *Peer {
 	if p := f.lookup(space); p != nil {
 		return p
 	}
-	if !f.waker.wake(remote, space) {
+	if !f.waker.wake(ctx, remote, space) {
 		return nil
 	}
 	return f.lookup(space)
@@ -171,7 +171,7 @@ func (f *Front) find(remote, space peer.ID) *Peer {
 
 // waker bounds the calls of [Options].Wake.
 type waker struct {
-	fn    func(peer.ID) bool
+	fn    func(context.Context, peer.ID) bool
 	slots chan struct{} // one per running call
 
 	all     *rate.Limiter
@@ -186,7 +186,7 @@ type wakeCall struct {
 	ok   bool // valid when done is closed
 }
 
-func newWaker(fn func(peer.ID) bool) *waker {
+func newWaker(fn func(context.Context, peer.ID) bool) *waker {
 	return &waker{
 		fn:      fn,
 		slots:   make(chan struct{}, wakeConcurrent),
@@ -196,7 +196,7 @@ func newWaker(fn func(peer.ID) bool) *waker {
 	}
 }
 
-func (w *waker) wake(remote, space peer.ID) bool {
+func (w *waker) wake(ctx context.Context, remote, space peer.ID) bool {
 	if w.fn == nil || !w.remotes.allow(string(remote)) {
 		return false
 	}
@@ -228,6 +228,6 @@ func (w *waker) wake(remote, space peer.ID) bool {
 		<-w.slots
 		close(c.done)
 	}()
-	c.ok = w.fn(space)
+	c.ok = w.fn(ctx, space)
 	return c.ok
 }

@@ -36,13 +36,13 @@ var lanGroup = net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353}
 // anything answered that does not name a name. Its methods may be called from
 // several goroutines.
 type LAN struct {
-	conn  *net.UDPConn
-	multi *ipv4.PacketConn
-	addrs func() []ma.Multiaddr
-	log   *slog.Logger
-	ins   *rate.Limiter
-	outs  *rate.Limiter
-	done  chan struct{}
+	conn    *net.UDPConn
+	multi   *ipv4.PacketConn
+	addrs   func() []ma.Multiaddr
+	log     *slog.Logger
+	ins     *rate.Limiter
+	outs    *rate.Limiter
+	running sync.WaitGroup // read
 
 	mu    sync.Mutex
 	names map[Name]*lanName // guarded by mu
@@ -68,7 +68,7 @@ func (f *Front) OpenLAN() (*LAN, error) {
 		return nil, fmt.Errorf("multicast dns: %w: %w", ErrUnreachable, err)
 	}
 	l := &LAN{
-		conn: conn, multi: ipv4.NewPacketConn(conn), addrs: f.host.Addrs, log: f.log, done: make(chan struct{}),
+		conn: conn, multi: ipv4.NewPacketConn(conn), addrs: f.host.Addrs, log: f.log,
 		ins: rate.NewLimiter(lanPerSecond, lanPerSecond), outs: rate.NewLimiter(lanPerSecond, lanPerSecond),
 		names: map[Name]*lanName{}, ifis: ifis[:1],
 	}
@@ -76,14 +76,16 @@ func (f *Front) OpenLAN() (*LAN, error) {
 	if err := errors.Join(l.multi.SetMulticastLoopback(true), l.multi.SetControlMessage(ipv4.FlagInterface, true)); err != nil {
 		return nil, errors.Join(fmt.Errorf("multicast dns: %w: %w", ErrUnreachable, err), conn.Close())
 	}
-	go l.read()
 	return l, nil
 }
+
+// Start hears and answers others from now on. It is called once, before Close.
+func (l *LAN) Start() { l.running.Go(l.read) }
 
 // Close closes the socket; no callback runs after it.
 func (l *LAN) Close() error {
 	err := l.conn.Close()
-	<-l.done
+	l.running.Wait()
 	return err
 }
 
@@ -216,7 +218,6 @@ func (l *LAN) interfaces() (now []net.Interface) {
 
 // read answers questions and hears answers until the socket is closed.
 func (l *LAN) read() {
-	defer close(l.done)
 	buf := make([]byte, lanPacket)
 	for {
 		n, _, _, err := l.multi.ReadFrom(buf)

@@ -23,6 +23,7 @@ func newLAN(t *testing.T) *p2p.LAN {
 			t.Error(err)
 		}
 	})
+	l.Start()
 	return l
 }
 

@@ -98,7 +98,7 @@ type Peer struct {
 
 // Open starts the presence of one Space. The caller closes it; closing the
 // front does so too.
-func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
+func (f *Front) Open(ctx context.Context, o PeerOptions) (_ *Peer, err error) {
 	key, err := privateKey(o.Key)
 	if err != nil {
 		return nil, err
@@ -133,14 +133,14 @@ func (f *Front) Open(o PeerOptions) (_ *Peer, err error) {
 		p.log = f.log
 	}
 	p.close = sync.OnceValue(p.shutdown)
-	ctx, stop := context.WithCancel(context.Background())
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stop = stop
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if err := p.start(ctx, key); err != nil {
+	if err := p.start(life, key); err != nil {
 		return nil, err
 	}
 	if err := f.register(p); err != nil {

@@ -342,7 +342,7 @@ func TestReconnect(t *testing.T) {
 func TestReopenSpace(t *testing.T) {
 	fa, fb := newFront(t, p2p.Options{}), newFront(t, p2p.Options{})
 	a, b := newSpace(t, fa), newSpace(t, fb)
-	if _, err := fb.Open(p2p.PeerOptions{Key: b.key}); !errors.Is(err, p2p.ErrExists) {
+	if _, err := fb.Open(t.Context(), p2p.PeerOptions{Key: b.key}); !errors.Is(err, p2p.ErrExists) {
 		t.Fatalf("second open: %v", err)
 	}
 	for range 3 {
@@ -402,7 +402,7 @@ func TestSimultaneousDial(t *testing.T) {
 // A connection that waited for a dial to its node is taken when that fails.
 func TestCrossingDialFails(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
-	fb := newFront(t, p2p.Options{Wake: func(peer.ID) bool {
+	fb := newFront(t, p2p.Options{Wake: func(context.Context, peer.ID) bool {
 		close(asked)
 		<-answer
 		return false
@@ -480,7 +480,7 @@ func TestConnectErrors(t *testing.T) {
 	if err := fa.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fa.Open(p2p.PeerOptions{Key: newKey(t)}); !errors.Is(err, p2p.ErrClosed) {
+	if _, err := fa.Open(t.Context(), p2p.PeerOptions{Key: newKey(t)}); !errors.Is(err, p2p.ErrClosed) {
 		t.Errorf("open on a closed front: %v", err)
 	}
 }

@@ -18,6 +18,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/multiformats/go-multistream"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -36,7 +38,7 @@ const (
 // Space is asked over a QUIC connection made for the question.
 type puncher struct {
 	front *Front
-	wake  chan struct{} // capacity 1
+	wake  wait.Signal
 
 	mu       sync.Mutex
 	observed []ma.Multiaddr // guarded by mu; this front's, seen from outside
@@ -53,15 +55,12 @@ type try struct {
 }
 
 func newPuncher(f *Front) *puncher {
-	return &puncher{front: f, wake: make(chan struct{}, 1), tries: map[peer.ID]try{}}
+	return &puncher{front: f, wake: wait.NewSignal(), tries: map[peer.ID]try{}}
 }
 
 // again has the fronts looked at soon: there is a new one.
 func (u *puncher) again() {
-	select {
-	case u.wake <- struct{}{}:
-	default:
-	}
+	u.wake.Give()
 }
 
 // run works until ctx ends.

@@ -107,7 +107,7 @@ func (f *Front) open() []*Peer {
 
 // relay serves a CONNECT that names another front, if it may. It reports
 // whether it took the stream over.
-func (f *Front) relay(s network.Stream, dst peer.ID) bool {
+func (f *Front) relay(ctx context.Context, s network.Stream, dst peer.ID) bool {
 	src := s.Conn().RemotePeer()
 	if _, rest := splitCircuit(s.Conn().RemoteMultiaddr()); f.circuits == nil || len(rest) > 0 {
 		return false // one relay on a way is enough
@@ -120,7 +120,7 @@ func (f *Front) relay(s network.Stream, dst peer.ID) bool {
 	if !ok {
 		return false
 	}
-	there, err := f.stop(src, dst)
+	there, err := f.stop(ctx, src, dst)
 	if err != nil {
 		leave()
 		f.log.Debug("no circuit", "from", src, "to", dst, "error", err)
@@ -152,8 +152,8 @@ func (f *Front) relay(s network.Stream, dst peer.ID) bool {
 }
 
 // stop asks the front behind this one to take a connection of src.
-func (f *Front) stop(src, dst peer.ID) (network.Stream, error) {
-	ctx, cancel := context.WithTimeout(network.WithNoDial(context.Background(), "circuit"), hopTimeout)
+func (f *Front) stop(ctx context.Context, src, dst peer.ID) (network.Stream, error) {
+	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "circuit"), hopTimeout)
 	defer cancel()
 	s, err := f.host.NewStream(ctx, dst, stopProtocol)
 	if err != nil {

@@ -25,6 +25,7 @@ func hidden(t *testing.T) *p2p.Front {
 			t.Errorf("front close: %v", err)
 		}
 	})
+	f.Start(t.Context())
 	return f
 }
 

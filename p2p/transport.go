@@ -105,7 +105,7 @@ func (t *spaceTransport) Dial(ctx context.Context, raddr ma.Multiaddr, p peer.ID
 
 func (t *spaceTransport) dialRaw(ctx context.Context, front, p peer.ID) (manet.Conn, error) {
 	if front == t.front.ID() {
-		return t.dialLocal(p)
+		return t.dialLocal(ctx, p)
 	}
 	s, err := t.front.openHop(ctx, front, p)
 	if err != nil {
@@ -115,8 +115,8 @@ func (t *spaceTransport) dialRaw(ctx context.Context, front, p peer.ID) (manet.C
 }
 
 // dialLocal connects to a Space peer of this very process.
-func (t *spaceTransport) dialLocal(p peer.ID) (manet.Conn, error) {
-	dst := t.front.find(t.front.ID(), p)
+func (t *spaceTransport) dialLocal(ctx context.Context, p peer.ID) (manet.Conn, error) {
+	dst := t.front.find(ctx, t.front.ID(), p)
 	if dst == nil {
 		return nil, fmt.Errorf("no space peer %s here: %w", p, ErrUnreachable)
 	}

@@ -52,7 +52,7 @@ func newPairing(t *testing.T, name string) *pairing {
 			return x.front.Addrs()
 		},
 	}))
-	x.front.Handle(replication.PairProtocol, x.Serve)
+	x.front.Handle(t.Context(), replication.PairProtocol, x.Serve)
 	ctx, cancel := context.WithCancel(context.Background())
 	var writer sync.WaitGroup
 	writer.Go(func() { _ = x.store.Run(ctx) })
@@ -231,7 +231,7 @@ func TestPairChecksTheAnswer(t *testing.T) {
 	if err := b.use(liar, wrong); !errors.Is(err, tinycloud.ErrUnauthorized) {
 		t.Errorf("another secret: %v", err)
 	}
-	liar.front.Handle(replication.PairProtocol, func(_ context.Context, s network.Stream) { // instead of the true one
+	liar.front.Handle(t.Context(), replication.PairProtocol, func(_ context.Context, s network.Stream) { // instead of the true one
 		_, _ = s.Write(replication.HelloNonce([32]byte{}))
 		_, _ = s.Read(make([]byte, 1))
 		_, _ = s.Write(replication.PairAnswer([32]byte{1}))

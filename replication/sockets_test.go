@@ -85,7 +85,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 			}
 		},
 	}))
-	x.blocks = must(blockstore.Open(blockstore.Options{
+	x.blocks = must(blockstore.Open(t.Context(), blockstore.Options{
 		Dir: filepath.Join(x.dir, "blocks"),
 		Inline: func(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) ([]byte, error) {
 			b, err := x.store.Inline(ctx, space, hash)
@@ -102,6 +102,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 	front := must(p2p.New(p2p.Options{
 		Key: keys(name + " front").SpaceKey(o.space), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 	}))
+	front.Start(ctx)
 	x.r = must(replication.New(replication.Options{
 		Space: o.space, Key: x.key(), Store: x.store, Values: onDisk{x.blocks, x.store}, Hello: capstore.OwnHello(),
 		Addrs: func() []ma.Multiaddr {
@@ -109,7 +110,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 		},
 	}))
 	r.Store(x.r)
-	x.peer = must(front.Open(p2p.PeerOptions{
+	x.peer = must(front.Open(ctx, p2p.PeerOptions{
 		Key: x.key(), HelloProtocols: replication.HelloProtocols(), Hello: x.r.ServeHello,
 		Connected: x.r.Connected, Disconnected: x.r.Disconnected, Blocks: x.blocks.Blocks(o.space),
 	}))

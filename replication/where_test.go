@@ -44,7 +44,7 @@ func newLocating(t *testing.T, o *owner, name, host string) *locating {
 	x.Locator = must(replication.NewLocator(replication.LocatorOptions{
 		Node: x.front.ID(), Key: x.name.SpaceKey, Spaces: x.store.Spaces, Store: x.store,
 	}))
-	x.front.Handle(replication.WhereProtocol, x.Serve)
+	x.front.Handle(t.Context(), replication.WhereProtocol, x.Serve)
 	ctx, cancel := context.WithCancel(context.Background())
 	var writer sync.WaitGroup
 	writer.Go(func() { _ = x.store.Run(ctx) })
@@ -263,7 +263,7 @@ func TestWhereNone(t *testing.T) {
 	a, b := hosted(t, o, "a"), hosted(t, other, "b")
 	ask := func(responder *replication.Locator) (time.Duration, error) {
 		t.Helper()
-		b.front.Handle(replication.WhereProtocol, responder.Serve)
+		b.front.Handle(t.Context(), replication.WhereProtocol, responder.Serve)
 		began := time.Now()
 		_, err := a.ask(t, b, false)
 		return time.Since(began), err
@@ -284,7 +284,7 @@ func TestWhereNone(t *testing.T) {
 	if _, err := ask(with(true, tinycloud.ErrUnavailable)); err == nil || errors.Is(err, replication.ErrNone) {
 		t.Errorf("a node that starts: %v", err)
 	}
-	b.front.Handle(replication.WhereProtocol, func(_ context.Context, s network.Stream) { _ = s.Reset() })
+	b.front.Handle(t.Context(), replication.WhereProtocol, func(_ context.Context, s network.Stream) { _ = s.Reset() })
 	if _, err := a.ask(t, b, false); err == nil || errors.Is(err, replication.ErrNone) {
 		t.Errorf("a node that resets: %v", err)
 	}

@@ -50,7 +50,7 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	defer from.Close()
-	blocks, closeBlocks, err := c.blocks()
+	blocks, closeBlocks, err := c.blocks(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 }
 
 // blocks opens where the values are.
-func (c *importReferenceCmd) blocks() (reference.Blocks, func(), error) {
+func (c *importReferenceCmd) blocks(ctx context.Context) (reference.Blocks, func(), error) {
 	bucket, ok := strings.CutPrefix(c.Blocks, "s3://")
 	if !ok {
 		if info, err := os.Stat(c.Blocks); err != nil || !info.IsDir() {
@@ -76,7 +76,7 @@ func (c *importReferenceCmd) blocks() (reference.Blocks, func(), error) {
 		}
 		return reference.Dir(c.Blocks), func() {}, nil
 	}
-	b, err := reference.OpenBucket(blockstore.S3FromEnv(c.Endpoint, strings.TrimSuffix(bucket, "/"), os.Getenv))
+	b, err := reference.OpenBucket(ctx, blockstore.S3FromEnv(c.Endpoint, strings.TrimSuffix(bucket, "/"), os.Getenv))
 	if err != nil {
 		return nil, nil, fmt.Errorf("--blocks: %w", err)
 	}

@@ -147,7 +147,7 @@ func (d *Database) Exec(sql string) string {
 
 // discard removes the database from a server that lives on.
 func (d *Database) discard() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.t.Context()), 20*time.Second)
 	defer cancel()
 	if err := d.engine().drop(ctx, d.p.port, d.name); err != nil {
 		d.t.Error(err)

@@ -121,12 +121,6 @@ func (t *Token) VerifySignature() error {
 	return nil
 }
 
-// ValidAt reports whether an instant lies in the token's window, which excludes its first instant and
-// includes its last (protocol §2.6.5).
-func (t *Token) ValidAt(at time.Time) bool {
-	return (t.NotBefore == nil || t.NotBefore.Before(at)) && (t.Expires == nil || !t.Expires.Before(at))
-}
-
 func undecodable(format string, args ...any) error {
 	return fmt.Errorf("cacao: %s: %w", fmt.Sprintf(format, args...), tinycloud.ErrUndecodable)
 }

@@ -41,7 +41,8 @@ func AppendHead(b []byte, major byte, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, major|27), n)
 }
 
-func appendText(b []byte, s string) []byte {
+// AppendText appends a text.
+func AppendText(b []byte, s string) []byte {
 	return append(AppendHead(b, majorText, uint64(len(s))), s...)
 }
 

@@ -33,12 +33,12 @@ func (e Epoch) Encode() []byte {
 		size += 3 + linkSize*len(ev.Ops)
 	}
 	b := make([]byte, 0, size)
-	b = appendText(AppendHead(b, majorMap, 2), "parents")
+	b = AppendText(AppendHead(b, majorMap, 2), "parents")
 	b = AppendHead(b, majorArray, uint64(len(e.Parents)))
 	for _, p := range e.Parents {
 		b = appendLink(b, cborLink, p)
 	}
-	b = appendText(b, "events")
+	b = AppendText(b, "events")
 	b = AppendHead(b, majorArray, uint64(len(e.Events)))
 	for _, ev := range e.Events {
 		if len(ev.Ops) > 0 {

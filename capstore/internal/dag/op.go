@@ -39,20 +39,25 @@ func (o Op) Encode() []byte {
 	}
 	b := make([]byte, 0, size)
 	if o.Delete {
-		b = appendText(AppendHead(b, majorMap, 2), "key")
-		b = appendText(appendText(b, o.Key), "version")
+		b = AppendText(AppendHead(b, majorMap, 2), "key")
+		b = AppendText(AppendText(b, o.Key), "version")
 		if o.Version == nil {
 			return append(b, null)
 		}
 		b = AppendHead(AppendHead(b, majorArray, 3), majorUint, o.Version.Seq)
 		return AppendHead(appendLink(b, cborLink, o.Version.Epoch), majorUint, o.Version.Index)
 	}
-	b = appendText(AppendHead(b, majorMap, 3), "key")
-	b = appendText(appendText(b, o.Key), "value")
+	b = AppendText(AppendHead(b, majorMap, 3), "key")
+	b = AppendText(AppendText(b, o.Key), "value")
 	b = appendLink(b, cborLink, o.Value)
-	b = AppendHead(appendText(b, "metadata"), majorMap, uint64(len(o.Metadata)))
-	for _, name := range slices.SortedFunc(maps.Keys(o.Metadata), byLength) {
-		b = appendText(appendText(b, name), o.Metadata[name])
+	return AppendMap(AppendText(b, "metadata"), o.Metadata)
+}
+
+// AppendMap appends a map of texts, in the order of DAG-CBOR.
+func AppendMap(b []byte, m map[string]string) []byte {
+	b = AppendHead(b, majorMap, uint64(len(m)))
+	for _, name := range slices.SortedFunc(maps.Keys(m), byLength) {
+		b = AppendText(AppendText(b, name), m[name])
 	}
 	return b
 }

@@ -22,6 +22,8 @@ func TestInsert(t *testing.T) {
 	plain := db.Insert{Into: "kv", Columns: "sid key live"}
 	keep, replace, numbered := plain, plain, plain
 	keep.Key, replace.Key, replace.Replace, numbered.ID = "sid key", "sid key", true, "eid"
+	wide := replace
+	wide.Columns = "sid key live size"
 	for _, tt := range []struct {
 		d    db.Dialect
 		i    db.Insert
@@ -36,13 +38,29 @@ func TestInsert(t *testing.T) {
 		{db.Postgres(), numbered, `INSERT INTO "kv" ("sid", "key", "live") VALUES ($1, $2, $3) RETURNING "eid"`},
 		{db.MySQL(), keep, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE `sid`=`sid`"},
 		{db.MySQL(), replace, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE `live`=VALUES(`live`)"},
+		{db.SQLite(), wide, "INSERT INTO `kv` (`sid`, `key`, `live`, `size`) VALUES (?, ?, ?, ?) ON CONFLICT (sid, key) DO UPDATE SET `live`=`excluded`.`live`, `size`=`excluded`.`size`"},
+		{db.MySQL(), wide, "INSERT INTO `kv` (`sid`, `key`, `live`, `size`) VALUES (?, ?, ?, ?) ON DUPLICATE KEY UPDATE `live`=VALUES(`live`), `size`=VALUES(`size`)"},
 		{db.MySQL(), numbered, "INSERT INTO `kv` (`sid`, `key`, `live`) VALUES (?, ?, ?)"},
 	} {
-		got, err := tt.d.SQL(tt.i)
-		if err != nil {
-			t.Fatal(err)
+		if diff := cmp.Diff(tt.want, strings.Join(strings.Fields(tt.d.SQL(tt.i)), " ")); diff != "" {
+			t.Errorf("%s: %s", tt.d.Name, diff)
 		}
-		if diff := cmp.Diff(tt.want, strings.Join(strings.Fields(got), " ")); diff != "" {
+	}
+}
+
+func TestText(t *testing.T) {
+	const query = "SELECT a FROM t WHERE b = ? AND (c > ? OR d IN (?,?))"
+	for _, tt := range []struct {
+		d           db.Dialect
+		query, want string
+	}{
+		{db.SQLite(), query, query},
+		{db.MySQL(), query, query},
+		{db.Postgres(), query, "SELECT a FROM t WHERE b = $1 AND (c > $2 OR d IN ($3,$4))"},
+		{db.Postgres(), strings.Repeat("?", 11), "$1$2$3$4$5$6$7$8$9$10$11"},
+		{db.Postgres(), "SELECT 1", "SELECT 1"},
+	} {
+		if diff := cmp.Diff(tt.want, tt.d.Text(tt.query)); diff != "" {
 			t.Errorf("%s: %s", tt.d.Name, diff)
 		}
 	}

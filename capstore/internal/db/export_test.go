@@ -2,6 +2,8 @@ package db
 
 import "github.com/go-sql-driver/mysql"
 
-func (d Dialect) SQL(i Insert) (string, error) { return d.sql(i) }
+func (d Dialect) SQL(i Insert) string { return d.sql(i) }
+
+func (d Dialect) Text(query string) string { return d.text(query) }
 
 func MySQLConfig(dsn string) (*mysql.Config, error) { return mysqlConfig(dsn) }

@@ -177,16 +177,12 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 	defer w.end()
 	st := c.inserts[i]
 	if st == nil {
-		text, err := c.d.sql(i)
-		if err != nil {
-			return 0, Error(err)
-		}
-		if st, err = c.conn.PrepareContext(ctx, text); err != nil {
+		if st, err = c.conn.PrepareContext(ctx, c.d.sql(i)); err != nil {
 			return 0, Error(err)
 		}
 		c.inserts[i] = st
 	}
-	if i.ID != "" && c.d.Name == "postgres" {
+	if i.ID != "" && c.d.returning() {
 		err := st.QueryRowContext(ctx, c.d.args(args)...).Scan(&id)
 		return id, Error(err)
 	}

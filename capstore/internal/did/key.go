@@ -164,12 +164,6 @@ func verifyP256(pub *ecdsa.PublicKey, msg, sig []byte) bool {
 // EncodeEd25519 returns the did:key of a 32-byte Ed25519 public key.
 func EncodeEd25519(pub []byte) string { return encode(ed25519Codec, pub) }
 
-// EncodeSecp256k1 returns the did:key of a compressed secp256k1 point of 33 bytes.
-func EncodeSecp256k1(pub []byte) string { return encode(secp256k1Codec, pub) }
-
-// EncodeP256 returns the did:key of a compressed P-256 point of 33 bytes.
-func EncodeP256(pub []byte) string { return encode(p256Codec, pub) }
-
 func encode(codec string, pub []byte) string {
 	return keyPrefix + "z" + base58.Encode(append([]byte(codec), pub...))
 }

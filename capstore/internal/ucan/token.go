@@ -115,12 +115,6 @@ func errForged() error {
 	return tinycloud.Refuse(tinycloud.ErrForged, "Failed to verify signature")
 }
 
-// ValidAt reports whether an instant lies in the token's window, both ends included (protocol
-// §2.6.5).
-func (t *Token) ValidAt(at time.Time) bool {
-	return (t.NotBefore == nil || !t.NotBefore.After(at)) && !t.Expires.Before(at)
-}
-
 func undecodable(format string, args ...any) error {
 	return fmt.Errorf("ucan: %s: %w", fmt.Sprintf(format, args...), tinycloud.ErrUndecodable)
 }

@@ -16,6 +16,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/ucan"
 )
 
@@ -71,7 +72,9 @@ func TestExchanges(t *testing.T) {
 			} else if !ok && e.Want != "forged" {
 				t.Error("not for a batch")
 			}
-			if got := tok.ValidAt(recordedAt); got != (e.Want != "window") {
+			if whole, err := token.FromUCAN(e.Token); err != nil {
+				t.Error(err)
+			} else if got := whole.ValidAt(recordedAt, 0); got != (e.Want != "window") {
 				t.Errorf("valid %v, want %s", got, e.Want)
 			}
 			if e.ID != "" && e.ID != tok.Hash.String() {
@@ -312,7 +315,8 @@ func TestInstants(t *testing.T) {
 		{"9223372037", "2262-04-11T23:47:16.999999488Z"},
 		{"253402300799", "9999-12-31T23:59:58.999986176Z"},
 	} {
-		tok, err := ucan.Decode(sign(head, payload(map[string]string{"exp": tt.exp, "nbf": tt.exp})))
+		text := sign(head, payload(map[string]string{"exp": tt.exp, "nbf": tt.exp}))
+		tok, err := ucan.Decode(text)
 		if err != nil {
 			t.Errorf("exp %s: %v", tt.exp, err)
 			continue
@@ -320,7 +324,12 @@ func TestInstants(t *testing.T) {
 		if got := tok.Expires.Format(time.RFC3339Nano); got != tt.want || !tok.NotBefore.Equal(*tok.Expires) {
 			t.Errorf("exp %s is %s, want %s", tt.exp, got, tt.want)
 		}
-		if at := *tok.Expires; !tok.ValidAt(at) || tok.ValidAt(at.Add(1)) || tok.ValidAt(at.Add(-1)) {
+		whole, err := token.FromUCAN(text)
+		if err != nil {
+			t.Errorf("exp %s: %v", tt.exp, err)
+			continue
+		}
+		if at := *tok.Expires; !whole.ValidAt(at, 0) || whole.ValidAt(at.Add(1), 0) || whole.ValidAt(at.Add(-1), 0) {
 			t.Errorf("exp %s: the window is not this one instant", tt.exp)
 		}
 	}

@@ -32,7 +32,7 @@ func newcomer(b *testing.B, c *cluster.Cluster, o *cluster.Owner) *cluster.Peer 
 // wan opens a way to a peer.
 func wan(b *testing.B, p *cluster.Peer, rtt time.Duration) *cluster.WAN {
 	b.Helper()
-	w, err := cluster.NewWAN(net.JoinHostPort("127.0.0.1", p.Port()), rtt)
+	w, err := cluster.NewWAN(b.Context(), net.JoinHostPort("127.0.0.1", p.Port()), rtt)
 	if err != nil {
 		b.Fatal(err)
 	}

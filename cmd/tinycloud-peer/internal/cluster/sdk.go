@@ -16,6 +16,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // SDKSpaces are the Spaces that the SDK's default configuration hosts for every user; the first is an app's own.
@@ -306,14 +307,12 @@ func patiently(ctx context.Context, once func() (reply, error)) (reply, error) {
 		if err == nil {
 			return b, nil
 		}
-		wait, err := later(b, err)
+		d, err := later(b, err)
 		if err != nil {
 			return b, err
 		}
-		select {
-		case <-ctx.Done():
+		if !wait.For(ctx, d) {
 			return b, fmt.Errorf("%w; last told: %.100s", context.Cause(ctx), b.body)
-		case <-time.After(wait):
 		}
 	}
 }
@@ -331,12 +330,6 @@ func (a *App) Load(ctx context.Context, p *Peer, space, key string) (value []byt
 // Save writes a key, and tries again while the host takes nothing. A nil error means that it was acknowledged.
 func (a *App) Save(ctx context.Context, p *Peer, space, key string, value []byte) error {
 	_, err := patiently(ctx, func() (reply, error) { return a.invoke(ctx, p, space, abilityPut, key, value) })
-	return err
-}
-
-// SaveOnce is [App.Save] of an app that doesn't try again.
-func (a *App) SaveOnce(ctx context.Context, p *Peer, space, key string, value []byte) error {
-	_, err := a.invoke(ctx, p, space, abilityPut, key, value)
 	return err
 }
 

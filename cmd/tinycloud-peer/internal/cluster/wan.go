@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // WAN is a way to a TCP address of this machine that takes time, as one over a distance does: what enters it at
@@ -32,12 +34,12 @@ const (
 )
 
 // NewWAN opens a way to an address with a round trip time, which may be 0.
-func NewWAN(to string, rtt time.Duration) (*WAN, error) {
+func NewWAN(ctx context.Context, to string, rtt time.Duration) (*WAN, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &WAN{listener: l, to: to, delay: rtt / 2, cancel: cancel, open: map[*context.CancelFunc]struct{}{}}
 	w.running.Go(func() { w.accept(ctx) })
 	return w, nil
@@ -168,9 +170,7 @@ func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
 		}
 	})
 	for p := range way {
-		select {
-		case <-time.After(time.Until(p.at)):
-		case <-ctx.Done():
+		if !wait.For(ctx, time.Until(p.at)) {
 			return
 		}
 		n, err := to.Write(p.b)

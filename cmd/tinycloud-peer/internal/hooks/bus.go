@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // bus hands changes to subscribers. Publishing never waits for one.
@@ -18,14 +19,14 @@ type bus struct {
 	subs    map[tinycloud.SpaceID]map[*subscriber]struct{}
 	watched map[tinycloud.SpaceID]int      // Spaces with webhooks, and how many
 	changed map[tinycloud.SpaceID]struct{} // those of them with news
-	news    chan struct{}                  // changed is not empty
+	news    wait.Signal                    // changed is not empty
 	silent  map[tinycloud.SpaceID]map[*opening]struct{}
 }
 
 // opening is what a silent stream waits for: that a Space waits for its history no more.
 type opening struct {
 	space tinycloud.SpaceID
-	wake  chan struct{} // capacity 1
+	wake  wait.Signal
 
 	// Guarded by the bus's mu.
 	over bool
@@ -35,7 +36,7 @@ type opening struct {
 func newBus(m *metrics) *bus {
 	return &bus{
 		metrics: m, subs: map[tinycloud.SpaceID]map[*subscriber]struct{}{}, watched: map[tinycloud.SpaceID]int{},
-		changed: map[tinycloud.SpaceID]struct{}{}, news: make(chan struct{}, 1),
+		changed: map[tinycloud.SpaceID]struct{}{}, news: wait.NewSignal(),
 		silent: map[tinycloud.SpaceID]map[*opening]struct{}{},
 	}
 }
@@ -50,7 +51,7 @@ type message struct {
 type subscriber struct {
 	scopes []Scope
 	queue  chan message
-	wake   chan struct{} // capacity 1: it is behind, or a delegation was revoked
+	wake   wait.Signal // it is behind, or a delegation was revoked
 
 	// Guarded by the bus's mu. Behind, it is handed nothing until it has read from the database what comes
 	// after since, at least up to missed.
@@ -72,7 +73,7 @@ func (s *subscriber) spaces() (out []tinycloud.SpaceID) {
 }
 
 // subscribe adds a subscriber that is behind: it begins after a cursor.
-func (b *bus) subscribe(scopes []Scope, queue int, from capstore.Cursor, wake chan struct{}) *subscriber {
+func (b *bus) subscribe(scopes []Scope, queue int, from capstore.Cursor, wake wait.Signal) *subscriber {
 	s := &subscriber{scopes: scopes, queue: make(chan message, queue), wake: wake, behind: true, since: from}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,7 +97,7 @@ func (b *bus) unsubscribe(s *subscriber) {
 }
 
 // await tells of the end of a Space's joining from now on.
-func (b *bus) await(space tinycloud.SpaceID, wake chan struct{}) *opening {
+func (b *bus) await(space tinycloud.SpaceID, wake wait.Signal) *opening {
 	o := &opening{space: space, wake: wake}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -162,7 +163,7 @@ func (b *bus) publish(c capstore.Commit) {
 		}
 		for o := range b.silent[c.Space] {
 			o.over, o.at = true, b.last
-			signal(o.wake)
+			o.wake.Give()
 		}
 	}
 }
@@ -171,19 +172,19 @@ func (b *bus) publish(c capstore.Commit) {
 func (b *bus) notify(c capstore.Commit) {
 	if len(c.Writes) > 0 && b.watched[c.Space] > 0 {
 		b.changed[c.Space] = struct{}{}
-		signal(b.news)
+		b.news.Give()
 	}
 	if c.Ended == 0 {
 		return
 	}
 	for _, subs := range b.subs { // they may rest on a delegation of another Space
 		for s := range subs {
-			signal(s.wake)
+			s.wake.Give()
 		}
 	}
 	for _, openings := range b.silent {
 		for o := range openings {
-			signal(o.wake)
+			o.wake.Give()
 		}
 	}
 }
@@ -214,7 +215,7 @@ func (b *bus) lag(s *subscriber, before, missed capstore.Cursor) {
 	if missed.Compare(s.missed) > 0 {
 		s.missed = missed
 	}
-	signal(s.wake)
+	s.wake.Give()
 }
 
 // position returns from where a subscriber that is behind has to read.
@@ -245,7 +246,7 @@ func (b *bus) watch(space tinycloud.SpaceID, by int) {
 		return
 	}
 	b.changed[space] = struct{}{}
-	signal(b.news)
+	b.news.Give()
 }
 
 // changedIn has the webhooks of a Space look for changes.
@@ -254,7 +255,7 @@ func (b *bus) changedIn(space tinycloud.SpaceID) {
 	defer b.mu.Unlock()
 	if b.watched[space] > 0 {
 		b.changed[space] = struct{}{}
-		signal(b.news)
+		b.news.Give()
 	}
 }
 
@@ -265,11 +266,4 @@ func (b *bus) takeChanged() map[tinycloud.SpaceID]struct{} {
 	out := b.changed
 	b.changed = map[tinycloud.SpaceID]struct{}{}
 	return out
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -14,6 +14,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -52,8 +53,8 @@ func (h *Hooks) feed(ctx context.Context) {
 		case <-h.reload:
 			if err := h.load(ctx); err != nil && ctx.Err() == nil {
 				h.log.Warn("webhooks of other processes are not known, trying again", "error", err)
-				h.wait(ctx)
-				signal(h.reload)
+				wait.For(ctx, pause)
+				h.reload.Give()
 			}
 		case <-move.C:
 			for _, w := range h.current() {
@@ -65,17 +66,8 @@ func (h *Hooks) feed(ctx context.Context) {
 
 // retry has a Space looked at again in a while.
 func (h *Hooks) retry(ctx context.Context, space tinycloud.SpaceID) {
-	h.wait(ctx)
+	wait.For(ctx, pause)
 	h.bus.changedIn(space)
-}
-
-func (h *Hooks) wait(ctx context.Context) {
-	wait := time.NewTimer(pause)
-	defer wait.Stop()
-	select {
-	case <-ctx.Done():
-	case <-wait.C:
-	}
 }
 
 func (h *Hooks) current() []*webhook {
@@ -196,7 +188,7 @@ func (h *Hooks) kicked(id string) {
 	h.mu.Lock()
 	h.kicks[id] = struct{}{}
 	h.mu.Unlock()
-	signal(h.kick)
+	h.kick.Give()
 }
 
 func (h *Hooks) takeKicked() (out []string) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // Defaults of [Options].
@@ -60,8 +61,8 @@ type Hooks struct {
 	mu       sync.Mutex
 	webhooks map[string]*webhook // guarded by mu
 	kicks    map[string]struct{} // guarded by mu; webhooks with something to deliver
-	kick     chan struct{}       // kicks is not empty
-	reload   chan struct{}       // webhooks came or went in another process
+	kick     wait.Signal         // kicks is not empty
+	reload   wait.Signal         // webhooks came or went in another process
 }
 
 // New returns Hooks over a store, to be told of its commits.
@@ -86,8 +87,8 @@ func New(o Options) *Hooks {
 	h := &Hooks{
 		o: o, log: o.Log, metrics: newMetrics(), streams: make(chan struct{}, o.Streams), strangers: newStrangers(o.Streams),
 		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
-		webhooks: map[string]*webhook{}, kicks: map[string]struct{}{}, kick: make(chan struct{}, 1),
-		reload: make(chan struct{}, 1),
+		webhooks: map[string]*webhook{}, kicks: map[string]struct{}{}, kick: wait.NewSignal(),
+		reload: wait.NewSignal(),
 		client: &http.Client{
 			Transport: o.Transport, Timeout: requestTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -107,7 +108,7 @@ func orDefault(n, otherwise int) int {
 // Committed tells the hooks of a commit. It is for [capstore.Options]: it does not block.
 func (h *Hooks) Committed(c capstore.Commit) {
 	if c.Webhooks {
-		signal(h.reload)
+		h.reload.Give()
 	}
 	h.bus.publish(c)
 }

@@ -8,6 +8,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // A ticket may be given while a Space waits for its history, when nobody can tell yet whether the right to listen is
@@ -80,7 +81,7 @@ func (h *Hooks) entitled(ctx context.Context, t *capstore.Token, s Scope) error 
 
 // hush sorts out which scopes of a ticket can be told of now. wake is signalled when that may have changed; the caller
 // calls lift in the end.
-func (h *Hooks) hush(ctx context.Context, c claims, wake chan struct{}) (loud []Scope, q *silence, err error) {
+func (h *Hooks) hush(ctx context.Context, c claims, wake wait.Signal) (loud []Scope, q *silence, err error) {
 	if c.Token == "" {
 		return c.Scopes, nil, nil
 	}

@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -18,8 +19,8 @@ const (
 type Stream struct {
 	h       *Hooks
 	sub     *subscriber
-	wake    chan struct{} // of sub, also when that is another one
-	silence *silence      // nil: the whole ticket was judged
+	wake    wait.Signal // of sub, also when that is another one
+	silence *silence    // nil: the whole ticket was judged
 	proofs  []tinycloud.Hash
 	until   time.Time
 	pos     capstore.Cursor // of what was sent
@@ -37,7 +38,7 @@ func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string) (*Stream, 
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{h: h, proofs: c.proofs(), until: time.UnixMilli(c.Expires), wake: make(chan struct{}, 1)}
+	s := &Stream{h: h, proofs: c.proofs(), until: time.UnixMilli(c.Expires), wake: wait.NewSignal()}
 	if _, err := h.o.Store.Standing(ctx, s.proofs); err != nil {
 		return nil, err
 	}

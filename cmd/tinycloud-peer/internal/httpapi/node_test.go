@@ -57,7 +57,7 @@ func newNode(t *testing.T, change ...func(*capstore.Options, *httpapi.Options)) 
 	var err error
 	n.keys, err = hostkeys.New([]byte(strings.Repeat("a secret of a test ", 3)))
 	must(t, err)
-	n.blocks, err = blockstore.Open(blockstore.Options{Dir: t.TempDir(), Log: log})
+	n.blocks, err = blockstore.Open(t.Context(), blockstore.Options{Dir: t.TempDir(), Log: log})
 	must(t, err)
 	t.Cleanup(func() { check(t, n.blocks.Close()) })
 	co := capstore.Options{Database: capstore.InMemory, Keys: n.keys, Blocks: blocks{n.blocks}, Log: log, Committed: func(c capstore.Commit) { n.hooks.Committed(c) }}

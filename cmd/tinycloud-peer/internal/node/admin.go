@@ -209,7 +209,7 @@ func (n *Node) join(ctx context.Context, space tinycloud.SpaceID, q JoinRequest)
 	if err := n.store.AddJoin(ctx, space, q.Addrs, q.Empty); err != nil {
 		return err
 	}
-	n.spaces.joined(space)
+	n.spaces.joined(ctx, space)
 	n.spaces.asker.about(space)
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -44,7 +45,7 @@ const asked = "asked"
 // asker asks the named nodes. It lives as long as the node; run works while this process replicates.
 type asker struct {
 	*spaces
-	wake chan struct{} // signalled when something may be due
+	wake wait.Signal // something may be due
 
 	mu    sync.Mutex
 	stale bool                       // guarded by mu; the named nodes may be others
@@ -79,7 +80,7 @@ type reply struct {
 }
 
 func newAsker(s *spaces) *asker {
-	return &asker{spaces: s, wake: make(chan struct{}, 1), stale: true, nodes: map[peer.ID]*askedNode{}, views: map[tinycloud.SpaceID]look{}}
+	return &asker{spaces: s, wake: wait.NewSignal(), stale: true, nodes: map[peer.ID]*askedNode{}, views: map[tinycloud.SpaceID]look{}}
 }
 
 // renew has the named nodes read again.
@@ -87,7 +88,7 @@ func (a *asker) renew() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stale, a.known = true, false
-	notify(a.wake)
+	a.wake.Give()
 }
 
 // about has a Space asked about at once.
@@ -100,7 +101,7 @@ func (a *asker) about(space tinycloud.SpaceID) {
 		}
 	}
 	delete(a.views, space)
-	notify(a.wake)
+	a.wake.Give()
 }
 
 // trusts reports whether a node may ask without the delay that strangers get. It is paired. Entrances trust nobody: who
@@ -310,7 +311,7 @@ func (a *asker) begin(ctx context.Context, g *errgroup.Group, x *askedNode, spac
 		a.mu.Lock()
 		delete(a.views, space)
 		a.mu.Unlock()
-		notify(a.wake)
+		a.wake.Give()
 		return nil
 	})
 }
@@ -434,6 +435,6 @@ func (a *asker) meet(ctx context.Context, x named, host peer.ID, space tinycloud
 	if err := a.n.store.AddFound(ctx, space, x.addrsOf(host)); err != nil {
 		return err
 	}
-	a.joined(space)
+	a.joined(ctx, space)
 	return nil
 }

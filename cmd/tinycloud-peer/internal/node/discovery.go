@@ -53,7 +53,7 @@ func (n *Node) locator(front peer.ID, spaces func() []tinycloud.SpaceID) (*repli
 
 // locate asks a node for its peer of a Space.
 func (n *Node) locate(ctx context.Context, space tinycloud.SpaceID, front peer.AddrInfo, private bool) (peer.ID, error) {
-	e := n.entrance(space)
+	e := n.entrance(ctx, space)
 	if e.front == nil {
 		return "", fmt.Errorf("another process replicates: %w", tinycloud.ErrUnavailable)
 	}

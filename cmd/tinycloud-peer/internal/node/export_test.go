@@ -19,7 +19,7 @@ var (
 func (n *Node) Connected(space *tinycloud.SpaceID) []peer.ID {
 	f := n.front.Load()
 	if space != nil {
-		f = n.entrance(*space).front
+		f = n.opened(*space).front
 	}
 	return f.Host().Network().Peers()
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
@@ -58,7 +59,7 @@ func checkIsolated(c config.P2P) error {
 
 // entrance returns where a Space is reached and looks for others. Its front is nil while another process leads,
 // or when its ports can't be opened.
-func (n *Node) entrance(space tinycloud.SpaceID) entrance {
+func (n *Node) entrance(ctx context.Context, space tinycloud.SpaceID) entrance {
 	front := n.front.Load()
 	if front == nil || !n.cfg.P2P.Isolated {
 		return entrance{front, n.where}
@@ -69,22 +70,32 @@ func (n *Node) entrance(space tinycloud.SpaceID) entrance {
 	if ok || n.front.Load() != front { // it ends
 		return e
 	}
-	e, err := n.openEntrance(space)
+	e, err := n.openEntrance(ctx, space)
 	if err != nil {
-		n.log.Warn("space without an entrance, trying again", "space", space, "error", err)
+		n.log.WarnContext(ctx, "space without an entrance, trying again", "space", space, "error", err)
 		return entrance{}
 	}
 	n.entrances.open[space] = e
 	return e
 }
 
+// opened returns the entrance of a Space if it is open; its front is nil else.
+func (n *Node) opened(space tinycloud.SpaceID) entrance {
+	if !n.cfg.P2P.Isolated {
+		return entrance{n.front.Load(), n.where}
+	}
+	n.entrances.mu.Lock()
+	defer n.entrances.mu.Unlock()
+	return n.entrances.open[space]
+}
+
 // openEntrances lets all hosted Spaces be reached.
-func (n *Node) openEntrances() {
+func (n *Node) openEntrances(ctx context.Context) {
 	if !n.cfg.P2P.Isolated {
 		return
 	}
 	for _, space := range n.store.Spaces() {
-		n.entrance(space)
+		n.entrance(ctx, space)
 	}
 }
 
@@ -101,14 +112,14 @@ func (n *Node) closeEntrances() error {
 	return errors.Join(errs...)
 }
 
-func (n *Node) openEntrance(space tinycloud.SpaceID) (e entrance, err error) {
+func (n *Node) openEntrance(ctx context.Context, space tinycloud.SpaceID) (e entrance, err error) {
 	o, err := n.frontOptions()
 	if err != nil {
 		return e, err
 	}
 	o.Key, o.Seeds = n.isolatedKey(space), nil
 	id := n.spacePeer(space)
-	o.Wake = func(asked peer.ID) bool { return asked == id && n.spaces.wake(asked) } // others are not here
+	o.Wake = func(ctx context.Context, asked peer.ID) bool { return asked == id && n.spaces.wake(ctx, asked) } // others are not here
 	e.where, err = n.locator(n.entranceID(space), func() []tinycloud.SpaceID { return []tinycloud.SpaceID{space} })
 	if err != nil {
 		return e, err
@@ -119,7 +130,8 @@ func (n *Node) openEntrance(space tinycloud.SpaceID) (e entrance, err error) {
 			return e, err
 		}
 		if e.front, err = p2p.New(o); err == nil {
-			e.front.Handle(replication.WhereProtocol, e.where.Serve)
+			e.front.Start(ctx)
+			e.front.Handle(ctx, replication.WhereProtocol, e.where.Serve)
 			return e, nil
 		}
 		port++

@@ -100,7 +100,7 @@ func reach(t *testing.T, addr string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer, err := front.Open(p2p.PeerOptions{Key: key})
+	peer, err := front.Open(t.Context(), p2p.PeerOptions{Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}

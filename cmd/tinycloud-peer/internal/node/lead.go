@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
 
@@ -25,18 +26,20 @@ func (n *Node) shared() bool { return n.cfg.Storage.Database.Scheme() != config.
 func (n *Node) replicate(ctx context.Context) error {
 	return n.store.Lead(ctx, capstore.Replication, func(ctx context.Context) error {
 		for n.front.Load() == nil {
-			err := n.openFront()
+			err := n.openFront(ctx)
 			if err == nil {
 				break
 			}
 			n.log.Warn("cannot replicate yet, trying again", "error", err)
-			select {
-			case <-ctx.Done():
+			if !wait.For(ctx, frontRetry) {
 				return nil
-			case <-time.After(frontRetry):
 			}
 		}
-		n.log.Info("replicating", "listen", texts(n.front.Load().Addrs()))
+		n.front.Load().Start(ctx)
+		if lan := n.lan.Load(); lan != nil {
+			lan.Start()
+		}
+		n.log.InfoContext(ctx, "replicating", "listen", texts(n.front.Load().Addrs()))
 		err := errors.Join(n.spaces.run(ctx), n.closeFront())
 		if n.shared() && errors.Is(err, tinycloud.ErrUnavailable) {
 			n.log.Warn("replication ended, starting it again", "error", err)
@@ -56,9 +59,10 @@ func (n *Node) closeFront() (err error) {
 	return errors.Join(err, n.closeEntrances())
 }
 
-// spaceAddrs are where a Space of this node can be reached, none while another process leads.
+// spaceAddrs are where a Space of this node can be reached, none while its entrance is not open, or another process
+// leads.
 func (n *Node) spaceAddrs(space tinycloud.SpaceID) []ma.Multiaddr {
-	if f := n.entrance(space).front; f != nil {
+	if f := n.opened(space).front; f != nil {
 		return f.SpaceAddrs(n.spacePeer(space))
 	}
 	return nil

@@ -99,7 +99,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := errors.Join(n.openLocator(), n.openPairing()); err != nil {
 		return nil, err
 	}
-	if err := n.checkFront(); err != nil {
+	if err := n.checkFront(ctx); err != nil {
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
@@ -157,7 +157,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if b := n.cfg.Storage.Blocks; b.Type == config.BlocksS3 {
 		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
 	}
-	n.blocks, err = blockstore.Open(o)
+	n.blocks, err = blockstore.Open(ctx, o)
 	return err
 }
 
@@ -168,15 +168,15 @@ func (n *Node) committed(c capstore.Commit) {
 }
 
 // checkFront opens the front, or checks its settings when it is for the process that leads.
-func (n *Node) checkFront() error {
+func (n *Node) checkFront(ctx context.Context) error {
 	if n.shared() {
 		_, err := n.frontOptions()
 		return err
 	}
-	return n.openFront()
+	return n.openFront(ctx)
 }
 
-func (n *Node) openFront() error {
+func (n *Node) openFront(ctx context.Context) error {
 	o, err := n.frontOptions()
 	if err != nil {
 		return err
@@ -196,8 +196,8 @@ func (n *Node) openFront() error {
 		n.lan.Store(lan)
 	}
 	if !n.cfg.P2P.Isolated {
-		f.Handle(replication.PairProtocol, n.servePair)
-		f.HandleTrusted(replication.WhereProtocol, n.spaces.asker.trusts, n.where.Serve)
+		f.Handle(ctx, replication.PairProtocol, n.servePair)
+		f.HandleTrusted(ctx, replication.WhereProtocol, n.spaces.asker.trusts, n.where.Serve)
 	}
 	n.front.Store(f)
 	return nil

@@ -147,7 +147,7 @@ func (s *spaces) keep(ctx context.Context, space tinycloud.SpaceID, agreed repli
 	if err != nil {
 		return nil, err
 	}
-	front := s.n.entrance(space).front
+	front := s.n.entrance(ctx, space).front
 	if front == nil {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
@@ -195,13 +195,13 @@ func (r *rest) intact(front *p2p.Front) bool {
 
 // laid has a Space sleep that has stopped, with what it agreed on if the nodes are still connected. s.mu is held.
 func (s *spaces) laid(space tinycloud.SpaceID, z *sleeper, r *rest) {
-	if front := s.n.entrance(space).front; r != nil && front != nil && r.intact(front) {
+	if front := s.n.opened(space).front; r != nil && front != nil && r.intact(front) {
 		z.rest = r
 	} else {
 		r.release()
 	}
 	s.asleep[space] = z
-	notify(s.turn)
+	s.turn.Give()
 }
 
 // lost ends the rest of Spaces whose hosts were reached by a front: it may be that only the connection is gone.
@@ -217,7 +217,7 @@ func (s *spaces) lost(front peer.ID) {
 	for _, a := range s.active {
 		a.replica.Rouse()
 	}
-	notify(s.turn)
+	s.turn.Give()
 }
 
 // rests reports whether a Space sleeps while its hosts are connected.

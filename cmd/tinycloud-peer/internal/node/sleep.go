@@ -64,7 +64,7 @@ func (s *spaces) loadMet(ctx context.Context) {
 			s.asleep[space] = &sleeper{}
 		}
 	}
-	notify(s.turn)
+	s.turn.Give()
 }
 
 // startWoken starts the Spaces that have something to tell.
@@ -89,7 +89,7 @@ func (s *spaces) wakeUp(space tinycloud.SpaceID, rest time.Duration) {
 	defer s.mu.Unlock()
 	if a := s.active[space]; s.asleep[space] != nil || a != nil && a.stopping {
 		s.woken[space] = max(s.woken[space], rest)
-		notify(s.look)
+		s.look.Give()
 	}
 }
 
@@ -152,7 +152,7 @@ func (s *spaces) seekDue(ctx context.Context, g *errgroup.Group) time.Duration {
 		}
 		d.busy = true
 		g.Go(func() error {
-			defer notify(s.turn)
+			defer s.turn.Give()
 			defer func() { <-s.seeks }()
 			s.seek(ctx, d.space)
 			return nil
@@ -192,7 +192,7 @@ func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 
 // answered returns nil when a node of another host of a Space is connected or answers.
 func (s *spaces) answered(ctx context.Context, space tinycloud.SpaceID) error {
-	front := s.n.entrance(space).front
+	front := s.n.entrance(ctx, space).front
 	fronts, err := s.frontsOf(ctx, space)
 	if err != nil {
 		return err
@@ -292,12 +292,4 @@ func (q *silent) try(node peer.ID, connect func() error) error {
 		q.until[node] = time.Now().Add(frontSilent)
 	}
 	return err
-}
-
-// notify signals a channel of capacity 1.
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

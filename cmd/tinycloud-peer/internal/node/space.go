@@ -16,6 +16,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -33,8 +34,8 @@ const (
 type spaces struct {
 	n       *Node
 	log     *slog.Logger
-	look    chan struct{} // signalled when a Space may have to start
-	turn    chan struct{} // signalled when a sleeping Space may look for its hosts
+	look    wait.Signal   // a Space may have to start
+	turn    wait.Signal   // a sleeping Space may look for its hosts
 	seeks   chan struct{} // one for each that does
 	silent  silent
 	memory  *replication.Budget
@@ -84,7 +85,7 @@ func newSpaces(n *Node) *spaces {
 	rest := cmp.Or(n.o.Rest, restAfter)
 	s := &spaces{
 		n: n, log: n.log.With("part", "replication"),
-		look: make(chan struct{}, 1), turn: make(chan struct{}, 1), seeks: make(chan struct{}, seeksAtOnce),
+		look: wait.NewSignal(), turn: wait.NewSignal(), seeks: make(chan struct{}, seeksAtOnce),
 		silent: silent{until: map[peer.ID]time.Time{}},
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
@@ -100,7 +101,7 @@ func (s *spaces) run(ctx context.Context) error {
 	now := &term{asked: make(chan request), ended: make(chan struct{})}
 	s.begin(now)
 	g, ctx := errgroup.WithContext(ctx)
-	s.n.openEntrances()
+	s.n.openEntrances(ctx)
 	s.loadMet(ctx)
 	g.Go(func() error { return s.asker.run(ctx) })
 	g.Go(func() error { return s.calmDown(ctx) })
@@ -117,7 +118,7 @@ func (s *spaces) run(ctx context.Context) error {
 		case q := <-now.asked:
 			q.done <- s.start(ctx, g, q.space, q.rest)
 		case <-s.look:
-			s.n.openEntrances()
+			s.n.openEntrances(ctx)
 			s.startWoken(ctx, g)
 			s.loadMet(ctx)
 		case <-s.turn:
@@ -126,7 +127,7 @@ func (s *spaces) run(ctx context.Context) error {
 			seek.Reset(s.seekDue(ctx, g))
 		case <-rest.C:
 			s.stopIdle()
-			s.n.openEntrances()
+			s.n.openEntrances(ctx)
 			s.loadMet(ctx)
 		}
 	}
@@ -186,7 +187,7 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 	if running, open := s.prolong(space, rest); running {
 		return open
 	}
-	a, err := s.open(space)
+	a, err := s.open(ctx, space)
 	if err != nil {
 		s.log.Warn("space not replicated, trying again", "space", space, "error", err)
 		return false
@@ -252,12 +253,12 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 		was.rest.release()
 	}
 	if _, woken := s.woken[space]; woken {
-		notify(s.look)
+		s.look.Give()
 	}
 }
 
 // open makes a Space's replica and its presence in the network.
-func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
+func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n}, Hello: capstore.OwnHello(),
@@ -275,11 +276,11 @@ func (s *spaces) open(space tinycloud.SpaceID) (_ *active, err error) {
 	if err != nil {
 		return nil, err
 	}
-	front := n.entrance(space).front
+	front := n.entrance(ctx, space).front
 	if front == nil {
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
-	a.peer, err = front.Open(p2p.PeerOptions{
+	a.peer, err = front.Open(ctx, p2p.PeerOptions{
 		Key: n.keys.SpaceKey(space), HelloProtocols: replication.HelloProtocols(), Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
 		Blocks: n.blocks.Blocks(space), BlockBytes: s.metrics.Blocks, Log: s.log.With("space", space),
@@ -333,13 +334,13 @@ func (s *spaces) ask(ctx context.Context, q request) bool {
 }
 
 // wake answers the front when somebody asks for a Space's peer that is not open.
-func (s *spaces) wake(id peer.ID) bool {
+func (s *spaces) wake(ctx context.Context, id peer.ID) bool {
 	key, err := p2p.Ed25519FromPeerID(id)
 	if err != nil {
 		return false
 	}
 	space, ok := s.n.store.SpaceOf(hostlog.Key(key))
-	return ok && s.ask(context.Background(), request{space: space, rest: s.restAfter})
+	return ok && s.ask(ctx, request{space: space, rest: s.restAfter})
 }
 
 // fetch brings a value of a Space here that another host has.
@@ -355,9 +356,9 @@ func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinyc
 	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)
 }
 
-// joined begins, or goes on, with the addresses a Space is to be joined through.
-func (s *spaces) joined(space tinycloud.SpaceID) {
-	if s.ask(context.Background(), request{space: space, rest: s.restAfter}) {
+// joined begins, or goes on, with the addresses a Space is to be joined through, whether or not ctx ends: they are stored.
+func (s *spaces) joined(ctx context.Context, space tinycloud.SpaceID) {
+	if s.ask(context.WithoutCancel(ctx), request{space: space, rest: s.restAfter}) {
 		if a := s.get(space); a != nil {
 			a.replica.Kick()
 		}
@@ -378,7 +379,7 @@ func (s *spaces) committed(c capstore.Commit) {
 		s.wakeUp(c.Space, s.restAfter)
 	}
 	if a == nil && c.Joins { // another process was told to
-		notify(s.look)
+		s.look.Give()
 	}
 	if c.Pairs {
 		s.asker.renew()
@@ -387,7 +388,7 @@ func (s *spaces) committed(c capstore.Commit) {
 		return
 	}
 	if s.n.cfg.P2P.Isolated {
-		notify(s.look) // it needs an entrance
+		s.look.Give() // it needs an entrance
 	}
 	s.asker.about(c.Space)
 }

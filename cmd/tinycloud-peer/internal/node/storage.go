@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -93,10 +94,8 @@ func (n *Node) repair(ctx context.Context) {
 			return
 		}
 		n.log.Warn("chunk index not repaired, trying again", "error", err)
-		select {
-		case <-ctx.Done():
+		if !wait.For(ctx, again) {
 			return
-		case <-time.After(again):
 		}
 	}
 }

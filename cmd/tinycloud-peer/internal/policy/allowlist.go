@@ -47,7 +47,7 @@ func (l *Allowlist) Allow(ctx context.Context, space tinycloud.SpaceID) error {
 		return p.err
 	}
 	select {
-	case <-l.begin(space):
+	case <-l.begin(ctx, space):
 	case <-ctx.Done():
 		return ctx.Err()
 	}

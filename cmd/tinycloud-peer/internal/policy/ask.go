@@ -81,8 +81,8 @@ func newAsker[A any](o Options) *asker[A] {
 	return a
 }
 
-// begin puts a question unless it is under way. The result is closed when the answer is known.
-func (a *asker[A]) begin(space tinycloud.SpaceID) <-chan struct{} {
+// begin puts a question unless it is under way; the question outlives who asks first. The result is closed when the answer is known.
+func (a *asker[A]) begin(ctx context.Context, space tinycloud.SpaceID) <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if q, ok := a.running[space]; ok {
@@ -93,7 +93,7 @@ func (a *asker[A]) begin(space tinycloud.SpaceID) <-chan struct{} {
 		close(done)
 		return done
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	a.running[space] = question{done, cancel}
 	a.wg.Go(func() {
 		defer cancel()

@@ -52,7 +52,7 @@ func (q *Quota) Warm(ctx context.Context, space tinycloud.SpaceID) {
 	if have.known && now.Sub(have.asked) < quotaFresh || !have.failed.IsZero() && now.Sub(have.failed) < quotaBackOff {
 		return
 	}
-	done := q.begin(space)
+	done := q.begin(ctx, space)
 	if have.known {
 		return
 	}
@@ -68,7 +68,7 @@ func (q *Quota) ask(ctx context.Context, space tinycloud.SpaceID) quota {
 	if err == nil {
 		return quota{known: true, limit: limit, asked: now}
 	}
-	q.o.Log.Warn("quota service gives no limit, trying again", "space", space, "error", err)
+	q.o.Log.WarnContext(ctx, "quota service gives no limit, trying again", "space", space, "error", err)
 	have, _ := q.known.Get(space)
 	have.failed = now
 	return have

@@ -18,13 +18,13 @@ type Bucket struct {
 }
 
 // OpenBucket opens a bucket; nothing is written there. The caller closes it.
-func OpenBucket(where *blockstore.S3) (*Bucket, error) {
+func OpenBucket(ctx context.Context, where *blockstore.S3) (*Bucket, error) {
 	temp, err := os.MkdirTemp("", "tinycloud-peer-")
 	if err != nil {
 		return nil, err
 	}
 	b := &Bucket{name: where.Bucket, temp: temp}
-	if b.store, err = blockstore.Open(blockstore.Options{Dir: temp, S3: where}); err != nil {
+	if b.store, err = blockstore.Open(ctx, blockstore.Options{Dir: temp, S3: where}); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(temp))
 	}
 	return b, nil

@@ -41,7 +41,6 @@ type write struct {
 // reading is one pass over a Space's epochs.
 type reading struct {
 	d        *DB
-	ctx      context.Context
 	space    string
 	odd      func(Oddity)
 	parents  map[tinycloud.Hash][]tinycloud.Hash
@@ -69,8 +68,8 @@ func (p place) compare(q place) int {
 // Epochs calls yield with the epochs of a Space, parents first. The parents of all epochs are in memory
 // meanwhile, about 100 bytes for each.
 func (d *DB) Epochs(ctx context.Context, space Space, odd func(Oddity), yield func(Epoch) error) (err error) {
-	r := &reading{d: d, ctx: ctx, space: space.Text, odd: odd, parents: map[tinycloud.Hash][]tinycloud.Hash{}, repeated: map[tinycloud.Hash][]write{}}
-	if err := errors.Join(r.loadParents(), r.loadRepeated()); err != nil {
+	r := &reading{d: d, space: space.Text, odd: odd, parents: map[tinycloud.Hash][]tinycloud.Hash{}, repeated: map[tinycloud.Hash][]write{}}
+	if err := errors.Join(r.loadParents(ctx), r.loadRepeated(ctx)); err != nil {
 		return err
 	}
 	r.writes, err = d.query(ctx, "SELECT seq, epoch, epoch_seq, invocation, key, value, metadata FROM kv_write WHERE space = ? ORDER BY seq, epoch, epoch_seq, key", r.space)
@@ -93,7 +92,7 @@ func (d *DB) Epochs(ctx context.Context, space Space, odd func(Oddity), yield fu
 			return err
 		}
 		if string(id) != now.at.epoch {
-			if err := r.finish(&now, yield); err != nil {
+			if err := r.finish(ctx, &now, yield); err != nil {
 				return err
 			}
 			now = rawEpoch{at: place{seq: seq, epoch: string(id)}}
@@ -102,7 +101,7 @@ func (d *DB) Epochs(ctx context.Context, space Space, odd func(Oddity), yield fu
 			now.events = append(now.events, rawEvent{index.Int64, event})
 		}
 	}
-	return r.finish(&now, yield)
+	return r.finish(ctx, &now, yield)
 }
 
 type rawEpoch struct {
@@ -119,8 +118,8 @@ func (r *reading) tell(what string, which []byte) {
 	r.odd(Oddity{r.space, what, fmt.Sprintf("%x", which)})
 }
 
-func (r *reading) loadParents() error {
-	rows, err := r.d.query(r.ctx, "SELECT parent, child FROM epoch_order WHERE space = ?", r.space)
+func (r *reading) loadParents(ctx context.Context) error {
+	rows, err := r.d.query(ctx, "SELECT parent, child FROM epoch_order WHERE space = ?", r.space)
 	if err != nil {
 		return err
 	}
@@ -143,8 +142,8 @@ func (r *reading) loadParents() error {
 
 // loadRepeated finds the invocations that stand in several epochs: 1.0.0 took one token again and again, and
 // kept what it wrote beside the first epoch alone.
-func (r *reading) loadRepeated() error {
-	rows, err := r.d.query(r.ctx, "SELECT event FROM event_order WHERE space = ? GROUP BY event HAVING count(*) > 1", r.space)
+func (r *reading) loadRepeated(ctx context.Context) error {
+	rows, err := r.d.query(ctx, "SELECT event FROM event_order WHERE space = ? GROUP BY event HAVING count(*) > 1", r.space)
 	if err != nil {
 		return err
 	}
@@ -162,7 +161,7 @@ func (r *reading) loadRepeated() error {
 }
 
 // finish rebuilds an epoch whose rows are all there.
-func (r *reading) finish(raw *rawEpoch, yield func(Epoch) error) error {
+func (r *reading) finish(ctx context.Context, raw *rawEpoch, yield func(Epoch) error) error {
 	if raw.at.epoch == "" {
 		return nil
 	}
@@ -183,7 +182,7 @@ func (r *reading) finish(raw *rawEpoch, yield func(Epoch) error) error {
 			e.Exact = false
 			continue
 		}
-		b, ms, err := r.token(h)
+		b, ms, err := r.token(ctx, h)
 		if err != nil {
 			return err
 		}
@@ -193,7 +192,7 @@ func (r *reading) finish(raw *rawEpoch, yield func(Epoch) error) error {
 			continue
 		}
 		e.Events, e.At = append(e.Events, b), max(e.At, ms)
-		ops, filtered, err := r.ops(h, writes)
+		ops, filtered, err := r.ops(ctx, h, writes)
 		if err != nil {
 			return err
 		}
@@ -254,11 +253,11 @@ func permute(p []tinycloud.Hash, k int, try func() bool) bool {
 }
 
 // token returns the bytes of an event and when it came, nil when they are lost.
-func (r *reading) token(h tinycloud.Hash) ([]byte, int64, error) {
+func (r *reading) token(ctx context.Context, h tinycloud.Hash) ([]byte, int64, error) {
 	for _, from := range []string{"issued_at, serialization FROM invocation", "issued_at, serialization FROM delegation", r.revocations()} {
 		var when any
 		var b []byte
-		err := r.d.row(r.ctx, "SELECT "+from+" WHERE id = ?", column(h)).Scan(&when, &b)
+		err := r.d.row(ctx, "SELECT "+from+" WHERE id = ?", column(h)).Scan(&when, &b)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
@@ -282,7 +281,7 @@ func (r *reading) revocations() string {
 }
 
 // ops returns the operations of an event in the order of its capabilities: by resource, then ability.
-func (r *reading) ops(event tinycloud.Hash, writes []write) (ops [][]byte, filtered int, err error) {
+func (r *reading) ops(ctx context.Context, event tinycloud.Hash, writes []write) (ops [][]byte, filtered int, err error) {
 	var all []write
 	for _, w := range writes {
 		if w.event == event {
@@ -292,7 +291,7 @@ func (r *reading) ops(event tinycloud.Hash, writes []write) (ops [][]byte, filte
 	if again, ok := r.repeated[event]; ok && len(all) == 0 {
 		all = slices.Clone(again)
 	}
-	rows, err := r.d.query(r.ctx, "SELECT key FROM kv_delete WHERE invocation_id = ? AND space = ?", column(event), r.space)
+	rows, err := r.d.query(ctx, "SELECT key FROM kv_delete WHERE invocation_id = ? AND space = ?", column(event), r.space)
 	if err != nil {
 		return nil, 0, err
 	}

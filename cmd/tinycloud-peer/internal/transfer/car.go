@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -28,16 +27,11 @@ type carWriter struct {
 
 func newCARWriter(w io.Writer, root cid.Cid) (*carWriter, error) {
 	c := &carWriter{w: bufio.NewWriterSize(w, 64<<10)}
-	// {"roots": [root], "version": 1}
-	head := append([]byte("\xa2\x65roots\x81"), link(root)...)
-	head = append(head, "\x67version\x01"...)
+	head, err := encodeHeader(root)
+	if err != nil {
+		return nil, err
+	}
 	return c, c.section(head)
-}
-
-// link is the DAG-CBOR of a CID: tag 42 and a byte string that begins with 0.
-func link(c cid.Cid) []byte {
-	b := c.Bytes()
-	return append([]byte{0xd8, 0x2a, 0x58, byte(1 + len(b)), 0}, b...)
 }
 
 func (c *carWriter) section(parts ...[]byte) error {
@@ -80,21 +74,8 @@ func newCARReader(r io.Reader) (*carReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	var head struct {
-		Roots   []cbor.RawTag `cbor:"roots"`
-		Version int           `cbor:"version"`
-	}
-	if err := cbor.Unmarshal(b, &head); err != nil || head.Version != 1 || len(head.Roots) != 1 {
-		return nil, fmt.Errorf("not a CAR of version 1 with one root: %w", tinycloud.ErrInvalid)
-	}
-	var text []byte
-	if err := cbor.Unmarshal(head.Roots[0].Content, &text); err != nil || len(text) == 0 {
-		return nil, fmt.Errorf("CAR root: %w", tinycloud.ErrInvalid)
-	}
-	if _, c.root, err = cid.CidFromBytes(text[1:]); err != nil {
-		return nil, fmt.Errorf("CAR root: %v: %w", err, tinycloud.ErrInvalid)
-	}
-	return c, nil
+	c.root, err = decodeHeader(b)
+	return c, err
 }
 
 // section returns the next section; io.EOF between sections.

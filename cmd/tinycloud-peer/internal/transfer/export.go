@@ -1,14 +1,13 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime/fluent/qp"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -24,12 +23,6 @@ const (
 	chunkSize  = 1 << 20
 )
 
-// carHead is the root block.
-type carHead struct {
-	Space   string `cbor:"space"`
-	Version int    `cbor:"tinycloud"`
-}
-
 // Exported tells what a file holds.
 type Exported struct {
 	Entries, Values, Bytes int64
@@ -41,11 +34,7 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 	if !d.Store.Hosted(space) {
 		return out, fmt.Errorf("space %s is not hosted here: %w", space, tinycloud.ErrNotFound)
 	}
-	mode, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		return out, err
-	}
-	head, err := mode.Marshal(carHead{space.String(), carVersion})
+	head, err := encodeRoot(space)
 	if err != nil {
 		return out, err
 	}
@@ -56,7 +45,7 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 	if _, err := w.block(tinycloud.CBORCodec, head); err != nil {
 		return out, err
 	}
-	x := &exporter{ctx: ctx, d: d, space: space, w: w, out: &out}
+	x := &exporter{d: d, space: space, w: w, out: &out}
 	x.bar = progress.New(log, "history", "entries", 0)
 	err = d.Store.Missing(ctx, space, nil, 0, x.entry)
 	x.bar.Done()
@@ -64,18 +53,17 @@ func Export(ctx context.Context, d *node.Data, space tinycloud.SpaceID, to, log 
 		return out, err
 	}
 	x.bar = progress.New(log, "values", "values", 0)
-	err = x.values()
+	err = x.values(ctx)
 	x.bar.Done()
 	if err != nil {
 		return out, err
 	}
-	_, err = w.block(tinycloud.CBORCodec, []byte{0x80})
+	_, err = w.block(tinycloud.CBORCodec, end)
 	out.Bytes = w.n
 	return out, errors.Join(err, w.w.Flush())
 }
 
 type exporter struct {
-	ctx   context.Context
 	d     *node.Data
 	space tinycloud.SpaceID
 	w     *carWriter
@@ -93,8 +81,10 @@ func (x *exporter) entry(b hostlog.Bundle) error {
 	if err != nil {
 		return err
 	}
-	signed := append([]byte{0x82}, link(last)...)
-	signed = append(append(signed, 0x58, 64), b.Sig[:]...)
+	signed, err := encodeRecord(last, qp.Bytes(b.Sig[:]))
+	if err != nil {
+		return err
+	}
 	_, err = x.w.block(tinycloud.CBORCodec, signed)
 	x.out.Entries++
 	x.bar.Add(1, x.w.n-before)
@@ -102,13 +92,13 @@ func (x *exporter) entry(b hostlog.Bundle) error {
 }
 
 // values reads a page of hashes at a time, so that the database is not held while bytes are written.
-func (x *exporter) values() error {
+func (x *exporter) values(ctx context.Context) error {
 	type item struct {
 		hash tinycloud.Hash
 		size int64
 	}
 	var all []item // 40 bytes each
-	err := x.d.Store.CurrentValues(x.ctx, x.space, func(h tinycloud.Hash, size int64) error {
+	err := x.d.Store.CurrentValues(ctx, x.space, func(h tinycloud.Hash, size int64) error {
 		all = append(all, item{h, size})
 		return nil
 	})
@@ -116,27 +106,26 @@ func (x *exporter) values() error {
 		return err
 	}
 	for _, v := range all {
-		if err := x.value(v.hash, v.size); err != nil {
+		if err := x.value(ctx, v.hash, v.size); err != nil {
 			return err
 		}
 	}
-	st, err := x.d.Store.Status(x.ctx, x.space)
+	st, err := x.d.Store.Status(ctx, x.space)
 	x.out.Skipped = st.Wants
 	return err
 }
 
-func (x *exporter) value(h tinycloud.Hash, size int64) error {
-	v, err := x.d.Store.Value(x.ctx, x.space, h)
+func (x *exporter) value(ctx context.Context, h tinycloud.Hash, size int64) error {
+	v, err := x.d.Store.Value(ctx, x.space, h)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	head := append([]byte{0x82}, link(h.CID(tinycloud.RawCodec))...)
-	number, err := cbor.Marshal(size)
+	head, err := encodeRecord(h.CID(tinycloud.RawCodec), qp.Int(size))
 	if err != nil {
 		return err
 	}
-	if _, err := x.w.block(tinycloud.CBORCodec, append(head, number...)); err != nil {
+	if _, err := x.w.block(tinycloud.CBORCodec, head); err != nil {
 		return err
 	}
 	buf := make([]byte, min(size, chunkSize))
@@ -151,23 +140,5 @@ func (x *exporter) value(h tinycloud.Hash, size int64) error {
 	}
 	x.out.Values++
 	x.bar.Add(1, size)
-	return x.ctx.Err()
-}
-
-// pair reads a list [link, item].
-func pair(b []byte) (first tinycloud.Hash, second []byte, ok bool) {
-	var l []cbor.RawMessage
-	if len(b) == 0 || b[0] != 0x82 || cbor.Unmarshal(b, &l) != nil || len(l) != 2 {
-		return first, nil, false
-	}
-	for _, codec := range []uint64{tinycloud.CBORCodec, tinycloud.RawCodec} {
-		if len(l[0]) < 32 {
-			continue
-		}
-		first = tinycloud.Hash(l[0][len(l[0])-32:])
-		if bytes.Equal(l[0], link(first.CID(codec))) {
-			return first, l[1], true
-		}
-	}
-	return first, nil, false
+	return ctx.Err()
 }

@@ -1,12 +1,11 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/fxamacker/cbor/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -37,20 +36,19 @@ func Import(ctx context.Context, d *node.Data, from io.Reader, log io.Writer) (o
 	if err != nil {
 		return out, err
 	}
-	var head carHead
-	if err := cbor.Unmarshal(b, &head); err != nil || !h.CID(tinycloud.CBORCodec).Equals(r.root) || head.Version != carVersion {
+	if !h.CID(tinycloud.CBORCodec).Equals(r.root) {
 		return out, fmt.Errorf("not a Space that this program exported: %w", tinycloud.ErrInvalid)
 	}
-	if out.Space, err = tinycloud.ParseSpaceID(head.Space); err != nil {
+	if out.Space, err = decodeRoot(b); err != nil {
 		return out, err
 	}
 	to := d.Store.Takeover()
 	if err := to.Open(ctx, out.Space); err != nil {
 		return out, err
 	}
-	i := &importer{ctx: ctx, d: d, to: to, r: r, out: &out, pending: map[tinycloud.Hash][]byte{}}
+	i := &importer{d: d, to: to, r: r, out: &out, pending: map[tinycloud.Hash][]byte{}}
 	i.bar = progress.New(log, "import", "blocks", 0)
-	err = i.run()
+	err = i.run(ctx)
 	i.bar.Done()
 	if err != nil {
 		return out, err
@@ -60,7 +58,6 @@ func Import(ctx context.Context, d *node.Data, from io.Reader, log io.Writer) (o
 }
 
 type importer struct {
-	ctx     context.Context
 	d       *node.Data
 	to      capstore.Takeover
 	r       *carReader
@@ -72,21 +69,23 @@ type importer struct {
 	weight  int // of the batch
 }
 
-func (i *importer) run() error {
+func (i *importer) run(ctx context.Context) error {
 	for {
 		h, _, b, err := i.r.block()
 		if err != nil {
-			return errors.Join(err, i.flush())
+			return errors.Join(err, i.flush(ctx))
 		}
 		i.bar.Add(1, int64(len(b)))
-		first, second, ok := pair(b)
+		if bytes.Equal(b, end) {
+			return i.flush(ctx)
+		}
+		rec, ok, err := decodeRecord(b)
 		switch {
-		case len(b) == 1 && b[0] == 0x80:
-			return i.flush()
-		case ok && len(second) > 0 && second[0] == 0x58:
-			err = i.entry(first, second)
+		case err != nil:
+		case ok && rec.sig != nil:
+			err = i.entry(ctx, rec.of, *rec.sig)
 		case ok:
-			err = i.value(first, second)
+			err = i.value(ctx, rec.of, rec.size)
 		default:
 			i.pending[h] = b
 			if i.size += len(b); i.size > maxPending {
@@ -94,18 +93,14 @@ func (i *importer) run() error {
 			}
 		}
 		if err != nil {
-			return errors.Join(err, i.flush())
+			return errors.Join(err, i.flush(ctx))
 		}
 	}
 }
 
-func (i *importer) entry(h tinycloud.Hash, signature []byte) error {
-	var sig []byte
-	if err := cbor.Unmarshal(signature, &sig); err != nil || len(sig) != len(hostlog.Signature{}) {
-		return fmt.Errorf("signature of %d bytes: %w", len(sig), tinycloud.ErrInvalid)
-	}
+func (i *importer) entry(ctx context.Context, h tinycloud.Hash, sig hostlog.Signature) error {
 	get := func(h tinycloud.Hash) ([]byte, bool) { b, ok := i.pending[h]; return b, ok }
-	b, err := hostlog.Assemble(i.pending[h], hostlog.Signature(sig), get)
+	b, err := hostlog.Assemble(i.pending[h], sig, get)
 	if err != nil {
 		return err
 	}
@@ -114,16 +109,16 @@ func (i *importer) entry(h tinycloud.Hash, signature []byte) error {
 	if len(i.batch) < 256 && i.weight < batchBytes {
 		return nil
 	}
-	return i.flush()
+	return i.flush(ctx)
 }
 
-func (i *importer) flush() error {
+func (i *importer) flush(ctx context.Context) error {
 	if len(i.batch) == 0 {
 		return nil
 	}
 	batch := i.batch
 	i.batch, i.weight = nil, 0
-	a, err := i.to.Apply(i.ctx, i.out.Space, batch)
+	a, err := i.to.Apply(ctx, i.out.Space, batch)
 	i.out.Entries, i.out.New = i.out.Entries+int64(a.Covered), i.out.New+int64(a.New)
 	switch {
 	case err != nil:
@@ -137,15 +132,11 @@ func (i *importer) flush() error {
 }
 
 // value stores a value whose blocks follow.
-func (i *importer) value(h tinycloud.Hash, number []byte) error {
-	if err := i.flush(); err != nil {
+func (i *importer) value(ctx context.Context, h tinycloud.Hash, size int64) error {
+	if err := i.flush(ctx); err != nil {
 		return err
 	}
-	var size int64
-	if err := cbor.Unmarshal(number, &size); err != nil || size < 0 || size > maxValue {
-		return fmt.Errorf("value %s of %d bytes: %w", h, size, tinycloud.ErrInvalid)
-	}
-	held, err := i.to.Holds(i.ctx, i.out.Space, []tinycloud.Hash{h})
+	held, err := i.to.Holds(ctx, i.out.Space, []tinycloud.Hash{h})
 	if err != nil {
 		return err
 	}
@@ -154,7 +145,7 @@ func (i *importer) value(h tinycloud.Hash, number []byte) error {
 		_, err := io.Copy(io.Discard, body)
 		return err
 	}
-	staged, err := i.d.Blocks.Stage(i.ctx, body, size)
+	staged, err := i.d.Blocks.Stage(ctx, body, size)
 	if err != nil {
 		return err
 	}
@@ -165,11 +156,11 @@ func (i *importer) value(h tinycloud.Hash, number []byte) error {
 	v := capstore.TakenValue{Hash: h, Size: size}
 	if b, small := staged.Bytes(); small {
 		v.Inline = b
-	} else if err := staged.Commit(i.ctx, i.out.Space); err != nil {
+	} else if err := staged.Commit(ctx, i.out.Space); err != nil {
 		return err
 	}
 	i.out.Values, i.out.Bytes = i.out.Values+1, i.out.Bytes+size
-	return i.to.Values(i.ctx, i.out.Space, []capstore.TakenValue{v})
+	return i.to.Values(ctx, i.out.Space, []capstore.TakenValue{v})
 }
 
 // blocksReader reads the blocks of one value; it lives as long as the call that made it.

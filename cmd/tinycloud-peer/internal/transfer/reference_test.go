@@ -395,7 +395,7 @@ func TestBucket(t *testing.T) {
 		o.host(hostkeys.DIDKey(publicKey(d, o.space)))
 		o.fill()
 		s3 := &blockstore.S3{Endpoint: b.Endpoint, Bucket: b.Name, Region: b.Region, AccessKey: b.AccessKey, SecretKey: b.SecretKey}
-		fill, err := blockstore.Open(blockstore.Options{Dir: t.TempDir(), S3: s3})
+		fill, err := blockstore.Open(t.Context(), blockstore.Options{Dir: t.TempDir(), S3: s3})
 		must(t, err)
 		dir := filepath.Dir(reference.Dir(o.blocks).Where(reference.Space{Text: o.space.String()}, tinycloud.Hash{}))
 		files, err := os.ReadDir(dir)
@@ -408,7 +408,7 @@ func TestBucket(t *testing.T) {
 			must(t, staged.Commit(t.Context(), o.space))
 		}
 		must(t, fill.Close())
-		blocks, err := reference.OpenBucket(s3)
+		blocks, err := reference.OpenBucket(t.Context(), s3)
 		must(t, err)
 		from, err := reference.Open(t.Context(), where, nil)
 		must(t, err)

@@ -1,0 +1,68 @@
+package db
+
+import (
+	"slices"
+	"strings"
+)
+
+// Insert is an INSERT of one row. It is comparable: statements are prepared once for each.
+type Insert struct {
+	Into    string
+	Columns string // separated by blanks, in the order of the arguments
+	// Key names, separated by blanks, the columns of the unique key that another row may have already;
+	// "" makes that an error.
+	Key string
+	// Replace sets the other columns of that row. Otherwise it stays as it is.
+	Replace bool
+	// ID is the column that the database numbers, for [Conn.Insert].
+	ID string
+}
+
+// sql returns the text of an insert. There is no IGNORE in it: that hides other errors than the conflict too,
+// and cuts values that are too long.
+func (d Dialect) sql(i Insert) string {
+	columns := strings.Fields(i.Columns)
+	args := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
+	text := "INSERT INTO " + d.name(i.Into) + " (" + list(columns, d.name) + ") VALUES (" + args + ")" + d.conflict(i, columns)
+	if i.ID != "" && d.returning() {
+		text += " RETURNING " + d.name(i.ID)
+	}
+	return d.text(text)
+}
+
+// conflict returns what an insert does when another row has its key.
+func (d Dialect) conflict(i Insert, columns []string) string {
+	key := strings.Fields(i.Key)
+	if len(key) == 0 {
+		return ""
+	}
+	if d.Name == "mysql" {
+		update := d.name(key[0]) + "=" + d.name(key[0]) // it has no DO NOTHING
+		if i.Replace {
+			update = list(without(columns, key), func(c string) string { return d.name(c) + "=VALUES(" + d.name(c) + ")" })
+		}
+		return " ON DUPLICATE KEY UPDATE " + update
+	}
+	if !i.Replace {
+		return " ON CONFLICT DO NOTHING"
+	}
+	update := list(without(columns, key), func(c string) string { return d.name(c) + "=" + d.name("excluded") + "." + d.name(c) })
+	return " ON CONFLICT (" + strings.Join(key, ", ") + ") DO UPDATE SET " + update
+}
+
+// returning reports whether the number that the database gives a row is asked for in the insert itself.
+func (d Dialect) returning() bool { return d.Name == "postgres" }
+
+func (d Dialect) name(n string) string { return d.quote + n + d.quote }
+
+func list(columns []string, f func(string) string) string {
+	out := make([]string, len(columns))
+	for k, c := range columns {
+		out[k] = f(c)
+	}
+	return strings.Join(out, ", ")
+}
+
+func without(columns, key []string) []string {
+	return slices.DeleteFunc(slices.Clone(columns), func(c string) bool { return slices.Contains(key, c) })
+}

@@ -1,0 +1,7 @@
+package did
+
+// EncodeSecp256k1 returns the did:key of a compressed secp256k1 point of 33 bytes.
+func EncodeSecp256k1(pub []byte) string { return encode(secp256k1Codec, pub) }
+
+// EncodeP256 returns the did:key of a compressed P-256 point of 33 bytes.
+func EncodeP256(pub []byte) string { return encode(p256Codec, pub) }
