@@ -91,7 +91,7 @@ func decodeRoot(b []byte) (tinycloud.SpaceID, error) {
 type record struct {
 	of   tinycloud.Hash
 	sig  *hostlog.Signature // of an entry
-	size int64               // of a value
+	size int64              // of a value
 }
 
 // end is the last record: a list of nothing.
