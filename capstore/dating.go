@@ -210,15 +210,15 @@ func (t *tx) suspectChildren(sp *space, n *node) error {
 		WHERE l.parent = ? AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.sid = p.sid AND s.seq = p.seq AND s.eid = p.eid)`, n.eid)
 }
 
-// refoldMoved folds the keys anew that epochs write whose place in the order is another.
+// refoldMoved folds the subjects anew of epochs whose place in the order is another.
 func (t *tx) refoldMoved(sp *space, moved []*node) error {
-	keys := map[string]struct{}{}
+	subjects := map[subject]struct{}{}
 	for _, n := range moved {
-		if err := t.keysOf(n, keys); err != nil {
+		if err := t.subjectsOf(n, subjects); err != nil {
 			return err
 		}
 	}
-	return t.refoldAll(sp, keys)
+	return t.refoldAll(sp, subjects)
 }
 
 // redate carries changed times of a Space forward now, if it is not too soon since the last time.

@@ -369,7 +369,8 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 	before := 0 // operations
 	for i := range p.DecodedEvents {
 		e := &p.DecodedEvents[i]
-		reason := t.verdict(sp, n, i, e, times)
+		ops := t.s.readAll(e.Ops)
+		reason := t.verdict(sp, n, i, e, ops, times)
 		valid := reason == "" && n.valid
 		err := t.add(db.Insert{Into: "events", Columns: "eid idx sid id kind bytes valid reason"},
 			n.eid, i, sp.sid, e.ID[:], e.Kind(), e.Bytes, valid, reason)
@@ -377,7 +378,7 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 			return err
 		}
 		sp.events++
-		if err := t.fold(sp, n, i, e, valid, before, p); err != nil {
+		if err := t.fold(sp, n, i, e, ops, valid, before, p); err != nil {
 			return err
 		}
 		before += len(e.Ops)
@@ -386,14 +387,14 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 }
 
 // verdict says why an event of an epoch is void, "" when it is valid.
-func (t *tx) verdict(sp *space, n *node, i int, e *hostlog.Event, times []time.Time) string {
+func (t *tx) verdict(sp *space, n *node, i int, e *hostlog.Event, ops []operation, times []time.Time) string {
 	if e.Token == nil {
 		return e.Bad
 	}
 	var err error
 	switch e.Token.Kind {
 	case token.Invocation:
-		err = sp.facts.Invoked(e.Token, e.Ops, times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
+		err = sp.facts.Invoked(e.Token, asked(ops), times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
 	case token.Delegation:
 		err = sp.facts.Delegated(e.Token)
 	}

@@ -22,7 +22,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Host
 		return nil, err
 	}
 	known := map[hostlog.Key]*hostlog.Host{}
-	out := []hostlog.Host{{Host: sp.host, Self: true, Met: true, Hello: OwnHello()}}
+	out := []hostlog.Host{{Host: sp.host, Self: true, Met: true, Hello: s.Hello()}}
 	s.eachHost(sp, func(h hostlog.Key, _ *Token) bool {
 		if h != sp.host && known[h] == nil {
 			known[h] = &hostlog.Host{Host: h}

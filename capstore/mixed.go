@@ -15,7 +15,7 @@ import (
 // version that have the same entries are in the same state.
 const Rules = judge.Rules
 
-// OwnHello is what this release tells.
+// OwnHello is what this release tells where no further services are configured; see [Store.Hello].
 func OwnHello() hostlog.Hello {
 	return hostlog.Hello{Rules: Rules, Services: []hostlog.Service{{Name: "kv", Version: 1}}}
 }

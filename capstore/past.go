@@ -173,7 +173,8 @@ func (t *tx) count(sp *space) error {
 	if err != nil {
 		return err
 	}
-	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) - past WHERE sid = ?", sp.sid, sp.sid)
+	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) - past + (SELECT coalesce(sum(size), 0) FROM pending WHERE sid = ?) WHERE sid = ?",
+		sp.sid, sp.sid, sp.sid)
 }
 
 // Expire frees the values of all Spaces that are past for long. It is to be called now and then.

@@ -170,8 +170,10 @@ func (s *Store) writtenValues(ctx context.Context, sid, after, upTo int64) (hash
 		if err := scan(&b); err != nil {
 			return err
 		}
-		op, err := dag.DecodeOp(b)
-		hashes = append(hashes, op.Value)
+		o, _, err := dag.ReadOperation(b)
+		if op := s.read(o); op.names() {
+			hashes = append(hashes, op.Value)
+		}
 		return err
 	}, "SELECT bytes FROM ops WHERE sid = ? AND eid > ? AND eid <= ? AND removes = 0", sid, after, upTo)
 	return hashes, err

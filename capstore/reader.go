@@ -141,6 +141,6 @@ func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: size})
 		}
 		return nil
-	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND k.live = 1
+	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND o.service = 'kv' AND k.live = 1
 		JOIN epochs p ON p.eid = o.eid AND p.id = k.epoch JOIN vals v ON v.sid = k.sid AND v.hash = k.value WHERE o.eid = ? AND o.removes = 0`, r.maxValue, eid)
 }

@@ -128,8 +128,8 @@ func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
 }
 
 // rejudgeEpoch makes the verdicts on an epoch and its events again, from those on its entries, and computes its age. It
-// adds the keys that its operations are on, and reports whether its age is another.
-func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bool, err error) {
+// adds the subjects of its operations, and reports whether its age is another.
+func (t *tx) rejudgeEpoch(sp *space, n *node, subjects map[subject]struct{}) (aged bool, err error) {
 	rows, err := t.entriesOf(n)
 	if err != nil {
 		return false, err
@@ -156,8 +156,8 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 	}
 	for i := range events {
 		d.Add(events[i].Token)
-		for _, op := range events[i].Ops {
-			keys[op.Key] = struct{}{}
+		for _, op := range events[i].ops {
+			subjects[op.subject()] = struct{}{}
 		}
 	}
 	n.age = d.Age(g.ages())
@@ -172,34 +172,32 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 		if err := t.rejudgeEvent(sp, n, i, &events[i], times, before); err != nil {
 			return false, err
 		}
-		before += len(events[i].Ops)
+		before += len(events[i].ops)
 	}
 	return aged, nil
 }
 
 // rejudgeEvent makes the verdict on an event again, and those on its operations, of which so many of the epoch come
-// before. A delete without a version that its event does not make void is judged when its key is folded.
+// before. Some are judged when their subject is folded.
 func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []time.Time, before int) error {
-	reason := t.verdict(sp, n, i, &e.Event, times)
+	reason := t.verdict(sp, n, i, &e.Event, e.ops, times)
 	valid := reason == "" && n.valid
 	if valid != e.valid || reason != e.Bad {
 		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
 			return err
 		}
 	}
-	for k, op := range e.Ops {
+	for k, op := range e.ops {
 		v := &revisited{n: n, e: &e.Event, was: e.was[k], now: valid, index: before + k}
 		v.p = placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.ID}
-		switch {
-		case !valid || !op.Delete:
-		case op.Version == nil:
-			v.now = v.was
-		default:
-			_, ok, err := t.named(sp, n, uint64(i), op)
-			if err != nil {
+		if err := t.setPending(sp, n.eid, v.p); err != nil {
+			return err
+		}
+		if valid && !op.pending {
+			var err error
+			if v.now, err = op.by.Stands(t.at(sp, n, op.Service), v.p.placed(n.eid), v.was); err != nil {
 				return err
 			}
-			v.now = ok
 		}
 		if v.was == v.now {
 			continue
@@ -217,6 +215,7 @@ func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []tim
 // storedEvent is an event with the last verdicts on it, why it is void in bad, and on its operations.
 type storedEvent struct {
 	hostlog.Event
+	ops   []operation
 	valid bool
 	was   []bool
 }
@@ -252,12 +251,12 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 		if err := scan(&idx, &b, &was); err != nil {
 			return err
 		}
-		op, err := dag.DecodeOp(b)
+		op, _, err := dag.ReadOperation(b)
 		if err != nil {
 			return err
 		}
 		e := &out[idx]
-		e.Ops, e.Raw, e.was = append(e.Ops, op), append(e.Raw, b), append(e.was, was)
+		e.ops, e.was = append(e.ops, t.s.read(op)), append(e.was, was)
 		return nil
 	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err

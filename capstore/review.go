@@ -1,11 +1,14 @@
 package capstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
@@ -102,20 +105,20 @@ func (t *tx) reviewStep(sp *space, r *review) error {
 		return r.each(func(eid int64) error {
 			n, err := t.nodeBy(sp, "eid = ?", eid)
 			if err == nil {
-				_, err = t.rejudgeEpoch(sp, n, map[string]struct{}{})
+				_, err = t.rejudgeEpoch(sp, n, map[subject]struct{}{})
 			}
 			return err
 		})
 	case reviewFolds:
-		keys, next, err := t.keysFrom(sp, r.from)
+		subjects, next, err := t.subjectsFrom(sp, r.from)
 		if err != nil {
 			return err
 		}
 		if r.from = next; next == nil {
 			r.step++
 		}
-		for _, key := range keys {
-			if err := t.refoldTold(sp, key); err != nil {
+		for _, about := range subjects {
+			if err := t.refoldSubject(sp, about); err != nil {
 				return err
 			}
 		}
@@ -157,7 +160,7 @@ func (t *tx) reviewEnd(sp *space) error {
 		return err
 	}
 	// Keys that no operation is on any more, of which only damage leaves some.
-	err := t.exec("DELETE FROM kv WHERE sid = ? AND NOT EXISTS (SELECT 1 FROM ops o WHERE o.sid = kv.sid AND o.key = kv.key)", sp.sid)
+	err := t.exec("DELETE FROM kv WHERE sid = ? AND NOT EXISTS (SELECT 1 FROM ops o WHERE o.sid = kv.sid AND o.key = kv.key AND o.service = 'kv')", sp.sid)
 	if err != nil {
 		return err
 	}
@@ -168,36 +171,42 @@ func (t *tx) reviewEnd(sp *space) error {
 	return t.enforce(sp)
 }
 
-// keysFrom returns the next keys that operations are on, and as the column has it the one to go on from, nil at the end.
-func (t *tx) keysFrom(sp *space, from any) (keys []string, next any, err error) {
-	var subjects [][]byte
+// subjectsFrom returns the next subjects of operations, and as the column has it the one to go on from, nil at the end.
+func (t *tx) subjectsFrom(sp *space, from any) (subjects []subject, next any, err error) {
+	type row struct {
+		service string
+		column  []byte
+	}
+	var rows []row
 	err = t.each(func(scan func(...any) error) error {
-		var b []byte
-		err := scan(&b)
-		subjects = append(subjects, b)
+		var r row
+		err := scan(&r.service, &r.column)
+		rows = append(rows, r)
 		return err
-	}, "SELECT DISTINCT o.key FROM ops o WHERE o.sid = ? AND o.key >= ? ORDER BY o.key LIMIT ?", sp.sid, from, reviewKeys+1)
+	}, "SELECT DISTINCT o.service, o.key FROM ops o WHERE o.sid = ? AND o.key >= ? ORDER BY o.key, o.service LIMIT ?", sp.sid, from, reviewKeys+1)
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, b := range subjects {
-		subject := t.s.stored(b)
-		if i == reviewKeys {
-			return keys, subject, nil
+	for i, r := range rows {
+		column := t.s.stored(r.column)
+		if i == reviewKeys && len(subjects) > 0 && !bytes.Equal(r.column, rows[0].column) {
+			return subjects, column, nil
 		}
-		key := string(b)
-		if len(b) >= db.KeyHead { // the column may hold what stands for it
+		name := string(r.column)
+		if len(r.column) >= db.KeyHead { // it may hold what stands for a longer one
 			var op []byte
-			if _, err := t.one([]any{&op}, "SELECT o.bytes FROM ops o WHERE o.sid = ? AND o.key = ? LIMIT 1", sp.sid, subject); err != nil {
+			if _, err := t.one([]any{&op}, "SELECT o.bytes FROM ops o WHERE o.sid = ? AND o.key = ? AND o.service = ? LIMIT 1", sp.sid, column, r.service); err != nil {
 				return nil, nil, err
 			}
-			if key, err = opKey(op); err != nil {
-				return nil, nil, err
+			o, _, err := dag.ReadOperation(op)
+			if err != nil {
+				return nil, nil, fmt.Errorf("stored operation: %w", err)
 			}
+			name = o.Subject
 		}
-		keys = append(keys, key)
+		subjects = append(subjects, subject{r.service, name})
 	}
-	return keys, nil, nil
+	return subjects, nil, nil
 }
 
 // Review judges the histories anew that were judged by other rules, or whose review was not finished. [Store.Run] does

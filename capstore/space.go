@@ -14,35 +14,11 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // Position is the place of an event in a Space's total order.
-type Position struct {
-	Seq   uint64
-	Epoch tinycloud.Hash
-	Index uint64
-}
-
-// Compare orders positions by seq, epoch digest and index.
-func (p Position) Compare(q Position) int {
-	switch {
-	case p.Seq != q.Seq:
-		return cmpUint(p.Seq, q.Seq)
-	case p.Epoch != q.Epoch:
-		return slices.Compare(p.Epoch[:], q.Epoch[:])
-	}
-	return cmpUint(p.Index, q.Index)
-}
-
-func cmpUint(a, b uint64) int {
-	if a < b {
-		return -1
-	}
-	if a > b {
-		return 1
-	}
-	return 0
-}
+type Position = service.Position
 
 // node is what the rules need of a stored epoch.
 type node struct {
@@ -104,6 +80,7 @@ type space struct {
 	folding   bool  // anew: a value that nothing holds now may be held again in a moment
 	others    bool  // hosts are known, once it is asked for, see [space.shared]
 	conflicts int64 // rows of them
+	pending   int64 // operations that are
 	stale     bool  // times may have changed, see dating.go
 	closed    bool  // its history is being judged anew, see review.go
 	unsure    bool  // it was loaded, and what its void events wait for is not known
@@ -213,7 +190,7 @@ func (t *tx) load(sp *space, heads []byte) error {
 	if err := t.loadImports(sp); err != nil {
 		return err
 	}
-	if _, err := t.one([]any{&sp.conflicts}, "SELECT count(*) FROM conflicts WHERE sid = ?", sp.sid); err != nil {
+	if _, err := t.one([]any{&sp.conflicts, &sp.pending}, "SELECT (SELECT count(*) FROM conflicts WHERE sid = ?), (SELECT count(*) FROM pending WHERE sid = ?)", sp.sid, sp.sid); err != nil {
 		return err
 	}
 	return t.loadFacts(sp)

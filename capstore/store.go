@@ -25,6 +25,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // InMemory as a database keeps nothing beyond the life of the store.
@@ -62,6 +63,8 @@ type Options struct {
 	// Named reports whether nodes are named by the configuration: a Space that comes to be hosted here begins
 	// joining then. Nil: none are. It runs on the writer's goroutine: it must not block.
 	Named func() bool
+	// Services stand beside key-value.
+	Services []service.Service
 	// Unpaired says that paired nodes are not asked about Spaces, so that none waits for them.
 	Unpaired bool
 	// JoinTimeout is how long a Space without anything of another host is joining; 0 means 10 s.
@@ -114,6 +117,8 @@ type Store struct {
 	seen   replays
 	others others
 	paired atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
+
+	services map[string]service.Service // by name; never changes
 
 	redating     redating
 	outdated     chan struct{} // a long history has to be judged anew
@@ -170,6 +175,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
+	if err := s.register(o.Services); err != nil {
+		return nil, err
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage.database %q: %w", db.Redact(o.Database), err), s.Close())
 	}
@@ -229,6 +237,9 @@ func (s *Store) acquire(path string) error {
 
 // preload reads what is kept in memory for all Spaces.
 func (s *Store) preload(ctx context.Context) (err error) {
+	if err := s.upgraded(ctx); err != nil {
+		return err
+	}
 	if s.db.Shared {
 		// First, so that nothing is missed: what comes meanwhile is read twice.
 		if _, err = s.db.Read.One(ctx, []any{&s.others.told}, "SELECT generation FROM node WHERE id = 1"); err != nil {

@@ -268,17 +268,18 @@ func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
 		var idx, k int
 		var key, b []byte
 		var removes bool
-		if err := scan(&idx, &k, &key, &removes, &b); err != nil {
+		var service string
+		if err := scan(&idx, &k, &service, &key, &removes, &b); err != nil {
 			return err
 		}
 		ops++
-		op, err := dag.DecodeOp(b)
+		op, _, err := dag.ReadOperation(b)
 		if err != nil || idx < 0 || idx >= len(e.Events) || k < 0 || k >= len(e.Events[idx].Ops) || e.Events[idx].Ops[k] != tinycloud.Sum(b) ||
-			!bytes.Equal(key, v.key(op.Key)) || op.Delete != removes {
+			!bytes.Equal(key, v.key(op.Subject)) || op.Service != service || v.s.read(op).Removes != removes {
 			v.tell("operation whose bytes or place are others", "%d/%d of epoch %s", idx, k, id)
 		}
 		return nil
-	}, "SELECT o.idx, o.n, o.key, o.removes, o.bytes FROM ops o WHERE o.eid = ?", eid)
+	}, "SELECT o.idx, o.n, o.service, o.key, o.removes, o.bytes FROM ops o WHERE o.eid = ?", eid)
 	want := 0
 	for _, ev := range e.Events {
 		want += len(ev.Ops)

@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/ipfs/go-cid"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
 // KV is the service of operations that name none.
@@ -23,6 +25,21 @@ type Envelope struct {
 	Subject string
 }
 
+// Operation is an operation as it is handed on and kept: its bytes, and what every host reads of them.
+type Operation struct {
+	Envelope // zero when there is none
+	Bytes    []byte
+}
+
+// ID returns the hash of the operation's bytes.
+func (o Operation) ID() tinycloud.Hash { return tinycloud.Sum(o.Bytes) }
+
+// ReadOperation is [DecodeEnvelope], with the bytes.
+func ReadOperation(b []byte) (o Operation, ok bool, err error) {
+	e, ok, err := DecodeEnvelope(b)
+	return Operation{e, b}, ok, err
+}
+
 // DecodeEnvelope reads the envelope of an operation. ok is false when there is none: then the operation is void on every
 // host. The error is of class [tinycloud.ErrInvalid]: the bytes are no operation of any host, being no canonical DAG-CBOR
 // or beyond the bounds.
@@ -36,40 +53,47 @@ func DecodeEnvelope(b []byte) (e Envelope, ok bool, err error) {
 		r.value(0)
 		return e, false, r.end()
 	}
-	var service, subject, key *string
+	var service, subject, key text
 	last := ""
 	for i := range r.count(majorMap, len(b)) {
-		name := r.field(i, &last)
-		isText := r.peek()&0xe0 == majorText
-		from := r.off
-		r.value(1)
+		switch name := r.field(i, &last); name {
+		case "service":
+			service = r.textOrValue()
+		case "subject":
+			subject = r.textOrValue()
+		case "key":
+			key = r.textOrValue()
+		default:
+			r.value(1)
+		}
 		if r.err != nil {
 			break
 		}
-		into := map[string]**string{"service": &service, "subject": &subject, "key": &key}[name]
-		if into == nil {
-			continue
-		}
-		text := ""
-		if isText {
-			text = (&reader{b: b, off: from}).text()
-		} else if name == "service" {
-			text = " " // no name of a service
-		} else {
-			continue
-		}
-		*into = &text
 	}
 	if err := r.end(); err != nil {
 		return Envelope{}, false, err
 	}
 	switch {
-	case service == nil && key != nil:
-		return Envelope{KV, *key}, true, nil
-	case service != nil && subject != nil && *service != KV && ServiceName(*service):
-		return Envelope{*service, *subject}, true, nil
+	case !service.there && key.ok:
+		return Envelope{KV, key.s}, true, nil
+	case service.ok && subject.ok && service.s != KV && ServiceName(service.s):
+		return Envelope{service.s, subject.s}, true, nil
 	}
 	return Envelope{}, false, nil
+}
+
+// text is a field that should be a text: whether it is there, and is one.
+type text struct {
+	s         string
+	there, ok bool
+}
+
+func (r *reader) textOrValue() text {
+	if r.peek()&0xe0 != majorText {
+		r.value(1)
+		return text{there: true}
+	}
+	return text{r.text(), true, true}
 }
 
 // ServiceName reports whether a text may name a service: printable ASCII without blanks.
