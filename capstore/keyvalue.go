@@ -3,6 +3,7 @@ package capstore
 import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -12,6 +13,10 @@ type keyValue struct{ s *Store }
 
 func (keyValue) Name() string    { return dag.KV }
 func (keyValue) Version() uint64 { return 1 }
+
+func (keyValue) Mutates(ability string) bool {
+	return judge.Covers(token.AbilityPut, ability) || judge.Covers(token.AbilityDel, ability)
+}
 
 func (keyValue) Read(_ string, b []byte) (service.Op, error) {
 	op, err := dag.DecodeOp(b)

@@ -164,7 +164,8 @@ func (v *verifier) space(id tinycloud.SpaceID, sid int64) error {
 // usage checks the count of the Space's bytes.
 func (v *verifier) usage() error {
 	var counted, held, past, retired int64
-	_, err := v.s.db.Read.One(v.ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes, (SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid),
+	_, err := v.s.db.Read.One(v.ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes,
+		(SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) + (SELECT coalesce(sum(size), 0) FROM pending WHERE pending.sid = spaces.sid),
 		past, (SELECT coalesce(sum(size), 0) FROM past WHERE past.sid = spaces.sid) FROM spaces WHERE sid = ?`, v.sid)
 	if err == nil && (counted != held-retired || past != retired) {
 		v.tell("count of bytes that is wrong", "%d and %d past, should be %d and %d", counted, past, held-retired, retired)

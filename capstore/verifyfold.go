@@ -130,7 +130,7 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 		},
 		{
 			"state of a service that should be another", "SELECT s.service, s.id, s.state FROM states s WHERE s.sid = ?",
-			"SELECT count(*) FROM states WHERE sid = ? AND service = ? AND id = ? AND state = ?",
+			"SELECT count(*) FROM states WHERE sid = ? AND service = CAST(? AS TEXT) AND id = ? AND state = ?",
 		},
 		{
 			"conflict that is none", "SELECT c.event, p.id, c.idx, c.n, c.value FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ?",

@@ -18,6 +18,8 @@ type Service interface {
 	Name() string
 	// Version is the greatest form of operations that it reads.
 	Version() uint64
+	// Mutates reports whether an invocation may use an ability to make operations: its token then counts once.
+	Mutates(ability string) bool
 	// Read reads an operation. It fails with [ErrNewer] where the form is none that it knows: then the operation
 	// waits for a release that does, and so does its subject. Whatever it says of some bytes it says always.
 	Read(subject string, b []byte) (Op, error)
