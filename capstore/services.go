@@ -306,6 +306,30 @@ func (s *Store) Perform(ctx context.Context, tok *Token, space tinycloud.SpaceID
 	})
 }
 
+// Readable refuses an invocation that asks for a subject of a service that is not here, while operations on it are
+// pending: only a newer release knows what it is. The error is of class [tinycloud.ErrUnavailable].
+func (s *Store) Readable(ctx context.Context, t *Token) error {
+	for _, c := range t.Caps {
+		name := c.Resource.Service()
+		path, has := c.Resource.Path()
+		if !has || s.services[name] != nil {
+			continue
+		}
+		sid := s.number(c.Resource.Space())
+		if sid == 0 {
+			continue
+		}
+		var n int
+		if _, err := s.db.Read.One(ctx, []any{&n}, pendingOn, sid, s.key(path), name); err != nil {
+			return err
+		}
+		if n > 0 {
+			return errUpgrade()
+		}
+	}
+	return nil
+}
+
 // upgraded has the Spaces judged anew that hold pending operations, when this release has other services than the one
 // that had the database open last.
 func (s *Store) upgraded(ctx context.Context) error {

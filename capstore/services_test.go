@@ -1,8 +1,6 @@
 package capstore_test
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,98 +8,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ipld/go-ipld-prime/codec/dagcbor"
-	"github.com/ipld/go-ipld-prime/datamodel"
-	"github.com/ipld/go-ipld-prime/fluent/qp"
-	"github.com/ipld/go-ipld-prime/node/basicnode"
-
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
-
-// counter is a service for tests: what it keeps of a subject is the sum of what was added, and what was added last.
-type counter struct{ version uint64 }
-
-const addAbility = "tinycloud.counter/add"
-
-func (counter) Name() string                { return "counter" }
-func (c counter) Version() uint64           { return c.version }
-func (counter) Mutates(ability string) bool { return ability == addAbility }
-
-// addition is an operation of the counter; later versions have it twice.
-func addition(about string, by int64, version uint64) []byte {
-	n, err := qp.BuildMap(basicnode.Prototype.Any, -1, func(m datamodel.MapAssembler) {
-		qp.MapEntry(m, "by", qp.Int(by))
-		if version > 1 {
-			qp.MapEntry(m, "times", qp.Int(2))
-		}
-		qp.MapEntry(m, "service", qp.String("counter"))
-		qp.MapEntry(m, "subject", qp.String(about))
-	})
-	if err != nil {
-		panic(err)
-	}
-	var b bytes.Buffer
-	if err := dagcbor.Encode(n, &b); err != nil {
-		panic(err)
-	}
-	return b.Bytes()
-}
-
-func (c counter) read(b []byte) (by int64, err error) {
-	n := basicnode.Prototype.Any.NewBuilder()
-	if err := dagcbor.Decode(n, bytes.NewReader(b)); err != nil {
-		return 0, err
-	}
-	add, err := n.Build().LookupByString("by")
-	if err != nil {
-		return 0, service.ErrNewer
-	}
-	if by, err = add.AsInt(); err != nil || n.Build().Length() == 3 {
-		return by, err
-	}
-	if c.version < 2 {
-		return 0, service.ErrNewer
-	}
-	return 2 * by, nil
-}
-
-func (c counter) Read(_ string, b []byte) (service.Op, error) {
-	_, err := c.read(b)
-	return service.Op{Ability: addAbility}, err
-}
-
-func (c counter) Apply(tx service.Tx, p service.Placed, _ bool) (bool, error) {
-	return true, c.Fold(tx, p.Subject)
-}
-
-func (c counter) Fold(tx service.Tx, about string) error {
-	var sum, last int64
-	seen := map[tinycloud.Hash]bool{}
-	err := tx.Operations(about, func(p service.Placed) error {
-		by, err := c.read(p.Bytes)
-		if err != nil || seen[p.Event] {
-			return err
-		}
-		seen[p.Event] = true
-		sum, last = sum+by, by
-		return nil
-	})
-	if err != nil || len(seen) == 0 {
-		return errors.Join(err, tx.SetState(about, nil))
-	}
-	return tx.SetState(about, binary.AppendVarint(binary.AppendVarint(nil, sum), last))
-}
-
-func (counter) Stands(service.Tx, service.Placed, bool) (bool, error)  { return true, nil }
-func (counter) Aside(_ service.Tx, _ string, b []byte) ([]byte, error) { return b, nil }
 
 // counting opens a store that has the counter.
 func counting(t *testing.T, name string, c *clock, path string, version uint64) *testStore {
 	t.Helper()
-	return openWith(t, name, c, path, func(o *capstore.Options) { o.Services = []service.Service{counter{version}} })
+	return openWith(t, name, c, path, func(o *capstore.Options) { o.Services = []service.Service{servicetest.Counter{Form: version}} })
 }
 
 // counts reads the counter of a subject: its sum and what was added last; "upgrade" where it can't be known.
@@ -114,12 +31,7 @@ func (s *testStore) counts(space tinycloud.SpaceID, about string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if b == nil {
-		return "nothing"
-	}
-	sum, n := binary.Varint(b)
-	last, _ := binary.Varint(b[n:])
-	return fmt.Sprint(sum, " ", last)
+	return servicetest.Shown(b)
 }
 
 // accountant is an owner whose session may count.
@@ -129,7 +41,7 @@ func newAccountant(t *testing.T, c *clock) accountant {
 	o := newOwner(t, "alice", c)
 	o.header = o.wallet.SignDelegation(captest.DelegationOptions{
 		Audience: o.session.URI(), Expires: c.now().Add(24 * time.Hour), IssuedAt: c.now(), Nonce: "nonce0000002",
-		Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put", "tinycloud.kv/get"}, o.space.String() + "/counter": {addAbility}},
+		Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put", "tinycloud.kv/get"}, o.space.String() + "/counter": {servicetest.Add}},
 	})
 	o.proof = captest.ID(o.header)
 	return accountant{o}
@@ -139,7 +51,7 @@ func (o accountant) token(t *testing.T, about string) *capstore.Token {
 	t.Helper()
 	o.n++
 	tok, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
-		Caps:   captest.Caps{o.space.String() + "/counter/" + about: {addAbility}},
+		Caps:   captest.Caps{o.space.String() + "/counter/" + about: {servicetest.Add}},
 		Proofs: []tinycloud.Hash{o.proof}, Expires: o.clock.now().Add(time.Minute), Nonce: fmt.Sprint("count ", o.n),
 	}))
 	if err != nil {
@@ -154,7 +66,7 @@ func (o accountant) try(s *testStore, about string, by int64, version uint64) er
 		return err
 	}
 	return s.Perform(s.t.Context(), tok, o.space, "counter", func(service.Tx) (service.Plan, error) {
-		return service.Plan{Subject: about, Ops: [][]byte{addition(about, by, version)}}, nil
+		return service.Plan{Subject: about, Ops: [][]byte{servicetest.Addition(about, by, version)}}, nil
 	})
 }
 
@@ -198,7 +110,7 @@ func testService(t *testing.T) {
 	tok := o.token(t, "visits")
 	once := func(s *testStore) error {
 		return s.Perform(t.Context(), tok, o.space, "counter", func(service.Tx) (service.Plan, error) {
-			return service.Plan{Subject: "visits", Ops: [][]byte{addition("visits", 1, 1)}}, nil
+			return service.Plan{Subject: "visits", Ops: [][]byte{servicetest.Addition("visits", 1, 1)}}, nil
 		})
 	}
 	if err := once(b); err != nil { // beside what a has
@@ -208,7 +120,7 @@ func testService(t *testing.T) {
 		t.Error("a token counts twice")
 	}
 	for name, bad := range map[string][]byte{
-		"another subject": addition("likes", 1, 1), "a key": []byte("\xa2\x63key\x61k\x67version\xf6"), "no operation": {0x01}, "nothing": nil,
+		"another subject": servicetest.Addition("likes", 1, 1), "a key": []byte("\xa2\x63key\x61k\x67version\xf6"), "no operation": {0x01}, "nothing": nil,
 	} {
 		err := a.Perform(t.Context(), o.token(t, "visits"), o.space, "counter", func(service.Tx) (service.Plan, error) {
 			return service.Plan{Subject: "visits", Ops: [][]byte{bad}}, nil
@@ -237,7 +149,7 @@ func testService(t *testing.T) {
 		told = append(told, x.Service+" "+x.Key+" "+x.Ability)
 	}
 	slices.Sort(told)
-	want := []string{"counter likes " + addAbility, "counter visits " + addAbility, "counter visits " + addAbility, "counter visits " + addAbility}
+	want := []string{"counter likes " + servicetest.Add, "counter visits " + servicetest.Add, "counter visits " + servicetest.Add, "counter visits " + servicetest.Add}
 	if !slices.Equal(told, want) {
 		t.Errorf("told %q", told)
 	}
@@ -328,7 +240,7 @@ func testPendingOperations(t *testing.T) {
 		t.Errorf("told %+v", plain.written())
 	}
 	used, err := plain.Usage(t.Context(), o.space)
-	if size := int64(len(addition("visits", 2, 1)) + len(addition("visits", 5, 2)) + len(addition("likes", 1, 1)) + len("value")); err != nil || used != size {
+	if size := int64(len(servicetest.Addition("visits", 2, 1)) + len(servicetest.Addition("visits", 5, 2)) + len(servicetest.Addition("likes", 1, 1)) + len("value")); err != nil || used != size {
 		t.Errorf("%d bytes used, want %d, %v", used, size, err)
 	}
 	plain.sound()

@@ -328,7 +328,7 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		r.gap(m)
 	}
 	switch {
-	case it.more: // releases of the first handshake take it for an offence of whoever passes it on
+	case it.more || slices.ContainsFunc(it.bundles, r.kept): // older releases take it for an offence of whoever passes it on
 		outcome = "newer"
 		return fmt.Errorf("gossip of %s has fields that are not known here: %w", from, tinycloud.ErrUnsupported)
 	case !queued:
@@ -340,6 +340,9 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 	r.heard.add(it)
 	return nil
 }
+
+// kept reports whether a bundle is not to be told by gossip, since an older peer listens that takes it for a forgery.
+func (r *Replica) kept(b hostlog.Bundle) bool { return b.Foreign() && !r.onlyNewer() }
 
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
 // removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that

@@ -46,6 +46,7 @@ type remote struct {
 	held       tinycloud.Hash // of its tips then, see told
 	expires    time.Time
 	streams    int
+	rules      uint64         // that it told, 0 for none
 	rests      bool           // it may leave without being dialed again, see rest.go
 	sent       tinycloud.Hash // of the host records it has from us
 	cancels    map[*int]context.CancelFunc
@@ -177,7 +178,7 @@ func (r *Replica) admit(id peer.ID, proven proven) {
 
 // begin starts the work with an authorised peer. r.mu is held.
 func (r *Replica) begin(m *remote, proven proven) {
-	m.expires = proven.expires
+	m.expires, m.rules = proven.expires, proven.hello.Rules
 	if m.authorised {
 		return
 	}
@@ -191,6 +192,25 @@ func (r *Replica) begin(m *remote, proven proven) {
 		return
 	}
 	r.spawn(func(ctx context.Context) { r.know(ctx, m, proven.hello) }) // beside the session, which waits for nothing
+}
+
+// knowsServices reports whether a peer takes operations that are no key-value ones for what they are.
+func (r *Replica) knowsServices(m *remote) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return m.rules >= hostlog.RulesOfServices
+}
+
+// onlyNewer reports whether all peers that may take part know services.
+func (r *Replica) onlyNewer() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.remotes {
+		if m.mayTakePart() && m.rules < hostlog.RulesOfServices {
+			return false
+		}
+	}
+	return true
 }
 
 // know keeps what a peer told of its release, and has the operator know of one that is not like this.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,6 +57,8 @@ type Net struct {
 type Log interface {
 	// Tips returns every branch's last entry.
 	Tips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Tip, error)
+	// OlderTips are those as far as a host may be given its logs that knows no services.
+	OlderTips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Tip, error)
 	// Have returns what to tell a peer whose tips are theirs: each of them that is stored here and, for a
 	// log with one that is not, this node's own tips of that log and entries before them at growing
 	// distances, so that a fork costs no more than a part of what follows it. early says that one of theirs is
@@ -391,7 +394,7 @@ func (r *Replica) Committed(c hostlog.Commit) {
 		r.stir()
 	}
 	if len(c.Local) > 0 {
-		r.live.add(c.Local)
+		r.live.add(slices.DeleteFunc(slices.Clone(c.Local), r.kept))
 		if !r.anyAuthorised() {
 			r.dialer.now(false)
 		}

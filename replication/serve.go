@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -38,7 +39,7 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 		case first.Open != nil:
 			err = r.serveOpen(ctx, m, f, first.Open)
 		case first.Share != nil:
-			err = r.serveShare(ctx, f, first.Share)
+			err = r.serveShare(ctx, m, f, first.Share)
 		case first.Locate != nil:
 			err = r.serveLocate(ctx, f, first.Locate.Hashes)
 		case first.Hosts != nil:
@@ -60,7 +61,7 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 // serveOpen answers one round: nothing if the tips are equal, else what the peer says it lacks.
 func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *openMessage) error {
 	r.clock(m, open.Now)
-	tips, err := r.o.Store.Tips(ctx, r.space)
+	tips, err := r.tipsFor(ctx, m)
 	if err != nil {
 		return own(err)
 	}
@@ -94,14 +95,32 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 			return err
 		}
 		if !msg.Have.More {
-			return r.stream(ctx, f, tips, have, time.Since(asked))
+			return r.stream(ctx, m, f, tips, have, time.Since(asked))
 		}
 	}
 }
 
+// tipsFor are the tips that a peer is told, and is sent the entries up to.
+func (r *Replica) tipsFor(ctx context.Context, m *remote) ([]hostlog.Tip, error) {
+	if r.knowsServices(m) {
+		return r.o.Store.Tips(ctx, r.space)
+	}
+	return r.o.Store.OlderTips(ctx, r.space)
+}
+
+// givable leaves out of some tips what a peer would take for a forgery.
+func (r *Replica) givable(ctx context.Context, m *remote, goal []hostlog.Tip) ([]hostlog.Tip, error) {
+	if r.knowsServices(m) {
+		return goal, nil
+	}
+	tips, err := r.o.Store.OlderTips(ctx, r.space)
+	told := coveredBy(tips)
+	return slices.DeleteFunc(goal, func(t hostlog.Tip) bool { return !told(&hostlog.Entry{Host: t.Host, N: t.N}) }), err
+}
+
 // stream sends what tips cover and have does not. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads. way is how long a round trip takes, or longer.
-func (r *Replica) stream(ctx context.Context, f *framer, tips, have []hostlog.Tip, way time.Duration) error {
+func (r *Replica) stream(ctx context.Context, m *remote, f *framer, tips, have []hostlog.Tip, way time.Duration) error {
 	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
@@ -110,7 +129,7 @@ func (r *Replica) stream(ctx context.Context, f *framer, tips, have []hostlog.Ti
 	w := newWindow(way)
 	g.Go(func() error { return w.acks(f) })
 	g.Go(func() error {
-		err := r.sendMissing(ctx, f, w, tips, have)
+		err := r.sendMissing(ctx, f, w, tips, have, r.knowsServices(m))
 		if err == nil {
 			w.end()
 			return f.put(&message{Done: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
@@ -123,7 +142,7 @@ func (r *Replica) stream(ctx context.Context, f *framer, tips, have []hostlog.Ti
 
 // sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends. What came since the tips
 // were told stays here: it may have come from the very peer.
-func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, have []hostlog.Tip) error {
+func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, have []hostlog.Tip, services bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan []hostlog.Bundle, readAhead)
 	g.Go(func() error {
@@ -139,9 +158,12 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, h
 			}
 		}
 		var c batcher
-		told := coveredBy(tips)
+		told, over := coveredBy(tips), false
 		err := r.o.Store.Missing(ctx, r.space, have, inlineLimit, func(b hostlog.Bundle) error {
 			if !told(&b.Entry) {
+				return nil
+			}
+			if over = over || !services && b.Foreign(); over { // of a host whose log forked: its tips don't tell
 				return nil
 			}
 			if full := c.add(b); full != nil {
@@ -187,7 +209,7 @@ func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud
 }
 
 // serveShare sends the ranges that the peer asks for, of what it lacks.
-func (r *Replica) serveShare(ctx context.Context, f *framer, q *shareMessage) error {
+func (r *Replica) serveShare(ctx context.Context, m *remote, f *framer, q *shareMessage) error {
 	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
 		return err
 	}
@@ -199,6 +221,9 @@ func (r *Replica) serveShare(ctx context.Context, f *framer, q *shareMessage) er
 	goal, err := unpackTips(nil, q.Goal)
 	if err != nil {
 		return err
+	}
+	if goal, err = r.givable(ctx, m, goal); err != nil {
+		return own(err)
 	}
 	share, err := r.o.Store.Share(ctx, r.space, have, goal)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // Rules is the version of these rules and of the fold: a history that was judged by other ones is judged anew.
-const Rules = 4
+const Rules = 5
 
 // Slack is how far an entry's time may be from the truth: windows are widened by it, and an entry may
 // claim to be that much older than what it builds on.

@@ -22,6 +22,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
@@ -38,6 +39,9 @@ type Options struct {
 
 	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
 	Now func() time.Time
+
+	// Services stand beside key-value.
+	Services []service.HTTP
 
 	// Rest is how long a Space stays open without another host; 0 means a quarter of an hour.
 	Rest time.Duration
@@ -103,7 +107,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks, Services: o.Services,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
@@ -141,7 +145,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
@@ -159,6 +163,15 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	}
 	n.blocks, err = blockstore.Open(ctx, o)
 	return err
+}
+
+// historyOf are services as the history knows them.
+func historyOf(all []service.HTTP) []service.Service {
+	out := make([]service.Service, len(all))
+	for i, x := range all {
+		out[i] = x
+	}
+	return out
 }
 
 // committed tells of a commit. It runs on the database's writer and does not block.
