@@ -143,7 +143,7 @@ func (r *changeReader) hosted(column string) string {
 func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err error) {
 	var eid int64
 	index := 0
-	err = r.tx.Each(ctx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan db.Scan) error {
 		row, err := scanChange(scan)
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err
 // later reads what became valid later than its epoch came.
 func (r *changeReader) later(ctx context.Context, to int64) (out []Change, err error) {
 	args := append([]any{r.from.Epoch, r.from.Epoch, r.from.Late, to}, r.args...)
-	err = r.tx.Each(ctx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan db.Scan) error {
 		var index int
 		row, err := scanChange(scan, &index)
 		if err != nil {
@@ -204,7 +204,7 @@ type changeRow struct {
 	after, ord sql.NullInt64
 }
 
-func scanChange(scan func(...any) error, further ...any) (row changeRow, err error) {
+func scanChange(scan db.Scan, further ...any) (row changeRow, err error) {
 	var epoch []byte
 	var ms int64
 	var op []byte

@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // revisited is an operation whose verdict may have changed.
@@ -124,7 +125,7 @@ func (t *tx) reannounced(sp *space, v *revisited) error {
 
 // keysOf adds the keys that the operations of an epoch are on.
 func (t *tx) keysOf(n *node, keys map[string]struct{}) error {
-	return t.each(func(scan func(...any) error) error {
+	return t.each(func(scan db.Scan) error {
 		var b []byte
 		if err := scan(&b); err != nil {
 			return err

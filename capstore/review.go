@@ -8,6 +8,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // A long history is judged anew in parts, between which others write. Meanwhile its Space is closed: it takes no entries,
@@ -46,10 +47,7 @@ func (t *tx) tooLong(sp *space) bool {
 		return false
 	}
 	sp.closed = true
-	select {
-	case t.s.outdated <- struct{}{}:
-	default:
-	}
+	t.s.outdated.Give()
 	return true
 }
 
@@ -144,7 +142,7 @@ func (t *tx) reviewBegin(sp *space, r *review) error {
 	if err := t.exec("DELETE FROM stale WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
-	return t.each(func(scan func(...any) error) error {
+	return t.each(func(scan db.Scan) error {
 		var eid int64
 		err := scan(&eid)
 		r.eids = append(r.eids, eid)
@@ -171,7 +169,7 @@ func (t *tx) reviewEnd(sp *space) error {
 // keysFrom returns the next keys that operations are on, and as the column has it the one to go on from, nil at the end.
 func (t *tx) keysFrom(sp *space, from any) (keys []string, next any, err error) {
 	var subjects [][]byte
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var b []byte
 		err := scan(&b)
 		subjects = append(subjects, b)
@@ -258,17 +256,14 @@ func (s *Store) keepReviewing(ctx context.Context) {
 				if err := s.Review(ctx); err != nil && ctx.Err() == nil {
 					s.log.Warn("cannot judge a history anew, trying again", "error", err)
 				}
-				select {
-				case <-ctx.Done():
+				if !s.outdated.Within(ctx, s.lookAgain()) {
 					return nil
-				case <-s.outdated:
-				case <-time.After(s.lookAgain()):
 				}
 			}
 		})
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot lead the judging", "error", err)
-			wait(ctx, claimEvery)
+			wait.For(ctx, claimEvery)
 		}
 	}
 }
