@@ -8,6 +8,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -187,7 +188,7 @@ func (t *tx) leftBehind(sp *space, x *next) (out []left, err error) {
 		if b.host != sp.host || b.due(sp.limit) {
 			continue
 		}
-		err := t.each(func(scan func(...any) error) error {
+		err := t.each(func(scan db.Scan) error {
 			var eid int64
 			err := scan(&eid)
 			eids = append(eids, eid)

@@ -144,7 +144,7 @@ func (r *changeReader) hosted(column string) string {
 func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err error) {
 	var eid int64
 	index := 0
-	err = r.tx.Each(ctx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan db.Scan) error {
 		row, err := r.scan(scan)
 		if err != nil {
 			return err
@@ -178,7 +178,7 @@ func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err
 // later reads what became valid later than its epoch came.
 func (r *changeReader) later(ctx context.Context, to int64) (out []Change, err error) {
 	args := append([]any{r.from.Epoch, r.from.Epoch, r.from.Late, to}, r.args...)
-	err = r.tx.Each(ctx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan db.Scan) error {
 		var index int
 		row, err := r.scan(scan, &index)
 		if err != nil {
@@ -205,7 +205,7 @@ type changeRow struct {
 	after, ord sql.NullInt64
 }
 
-func (r *changeReader) scan(scan func(...any) error, further ...any) (row changeRow, err error) {
+func (r *changeReader) scan(scan db.Scan, further ...any) (row changeRow, err error) {
 	var epoch, op []byte
 	var ms int64
 	err = scan(append([]any{&row.sid, &row.Cursor.Epoch, &epoch, &ms, &row.event, &op, &row.valid, &row.after, &row.ord}, further...)...)

@@ -125,7 +125,7 @@ func (t *tx) conflictsOf(sp *space, key string) (rows []conflictRow, err error) 
 	if sp.conflicts == 0 {
 		return nil, nil
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var r conflictRow
 		var event, value []byte
 		err := scan(&event, &r.eid, &r.idx, &r.n, &value, &r.turn)

@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -57,7 +58,7 @@ func (n *node) sees(index uint64, o *keyOp) bool {
 func (t *tx) readKey(sp *space, key string) (*keyFold, error) {
 	f := &keyFold{t: t, sp: sp}
 	writes := map[tinycloud.Hash]*keyWrite{}
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		o := &keyOp{}
 		var written int64
 		var begin, epoch, event []byte

@@ -41,7 +41,7 @@ type foreign struct {
 }
 
 func (f *foreign) find() error {
-	return f.q.Each(f.ctx, func(scan func(...any) error) error {
+	return f.q.Each(f.ctx, func(scan db.Scan) error {
 		var spot judge.Spot
 		err := scan(&spot.Branch, &spot.N)
 		f.first[spot.Branch] = spot.N
@@ -58,7 +58,7 @@ func (f *foreign) tips() (tips []hostlog.Tip, err error) {
 		from, to uint64
 	}
 	var branches []branch
-	err = f.q.Each(f.ctx, func(scan func(...any) error) error {
+	err = f.q.Each(f.ctx, func(scan db.Scan) error {
 		var b branch
 		var host []byte
 		var base *int64

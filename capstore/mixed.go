@@ -75,7 +75,7 @@ func (t *tx) mixed(sp *space) (bool, error) {
 		return mixed, nil
 	}
 	older := map[hostlog.Key]bool{}
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var host []byte
 		if err := scan(&host); err != nil {
 			return err

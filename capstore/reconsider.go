@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // revisited is an operation whose verdict may have changed.
@@ -123,5 +124,5 @@ func (t *tx) reannounced(sp *space, v *revisited) error {
 
 // subjectsOf adds the subjects of the operations of an epoch.
 func (t *tx) subjectsOf(n *node, subjects map[subject]struct{}) error {
-	return t.each(func(scan func(...any) error) error { return scanSubject(scan, subjects) }, "SELECT bytes FROM ops WHERE eid = ?", n.eid)
+	return t.each(func(scan db.Scan) error { return scanSubject(scan, subjects) }, "SELECT bytes FROM ops WHERE eid = ?", n.eid)
 }

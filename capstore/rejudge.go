@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -116,7 +117,7 @@ type entryRow struct {
 
 // entriesOf reads the entries of an epoch, the earliest first.
 func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var r entryRow
 		var digest []byte
 		err := scan(&r.branch, &r.n, &r.at, &r.is, &digest)
@@ -223,7 +224,7 @@ type storedEvent struct {
 // storedEvents reads the events of an epoch with their operations.
 func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 	var out []storedEvent
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var e storedEvent
 		var id []byte
 		var kind token.Kind
@@ -244,7 +245,7 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var idx int
 		var b []byte
 		var was bool

@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -89,7 +90,7 @@ func (t *tx) cut(sp *space, r *judge.Removal) error {
 			return err
 		}
 		able, other := false, false
-		err = t.each(func(scan func(...any) error) error {
+		err = t.each(func(scan db.Scan) error {
 			var branch uint32
 			err := scan(&branch)
 			able = true
@@ -173,7 +174,7 @@ func (t *tx) trail(sp *space, removals []*judge.Removal, b logRef) (rows []trail
 			}
 		}
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		r := trailing{branch: b.branch}
 		var digest []byte
 		err := scan(&r.n, &r.at, &r.eid, &r.was, &digest)

@@ -11,6 +11,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // A long history is judged anew in parts, between which others write. Meanwhile its Space is closed: it takes no entries,
@@ -49,10 +50,7 @@ func (t *tx) tooLong(sp *space) bool {
 		return false
 	}
 	sp.closed = true
-	select {
-	case t.s.outdated <- struct{}{}:
-	default:
-	}
+	t.s.outdated.Give()
 	return true
 }
 
@@ -147,7 +145,7 @@ func (t *tx) reviewBegin(sp *space, r *review) error {
 	if err := t.exec("DELETE FROM stale WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
-	return t.each(func(scan func(...any) error) error {
+	return t.each(func(scan db.Scan) error {
 		var eid int64
 		err := scan(&eid)
 		r.eids = append(r.eids, eid)
@@ -178,7 +176,7 @@ func (t *tx) subjectsFrom(sp *space, from any) (subjects []subject, next any, er
 		column  []byte
 	}
 	var rows []row
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var r row
 		err := scan(&r.service, &r.column)
 		rows = append(rows, r)
@@ -267,17 +265,14 @@ func (s *Store) keepReviewing(ctx context.Context) {
 				if err := s.Review(ctx); err != nil && ctx.Err() == nil {
 					s.log.Warn("cannot judge a history anew, trying again", "error", err)
 				}
-				select {
-				case <-ctx.Done():
+				if !s.outdated.Within(ctx, s.lookAgain()) {
 					return nil
-				case <-s.outdated:
-				case <-time.After(s.lookAgain()):
 				}
 			}
 		})
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot lead the judging", "error", err)
-			wait(ctx, claimEvery)
+			wait.For(ctx, claimEvery)
 		}
 	}
 }

@@ -147,12 +147,12 @@ func (t *tx) pendingPlaces(sp *space, s subject) (n int, err error) {
 
 // subjectsOfEvent are the subjects of all operations of an event, in all its places.
 func (t *tx) subjectsOfEvent(sp *space, event tinycloud.Hash, into map[subject]struct{}) error {
-	return t.each(func(scan func(...any) error) error {
+	return t.each(func(scan db.Scan) error {
 		return scanSubject(scan, into)
 	}, "SELECT o.bytes FROM events e JOIN ops o ON o.eid = e.eid AND o.idx = e.idx WHERE e.sid = ? AND e.id = ?", sp.sid, event[:])
 }
 
-func scanSubject(scan func(...any) error, into map[subject]struct{}) error {
+func scanSubject(scan db.Scan, into map[subject]struct{}) error {
 	var b []byte
 	if err := scan(&b); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (x *inSpace) SetState(subject string, state []byte) error {
 
 func (x *inSpace) Operations(name string, f func(service.Placed) error) error {
 	var list []service.Placed
-	err := x.t.each(func(scan func(...any) error) error {
+	err := x.t.each(func(scan db.Scan) error {
 		var p service.Placed
 		var epoch, event []byte
 		var idx int64

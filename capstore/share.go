@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // share is a [hostlog.Share] that is read from the database.
@@ -180,7 +181,7 @@ type sharePlace struct {
 
 // each calls f for the entries of a range, parents first.
 func (p *share) each(ctx context.Context, first, last int64, f func(sharePlace) error) error {
-	return p.s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	return p.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var x sharePlace
 		if err := scan(&x.branch, &x.n, &x.seq); err != nil {
 			return err

@@ -154,7 +154,7 @@ func (s *Store) importedID(id tinycloud.SpaceID) int64 {
 // load reads the logs, heads and facts of a Space.
 func (t *tx) load(sp *space, heads []byte) error {
 	var tips []int64
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		b := &branch{base: -1}
 		var host, digest []byte
 		var base, baseN *int64
@@ -203,7 +203,7 @@ func (t *tx) loadFacts(sp *space) error {
 		bytes []byte
 	}
 	var rows []row
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var r row
 		err := scan(&r.eid, &r.idx, &r.bytes)
 		rows = append(rows, r)
@@ -274,7 +274,7 @@ func (t *tx) nodeBy(sp *space, where string, args ...any) (*node, error) {
 		return have, nil
 	}
 	n.past, n.age = decodeClock(clock), judge.DecodeAge(written, begin)
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var s judge.Spot
 		err := scan(&s.Branch, &s.N)
 		n.spots = append(n.spots, s)

@@ -26,6 +26,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // InMemory as a database keeps nothing beyond the life of the store.
@@ -103,7 +104,7 @@ type Store struct {
 	jobs     chan *job
 	bulk     chan *job                       // jobs that take long; those of jobs come in between
 	gone     chan struct{}                   // closed when Run has returned
-	parked   chan struct{}                   // something was parked
+	parked   wait.Signal                     // something was parked
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 	unsigned unsigned
 	patient  patient
@@ -121,7 +122,7 @@ type Store struct {
 	services map[string]service.Service // by name; never changes
 
 	redating     redating
-	outdated     chan struct{} // a long history has to be judged anew
+	outdated     wait.Signal   // a long history has to be judged anew
 	reviewAtOnce int64         // see the constant
 	reviewSlice  time.Duration // likewise
 
@@ -145,7 +146,7 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), outdated: make(chan struct{}, 1), reviewAtOnce: reviewAtOnce, reviewSlice: reviewSlice, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: wait.NewSignal(), outdated: wait.NewSignal(), reviewAtOnce: reviewAtOnce, reviewSlice: reviewSlice, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
 		joining: newJoining(), patience: awaitOpen,
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},

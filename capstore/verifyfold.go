@@ -9,11 +9,12 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // values checks the values against their hashes, and that every current one is here or looked for.
 func (v *verifier) values() error {
-	err := v.each(func(scan func(...any) error) error {
+	err := v.each(func(scan db.Scan) error {
 		var hash, inline []byte
 		var size, due int64
 		if err := scan(&hash, &size, &inline, &due); err != nil {
@@ -36,7 +37,7 @@ func (v *verifier) values() error {
 	if err != nil {
 		return err
 	}
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		var key []byte
 		err := scan(&key)
 		v.tell("current value that is lost", "%q", key)
@@ -149,7 +150,7 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 
 func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs string) error {
 	columns := strings.Count(theirs, "?") - 1
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		row, dest := make([]any, columns), make([]any, columns)
 		for i := range row {
 			dest[i] = &row[i]

@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 
 // outbox is what this host has to tell the others.
 type outbox struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu       sync.Mutex
 	bundles  []hostlog.Bundle               // guarded by mu
@@ -46,7 +47,7 @@ func (o *outbox) add(bundles []hostlog.Bundle) {
 			o.bundles = append(o.bundles, b)
 		}
 	}
-	signal(o.wake)
+	o.wake.Give()
 }
 
 // cut keeps back what is added from now on until the result is called: a host that was removed is still there to
@@ -60,7 +61,7 @@ func (o *outbox) cut() (done func()) {
 		defer o.mu.Unlock()
 		if o.cutting--; o.cutting == 0 {
 			o.bundles, o.later = append(o.bundles, o.later...), nil
-			signal(o.wake)
+			o.wake.Give()
 		}
 	})
 }
@@ -101,7 +102,7 @@ func (r *Replica) learned(bundles []hostlog.Bundle) {
 	for _, b := range bundles {
 		r.live.mention(b)
 	}
-	signal(r.live.wake)
+	r.live.wake.Give()
 }
 
 // publish sends what the outbox holds.
@@ -204,7 +205,7 @@ func announcement(entries map[hostlog.Key]hostlog.Bundle) message {
 
 // inbox is what peers sent by gossip and is not applied yet.
 type inbox struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu     sync.Mutex
 	items  []inItem               // guarded by mu
@@ -230,7 +231,7 @@ func (q *inbox) add(it inItem) bool {
 	q.items = append(q.items, it)
 	q.bytes += it.size
 	q.note(it, 1)
-	signal(q.wake)
+	q.wake.Give()
 	return true
 }
 

@@ -17,6 +17,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -89,7 +90,7 @@ func (p *Pairing) Serve(ctx context.Context, s network.Stream) {
 	}
 	p.o.Metrics.refuse("pair")
 	p.o.Log.InfoContext(ctx, "pairing refused", "node", s.Conn().RemotePeer(), "error", err)
-	pause(ctx, refusedAfter-time.Since(asked))
+	wait.For(ctx, refusedAfter-time.Since(asked))
 }
 
 // answer reads an invite and uses it. asked is set to when it came.

@@ -12,6 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -226,7 +227,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []hostlog.Bundle, syncQueue)
 	ready := make(chan received)
-	moved, over := make(chan struct{}, 1), make(chan struct{})
+	moved, over := wait.NewSignal(), make(chan struct{})
 	var end *stateMessage
 	g.Go(func() (err error) {
 		defer close(batches)
@@ -236,7 +237,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 	g.Go(func() error {
 		defer close(ready)
 		for b := range batches {
-			signal(moved)
+			moved.Give()
 			select {
 			case ready <- received{b, hostlog.CheckAll(r.space, b)}:
 			case <-running.Done():
@@ -273,7 +274,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 				}
 			}
 			applying.Store(false)
-			signal(moved)
+			moved.Give()
 		}
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -25,9 +26,9 @@ const (
 type remote struct {
 	id     peer.ID
 	host   hostlog.Key
-	pull   chan struct{} // it seems to have something that is not here
-	due    chan struct{} // a round is due at once
-	calm   chan struct{} // a round of theirs found no difference
+	pull   wait.Signal   // it seems to have something that is not here
+	due    wait.Signal   // a round is due at once
+	calm   wait.Signal   // a round of theirs found no difference
 	rate   *rate.Limiter // of bundles by gossip
 	opened *rate.Limiter // of streams
 
@@ -54,7 +55,7 @@ type remote struct {
 
 func newRemote(id peer.ID, host hostlog.Key) *remote {
 	return &remote{
-		id: id, host: host, pull: make(chan struct{}, 1), due: make(chan struct{}, 1), calm: make(chan struct{}, 1),
+		id: id, host: host, pull: wait.NewSignal(), due: wait.NewSignal(), calm: wait.NewSignal(),
 		rate: rate.NewLimiter(liveRate, liveRate), opened: rate.NewLimiter(streamsPerSec, 2*streamsPerSec),
 		cancels: map[*int]context.CancelFunc{},
 	}
@@ -310,7 +311,7 @@ func (r *Replica) revoke(host hostlog.Key) {
 	m := r.remotes[peerOf(host)]
 	for _, other := range r.remotes {
 		if other != m {
-			signal(other.due) // the rendezvous secret is another from now on
+			other.due.Give() // the rendezvous secret is another from now on
 		}
 	}
 	if m == nil {
@@ -325,7 +326,7 @@ func (r *Replica) revoke(host hostlog.Key) {
 	done := r.live.cut()
 	if !r.spawn(func(ctx context.Context) {
 		defer done()
-		pause(ctx, flushTime)
+		wait.For(ctx, flushTime)
 		r.log.InfoContext(ctx, "host revoked", "peer", m.id)
 		r.net.Peer.Evict(m.id)
 	}) {

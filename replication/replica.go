@@ -20,6 +20,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // Peer is this Space's presence in the network; *p2p.Peer is one.
@@ -267,8 +268,8 @@ func New(o Options) (*Replica, error) {
 	return &Replica{
 		o: o, space: o.Space, self: peerOf(host), host: host, log: o.Log.With("space", o.Space),
 		started: make(chan struct{}), stopped: make(chan struct{}), tried: make(chan struct{}),
-		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
-		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
+		jobs: jobs{wake: wait.NewSignal()}, live: outbox{wake: wait.NewSignal()},
+		inbox: inbox{wake: wait.NewSignal()}, dialer: newDialer(), wants: newWanted(),
 		offences: offences{m: map[hostlog.Key]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]proven{},
 		seen: map[hostlog.Key]sighting{}, claims: map[hostlog.Key]time.Time{}, waiting: map[*remote]struct{}{},
@@ -344,7 +345,7 @@ func (r *Replica) spawn(job func(context.Context)) bool { return r.jobs.add(job)
 
 // jobs are the goroutines to start.
 type jobs struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu    sync.Mutex
 	list  []func(context.Context) // guarded by mu
@@ -358,7 +359,7 @@ func (j *jobs) add(job func(context.Context)) bool {
 		return false
 	}
 	j.list = append(j.list, job)
-	signal(j.wake)
+	j.wake.Give()
 	return true
 }
 
@@ -377,14 +378,6 @@ func (j *jobs) end() []func(context.Context) {
 	return j.take()
 }
 
-// signal wakes whoever waits for c, now or next.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // Committed tells what the store made durable. It never blocks.
 func (r *Replica) Committed(c hostlog.Commit) {
 	if c.Space != r.space {
@@ -400,7 +393,7 @@ func (r *Replica) Committed(c hostlog.Commit) {
 		}
 	}
 	if c.Wants > 0 {
-		signal(r.wants.wake)
+		r.wants.wake.Give()
 	}
 	if c.Opened {
 		r.setJoining(false)
@@ -421,13 +414,13 @@ func (r *Replica) Kick() {
 			r.setJoining(joining)
 			r.mu.Lock()
 			for _, m := range r.remotes {
-				signal(m.due) // those already here can tell that the history is, too
+				m.due.Give() // those already here can tell that the history is, too
 			}
 			r.mu.Unlock()
 		}
 	})
 	r.dialer.now(true)
-	signal(r.wants.wake)
+	r.wants.wake.Give()
 }
 
 // Tried is closed when a try to be connected with another host ended, well or not.

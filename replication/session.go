@@ -28,7 +28,7 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 	if err := r.o.Store.Hurry(ctx, r.space); err != nil && ctx.Err() == nil {
 		r.log.WarnContext(ctx, "cannot hurry what is wanted", "error", err)
 	}
-	signal(r.wants.wake)
+	r.wants.wake.Give()
 	expiry := time.NewTimer(r.untilExpiry(m))
 	defer expiry.Stop()
 	timer, next := time.NewTimer(0), time.Now()
@@ -101,7 +101,7 @@ func (r *Replica) visit(ctx context.Context, m *remote) bool {
 	case errors.Is(err, errWait):
 		return true // woken when it is its turn
 	case errors.Is(err, errTurn):
-		signal(m.due)
+		m.due.Give()
 		return true
 	default:
 		r.judge(ctx, m, err)
@@ -125,21 +125,6 @@ func backoff(failures int, most time.Duration) time.Duration {
 // jitter returns d, less up to a half of it by chance.
 func jitter(d time.Duration) time.Duration { return d - time.Duration(rand.Int64N(int64(d/2))) }
 
-// pause waits; it reports false when the context ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 func (r *Replica) untilExpiry(m *remote) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,7 +139,7 @@ func (r *Replica) gap(m *remote) {
 	r.mu.Lock()
 	m.synced = false
 	r.mu.Unlock()
-	signal(m.pull)
+	m.pull.Give()
 }
 
 // quiet puts the next round with a peer off, whose own round found no difference.
@@ -163,7 +148,7 @@ func (r *Replica) quiet(m *remote) {
 	defer r.mu.Unlock()
 	m.synced = true
 	if !r.joining { // a joining host has to hear the state of its peers itself
-		signal(m.calm)
+		m.calm.Give()
 	}
 }
 
@@ -196,7 +181,7 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 		defer r.mu.Unlock()
 		r.turnOf = nil
 		for m := range r.waiting {
-			signal(m.due)
+			m.due.Give()
 		}
 		clear(r.waiting)
 	}), nil

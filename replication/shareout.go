@@ -80,7 +80,7 @@ func (r *Replica) unled(lead *remote, err error) {
 	s.led = time.Now()
 	r.seen[lead.host] = s
 	for _, m := range r.remotes {
-		signal(m.due)
+		m.due.Give()
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -136,7 +137,7 @@ func (l *Locator) deny(ctx context.Context, f *helloStream, caller peer.ID, caus
 		}
 	}
 	if l.o.Trusted == nil || !l.o.Trusted(caller) {
-		if !pause(ctx, refusedAfter-time.Since(began)) {
+		if !wait.For(ctx, refusedAfter-time.Since(began)) {
 			return ctx.Err()
 		}
 	}
