@@ -114,6 +114,7 @@ func hostBy(signer, host tinycloud.Principal, what ...aspect) *token.Token {
 }
 
 func put(key string) []Asked { return []Asked{{Service: "kv", Path: key, Ability: token.AbilityPut}} }
+
 func del(key string) []Asked { return []Asked{{Service: "kv", Path: key, Ability: token.AbilityDel}} }
 
 // The tables have two histories beside each other: the epochs of branch 1, of which each builds on the one before, and
