@@ -60,7 +60,7 @@ func (t *tx) redateEnded(sp *space, before map[tinycloud.Hash]bool) error {
 		if !hosts[l.host] {
 			continue
 		}
-		sp.stale = true
+		sp.todo.times = true
 		t.touch(sp)
 		// Alone an entry dates its epoch in any case.
 		err := t.exec(`INSERT INTO stale (sid, seq, eid) SELECT DISTINCT p.sid, p.seq, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid
@@ -121,7 +121,7 @@ func (t *tx) link(parents []*node, n *node) error {
 // suspect notes that the times of an epoch may have changed.
 func (t *tx) suspect(sp *space, n *node) error {
 	t.touch(sp)
-	sp.stale = true
+	sp.todo.times = true
 	return t.add(db.Insert{Into: "stale", Columns: "sid seq eid", Key: "sid seq eid"}, sp.sid, n.seq, n.eid)
 }
 
@@ -143,7 +143,7 @@ func (t *tx) dates(sp *space, n *node) (floor, age bool, err error) {
 		if late := r.at < judge.Earliest(g.floor); late == (r.is != entryVoid) {
 			// The rule by which entries are void that are older than what they build on: for once it reaches what was judged.
 			if late || sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
-				sp.again = true
+				sp.todo.all = true
 			}
 		}
 	}
@@ -201,12 +201,12 @@ func (t *tx) redateSome(sp *space) (all bool, err error) {
 	}
 	var one int
 	more, err := t.one([]any{&one}, "SELECT 1 FROM stale WHERE sid = ? LIMIT 1", sp.sid)
-	sp.stale = more
+	sp.todo.times = more
 	return !more, err
 }
 
 func (t *tx) suspectChildren(sp *space, n *node) error {
-	sp.stale = true
+	sp.todo.times = true
 	return t.exec(`INSERT INTO stale (sid, seq, eid) SELECT p.sid, p.seq, p.eid FROM links l JOIN epochs p ON p.eid = l.child
 		WHERE l.parent = ? AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.sid = p.sid AND s.seq = p.seq AND s.eid = p.eid)`, n.eid)
 }
@@ -224,7 +224,7 @@ func (t *tx) refoldMoved(sp *space, moved []*node) error {
 
 // redate carries changed times of a Space forward now, if it is not too soon since the last time.
 func (t *tx) redate(sp *space) error {
-	if !sp.stale {
+	if !sp.todo.times {
 		return nil
 	}
 	if began := time.Now(); !began.Before(t.s.redating.due(sp.id)) {
@@ -233,7 +233,7 @@ func (t *tx) redate(sp *space) error {
 		}
 		t.s.redating.done(sp.id, began)
 	}
-	if sp.stale {
+	if sp.todo.times {
 		t.s.redating.wake.Give()
 	}
 	return nil

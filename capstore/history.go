@@ -222,7 +222,7 @@ func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 			return err
 		}
 		if !n.valid || void > 0 {
-			sp.redo[n.eid] = struct{}{}
+			sp.todo.epochs[n.eid] = struct{}{}
 		}
 	}
 	switch is {
@@ -231,7 +231,7 @@ func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 	case entryCut:
 		sp.noteCut(n, p.Entry.Host, spot)
 	}
-	sp.unsettled = sp.unsettled || sp.cutHere(n)
+	sp.todo.removals = sp.todo.removals || sp.cutHere(n)
 	if err := t.recordEntry(sp, p, n, is); err != nil {
 		return err
 	}
@@ -347,9 +347,9 @@ func (t *tx) learn(sp *space, p *hostlog.Parsed, spot judge.Spot) error {
 		}
 		news = true
 		if sp.facts.Add(e.Token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
-			sp.again = true
+			sp.todo.all = true
 		}
-		sp.unsettled = sp.unsettled || sp.facts.Concerns(e.Token)
+		sp.todo.removals = sp.todo.removals || sp.facts.Concerns(e.Token)
 		if err := t.saveToken(e.Token); err != nil {
 			return err
 		}

@@ -126,13 +126,13 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 		return fmt.Errorf("own epoch: %w", err)
 	}
 	if known != nil { // left behind, and the very same again
-		sp.again = true
+		sp.todo.all = true
 		known.t = max(x.floor, p.Entry.At)
 		if err := t.exec("UPDATE epochs SET t = ? WHERE eid = ?", known.t, known.eid); err != nil {
 			return err
 		}
 	}
-	if sp.unsettled { // what comes next in this transaction may depend on it
+	if sp.todo.removals { // what comes next in this transaction may depend on it
 		if err := t.revise(sp); err != nil {
 			return err
 		}

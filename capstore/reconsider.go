@@ -26,8 +26,8 @@ type opPlace struct {
 // reconsider makes the verdicts of some epochs again and folds the subjects that they write. Nothing else depends
 // on whether an epoch is valid, but the times of those that follow it.
 func (t *tx) reconsider(sp *space) error {
-	eids := slices.Sorted(maps.Keys(sp.redo)) // parents come first
-	clear(sp.redo)
+	eids := slices.Sorted(maps.Keys(sp.todo.epochs)) // parents come first
+	clear(sp.todo.epochs)
 	subjects := map[subject]struct{}{}
 	for _, eid := range eids {
 		n, err := t.nodeBy(sp, "eid = ?", eid)

@@ -20,7 +20,7 @@ func (t *tx) revise(sp *space) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	settled := false
-	if sp.unsettled && !sp.again {
+	if sp.todo.removals && !sp.todo.all {
 		before := sp.facts.EndedHosts()
 		if err := t.settleRemovals(sp); err != nil {
 			return err
@@ -30,7 +30,7 @@ func (t *tx) revise(sp *space) error {
 		}
 		settled = true
 	}
-	if len(sp.redo) > 0 && !sp.again {
+	if len(sp.todo.epochs) > 0 && !sp.todo.all {
 		if err := t.reconsider(sp); err != nil {
 			return err
 		}
@@ -38,7 +38,7 @@ func (t *tx) revise(sp *space) error {
 	if err := t.redate(sp); err != nil {
 		return err
 	}
-	if sp.again {
+	if sp.todo.all {
 		if t.tooLong(sp) {
 			return nil
 		}
@@ -266,10 +266,10 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 // question has a Space with void events judged anew at its first news since it was loaded: what those events
 // waited for was known in memory only.
 func (t *tx) question(sp *space) error {
-	if !sp.unsure || sp.again {
+	if !sp.todo.unsure || sp.todo.all {
 		return nil
 	}
-	sp.unsure = false
+	sp.todo.unsure = false
 	for _, query := range []string{
 		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
 	} {
@@ -278,7 +278,7 @@ func (t *tx) question(sp *space) error {
 		if err != nil {
 			return err
 		}
-		sp.again = sp.again || found
+		sp.todo.all = sp.todo.all || found
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func (sp *space) rules() int {
 
 // outdated has the history of a Space judged anew that was judged by other rules, or not to the end.
 func (t *tx) outdated(sp *space) {
-	sp.again = true
+	sp.todo.all = true
 	t.touch(sp)
 	t.tooLong(sp)
 }
@@ -97,7 +97,7 @@ func (t *tx) reviewStep(sp *space, r *review) error {
 	case reviewRemovals:
 		r.step++
 		err := t.settleRemovals(sp)
-		clear(sp.redo) // all are
+		clear(sp.todo.epochs) // all are
 		return err
 	case reviewEpochs:
 		return r.each(func(eid int64) error {
@@ -138,7 +138,7 @@ func (r *review) each(f func(eid int64) error) error {
 
 func (t *tx) reviewBegin(sp *space, r *review) error {
 	r.step++
-	sp.again, sp.unsure, sp.stale = false, false, false
+	sp.todo.all, sp.todo.unsure, sp.todo.times = false, false, false
 	sp.facts.Forget()
 	sp.nodes.Purge() // times change
 	r.from = t.s.key("")
