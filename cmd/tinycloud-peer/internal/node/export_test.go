@@ -15,6 +15,9 @@ var (
 	OpenLAN = openLAN
 )
 
+// ServeHTTP exports serveHTTP to tests.
+var ServeHTTP = serveHTTP
+
 // Connected returns with whom the entrance of a Space is connected, or the node's own front.
 func (n *Node) Connected(space *tinycloud.SpaceID) []peer.ID {
 	f := n.front.Load()
