@@ -89,6 +89,10 @@ func (a *API) setPublicCORS(h http.Header) {
 	h.Set("Access-Control-Expose-Headers", "ETag, Content-Type, Content-Length")
 }
 
+// sandbox keeps a document that some user stored, and that a browser opens by its address, from being one of this origin:
+// it runs no script and loads nothing.
+func sandbox(h http.Header) { h.Set("Content-Security-Policy", "sandbox; default-src 'none'") }
+
 func (a *API) preflightPublic(w http.ResponseWriter, _ *http.Request) error {
 	a.setPublicCORS(w.Header())
 	w.WriteHeader(http.StatusNoContent)
@@ -98,6 +102,7 @@ func (a *API) preflightPublic(w http.ResponseWriter, _ *http.Request) error {
 // admitPublic lets a client at a public Space.
 func (a *API) admitPublic(w http.ResponseWriter, r *http.Request, segment string) (space tinycloud.SpaceID, err error) {
 	a.setPublicCORS(w.Header())
+	sandbox(w.Header())
 	if !a.clients.allow(r.RemoteAddr) {
 		return space, tinycloud.Refuse(tinycloud.ErrBusy, "Rate limit exceeded")
 	}
