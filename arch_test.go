@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/hooks"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -16,6 +16,14 @@ func Address(remote string) netip.Addr {
 	return addr
 }
 
+// Stranger is the [Address] of a client elsewhere, zero for this machine.
+func Stranger(remote string) netip.Addr {
+	if parse(remote).IsLoopback() {
+		return netip.Addr{}
+	}
+	return Address(remote)
+}
+
 // parse reads an address with or without a port; the zero one is of what is neither.
 func parse(remote string) netip.Addr {
 	if host, _, err := net.SplitHostPort(remote); err == nil {

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -15,6 +14,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 )
 
 const (
@@ -39,19 +39,9 @@ func newClients(perMinute, burst uint32) *clients {
 	return &clients{rate.Limit(float64(perMinute) / 60), int(burst), seen}
 }
 
-// allow reports whether the client at an address may read once more. Addresses of IPv6 count by their /64, which
-// is what one client has.
+// allow reports whether the client at an address may read once more.
 func (c *clients) allow(remote string) bool {
-	var addr netip.Addr // whoever has none shares one
-	if host, _, err := net.SplitHostPort(remote); err == nil {
-		if parsed, err := netip.ParseAddr(host); err == nil {
-			addr = parsed.Unmap().WithZone("")
-		}
-	}
-	if addr.Is6() {
-		prefix, _ := addr.Prefix(64) // shorter than the address
-		addr = prefix.Addr()
-	}
+	addr := callers.Address(remote)
 	limiter, ok := c.seen.Get(addr)
 	if !ok {
 		fresh := rate.NewLimiter(c.every, c.burst)
