@@ -14,6 +14,12 @@ type Config struct {
 	Address netip.Addr
 	// Port (port) is the TCP port of the HTTP API; 0 lets the system choose. Default 8000.
 	Port uint16
+	// TrustedProxies (trusted_proxies) are the addresses of proxies, as CIDRs, that are believed whose requests they pass
+	// on. Default none; with ip_header this machine.
+	TrustedProxies []netip.Prefix
+	// ProxyHeaders (ip_header) are the headers by which trusted proxies name a client: one, or with false none.
+	// Default Forwarded and X-Forwarded-For.
+	ProxyHeaders []string
 	// CORS (cors) answers browsers of every origin. Default true.
 	CORS bool
 	// LogLevel (log_level) is off, critical, normal or debug. Default normal.
@@ -133,6 +139,7 @@ func defaults() Config {
 	return Config{
 		Address:        netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Port:           8000,
+		ProxyHeaders:   []string{"Forwarded", "X-Forwarded-For"},
 		CORS:           true,
 		LogLevel:       LogNormal,
 		Log:            Log{Format: LogText, TraceHeader: "TinyCloud-Trace-Id"},

@@ -25,6 +25,8 @@ func coreSettings() []setting {
 	return []setting{
 		{"address", setAddress},
 		{"port", port(func(c *Config) *uint16 { return &c.Port })},
+		{"trusted_proxies", setTrustedProxies},
+		{"ip_header", setIPHeader},
 		{"cors", flag(func(c *Config) *bool { return &c.CORS })},
 		{"log_level", oneOf(strings.ToLower, func(c *Config) *LogLevel { return &c.LogLevel }, LogOff, LogCritical, LogNormal, LogDebug)},
 		{"log.format", oneOf(exact, func(c *Config) *LogFormat { return &c.Log.Format }, LogText, LogJSON)},
@@ -75,7 +77,7 @@ func unserved(name string) bool {
 	top, _, _ := strings.Cut(name, ".")
 	switch top {
 	case "relay", "telemetry", "hooks", "tee", "retention", "share_email", "database", "did_resolution_timeout_ms",
-		"workers", "max_blocking", "ident", "ip_header", "proxy_proto_header", "limits", "temp_dir", "keep_alive",
+		"workers", "max_blocking", "ident", "proxy_proto_header", "limits", "temp_dir", "keep_alive",
 		"secret_key", "shutdown", "cli_colors", "profile":
 		return true
 	}
@@ -165,6 +167,43 @@ func setAddress(c *Config, v value) error {
 		return fmt.Errorf("%q is not an IP address", s)
 	}
 	return nil
+}
+
+// setTrustedProxies reads addresses and ranges of them. All there are is no range: that would believe everybody.
+func setTrustedProxies(c *Config, v value) error {
+	items, err := v.strs()
+	if err != nil {
+		return err
+	}
+	c.TrustedProxies = nil
+	for _, item := range items {
+		p, err := netip.ParsePrefix(item)
+		if addr, single := netip.ParseAddr(item); single == nil && addr.Zone() == "" {
+			p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || p.Bits() == 0 || p.Addr().Is4In6() {
+			return fmt.Errorf("%q is not an address or a range such as 10.0.0.0/8", item)
+		}
+		c.TrustedProxies = append(c.TrustedProxies, p.Masked())
+	}
+	return nil
+}
+
+// setIPHeader takes what the reference's web framework does: a name, or false for none.
+func setIPHeader(c *Config, v value) error {
+	if v.kind == kindBool {
+		if v.text == "true" {
+			return errors.New("expected the name of a header or false")
+		}
+		c.ProxyHeaders = nil
+		return nil
+	}
+	name, err := v.str()
+	c.ProxyHeaders = []string{name}
+	if err != nil {
+		return err
+	}
+	return checkHeader(name)
 }
 
 func setDatabase(c *Config, v value) error {

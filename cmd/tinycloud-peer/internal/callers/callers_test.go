@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,21 +194,23 @@ func TestTrickle(t *testing.T) {
 					}
 				})
 				c := n.dial("192.0.2.1")
-				defer c.Close()
 				began := time.Now()
-				go func() {
+				var sender sync.WaitGroup
+				sender.Go(func() {
 					_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
 					for err == nil {
 						time.Sleep(time.Second)
 						_, err = io.WriteString(c, "x")
 					}
-				}()
+				})
 				if _, err := io.Copy(io.Discard, c); err != nil {
 					t.Error(err)
 				}
 				if took := time.Since(began); took > 2*time.Minute {
 					t.Error("held for", took)
 				}
+				_ = c.Close()
+				sender.Wait()
 			})
 		})
 	}

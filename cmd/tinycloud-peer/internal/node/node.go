@@ -22,6 +22,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
@@ -69,6 +70,7 @@ type Node struct {
 	allow     *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
+	proxies  *callers.Proxies
 	public   net.Listener
 	metrics  net.Listener
 	admin    *socket // nil without datadir
@@ -93,6 +95,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.openPolicies()
+	if n.proxies, err = callers.NewProxies(cfg.TrustedProxies, cfg.ProxyHeaders); err != nil {
+		return nil, fmt.Errorf("ip_header: %w", err)
+	}
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -304,10 +309,10 @@ func (n *Node) Run(ctx context.Context) error {
 // serve runs what ends first.
 func (n *Node) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, n.public, n.publicHandler(), n.log) })
-	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.log) })
+	g.Go(func() error { return serveHTTP(ctx, n.public, n.proxies.Handler(n.publicHandler()), n.proxies.Trusts, n.log) })
+	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.proxies.Trusts, n.log) })
 	if n.admin != nil {
-		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.log) })
+		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.proxies.Trusts, n.log) })
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })

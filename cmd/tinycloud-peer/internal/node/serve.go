@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -25,9 +26,10 @@ const (
 	addressConns   = 64   // of one client
 )
 
-// serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	bounded := callers.Listen(l, callers.Limits{Total: maxConns, Reserved: reservedConns, PerAddress: addressConns})
+// serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted. trusted tells
+// which addresses are of proxies.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, trusted func(netip.Addr) bool, log *slog.Logger) error {
+	bounded := callers.Listen(l, callers.Limits{Total: maxConns, Reserved: reservedConns, PerAddress: addressConns, Trusted: trusted})
 	server := &http.Server{
 		Handler: callers.DefaultPace().Handler(h), ConnState: bounded.State, MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: 2 * requestTimeout, IdleTimeout: idleTimeout,
