@@ -23,7 +23,7 @@ func settings() []setting {
 
 func coreSettings() []setting {
 	return []setting{
-		{"address", setAddress},
+		{"address", address(func(c *Config) *netip.Addr { return &c.Address })},
 		{"port", port(func(c *Config) *uint16 { return &c.Port })},
 		{"trusted_proxies", setTrustedProxies},
 		{"ip_header", setIPHeader},
@@ -32,6 +32,7 @@ func coreSettings() []setting {
 		{"log.format", oneOf(exact, func(c *Config) *LogFormat { return &c.Log.Format }, LogText, LogJSON)},
 		{"log.tracing.traceheader", text(checkHeader, func(c *Config) *string { return &c.Log.TraceHeader })},
 		{"spaces.allowlist", text(checkURL, func(c *Config) *string { return &c.Spaces.Allowlist })},
+		{"prometheus.address", address(func(c *Config) *netip.Addr { return &c.PrometheusAddress })},
 		{"prometheus.port", port(func(c *Config) *uint16 { return &c.PrometheusPort })},
 		{"keys.type", setKeysType},
 		{"keys.secret", setKeysSecret},
@@ -157,16 +158,19 @@ func oneOf[T ~string](fold func(string) string, field func(*Config) *T, allowed 
 	}
 }
 
-func setAddress(c *Config, v value) error {
-	s, err := v.str()
-	if err != nil {
-		return err
+func address(field func(*Config) *netip.Addr) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		s, err := v.str()
+		if err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return fmt.Errorf("%q is not an IP address", s)
+		}
+		*field(c) = a
+		return nil
 	}
-	c.Address, err = netip.ParseAddr(s)
-	if err != nil || c.Address.Zone() != "" {
-		return fmt.Errorf("%q is not an IP address", s)
-	}
-	return nil
 }
 
 // setTrustedProxies reads addresses and ranges of them. All there are is no range: that would believe everybody.
@@ -236,8 +240,13 @@ func setKeysSecret(c *Config, v value) error {
 	return err
 }
 
+const minAdminSecret = 16 // bytes; what can be guessed is no secret
+
 func setAdminSecret(c *Config, v value) error {
 	s, err := v.secret()
+	if n := len(s); err == nil && n > 0 && n < minAdminSecret {
+		return fmt.Errorf("%d bytes, expected %d or more, such as of \"openssl rand -hex 32\"", n, minAdminSecret)
+	}
 	c.AdminSecret = NewSecret([]byte(s))
 	return err
 }

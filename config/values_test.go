@@ -66,6 +66,8 @@ func TestBadValues(t *testing.T) {
 		{".keys", `secret = "` + strings.Repeat("A", 43) + `\n"`, "keys.secret: not base64url without padding"},
 		{".keys", `secret = "` + strings.Repeat("+", 44) + `"`, "keys.secret: not base64url without padding"},
 		{".keys", "secret = 1", "keys.secret: expected a string, found an integer"},
+		{".admin", "secret = 'fifteen bytes..'", "admin.secret: 15 bytes, expected 16 or more"},
+		{".prometheus", `address = "localhost"`, `prometheus.address: "localhost" is not an IP address`},
 		{".admin", "secret = 1", "admin.secret: expected a string, found an integer"},
 		{".invocation", "max_lifetime_secs = 0", "invocation.max_lifetime_secs: 0 is not from 1"},
 		{".invocation", "max_lifetime_secs = 2147483648", "invocation.max_lifetime_secs: "},

@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -74,7 +75,7 @@ type API struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
-	clients *clients
+	clients *callers.Budget // of reads of public Spaces
 	info    []byte
 	routes  map[string]endpoint
 }
@@ -116,7 +117,7 @@ func New(o Options) *API {
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{o: o, log: o.Log, metrics: newMetrics(), clients: newClients(o.RatePerMinute, o.Burst)}
+	a := &API{o: o, log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}

@@ -4,53 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"unicode/utf8"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
-
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
-	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 )
 
 const (
 	publicPrefix = "/public/"
 	publicName   = "public" // of a Space that anyone may read
 	publicCache  = "public, max-age=60"
-	maxClients   = 1 << 14 // whose requests are counted; beyond that the longest absent is forgotten
 )
-
-// clients limits how often each client reads public Spaces.
-type clients struct {
-	every rate.Limit
-	burst int
-	seen  *lru.Cache[netip.Addr, *rate.Limiter]
-}
-
-func newClients(perMinute, burst uint32) *clients {
-	seen, err := lru.New[netip.Addr, *rate.Limiter](maxClients)
-	if err != nil {
-		panic("httpapi: " + err.Error()) // the size is positive
-	}
-	return &clients{rate.Limit(float64(perMinute) / 60), int(burst), seen}
-}
-
-// allow reports whether the client at an address may read once more.
-func (c *clients) allow(remote string) bool {
-	addr := callers.Address(remote)
-	limiter, ok := c.seen.Get(addr)
-	if !ok {
-		fresh := rate.NewLimiter(c.every, c.burst)
-		if limiter, ok, _ = c.seen.PeekOrAdd(addr, fresh); !ok {
-			limiter = fresh
-		}
-	}
-	return limiter.Allow()
-}
 
 // routePublic finds who answers below /public/, whose paths are <space>/kv and <space>/kv/<key>.
 func (a *API) routePublic(path string) (endpoint, bool) {
@@ -93,7 +59,7 @@ func (a *API) preflightPublic(w http.ResponseWriter, _ *http.Request) error {
 func (a *API) admitPublic(w http.ResponseWriter, r *http.Request, segment string) (space tinycloud.SpaceID, err error) {
 	a.setPublicCORS(w.Header())
 	sandbox(w.Header())
-	if !a.clients.allow(r.RemoteAddr) {
+	if !a.clients.Allow(r.RemoteAddr) {
 		return space, tinycloud.Refuse(tinycloud.ErrBusy, "Rate limit exceeded")
 	}
 	text, err := url.PathUnescape(segment)

@@ -15,6 +15,11 @@ var (
 	OpenLAN = openLAN
 )
 
+// Probe returns what asks a question at most once a second.
+func Probe(question func(context.Context) error) func(context.Context) error {
+	return (&probe{question: question, now: time.Now}).ask
+}
+
 // ServeHTTP exports serveHTTP to tests.
 var ServeHTTP = serveHTTP
 

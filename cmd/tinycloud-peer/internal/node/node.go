@@ -65,6 +65,7 @@ type Node struct {
 	spaces    *spaces
 	hooks     *hooks.Hooks
 	api       *httpapi.API
+	probed    *probe            // whether the bucket can be reached
 	files     sync.Mutex        // held while values are freed, or copied for a backup
 	quota     *policy.Quota     // nil without quota_url
 	allow     *policy.Allowlist // nil without spaces.allowlist
@@ -163,6 +164,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
 	}
 	n.blocks, err = blockstore.Open(ctx, o)
+	if err == nil {
+		n.probed = &probe{question: n.blocks.Ping, now: time.Now}
+	}
 	return err
 }
 
@@ -240,9 +244,9 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return fmt.Errorf("address, port: %w", err)
 	}
-	n.metrics, err = listenTCP(n.cfg.Address.String(), n.cfg.PrometheusPort)
+	n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), n.cfg.PrometheusPort)
 	if err != nil {
-		return fmt.Errorf("prometheus.port: %w", err)
+		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
 	}
 	if n.cfg.Storage.Datadir == "" {
 		return nil
@@ -309,7 +313,9 @@ func (n *Node) Run(ctx context.Context) error {
 // serve runs what ends first.
 func (n *Node) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, n.public, n.proxies.Handler(n.publicHandler()), n.proxies.Trusts, n.log) })
+	g.Go(func() error {
+		return serveHTTP(ctx, n.public, n.proxies.Handler(n.publicHandler()), n.proxies.Trusts, n.log)
+	})
 	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.proxies.Trusts, n.log) })
 	if n.admin != nil {
 		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.proxies.Trusts, n.log) })
