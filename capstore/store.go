@@ -26,6 +26,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/private"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
@@ -217,8 +218,22 @@ func (s *Store) openFile(ctx context.Context, schemas fs.FS) (err error) {
 	if err := s.acquire(path + ".lock"); err != nil {
 		return err
 	}
+	if err := s.hide(path); err != nil {
+		return err
+	}
 	s.db, err = db.OpenSQLite(ctx, path, sync, schemas, s.log, fillParties())
 	return err
+}
+
+// hide keeps other users of the machine from the database. SQLite gives its other files the mode of the first.
+func (s *Store) hide(path string) error {
+	if err := private.Create(path); err != nil {
+		return err
+	}
+	for _, m := range private.Mend(path, path+"-wal", path+"-shm", path+"-journal", path+".lock") {
+		s.log.Warn("database", "warning", m.String())
+	}
+	return nil
 }
 
 // acquire takes the lock file, which holds the pid of its owner.

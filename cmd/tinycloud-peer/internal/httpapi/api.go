@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -77,7 +78,7 @@ type API struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
-	clients *clients
+	clients *callers.Budget // of reads of public Spaces
 	info    []byte
 	routes  map[string]endpoint
 	beside  map[string]service.HTTP // by name
@@ -123,7 +124,7 @@ func New(o Options) *API {
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{beside: map[string]service.HTTP{}, o: o, log: o.Log, metrics: newMetrics(), clients: newClients(o.RatePerMinute, o.Burst)}
+	a := &API{beside: map[string]service.HTTP{}, o: o, log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}

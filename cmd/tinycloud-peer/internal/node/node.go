@@ -23,6 +23,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
@@ -68,11 +69,13 @@ type Node struct {
 	spaces    *spaces
 	hooks     *hooks.Hooks
 	api       *httpapi.API
+	probed    *probe            // whether the bucket can be reached
 	files     sync.Mutex        // held while values are freed, or copied for a backup
 	quota     *policy.Quota     // nil without quota_url
 	allow     *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
+	proxies  *callers.Proxies
 	public   net.Listener
 	metrics  net.Listener
 	admin    *socket // nil without datadir
@@ -97,6 +100,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.openPolicies()
+	if n.proxies, err = callers.NewProxies(cfg.TrustedProxies, cfg.ProxyHeaders); err != nil {
+		return nil, fmt.Errorf("ip_header: %w", err)
+	}
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -162,6 +168,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
 	}
 	n.blocks, err = blockstore.Open(ctx, o)
+	if err == nil {
+		n.probed = &probe{question: n.blocks.Ping, now: time.Now}
+	}
 	return err
 }
 
@@ -248,9 +257,9 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return fmt.Errorf("address, port: %w", err)
 	}
-	n.metrics, err = listenTCP(n.cfg.Address.String(), n.cfg.PrometheusPort)
+	n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), n.cfg.PrometheusPort)
 	if err != nil {
-		return fmt.Errorf("prometheus.port: %w", err)
+		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
 	}
 	if n.cfg.Storage.Datadir == "" {
 		return nil
@@ -317,10 +326,12 @@ func (n *Node) Run(ctx context.Context) error {
 // serve runs what ends first.
 func (n *Node) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, n.public, n.publicHandler(), n.log) })
-	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.log) })
+	g.Go(func() error {
+		return serveHTTP(ctx, n.public, n.proxies.Handler(n.publicHandler()), n.proxies.Trusts, n.log)
+	})
+	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.proxies.Trusts, n.log) })
 	if n.admin != nil {
-		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.log) })
+		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.proxies.Trusts, n.log) })
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })
