@@ -16,7 +16,7 @@ import (
 const (
 	maxOut        = 1024    // own bundles waiting to be published; the rest is only announced
 	maxIn         = 4096    // messages from peers waiting to be applied
-	maxInBytes    = 4 << 20 // and the bytes in them
+	maxInBytes    = 8 << 20 // and the memory they take
 	applyAtOnce   = 256     // bundles of one transaction
 	applyAttempts = 4       // transactions for what was queued, when some of it does not fit
 	envelope      = 64      // bytes around the bundles of a message
@@ -214,8 +214,8 @@ type inbox struct {
 
 type inItem struct {
 	from    *remote
-	bundles []hostlog.Bundle
-	tips    []hostlog.Tip
+	checked []*hostlog.Parsed // what it brought
+	tips    []hostlog.Tip     // or what it announced
 	size    int
 	fits    bool // see [Replica.fits]
 	more    bool // there were fields that are not known here
@@ -239,9 +239,9 @@ func (q *inbox) note(it inItem, by int) {
 	if q.epochs == nil {
 		q.epochs = map[tinycloud.Hash]int{}
 	}
-	for i := range it.bundles {
-		e := it.bundles[i].Entry.Epoch
-		if !it.fits || mayRevoke(&it.bundles[i]) {
+	for _, p := range it.checked {
+		e := p.Entry.Epoch
+		if !it.fits || mayRevoke(&p.Bundle) {
 			continue
 		}
 		if q.epochs[e] += by; q.epochs[e] == 0 {
@@ -271,8 +271,8 @@ func (q *inbox) take() []inItem {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bundles := 0, 0
-	for n < len(q.items) && (n == 0 || bundles+len(q.items[n].bundles) <= applyAtOnce) {
-		bundles += len(q.items[n].bundles)
+	for n < len(q.items) && (n == 0 || bundles+len(q.items[n].checked) <= applyAtOnce) {
+		bundles += len(q.items[n].checked)
 		q.bytes -= q.items[n].size
 		n++
 	}
@@ -314,14 +314,14 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		return err
 	}
 	it.from = m
-	if !m.rate.AllowN(now(), max(0, len(it.bundles)-1)) {
+	if !m.rate.AllowN(now(), max(0, len(it.checked)-1)) {
 		return limited()
 	}
 	if r.heard.all(it) { // said again: to pass it on would have the other hosts judge it again
 		outcome = "repeated"
 		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
 	}
-	it.fits = r.fits(ctx, it.bundles) && !r.live.isCutting()
+	it.fits = r.fits(ctx, it.checked) && !r.live.isCutting()
 	queued := r.inbox.add(it)
 	if !queued {
 		outcome = "overflow"
@@ -344,11 +344,11 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
 // removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that
 // is not durable here yet, or never gets so: the listeners are cut off when it is.
-func (r *Replica) fits(ctx context.Context, bundles []hostlog.Bundle) bool {
+func (r *Replica) fits(ctx context.Context, bundles []*hostlog.Parsed) bool {
 	with := map[tinycloud.Hash]bool{}
 	var lacking []tinycloud.Hash
-	for i := range bundles {
-		parents, err := bundles[i].Parents()
+	for _, b := range bundles {
+		parents, err := b.Parents()
 		if err != nil {
 			return false
 		}
@@ -357,7 +357,7 @@ func (r *Replica) fits(ctx context.Context, bundles []hostlog.Bundle) bool {
 				lacking = append(lacking, p)
 			}
 		}
-		with[bundles[i].Entry.Epoch] = !mayRevoke(&bundles[i])
+		with[b.Entry.Epoch] = !mayRevoke(&b.Bundle)
 	}
 	known, err := r.o.Store.Knows(ctx, r.space, lacking)
 	return err == nil && known
@@ -370,7 +370,7 @@ func (r *Replica) read(data []byte) (it inItem, err error) {
 	if len(data) > maxGossip {
 		return it, fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrInvalid)
 	}
-	it.size = len(data) + 512 // what it takes in memory
+	it.size = len(data) + 512
 	m, err := decodeMessage(data)
 	if err == nil {
 		it.more = m.more
@@ -384,15 +384,24 @@ func (r *Replica) read(data []byte) (it inItem, err error) {
 	case m.Batch == nil || len(m.Batch.Entries) == 0 || len(m.Batch.Entries) > applyAtOnce:
 		return it, fmt.Errorf("gossip message of no kind: %w", tinycloud.ErrInvalid)
 	}
-	if it.bundles, err = m.Batch.bundles(r.space); err != nil {
+	bundles, err := m.Batch.bundles(r.space)
+	if err != nil {
 		return it, err
 	}
-	for i := range it.bundles {
-		if err := r.o.Check(r.space, &it.bundles[i]); err != nil {
-			return it, err
-		}
+	checked := hostlog.CheckAll(r.space, bundles)
+	it.checked = checked.Good
+	it.size = weight(len(data), it.checked)
+	return it, checked.Bad
+}
+
+// weight is about what the bundles of a message take in memory, a little more than was measured.
+func weight(message int, checked []*hostlog.Parsed) int {
+	const bundle, event = 3 << 10, 256
+	n := 2 * message
+	for _, p := range checked {
+		n += bundle + event*len(p.Events)
 	}
-	return it, nil
+	return n
 }
 
 func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
@@ -414,25 +423,25 @@ func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
 	return tips, nil
 }
 
-// applyLive applies what gossip brought, as much at once as waits.
+// applyLive applies what gossip brought, as much at once as waits. [Replica.Check] has read and verified it.
 func (r *Replica) applyLive(ctx context.Context) {
 	for ctx.Err() == nil {
 		items := r.inbox.take()
 		if len(items) == 0 {
 			return
 		}
-		var bundles []hostlog.Bundle
+		var checked []*hostlog.Parsed
 		var from []*remote
 		for _, it := range items {
 			if len(it.tips) > 0 {
 				r.hear(ctx, it)
 			}
-			r.wants.hints(it.from.host, it.bundles)
-			for _, b := range it.bundles {
-				bundles, from = append(bundles, b), append(from, it.from)
+			for _, p := range it.checked {
+				r.wants.hints(it.from.host, p.Large)
+				checked, from = append(checked, p), append(from, it.from)
 			}
 		}
-		r.applyAll(ctx, bundles, from)
+		r.applyAll(ctx, checked, from)
 		r.inbox.done(items)
 	}
 }
@@ -446,24 +455,24 @@ func (r *Replica) hear(ctx context.Context, it inItem) {
 }
 
 // applyAll applies bundles in order and skips those that do not fit; a stream brings what they lack.
-func (r *Replica) applyAll(ctx context.Context, bundles []hostlog.Bundle, from []*remote) {
+func (r *Replica) applyAll(ctx context.Context, checked []*hostlog.Parsed, from []*remote) {
 	for range applyAttempts {
-		if len(bundles) == 0 {
+		if len(checked) == 0 {
 			return
 		}
-		a, err := r.o.Store.Apply(ctx, r.space, bundles)
+		a, err := r.o.Store.ApplyChecked(ctx, hostlog.Checked{Space: r.space, Good: checked})
 		r.o.Metrics.applied(a)
-		if a.Covered == len(bundles) && err == nil {
+		if a.Covered == len(checked) && err == nil {
 			return
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		i := min(a.Covered, len(bundles)-1)
+		i := min(a.Covered, len(checked)-1)
 		switch {
 		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
 			// Bytes alone did not show it, so the peer that passed it on is not to blame, but its author.
-			r.log.WarnContext(ctx, "host signed what does not fit", "host", bundles[i].Entry.Host, "error", err)
+			r.log.WarnContext(ctx, "host signed what does not fit", "host", checked[i].Entry.Host, "error", err)
 		case err != nil:
 			r.log.WarnContext(ctx, "cannot apply gossip", "error", err)
 			r.gap(from[i])
@@ -472,7 +481,7 @@ func (r *Replica) applyAll(ctx context.Context, bundles []hostlog.Bundle, from [
 		default:
 			r.gap(from[i])
 		}
-		bundles, from = bundles[i+1:], from[i+1:]
+		checked, from = checked[i+1:], from[i+1:]
 	}
 	for _, m := range from {
 		r.gap(m)

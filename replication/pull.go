@@ -366,7 +366,9 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *earl
 	if len(bundles) == 0 {
 		return 0, fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
 	}
-	r.wants.hints(m.host, bundles)
+	for i := range bundles {
+		r.wants.hints(m.host, bundles[i].Large)
+	}
 	for {
 		before := len(bundles)
 		bundles = slices.DeleteFunc(bundles, func(b hostlog.Bundle) bool { return e.hosts[b.Entry.Host] })

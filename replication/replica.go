@@ -68,8 +68,6 @@ type Log interface {
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []hostlog.Tip, maxInline int, yield func(hostlog.Bundle) error) error
 	// Share returns what goal covers and have does not, to be read by ranges.
 	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (hostlog.Share, error)
-	// Apply verifies bundles and makes them durable.
-	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []hostlog.Bundle) (hostlog.Applied, error)
 	// ApplyChecked makes bundles durable that [hostlog.CheckAll] saw.
 	ApplyChecked(ctx context.Context, v hostlog.Checked) (hostlog.Applied, error)
 	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
@@ -173,11 +171,9 @@ type Options struct {
 	Named func(ctx context.Context) ([]NamedNode, error)
 	// JoinTimeout is after how long the silence of such a node is an answer.
 	JoinTimeout time.Duration
-	// Check says what bytes alone decide; nil means [hostlog.Check].
-	Check   func(tinycloud.SpaceID, *hostlog.Bundle) error
-	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
-	Metrics *Metrics // nil: not counted
-	Log     *slog.Logger
+	Memory      *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
+	Metrics     *Metrics // nil: not counted
+	Log         *slog.Logger
 }
 
 // Bounds of what waits.
@@ -247,9 +243,6 @@ func New(o Options) (*Replica, error) {
 	}
 	if o.InlineLimit == 0 {
 		o.InlineLimit = 64 << 10
-	}
-	if o.Check == nil {
-		o.Check = hostlog.Check
 	}
 	if o.Memory == nil {
 		o.Memory = NewBudget(MemoryLimit)

@@ -124,16 +124,14 @@ func (w *wanted) banned(b ban) bool {
 }
 
 // hints remembers what came beside operations of their values.
-func (w *wanted) hints(from hostlog.Key, bundles []hostlog.Bundle) {
+func (w *wanted) hints(from hostlog.Key, large []hostlog.Large) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := range bundles {
-		for _, l := range bundles[i].Large {
-			if len(w.hinted) >= maxHints {
-				clear(w.hinted)
-			}
-			w.hinted[l.Hash] = source{peer: from, manifest: l.Manifest, size: l.Size}
+	for _, l := range large {
+		if len(w.hinted) >= maxHints {
+			clear(w.hinted)
 		}
+		w.hinted[l.Hash] = source{peer: from, manifest: l.Manifest, size: l.Size}
 	}
 }
 

@@ -29,10 +29,10 @@ func newcomer(b *testing.B, c *cluster.Cluster, o *cluster.Owner) *cluster.Peer 
 	return p
 }
 
-// wan opens a way to a peer.
-func wan(b *testing.B, p *cluster.Peer, rtt time.Duration) *cluster.WAN {
+// wan opens a way to a peer, see [cluster.NewWAN].
+func wan(b *testing.B, p *cluster.Peer, rtt time.Duration, bits int) *cluster.WAN {
 	b.Helper()
-	w, err := cluster.NewWAN(b.Context(), net.JoinHostPort("127.0.0.1", p.Port()), rtt)
+	w, err := cluster.NewWAN(b.Context(), net.JoinHostPort("127.0.0.1", p.Port()), rtt, bits)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -108,13 +108,13 @@ func newPast(b *testing.B, epochs int) *past {
 	return h
 }
 
-// join has a new process join the hosts, and returns it and the ways to each of them, which take a round trip time.
-func (h *past) join(b *testing.B, rtt time.Duration, with ...*cluster.Peer) (*cluster.Peer, []*cluster.WAN) {
+// join has a new process join the hosts, and returns it and the ways to each of them.
+func (h *past) join(b *testing.B, rtt time.Duration, bits int, with ...*cluster.Peer) (*cluster.Peer, []*cluster.WAN) {
 	b.Helper()
 	late := newcomer(b, h.c, h.o)
 	var ways []*cluster.WAN
 	for _, p := range with {
-		ways = append(ways, wan(b, p, rtt))
+		ways = append(ways, wan(b, p, rtt, bits))
 	}
 	b.StartTimer()
 	for i, p := range with {
@@ -137,11 +137,20 @@ func (h *past) report(b *testing.B, ways []*cluster.WAN) {
 
 // BenchmarkCatchUp measures how long a process that joins one or two others needs for a history of epochs with 1 KiB
 // values, from the join to equal states of all. bytes/CAR is what it exchanged with them, in relation to a CAR of
-// the Space.
+// the Space. Links are without a bound, or of so many Mbit/s to each of the others.
 func BenchmarkCatchUp(b *testing.B) {
-	for _, epochs := range []int{10_000, 100_000} {
-		b.Run(fmt.Sprint("epochs=", epochs), func(b *testing.B) {
-			h := newPast(b, epochs)
+	type way struct {
+		mbits int
+		rtt   time.Duration
+	}
+	wide := []way{{0, 0}, {0, 20 * time.Millisecond}, {0, 100 * time.Millisecond}}
+	narrow := []way{{20, 0}, {20, 100 * time.Millisecond}}
+	for _, c := range []struct {
+		epochs int
+		ways   []way
+	}{{10_000, wide}, {20_000, narrow}, {100_000, wide}} {
+		b.Run(fmt.Sprint("epochs=", c.epochs), func(b *testing.B) {
+			h := newPast(b, c.epochs)
 			for n := 1; n <= 2; n++ {
 				with := []*cluster.Peer{h.first, h.second}[:n]
 				if n == 2 {
@@ -149,28 +158,33 @@ func BenchmarkCatchUp(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond} {
-					b.Run(fmt.Sprintf("hosts=%d/rtt=%s", n, rtt), func(b *testing.B) {
+				for _, w := range c.ways {
+					b.Run(fmt.Sprintf("hosts=%d/rtt=%s/mbits=%d", n, w.rtt, w.mbits), func(b *testing.B) {
 						for b.Loop() {
-							b.StopTimer()
-							late, ways := h.join(b, rtt, with...)
-							awaitEntries(b, late, float64(epochs))
-							b.ReportMetric(b.Elapsed().Seconds(), "s-durable")
-							if _, err := h.o.AwaitSame(b.Context(), append(slices.Clone(with), late)); err != nil {
-								b.Fatal(err)
-							}
-							b.StopTimer()
-							h.report(b, ways)
-							if err := late.Kill(); err != nil {
-								b.Fatal(err)
-							}
-							b.StartTimer()
+							h.catchUp(b, c.epochs, w.rtt, w.mbits*1e6, with)
 						}
 					})
 				}
 			}
 		})
 	}
+}
+
+func (h *past) catchUp(b *testing.B, epochs int, rtt time.Duration, bits int, with []*cluster.Peer) {
+	b.Helper()
+	b.StopTimer()
+	late, ways := h.join(b, rtt, bits, with...)
+	awaitEntries(b, late, float64(epochs))
+	b.ReportMetric(b.Elapsed().Seconds(), "s-durable")
+	if _, err := h.o.AwaitSame(b.Context(), append(slices.Clone(with), late)); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	h.report(b, ways)
+	if err := late.Kill(); err != nil {
+		b.Fatal(err)
+	}
+	b.StartTimer()
 }
 
 // spoken is what a peer sent and received since it started, in streams of the sync protocol and handshakes.
@@ -195,7 +209,7 @@ func BenchmarkCatchUpKilled(b *testing.B) {
 	h := newPast(b, epochs)
 	for b.Loop() {
 		killed, before := 0.0, spoken(b, h.first)
-		late, _ := h.join(b, 0, h.first)
+		late, _ := h.join(b, 0, 0, h.first)
 		for range kills {
 			life, quiet := rand.Float64()*epochs/kills, time.Now()
 			for last := 0.0; last < life && time.Since(quiet) < 5*time.Second; {

@@ -10,15 +10,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // WAN is a way to a TCP address of this machine that takes time, as one over a distance does: what enters it at
-// either end leaves the other after half the round trip, at whatever rate it came.
+// either end leaves the other after half the round trip, at the rate it came or that of a narrow link.
 type WAN struct {
 	listener net.Listener
 	to       string
 	delay    time.Duration
+	there    *rate.Limiter // bytes towards the target, of all connections together
+	back     *rate.Limiter // likewise from it
 	bytes    atomic.Int64
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
@@ -33,16 +37,28 @@ const (
 	wanFull  = 4096 // pieces on the way in one direction, above which the sender waits
 )
 
-// NewWAN opens a way to an address with a round trip time, which may be 0.
-func NewWAN(ctx context.Context, to string, rtt time.Duration) (*WAN, error) {
+// NewWAN opens a way to an address with a round trip time, which may be 0. What goes over it is bounded to so many
+// bits a second in each direction; 0 is no bound.
+func NewWAN(ctx context.Context, to string, rtt time.Duration, bits int) (*WAN, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &WAN{listener: l, to: to, delay: rtt / 2, cancel: cancel, open: map[*context.CancelFunc]struct{}{}}
+	w := &WAN{
+		listener: l, to: to, delay: rtt / 2, there: link(bits), back: link(bits),
+		cancel: cancel, open: map[*context.CancelFunc]struct{}{},
+	}
 	w.running.Go(func() { w.accept(ctx) })
 	return w, nil
+}
+
+// link bounds one direction. What a sender has to wait for piles up with it, not on the way.
+func link(bits int) *rate.Limiter {
+	if bits == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(float64(bits)/8), wanPiece)
 }
 
 // Bytes is what went over it so far, both directions together.
@@ -134,10 +150,13 @@ func (w *WAN) join(ctx context.Context, near, far net.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(near.Close(), far.Close()) })
 	defer stop()
 	var ways sync.WaitGroup
-	for _, ends := range [][2]net.Conn{{near, far}, {far, near}} {
+	for _, way := range []struct {
+		from, to net.Conn
+		link     *rate.Limiter
+	}{{near, far, w.there}, {far, near, w.back}} {
 		ways.Go(func() {
 			defer cancel()
-			w.carry(ctx, ends[1], ends[0])
+			w.carry(ctx, way.to, way.from, way.link)
 		})
 	}
 	ways.Wait()
@@ -150,7 +169,7 @@ type piece struct {
 }
 
 // carry copies until an end closes or the context ends; what was read before is still delivered.
-func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
+func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader, link *rate.Limiter) {
 	way := make(chan piece, wanFull)
 	w.running.Go(func() {
 		defer close(way)
@@ -158,6 +177,9 @@ func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
 			b := make([]byte, wanPiece)
 			n, err := from.Read(b)
 			if n > 0 {
+				if link.WaitN(ctx, n) != nil {
+					return
+				}
 				select {
 				case way <- piece{b[:n:n], time.Now().Add(w.delay)}:
 				case <-ctx.Done():
