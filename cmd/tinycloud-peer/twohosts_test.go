@@ -285,7 +285,7 @@ func (g *group) invite(p *cluster.Peer) string {
 // remote moves a node behind a WAN: others are told the WAN's address in place of its own.
 func (g *group) remote(p *cluster.Peer, rtt time.Duration) *cluster.WAN {
 	g.Helper()
-	w, err := cluster.NewWAN(g.Context(), "127.0.0.1:"+p.Port(), rtt, 0)
+	w, err := cluster.NewWAN(g.Context(), "127.0.0.1:"+p.Port(), rtt)
 	g.must(err)
 	g.Cleanup(func() { _ = w.Close() })
 	g.must(p.Stop())

@@ -121,7 +121,7 @@ func BenchmarkLive(b *testing.B) {
 		b.Run(fmt.Sprint("rtt=", rtt), func(b *testing.B) {
 			c, o := hosts(b, 1, false)
 			from, to := c.Peers()[0], newcomer(b, c, o)
-			joinOver(b, o, to, from, wan(b, from, rtt, 0))
+			joinOver(b, o, to, from, wan(b, from, rtt))
 			if _, err := o.AwaitSame(b.Context(), c.Peers()); err != nil {
 				b.Fatal(err)
 			}

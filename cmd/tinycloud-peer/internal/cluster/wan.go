@@ -20,7 +20,7 @@ import (
 type WAN struct {
 	listener net.Listener
 	to       string
-	delay    time.Duration
+	delay    atomic.Int64  // nanoseconds of one way
 	there    *rate.Limiter // bytes towards the target, of all connections together
 	back     *rate.Limiter // likewise from it
 	bytes    atomic.Int64
@@ -37,28 +37,32 @@ const (
 	wanFull  = 4096 // pieces on the way in one direction, above which the sender waits
 )
 
-// NewWAN opens a way to an address with a round trip time, which may be 0. What goes over it is bounded to so many
-// bits a second in each direction; 0 is no bound.
-func NewWAN(ctx context.Context, to string, rtt time.Duration, bits int) (*WAN, error) {
+// NewWAN opens a way to an address with a round trip time, which may be 0, and no bound on its rate.
+func NewWAN(ctx context.Context, to string, rtt time.Duration) (*WAN, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	w := &WAN{
-		listener: l, to: to, delay: rtt / 2, there: link(bits), back: link(bits),
+		listener: l, to: to, there: rate.NewLimiter(rate.Inf, wanPiece), back: rate.NewLimiter(rate.Inf, wanPiece),
 		cancel: cancel, open: map[*context.CancelFunc]struct{}{},
 	}
+	w.Set(rtt, 0)
 	w.running.Go(func() { w.accept(ctx) })
 	return w, nil
 }
 
-// link bounds one direction. What a sender has to wait for piles up with it, not on the way.
-func link(bits int) *rate.Limiter {
-	if bits == 0 {
-		return rate.NewLimiter(rate.Inf, 0)
+// Set changes the round trip time, and bounds what goes in each direction to so many bits a second, 0 for no bound. What
+// a sender has to wait for piles up with it, not on the way.
+func (w *WAN) Set(rtt time.Duration, bits int) {
+	w.delay.Store(int64(rtt / 2))
+	limit := rate.Inf
+	if bits > 0 {
+		limit = rate.Limit(float64(bits) / 8)
 	}
-	return rate.NewLimiter(rate.Limit(float64(bits)/8), wanPiece)
+	w.there.SetLimit(limit)
+	w.back.SetLimit(limit)
 }
 
 // Bytes is what went over it so far, both directions together.
@@ -181,7 +185,7 @@ func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader, link *rat
 					return
 				}
 				select {
-				case way <- piece{b[:n:n], time.Now().Add(w.delay)}:
+				case way <- piece{b[:n:n], time.Now().Add(time.Duration(w.delay.Load()))}:
 				case <-ctx.Done():
 					return
 				}
