@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -76,7 +77,7 @@ func (o *outbox) mention(b hostlog.Bundle) {
 	if o.announce == nil {
 		o.announce = map[hostlog.Key]hostlog.Bundle{}
 	}
-	if _, known := o.announce[b.Entry.Host]; known || len(o.announce) < maxAnnounced {
+	if _, known := o.announce[b.Entry.Host]; known || len(o.announce) < wire.MaxAnnounced {
 		o.announce[b.Entry.Host] = hostlog.Bundle{Entry: b.Entry, Sig: b.Sig}
 	}
 }
@@ -118,8 +119,8 @@ func (r *Replica) publish(ctx context.Context) {
 		messages = append(messages, announcement(announce))
 	}
 	for _, m := range messages {
-		data, err := wire.encode(m)
-		if err == nil && len(data) > maxGossip {
+		data, err := wire.Encode(m)
+		if err == nil && len(data) > wire.MaxGossip {
 			err = fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrTooLarge)
 		}
 		if err == nil {
@@ -134,15 +135,15 @@ func (r *Replica) publish(ctx context.Context) {
 
 // packLive puts bundles into as few messages as they fit. Those that fit none, even without their values,
 // are returned as large.
-func packLive(bundles []hostlog.Bundle) (messages []message, large []hostlog.Bundle) {
+func packLive(bundles []hostlog.Bundle) (messages []wire.Message, large []hostlog.Bundle) {
 	var now []hostlog.Bundle
 	size := envelope
 	flush := func() {
 		if len(now) == 0 {
 			return
 		}
-		if m, err := packBundles(now); err == nil {
-			messages = append(messages, message{Batch: m})
+		if m, err := wire.PackBundles(now); err == nil {
+			messages = append(messages, wire.Message{Batch: m})
 		} else {
 			large = append(large, now...)
 		}
@@ -151,12 +152,12 @@ func packLive(bundles []hostlog.Bundle) (messages []message, large []hostlog.Bun
 	for _, b := range bundles {
 		b = light(b)
 		const host = 34 // its key in the message's table
-		n := sizeOf(&b) + host
-		if n > maxGossip-envelope {
+		n := wire.SizeOf(&b) + host
+		if n > wire.MaxGossip-envelope {
 			large = append(large, b)
 			continue
 		}
-		if size+n > maxGossip || len(now) == applyAtOnce {
+		if size+n > wire.MaxGossip || len(now) == applyAtOnce {
 			flush()
 		}
 		now = append(now, b)
@@ -182,7 +183,7 @@ func light(b hostlog.Bundle) hostlog.Bundle {
 	}
 	all := b.Values
 	b.Values, b.Large = values, hints
-	if sizeOf(&b) > maxGossip-2*envelope {
+	if wire.SizeOf(&b) > wire.MaxGossip-2*envelope {
 		b.Values, b.Large = nil, slices.Clone(b.Large[:given])
 		for _, v := range all {
 			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
@@ -191,15 +192,15 @@ func light(b hostlog.Bundle) hostlog.Bundle {
 	return b
 }
 
-func announcement(entries map[hostlog.Key]hostlog.Bundle) message {
-	m := &announceMessage{}
+func announcement(entries map[hostlog.Key]hostlog.Bundle) wire.Message {
+	m := &wire.Announce{}
 	for _, b := range entries {
-		if len(m.Entries) == maxAnnounced {
+		if len(m.Entries) == wire.MaxAnnounced {
 			break
 		}
-		m.Entries = append(m.Entries, announcedEntry{Entry: b.Entry.Encode(), Sig: b.Sig[:]})
+		m.Entries = append(m.Entries, wire.AnnouncedEntry{Entry: b.Entry.Encode(), Sig: b.Sig[:]})
 	}
-	return message{Announce: m}
+	return wire.Message{Announce: m}
 }
 
 // inbox is what peers sent by gossip and is not applied yet.
@@ -367,13 +368,13 @@ func (r *Replica) fits(ctx context.Context, bundles []*hostlog.Parsed) bool {
 func mayRevoke(b *hostlog.Bundle) bool { return len(b.Events) != 1 || len(b.Ops) == 0 }
 
 func (r *Replica) read(data []byte) (it inItem, err error) {
-	if len(data) > maxGossip {
+	if len(data) > wire.MaxGossip {
 		return it, fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrInvalid)
 	}
 	it.size = len(data) + 512
-	m, err := decodeMessage(data)
+	m, err := wire.DecodeMessage(data)
 	if err == nil {
-		it.more = m.more
+		it.more = m.More
 	}
 	switch {
 	case err != nil:
@@ -384,7 +385,7 @@ func (r *Replica) read(data []byte) (it inItem, err error) {
 	case m.Batch == nil || len(m.Batch.Entries) == 0 || len(m.Batch.Entries) > applyAtOnce:
 		return it, fmt.Errorf("gossip message of no kind: %w", tinycloud.ErrInvalid)
 	}
-	bundles, err := m.Batch.bundles(r.space)
+	bundles, err := m.Batch.Bundles(r.space)
 	if err != nil {
 		return it, err
 	}
@@ -404,7 +405,7 @@ func weight(message int, checked []*hostlog.Parsed) int {
 	return n
 }
 
-func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
+func (r *Replica) announced(m *wire.Announce) ([]hostlog.Tip, error) {
 	tips := make([]hostlog.Tip, 0, len(m.Entries))
 	for _, a := range m.Entries {
 		e, err := hostlog.DecodeEntry(a.Entry)
@@ -414,7 +415,7 @@ func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
 		if e.Space != r.space {
 			return nil, fmt.Errorf("announced entry of another space: %w", tinycloud.ErrInvalid)
 		}
-		t := tipOf(e)
+		t := wire.TipOf(e)
 		if len(a.Sig) != len(hostlog.Signature{}) || !hostlog.Verify(e.Host, t.Digest, hostlog.Signature(a.Sig)) {
 			return nil, fmt.Errorf("announced entry %d of %s: signature: %w", e.N, e.Host, tinycloud.ErrForged)
 		}

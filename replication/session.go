@@ -125,21 +125,6 @@ func backoff(failures int, most time.Duration) time.Duration {
 // jitter returns d, less up to a half of it by chance.
 func jitter(d time.Duration) time.Duration { return d - time.Duration(rand.Int64N(int64(d/2))) }
 
-// pause waits; it reports false when the context ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 func (r *Replica) untilExpiry(m *remote) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -185,9 +170,6 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 	defer r.mu.Unlock()
 	if r.turnOf != nil {
 		r.waiting[m] = struct{}{}
-		if r.sharing != nil {
-			r.sharing.offer(m)
-		}
 		return nil, errWait
 	}
 	r.turnOf = m
@@ -200,13 +182,6 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 		}
 		clear(r.waiting)
 	}), nil
-}
-
-// awaitTurn has a peer woken at the end of the turn.
-func (r *Replica) awaitTurn(m *remote) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.waiting[m] = struct{}{}
 }
 
 func (r *Replica) othersWait() bool {

@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -223,7 +224,7 @@ func groupOf(jobs []job) int {
 		if n == 0 {
 			n = 64 << 10 // unknown yet
 		}
-		if size += n; i > 0 && size > fetchBytes || i == maxLocated {
+		if size += n; i > 0 && size > fetchBytes || i == wire.MaxLocated {
 			return i
 		}
 	}
@@ -265,7 +266,7 @@ func (r *Replica) fetchGroup(ctx context.Context, group []job) {
 	})
 }
 
-// fetch fetches at most maxLocated values and calls done once for each.
+// fetch fetches at most wire.MaxLocated values and calls done once for each.
 func (r *Replica) fetch(ctx context.Context, group []job, done func(job, error)) {
 	var small, large []job
 	for _, j := range r.locateAll(ctx, group) {
