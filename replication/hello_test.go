@@ -1,6 +1,7 @@
 package replication_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -185,5 +186,32 @@ func TestNewerMessagesAreNoOffence(t *testing.T) {
 			t.Errorf("offenders %v", bad)
 		}
 		f.setLoss(nil)
+	})
+}
+
+// A release of before asks several hosts for ranges of what it lacks. It hears that there are none, which is no offence on
+// either side, and takes a stream.
+func TestRangesAreNotGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("ranges")
+		n := newNode(t, f, o, "host")
+		n.put("a", "1")
+		x := newOutsider(t, f, o, "outsider")
+		x.admitted(t, n)
+		for range 2 * replication.OffenceLimit {
+			s, err := x.NewStream(t.Context(), n.id, wire.SyncProtocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _, _ = s.Write(wiretest.Frame(wiretest.SampleMessages()["share"])) }()
+			if b, _ := io.ReadAll(s); !bytes.Equal(b, wiretest.Frame(wiretest.SampleMessages()["span"])) {
+				t.Errorf("answer %x", b)
+			}
+			_ = s.Close()
+			synctest.Wait()
+		}
+		if bad := n.r.Offenders(); len(bad) > 0 || !x.connected(n.id) {
+			t.Errorf("offenders %v", bad)
+		}
 	})
 }
