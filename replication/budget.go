@@ -73,17 +73,6 @@ func (s *half) acquire(ctx context.Context, space tinycloud.SpaceID, bytes int64
 	return ctx.Err()
 }
 
-// tryAcquire takes a number of bytes that nobody waits for.
-func (s *half) tryAcquire(space tinycloud.SpaceID, bytes int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.order) > 0 || !s.fitsLocked(space, bytes) {
-		return false
-	}
-	s.holdLocked(space, bytes)
-	return true
-}
-
 func (s *half) release(space tinycloud.SpaceID, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -86,7 +86,14 @@ func (b *Budget) Take(ctx context.Context, space tinycloud.SpaceID, bytes int64)
 
 // TryTake takes a part that nobody waits for.
 func (b *Budget) TryTake(space tinycloud.SpaceID, bytes int64) bool {
-	return b.take.tryAcquire(space, bytes)
+	s := &b.take
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.order) > 0 || !s.fitsLocked(space, bytes) {
+		return false
+	}
+	s.holdLocked(space, bytes)
+	return true
 }
 
 // Return ends what Take began.

@@ -195,7 +195,6 @@ func TestRangesAreNotGiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, o := newFabric(t), newOwner("ranges")
 		n := newNode(t, f, o, "host")
-		n.put("a", "1")
 		x := newOutsider(t, f, o, "outsider")
 		x.admitted(t, n)
 		for range 2 * replication.OffenceLimit {
