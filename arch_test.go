@@ -34,7 +34,9 @@ var allowed = map[string][]string{
 	"capstore/internal/judge":             {"", "capstore/hostlog", "capstore/internal/token", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore/internal/db":                {""},
 	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/wait"},
-	"replication":                         {"", "capstore/hostlog", "internal/wait"},
+	"replication/wire":                    {"", "capstore/hostlog"},
+	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
+	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/hooks"},
 }

@@ -86,7 +86,7 @@ func (b *Budget) Take(ctx context.Context, space tinycloud.SpaceID, bytes int64)
 
 // TryTake takes a part that nobody waits for.
 func (b *Budget) TryTake(space tinycloud.SpaceID, bytes int64) bool {
-	s := &b.take
+	s := b.take
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.order) > 0 || !s.fitsLocked(space, bytes) {

@@ -3,6 +3,7 @@ package replication_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -136,4 +137,75 @@ func (x inventing) Tips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog
 		}
 	}
 	return tips, err
+}
+
+// A host that names an entry which there is not is found out, and keeps nobody from the history.
+func TestStreamThatInvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("invented")
+		nodes := cluster(t, f, o, 3)
+		for i := range 60 {
+			nodes[i%3].put(fmt.Sprint("key/", i), fmt.Sprint("value ", i))
+		}
+		same(t, nodes...)
+		liar, honest := nodes[0], nodes[1:]
+		liar.stop()
+		liar.lie = func(s *capstore.Store) replication.Store { return inventing{s, liar.host()} }
+		liar.start(t)
+		for _, n := range honest {
+			f.part(liar.id, n.id, true)
+		}
+		late := newNode(t, f, o, "late")
+		late.join(nodes...)
+		if took := same(t, append(slices.Clone(honest), late)...); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		until(t, "the liar is found out", func() bool { return slices.Contains(late.accuses(), liar.host()) })
+		for _, n := range honest {
+			accuses(t, late, n, false)
+		}
+	})
+}
+
+// A newcomer of which two hosts know different branches of a forked log gets both, and none of them is to blame.
+func TestStreamsOfTwoBranches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("two branches")
+		nodes := cluster(t, f, o, 3)
+		forked, backup := nodes[2], t.TempDir()
+		forked.stop()
+		if err := os.CopyFS(backup, os.DirFS(forked.dir)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 80 {
+			nodes[i%2].put(fmt.Sprint("key/", i), random(uint64(i), 4096))
+		}
+		same(t, nodes[:2]...)
+		f.part(nodes[0].id, nodes[1].id, true)
+		for branch, dir := range []string{forked.dir, backup} {
+			knows, other := nodes[branch], nodes[1-branch]
+			f.part(forked.id, other.id, true)
+			f.part(forked.id, knows.id, true)
+			forked.dir = dir
+			forked.start(t)
+			for i := range 80 - 20*branch {
+				forked.put(fmt.Sprint(branch, "/", i), random(uint64(1000*branch+i), 4096))
+			}
+			f.part(forked.id, knows.id, false)
+			same(t, knows, forked)
+			forked.stop()
+			f.part(forked.id, other.id, false)
+		}
+		late := newNode(t, f, o, "late")
+		late.join(nodes[:2]...)
+		if took := same(t, append(slices.Clone(nodes[:2]), late)...); took > 15*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		<-time.After(2 * time.Minute) // all have compared
+		synctest.Wait()
+		for _, n := range nodes[:2] {
+			accuses(t, late, n, false)
+			accuses(t, n, late, false)
+		}
+	})
 }
