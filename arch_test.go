@@ -36,7 +36,9 @@ var allowed = map[string][]string{
 	"capstore/internal/db":                {""},
 	"capstore/service":                    {"", "capstore/internal/token"},
 	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
-	"replication":                         {"", "capstore/hostlog", "internal/wait"},
+	"replication/wire":                    {"", "capstore/hostlog"},
+	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
+	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }

@@ -16,6 +16,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -66,7 +67,7 @@ func (r *Replica) sign() ([]byte, error) {
 // parseRecord checks a signed record. The error is of class [tinycloud.ErrInvalid] or
 // [tinycloud.ErrForged].
 func parseRecord(b []byte) (*peer.PeerRecord, hostlog.Key, error) {
-	if len(b) > maxRecord {
+	if len(b) > wire.MaxRecord {
 		return nil, hostlog.Key{}, fmt.Errorf("peer record of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
 	env, untyped, err := record.ConsumeEnvelope(b, peer.PeerRecordEnvelopeDomain)
@@ -82,7 +83,7 @@ func parseRecord(b []byte) (*peer.PeerRecord, hostlog.Key, error) {
 			return nil, hostlog.Key{}, fmt.Errorf("peer record: address of another peer: %w", tinycloud.ErrInvalid)
 		}
 	}
-	host, err := hostOf(rec.PeerID)
+	host, err := wire.HostOf(rec.PeerID)
 	return rec, host, err
 }
 
@@ -113,7 +114,7 @@ func joinRecord(rec *peer.PeerRecord, b []byte) []string {
 // are stored. With renew a missing secret is made: by whoever is asked and was told none, so that a newcomer,
 // which asks, learns that of the others before it could make one. Who waits for the history of the others
 // makes none either: it is not theirs.
-func (r *Replica) known(ctx context.Context, renew bool) (*hostsMessage, error) {
+func (r *Replica) known(ctx context.Context, renew bool) (*wire.Hosts, error) {
 	own, err := r.sign()
 	if err != nil {
 		return nil, err
@@ -126,10 +127,10 @@ func (r *Replica) known(ctx context.Context, renew bool) (*hostsMessage, error) 
 	if err != nil {
 		return nil, err
 	}
-	out := &hostsMessage{Generation: meet.Generation, Secret: meet.Secret}
+	out := &wire.Hosts{Generation: meet.Generation, Secret: meet.Secret}
 	size := 0
 	add := func(b []byte) {
-		if b != nil && len(out.Records) < maxRecords && size+len(b) <= maxRecordBytes {
+		if b != nil && len(out.Records) < wire.MaxRecords && size+len(b) <= maxRecordBytes {
 			out.Records = append(out.Records, b)
 			size += len(b) + 5
 		}
@@ -143,8 +144,8 @@ func (r *Replica) known(ctx context.Context, renew bool) (*hostsMessage, error) 
 	return out, nil
 }
 
-// hash tells whether a peer was told the same before.
-func (m *hostsMessage) hash() tinycloud.Hash {
+// digestOf tells whether a peer was told the same before.
+func digestOf(m *wire.Hosts) tinycloud.Hash {
 	b := append(binary.BigEndian.AppendUint64(nil, uint64(m.Generation)), m.Secret[:]...)
 	for _, rec := range m.Records {
 		h := tinycloud.Sum(rec)
@@ -172,11 +173,11 @@ func (r *Replica) exchange(ctx context.Context, m *remote) error {
 }
 
 // tell returns what a peer answers, nil if it was told the same before.
-func (r *Replica) tell(ctx context.Context, m *remote, ours *hostsMessage) (*hostsMessage, error) {
-	if !r.news(m, ours.hash()) {
+func (r *Replica) tell(ctx context.Context, m *remote, ours *wire.Hosts) (*wire.Hosts, error) {
+	if !r.news(m, digestOf(ours)) {
 		return nil, nil
 	}
-	answer, err := r.ask(ctx, m, &message{Hosts: ours}, maxRequest)
+	answer, err := r.ask(ctx, m, &wire.Message{Hosts: ours}, wire.MaxRequest)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +191,7 @@ func (r *Replica) tell(ctx context.Context, m *remote, ours *hostsMessage) (*hos
 	return answer.Hosts, err
 }
 
-func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *hostsMessage) error {
+func (r *Replica) serveHosts(ctx context.Context, m *remote, f *wire.Framer, theirs *wire.Hosts) error {
 	later, err := r.learn(ctx, m, theirs)
 	if err != nil {
 		return err
@@ -201,13 +202,13 @@ func (r *Replica) serveHosts(ctx context.Context, m *remote, f *framer, theirs *
 		return own(err)
 	}
 	if !later {
-		r.news(m, ours.hash())
+		r.news(m, digestOf(ours))
 	}
-	return f.put(&message{Hosts: ours})
+	return f.Put(&wire.Message{Hosts: ours})
 }
 
 // learn takes over what a peer knows; later says that it has to be asked again.
-func (r *Replica) learn(ctx context.Context, m *remote, theirs *hostsMessage) (later bool, err error) {
+func (r *Replica) learn(ctx context.Context, m *remote, theirs *wire.Hosts) (later bool, err error) {
 	meet := hostlog.Rendezvous{Generation: theirs.Generation, Secret: theirs.Secret}
 	if err := r.o.Store.SaveRendezvous(ctx, r.space, m.host, meet); err != nil {
 		return false, own(err)

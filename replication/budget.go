@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // MemoryLimit is the usual size of a [Budget], in bytes.
@@ -23,7 +24,7 @@ func NewBudget(bytes int64) *Budget {
 
 // half is a number of bytes that Spaces hold parts of. Of those that wait the Space that holds least comes
 // first, and of these the one that was not served longest: however much one asks for, each has its turn. Who
-// holds something leaves the last maxJoined bytes to Spaces that hold nothing.
+// holds something leaves the last wire.MaxJoined bytes to Spaces that hold nothing.
 type half struct {
 	mu      sync.Mutex
 	free    int64                         // guarded by mu
@@ -72,17 +73,6 @@ func (s *half) acquire(ctx context.Context, space tinycloud.SpaceID, bytes int64
 	return ctx.Err()
 }
 
-// tryAcquire takes a number of bytes that nobody waits for.
-func (s *half) tryAcquire(space tinycloud.SpaceID, bytes int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.order) > 0 || !s.fitsLocked(space, bytes) {
-		return false
-	}
-	s.holdLocked(space, bytes)
-	return true
-}
-
 func (s *half) release(space tinycloud.SpaceID, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +94,7 @@ func (s *half) holdLocked(space tinycloud.SpaceID, bytes int64) {
 
 func (s *half) fitsLocked(space tinycloud.SpaceID, bytes int64) bool {
 	if s.held[space] > 0 {
-		bytes += maxJoined
+		bytes += wire.MaxJoined
 	}
 	return bytes <= s.free
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 // cluster makes n hosts of one Space; all but the first join the first.
@@ -393,11 +395,11 @@ func TestClockDifferenceIsShown(t *testing.T) {
 		n := newNode(t, f, o, "host")
 		x := newOutsider(t, f, o, "outsider")
 		x.admitted(t, n)
-		s, err := x.NewStream(t.Context(), n.id, replication.SyncProtocol)
+		s, err := x.NewStream(t.Context(), n.id, wire.SyncProtocol)
 		if err != nil {
 			t.Fatal(err)
 		}
-		go func() { _, _ = s.Write(replication.OpenFrameAt(time.Now().Add(-90*time.Second), tinycloud.Hash{})) }()
+		go func() { _, _ = s.Write(wiretest.OpenFrameAt(time.Now().Add(-90*time.Second), tinycloud.Hash{})) }()
 		_, _ = s.Read(make([]byte, 1))
 		_ = s.Close()
 		if p := n.r.Status().Peers; len(p) != 1 || p[0].Skew != -90*time.Second {

@@ -14,6 +14,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -160,7 +161,7 @@ func (r *Replica) dial(ctx context.Context) error {
 func (r *Replica) dialDue(ctx context.Context) time.Duration {
 	t, wait := now(), dialEvery
 	for _, id := range r.dialer.ids() {
-		if host, err := hostOf(id); err != nil || r.offences.banned(host) || r.authorised(id) != nil {
+		if host, err := wire.HostOf(id); err != nil || r.offences.banned(host) || r.authorised(id) != nil {
 			continue
 		}
 		if r.located(id) {
@@ -292,7 +293,7 @@ func (r *Replica) loadTargets(ctx context.Context) error {
 	for _, j := range joins {
 		ai, err := peer.AddrInfoFromString(j.Addr)
 		if err == nil {
-			_, err = hostOf(ai.ID)
+			_, err = wire.HostOf(ai.ID)
 		}
 		ofNode := err == nil && !viaFront(*ai)
 		if ofNode && r.o.Locate == nil {
@@ -317,7 +318,7 @@ func (r *Replica) loadTargets(ctx context.Context) error {
 		}
 		addrs, _ := splitRecord(h.Addrs)
 		for _, a := range addrs {
-			if ai, err := peer.AddrInfoFromString(a); err == nil && ai.ID == peerOf(h.Host) {
+			if ai, err := peer.AddrInfoFromString(a); err == nil && ai.ID == wire.PeerOf(h.Host) {
 				x := found.at(ai.ID)
 				x.addrs = append(x.addrs, ai.Addrs...)
 			}

@@ -9,14 +9,13 @@
 //	hello    responder → nonce; dialer → nonce, tag, chain; responder → nonce, tag, chain
 //	sync     one request per stream, told apart by the first frame:
 //	         open → same | tips …, then have … → batch or part …, done; ack answers every batch
-//	         share → span, then range → batch or part …, end; several at once
+//	         share → span, empty: to older releases
 //	         locate → located
 //	         hosts → hosts
 //	         rest → rest
 //	gossip   batch | announce
 //
-// Every message is one canonical DAG-CBOR item; in streams a uvarint length stands before it. What is
-// accepted encodes to the same bytes again.
+// Package wire has the form of all of it.
 //
 // # The invariant
 //

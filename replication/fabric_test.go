@@ -18,6 +18,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // fabric connects endpoints in memory, with the promises that the p2p package makes: a remote in probation
@@ -81,7 +82,7 @@ type link struct {
 }
 
 func (f *fabric) add(t testing.TB, id peer.ID, h hooks, fetch func(cid.Cid) ([]byte, bool)) *endpoint {
-	e := &endpoint{f: f, id: id, hooks: h, fetch: fetch, links: map[peer.ID]*link{}, seen: map[tinycloud.Hash]bool{}, greets: replication.HelloProtocols()}
+	e := &endpoint{f: f, id: id, hooks: h, fetch: fetch, links: map[peer.ID]*link{}, seen: map[tinycloud.Hash]bool{}, greets: wire.HelloProtocols()}
 	f.mu.Lock()
 	f.ends[id] = e
 	f.mu.Unlock()
@@ -219,7 +220,7 @@ func (e *endpoint) connected(id peer.ID) bool {
 // choose returns the first of some protocols that two endpoints speak. f.mu is held.
 func (e *endpoint) choose(other *endpoint, protos []protocol.ID) (proto protocol.ID, isHello bool) {
 	for _, proto := range protos {
-		isHello = slices.Contains(replication.HelloProtocols(), proto)
+		isHello = slices.Contains(wire.HelloProtocols(), proto)
 		if !isHello || slices.Contains(e.greets, proto) && slices.Contains(other.greets, proto) {
 			return proto, isHello
 		}
@@ -232,7 +233,7 @@ func (e *endpoint) NewStream(ctx context.Context, id peer.ID, protos ...protocol
 	f.mu.Lock()
 	opening := f.opening
 	f.mu.Unlock()
-	if opening != nil && protos[0] == replication.SyncProtocol {
+	if opening != nil && protos[0] == wire.SyncProtocol {
 		opening(e.id, id)
 	}
 	f.mu.Lock()

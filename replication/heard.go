@@ -21,9 +21,9 @@ type heardEntry struct {
 }
 
 func entriesOf(it inItem) []heardEntry {
-	out := make([]heardEntry, 0, len(it.bundles)+len(it.tips))
-	for i := range it.bundles {
-		out = append(out, heardEntry{it.bundles[i].Entry.Digest(), true})
+	out := make([]heardEntry, 0, len(it.checked)+len(it.tips))
+	for _, p := range it.checked {
+		out = append(out, heardEntry{p.Digest, true})
 	}
 	for _, t := range it.tips {
 		out = append(out, heardEntry{t.Digest, false})

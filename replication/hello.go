@@ -1,40 +1,34 @@
 package replication
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
 	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
-const (
-	helloTimeout = 10 * time.Second
-	roleDialer   = "dialer"
-	roleAnswerer = "responder"
-)
+const helloTimeout = 10 * time.Second
 
 // helloTag binds a handshake to the Space, the connection's two peers, both nonces, and what the side tells of itself.
 // Only who knows the Space id can make it.
-func helloTag(space tinycloud.SpaceID, dialer, responder peer.ID, ours *handshake, role string, told []byte) (tag [32]byte) {
+func helloTag(space tinycloud.SpaceID, dialer, responder peer.ID, ours *wire.Nonces, role string, told []byte) (tag [32]byte) {
 	key := tinycloud.Sum([]byte(space.String()))
 	h, err := blake3.NewKeyed(key[:])
 	if err != nil {
 		panic(err) // the key has the right length
 	}
 	parts := [][]byte{
-		[]byte(ours.version[1:]), []byte(dialer), []byte(responder), ours.dialer[:], ours.responder[:], []byte(role),
+		[]byte(ours.Version[1:]), []byte(dialer), []byte(responder), ours.Dialer[:], ours.Responder[:], []byte(role),
 	}
-	if ours.version != FirstHello {
+	if ours.Version != wire.FirstHello {
 		digest := tinycloud.Sum(told)
 		parts = append(parts, digest[:])
 	}
@@ -43,17 +37,6 @@ func helloTag(space tinycloud.SpaceID, dialer, responder peer.ID, ours *handshak
 	}
 	h.Sum(tag[:0])
 	return tag
-}
-
-// handshake holds the version and the nonces of one run.
-type handshake struct {
-	version           protocol.ID
-	dialer, responder [32]byte
-}
-
-func nonce() (n [32]byte) {
-	_, _ = rand.Read(n[:]) // never fails
-	return n
 }
 
 // ServeHello answers the handshake of a peer that dialed. Until the peer has proven that it is a host of
@@ -84,16 +67,16 @@ func (r *Replica) answerHello(ctx context.Context, s network.Stream, id peer.ID)
 		return err
 	}
 	defer stop()
-	hs := &handshake{version: g.version, responder: nonce()}
-	if err := g.sendNonce(hs.responder); err != nil {
+	hs := &wire.Nonces{Version: g.Version, Responder: wire.NewNonce()}
+	if err := g.SendNonce(hs.Responder); err != nil {
 		return err
 	}
-	theirs, err := g.receiveProof()
+	theirs, err := g.ReceiveProof()
 	if err != nil {
 		return err
 	}
-	hs.dialer = theirs.nonce
-	proven, err := r.verifyProof(ctx, id, g, theirs, helloTag(r.space, id, r.self, hs, roleDialer, theirs.told))
+	hs.Dialer = theirs.Nonce
+	proven, err := r.verifyProof(ctx, id, g, theirs, helloTag(r.space, id, r.self, hs, wire.RoleDialer, theirs.Told))
 	if err != nil {
 		return err
 	}
@@ -101,17 +84,17 @@ func (r *Replica) answerHello(ctx context.Context, s network.Stream, id peer.ID)
 	if err != nil {
 		return err
 	}
-	ours.nonce, ours.tag = hs.responder, helloTag(r.space, id, r.self, hs, roleAnswerer, ours.told)
+	ours.Nonce, ours.Tag = hs.Responder, helloTag(r.space, id, r.self, hs, wire.RoleAnswerer, ours.Told)
 	// The dialer uses the connection as soon as it has the answer.
 	r.admit(id, proven)
-	return g.sendProof(ours)
+	return g.SendProof(ours)
 }
 
 // sayHello runs the handshake as the dialer, which knows the Space and whom it called.
 func (r *Replica) sayHello(ctx context.Context, id peer.ID) error {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	s, err := r.net.Peer.NewStream(ctx, id, HelloProtocols()...)
+	s, err := r.net.Peer.NewStream(ctx, id, wire.HelloProtocols()...)
 	if err != nil {
 		return err
 	}
@@ -125,22 +108,22 @@ func (r *Replica) sayHello(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
-	hs := &handshake{version: g.version, dialer: nonce()}
-	if hs.responder, err = g.receiveNonce(); err != nil {
+	hs := &wire.Nonces{Version: g.Version, Dialer: wire.NewNonce()}
+	if hs.Responder, err = g.ReceiveNonce(); err != nil {
 		return err
 	}
-	ours.nonce, ours.tag = hs.dialer, helloTag(r.space, r.self, id, hs, roleDialer, ours.told)
-	if err := g.sendProof(ours); err != nil {
+	ours.Nonce, ours.Tag = hs.Dialer, helloTag(r.space, r.self, id, hs, wire.RoleDialer, ours.Told)
+	if err := g.SendProof(ours); err != nil {
 		return err
 	}
-	theirs, err := g.receiveProof()
+	theirs, err := g.ReceiveProof()
 	if err != nil {
 		return fmt.Errorf("refused, the reason is in the other side's log: %v: %w", err, tinycloud.ErrUnauthorized)
 	}
-	if theirs.nonce != hs.responder {
+	if theirs.Nonce != hs.Responder {
 		return fmt.Errorf("proof of another handshake: %w", tinycloud.ErrForged)
 	}
-	proven, err := r.verifyProof(ctx, id, g, theirs, helloTag(r.space, r.self, id, hs, roleAnswerer, theirs.told))
+	proven, err := r.verifyProof(ctx, id, g, theirs, helloTag(r.space, r.self, id, hs, wire.RoleAnswerer, theirs.Told))
 	if err != nil {
 		return err
 	}
@@ -150,14 +133,14 @@ func (r *Replica) sayHello(ctx context.Context, id peer.ID) error {
 }
 
 // ownProof is what this side shows, but for the nonce and the tag.
-func (r *Replica) ownProof(ctx context.Context, g *greeting) (*proof, error) {
+func (r *Replica) ownProof(ctx context.Context, g *wire.Greeting) (*wire.OwnProof, error) {
 	chain, err := r.o.Store.HostChain(ctx, r.space)
 	if err != nil {
 		return nil, fmt.Errorf("own host delegation: %w", err)
 	}
-	p := &proof{chain: chain}
-	if g.tells() {
-		p.told, err = encodeTold(r.o.Hello)
+	p := &wire.OwnProof{Chain: chain}
+	if g.Tells() {
+		p.Told, err = wire.EncodeTold(r.o.Hello)
 	}
 	return p, err
 }
@@ -168,76 +151,31 @@ type proven struct {
 	hello   hostlog.Hello
 }
 
-func (r *Replica) verifyProof(ctx context.Context, id peer.ID, g *greeting, p *proof, want [32]byte) (is proven, err error) {
-	host, err := hostOf(id)
+func (r *Replica) verifyProof(ctx context.Context, id peer.ID, g *wire.Greeting, p *wire.OwnProof, want [32]byte) (is proven, err error) {
+	host, err := wire.HostOf(id)
 	switch {
 	case err != nil:
 		return is, err
-	case subtle.ConstantTimeCompare(p.tag[:], want[:]) != 1:
+	case subtle.ConstantTimeCompare(p.Tag[:], want[:]) != 1:
 		return is, fmt.Errorf("tag is of another space or connection: %w", tinycloud.ErrForged)
 	case id == r.self:
 		return is, fmt.Errorf("peer has this node's own key: %w", tinycloud.ErrInvalid)
 	case r.offences.banned(host):
 		return is, fmt.Errorf("host was cut off for what it sent: %w", tinycloud.ErrForbidden)
-	case len(p.chain) == 0 || len(p.chain) > hostlog.MaxChain:
-		return is, fmt.Errorf("chain of %d tokens: %w", len(p.chain), tinycloud.ErrInvalid)
+	case len(p.Chain) == 0 || len(p.Chain) > hostlog.MaxChain:
+		return is, fmt.Errorf("chain of %d tokens: %w", len(p.Chain), tinycloud.ErrInvalid)
 	}
-	if g.tells() {
-		if is.hello, err = decodeTold(p.told); err != nil {
+	if g.Tells() {
+		if is.hello, err = wire.DecodeTold(p.Told); err != nil {
 			return is, err
 		}
 	}
-	is.expires, err = r.o.Store.VerifyHost(ctx, r.space, host, p.chain)
+	is.expires, err = r.o.Store.VerifyHost(ctx, r.space, host, p.Chain)
 	return is, err
 }
 
 // greeting bounds a handshake's stream in bytes and time; stop ends the watch over ctx.
-func (r *Replica) greeting(ctx context.Context, s network.Stream) (_ *greeting, stop func() bool, err error) {
-	h, stop, err := boundStream(ctx, s, helloTimeout, r.o.Metrics.bytes("hello"))
-	return &greeting{h, s.Protocol()}, stop, err
-}
-
-func boundStream(ctx context.Context, s network.Stream, limit time.Duration, count func(in, out int)) (*helloStream, func() bool, error) {
-	if err := s.SetDeadline(time.Now().Add(limit)); err != nil {
-		return nil, nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	return &helloStream{newFramer(s, maxHelloFrame, limit, count)}, stop, nil
-}
-
-type helloStream struct{ f *framer }
-
-func (h *helloStream) send(v any) error {
-	b, err := wire.encode(v)
-	if err != nil {
-		return err
-	}
-	if len(b) > maxHelloFrame {
-		return fmt.Errorf("proof of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
-	}
-	return h.f.write(b)
-}
-
-func (h *helloStream) receive(v any) error {
-	b, err := h.f.read()
-	if err != nil {
-		return err
-	}
-	return wire.decode(b, v)
-}
-
-// hostOf returns the Space key inside a peer ID.
-func hostOf(id peer.ID) (hostlog.Key, error) {
-	raw := []byte(id)
-	// An Ed25519 key is its own peer ID: the identity multihash of a protobuf of type and 32 bytes.
-	prefix := []byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}
-	if len(raw) != len(prefix)+32 || !bytes.HasPrefix(raw, prefix) {
-		return hostlog.Key{}, fmt.Errorf("peer %s has no ed25519 key: %w", id, tinycloud.ErrInvalid)
-	}
-	return hostlog.Key(raw[len(prefix):]), nil
-}
-
-// peerOf is the peer ID of a Space key.
-func peerOf(host hostlog.Key) peer.ID {
-	return peer.ID(append([]byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}, host[:]...))
+func (r *Replica) greeting(ctx context.Context, s network.Stream) (_ *wire.Greeting, stop func() bool, err error) {
+	h, stop, err := wire.Bound(ctx, s, wire.MaxHello, helloTimeout, r.o.Metrics.Bytes("hello"))
+	return &wire.Greeting{Exchange: h, Version: s.Protocol()}, stop, err
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,6 +20,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 // hostAt returns what is stored of another node.
@@ -66,7 +67,7 @@ func TestHostsTellTheirRules(t *testing.T) {
 			}
 		}
 		check(false)
-		for i, versions := range [][]protocol.ID{{replication.FirstHello}, replication.HelloProtocols()} {
+		for i, versions := range [][]protocol.ID{{wire.FirstHello}, wire.HelloProtocols()} {
 			f.mu.Lock()
 			b.end.greets = versions
 			f.mu.Unlock()
@@ -85,20 +86,20 @@ func TestToldIsBoundAndBounded(t *testing.T) {
 		f, o := newFabric(t), newOwner("told")
 		n := newNode(t, f, o, "host")
 		x := newOutsider(t, f, o, "outsider")
-		x.greets = []protocol.ID{replication.HelloProtocol}
+		x.greets = []protocol.ID{wire.HelloProtocol}
 		chain := [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
-		own := replication.Told(capstore.OwnHello())
+		own := wiretest.Told(capstore.OwnHello())
 		services := func(count int, name string) []byte {
 			h := hostlog.Hello{Rules: 1}
 			for range count {
 				h.Services = append(h.Services, hostlog.Service{Name: name, Version: 1 << 60})
 			}
-			return replication.Told(h)
+			return wiretest.Told(h)
 		}
 		plain := func(f []byte) []byte { return f }
 		add := func(frame []byte) []byte { // a field to the proof
 			_, head := binary.Uvarint(frame)
-			return replication.Frame(withField(t, frame[head:], "newer", map[string]string{"a": "b"}))
+			return wiretest.Frame(wiretest.WithField(t, frame[head:], "newer", map[string]string{"a": "b"}))
 		}
 		for _, tt := range []struct {
 			name         string
@@ -107,28 +108,28 @@ func TestToldIsBoundAndBounded(t *testing.T) {
 			ok           bool
 		}{
 			{"this release", own, own, plain, true},
-			{"a newer one", replication.Told(hostlog.Hello{Rules: 1000, Services: []hostlog.Service{{Name: "other", Version: 7}}}), nil, plain, true},
-			{"no services", replication.Told(hostlog.Hello{Rules: 1}), nil, plain, true},
+			{"a newer one", wiretest.Told(hostlog.Hello{Rules: 1000, Services: []hostlog.Service{{Name: "other", Version: 7}}}), nil, plain, true},
+			{"no services", wiretest.Told(hostlog.Hello{Rules: 1}), nil, plain, true},
 			{"as many as may be", services(32, strings.Repeat("s", 32)), nil, plain, true},
-			{"more is told", withField(t, own, "newer", []int{1, 2}), nil, plain, true},
+			{"more is told", wiretest.WithField(t, own, "newer", []int{1, 2}), nil, plain, true},
 			{"more beside it", own, own, add, true},
-			{"something else than the tag is for", replication.Told(hostlog.Hello{Rules: 1}), own, plain, false},
-			{"more than the tag is for", withField(t, own, "newer", 1), own, plain, false},
+			{"something else than the tag is for", wiretest.Told(hostlog.Hello{Rules: 1}), own, plain, false},
+			{"more than the tag is for", wiretest.WithField(t, own, "newer", 1), own, plain, false},
 			{"nothing", []byte{}, nil, plain, false},
-			{"no rules", replication.Told(hostlog.Hello{}), nil, plain, false},
-			{"rules without end", replication.Told(hostlog.Hello{Rules: 1 << 40}), nil, plain, false},
+			{"no rules", wiretest.Told(hostlog.Hello{}), nil, plain, false},
+			{"rules without end", wiretest.Told(hostlog.Hello{Rules: 1 << 40}), nil, plain, false},
 			{"too many services", services(33, "s"), nil, plain, false},
 			{"a long name", services(1, strings.Repeat("s", 33)), nil, plain, false},
 			{"no name", services(1, ""), nil, plain, false},
 			{"a name that moves the cursor", services(1, "kv\x1b[2J"), nil, plain, false},
-			{"too long", withField(t, own, "newer", make([]byte, 4<<10)), nil, plain, false},
+			{"too long", wiretest.WithField(t, own, "newer", make([]byte, 4<<10)), nil, plain, false},
 			{"garbage", []byte("garbage"), nil, plain, false},
 		} {
 			if tt.tagged == nil {
 				tt.tagged = tt.told
 			}
-			rest := x.greet(t, n, func(ns replication.Nonces) []byte {
-				return tt.change(replication.Proof(ns, replication.HelloTag(o.space, x.id, n.id, ns, true, tt.tagged...), chain, tt.told))
+			rest := x.greet(t, n, func(ns wire.Nonces) []byte {
+				return tt.change(wiretest.Proof(ns, replication.HelloTag(o.space, x.id, n.id, ns, true, tt.tagged...), chain, tt.told))
 			})
 			if got := n.end.IsAuthorised(x.id); got != tt.ok || len(rest) > 0 != tt.ok {
 				t.Errorf("%s: authorised %v, %d bytes came back", tt.name, got, len(rest))
@@ -156,9 +157,9 @@ func TestNewerMessagesAreNoOffence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		message := replication.BatchMessage(bundles[len(bundles)-1])
-		foreign := withField(t, []byte{0xa0}, "newer", 1)
-		for _, b := range [][]byte{withField(t, message, "newer", 1), foreign, foreign, foreign} {
+		message := wiretest.BatchMessage(bundles[len(bundles)-1])
+		foreign := wiretest.WithField(t, []byte{0xa0}, "newer", 1)
+		for _, b := range [][]byte{wiretest.WithField(t, message, "newer", 1), foreign, foreign, foreign} {
 			if err := nodes[0].r.Check(context.Background(), nodes[1].id, b); !errors.Is(err, tinycloud.ErrUnsupported) {
 				t.Errorf("%v", err)
 			}
@@ -170,11 +171,11 @@ func TestNewerMessagesAreNoOffence(t *testing.T) {
 		x := newOutsider(t, f, o, "outsider")
 		x.admitted(t, nodes[0])
 		for range 2 * replication.OffenceLimit {
-			s, err := x.NewStream(t.Context(), nodes[0].id, replication.SyncProtocol)
+			s, err := x.NewStream(t.Context(), nodes[0].id, wire.SyncProtocol)
 			if err != nil {
 				t.Fatal(err)
 			}
-			go func() { _, _ = s.Write(replication.Frame(foreign)) }()
+			go func() { _, _ = s.Write(wiretest.Frame(foreign)) }()
 			if b, _ := io.ReadAll(s); len(b) > 0 {
 				t.Errorf("answer %x", b)
 			}
@@ -188,57 +189,28 @@ func TestNewerMessagesAreNoOffence(t *testing.T) {
 	})
 }
 
-func FuzzGreeting(f *testing.F) {
-	told := replication.Told(capstore.OwnHello())
-	for _, frame := range [][]byte{
-		replication.FieldsNonce([32]byte{1}),
-		replication.Proof(replication.Nonces{Version: replication.HelloProtocol}, [32]byte{2}, [][]byte{[]byte("token"), {}}, told),
-	} {
-		_, head := binary.Uvarint(frame)
-		body := frame[head:]
-		if again, err := replication.TryGreeting(body); err != nil || !bytes.Equal(again, body) {
-			f.Fatal(err)
-		}
-		f.Add(body)
-		f.Add(withField(f, body, "newer", 1))
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		again, err := replication.TryGreeting(b)
-		if err != nil {
-			if !errors.Is(err, tinycloud.ErrInvalid) {
+// A release of before asks several hosts for ranges of what it lacks. It hears that there are none, which is no offence on
+// either side, and takes a stream.
+func TestRangesAreNotGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("ranges")
+		n := newNode(t, f, o, "host")
+		x := newOutsider(t, f, o, "outsider")
+		x.admitted(t, n)
+		for range 2 * replication.OffenceLimit {
+			s, err := x.NewStream(t.Context(), n.id, wire.SyncProtocol)
+			if err != nil {
 				t.Fatal(err)
 			}
-			return
-		}
-		if !bytes.Equal(reduced(t, b, again), again) {
-			t.Fatalf("%x\nencodes again as\n%x", b, again)
-		}
-	})
-}
-
-func FuzzTold(f *testing.F) {
-	own := replication.Told(capstore.OwnHello())
-	f.Add(own)
-	f.Add(withField(f, own, "newer", 1))
-	f.Add(replication.Told(hostlog.Hello{Rules: 1 << 40}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := replication.DecodeTold(b)
-		if err != nil {
-			if !errors.Is(err, tinycloud.ErrInvalid) {
-				t.Fatal(err)
+			go func() { _, _ = s.Write(wiretest.Frame(wiretest.SampleMessages()["share"])) }()
+			if b, _ := io.ReadAll(s); !bytes.Equal(b, wiretest.Frame(wiretest.SampleMessages()["span"])) {
+				t.Errorf("answer %x", b)
 			}
-			return
+			_ = s.Close()
+			synctest.Wait()
 		}
-		if h.Rules == 0 || h.Check() != nil || len(b) > 4<<10 {
-			t.Fatalf("%+v", h)
-		}
-		again := replication.Told(h)
-		if !bytes.Equal(reduced(t, b, again), again) {
-			t.Fatalf("%x\nencodes again as\n%x", b, again)
-		}
-		back, err := replication.DecodeTold(again)
-		if err != nil || back.Rules != h.Rules || !slices.Equal(back.Services, h.Services) {
-			t.Fatalf("%+v, %v", back, err)
+		if bad := n.r.Offenders(); len(bad) > 0 || !x.connected(n.id) {
+			t.Errorf("offenders %v", bad)
 		}
 	})
 }

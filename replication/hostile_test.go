@@ -26,6 +26,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 type peerID = peer.ID
@@ -58,7 +60,7 @@ func newOutsider(t *testing.T, f *fabric, o *owner, name string) *outsider {
 		connected:    func(peer.ID, network.Direction) {},
 		disconnected: func(peer.ID) { x.gone <- struct{}{} },
 	}, nil)
-	x.greets = []protocol.ID{replication.FirstHello}
+	x.greets = []protocol.ID{wire.FirstHello}
 	return x
 }
 
@@ -77,34 +79,34 @@ func bytesOf(t testing.TB, header string) []byte {
 }
 
 // greet runs the dialer's handshake by hand, in a version that x speaks, and returns every byte that came back.
-func (x *outsider) greet(t *testing.T, n *node, proof func(nonces replication.Nonces) []byte) []byte {
+func (x *outsider) greet(t *testing.T, n *node, proof func(nonces wire.Nonces) []byte) []byte {
 	t.Helper()
 	if err := x.Connect(t.Context(), peer.AddrInfo{ID: n.id}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := x.NewStream(t.Context(), n.id, replication.HelloProtocols()...)
+	s, err := x.NewStream(t.Context(), n.id, wire.HelloProtocols()...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	first := replication.HelloNonce([32]byte{})
-	if s.Protocol() == replication.HelloProtocol {
-		first = replication.FieldsNonce([32]byte{})
+	first := wiretest.HelloNonce([32]byte{})
+	if s.Protocol() == wire.HelloProtocol {
+		first = wiretest.FieldsNonce([32]byte{})
 	}
 	if _, err := io.ReadFull(s, first); err != nil {
 		t.Fatal(err)
 	}
-	nonce, err := replication.NonceOf(first)
+	nonce, err := wiretest.NonceOf(first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = s.Write(proof(replication.Nonces{Dialer: [32]byte{1}, Responder: nonce, Version: s.Protocol()}))
+	_, _ = s.Write(proof(wire.Nonces{Dialer: [32]byte{1}, Responder: nonce, Version: s.Protocol()}))
 	rest, _ := io.ReadAll(s)
 	return rest
 }
 
 func TestHandshakeRefuses(t *testing.T) {
-	for _, version := range replication.HelloProtocols() {
+	for _, version := range wire.HelloProtocols() {
 		t.Run(string(version), func(t *testing.T) { handshakeRefuses(t, version) })
 	}
 }
@@ -118,8 +120,8 @@ func handshakeRefuses(t *testing.T, version protocol.ID) {
 		x := newOutsider(t, f, o, "outsider")
 		x.greets = []protocol.ID{version}
 		var told []byte
-		if version == replication.HelloProtocol {
-			told = replication.Told(capstore.OwnHello())
+		if version == wire.HelloProtocol {
+			told = wiretest.Told(capstore.OwnHello())
 		}
 		now := time.Now()
 		did, other := didOf(x.key), didOf(keys("someone else").SpaceKey(o.space))
@@ -142,17 +144,17 @@ func handshakeRefuses(t *testing.T, version protocol.ID) {
 		belowEnded := manager.Delegate(tinycloud.Principal(did), captest.TokenOptions{
 			Caps: hosting.Caps, Proofs: []tinycloud.Hash{captest.ID(ended)}, Expires: now.Add(time.Hour),
 		})
-		tag := func(dialer, responder peer.ID, change func(*replication.Nonces), ofDialer bool) func(replication.Nonces) [32]byte {
-			return func(ns replication.Nonces) [32]byte {
+		tag := func(dialer, responder peer.ID, change func(*wire.Nonces), ofDialer bool) func(wire.Nonces) [32]byte {
+			return func(ns wire.Nonces) [32]byte {
 				change(&ns)
 				return replication.HelloTag(o.space, dialer, responder, ns, ofDialer, told...)
 			}
 		}
-		unchanged := func(*replication.Nonces) {}
+		unchanged := func(*wire.Nonces) {}
 		tests := []struct {
 			name  string
 			space tinycloud.SpaceID // in the tag
-			tag   func(replication.Nonces) [32]byte
+			tag   func(wire.Nonces) [32]byte
 			chain [][]byte
 			raw   []byte // instead of a proof
 			ok    bool
@@ -172,8 +174,8 @@ func handshakeRefuses(t *testing.T, version protocol.ID) {
 			{name: "tag of the other direction", tag: tag(n.id, x.id, unchanged, true), chain: [][]byte{bytesOf(t, good)}},
 			{name: "tag for another responder", tag: tag(x.id, x.id, unchanged, true), chain: [][]byte{bytesOf(t, good)}},
 			{name: "tag of another dialer", tag: tag(n.id, n.id, unchanged, true), chain: [][]byte{bytesOf(t, good)}},
-			{name: "tag of another nonce of its own", tag: tag(x.id, n.id, func(ns *replication.Nonces) { ns.Dialer[0] ^= 1 }, true), chain: [][]byte{bytesOf(t, good)}},
-			{name: "tag of another nonce of ours", tag: tag(x.id, n.id, func(ns *replication.Nonces) { ns.Responder[0] ^= 1 }, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag of another nonce of its own", tag: tag(x.id, n.id, func(ns *wire.Nonces) { ns.Dialer[0] ^= 1 }, true), chain: [][]byte{bytesOf(t, good)}},
+			{name: "tag of another nonce of ours", tag: tag(x.id, n.id, func(ns *wire.Nonces) { ns.Responder[0] ^= 1 }, true), chain: [][]byte{bytesOf(t, good)}},
 			{name: "without what it rests on", space: o.space, chain: [][]byte{bytesOf(t, below)}},
 			{name: "what it rests on alone", space: o.space, chain: [][]byte{bytesOf(t, above)}},
 			{name: "in another order", space: o.space, chain: [][]byte{bytesOf(t, above), bytesOf(t, below)}},
@@ -181,19 +183,19 @@ func handshakeRefuses(t *testing.T, version protocol.ID) {
 			{name: "of a manager", space: o.space, chain: [][]byte{bytesOf(t, below), bytesOf(t, above)}, ok: true},
 			{name: "garbage", raw: []byte("\x05hello")},
 			{name: "empty frame", raw: []byte{0}},
-			{name: "oversized frame", raw: replication.Frame(make([]byte, replication.MaxHelloFrame+1))},
+			{name: "oversized frame", raw: wiretest.Frame(make([]byte, wire.MaxHello+1))},
 			{name: "endless length", raw: bytes.Repeat([]byte{0xff}, 16)},
 			{name: "good", space: o.space, chain: [][]byte{bytesOf(t, good)}, ok: true},
 		}
 		for _, tt := range tests {
-			rest := x.greet(t, n, func(ns replication.Nonces) []byte {
+			rest := x.greet(t, n, func(ns wire.Nonces) []byte {
 				if tt.raw != nil {
 					return tt.raw
 				}
 				if tt.tag != nil {
-					return replication.Proof(ns, tt.tag(ns), tt.chain, told)
+					return wiretest.Proof(ns, tt.tag(ns), tt.chain, told)
 				}
-				return replication.Proof(ns, replication.HelloTag(tt.space, x.id, n.id, ns, true, told...), tt.chain, told)
+				return wiretest.Proof(ns, replication.HelloTag(tt.space, x.id, n.id, ns, true, told...), tt.chain, told)
 			})
 			if got := n.end.IsAuthorised(x.id); got != tt.ok {
 				t.Errorf("%s: authorised %v", tt.name, got)
@@ -207,7 +209,7 @@ func handshakeRefuses(t *testing.T, version protocol.ID) {
 				t.Errorf("%s: it got a message", tt.name) // it never authorised its side, so not even when good
 			}
 			if !tt.ok {
-				if _, err := x.NewStream(t.Context(), n.id, replication.SyncProtocol); err == nil {
+				if _, err := x.NewStream(t.Context(), n.id, wire.SyncProtocol); err == nil {
 					t.Errorf("%s: a sync stream opens", tt.name)
 				}
 			}
@@ -232,13 +234,13 @@ func TestHandshakeSilenceAndReplay(t *testing.T) {
 		n := newNode(t, f, o, "host")
 		x := newOutsider(t, f, o, "outsider")
 		began := time.Now()
-		if rest := x.greet(t, n, func(replication.Nonces) []byte { return nil }); len(rest) > 0 || time.Since(began) != 10*time.Second {
+		if rest := x.greet(t, n, func(wire.Nonces) []byte { return nil }); len(rest) > 0 || time.Since(began) != 10*time.Second {
 			t.Errorf("%d bytes after %s of silence", len(rest), time.Since(began))
 		}
 		chain := [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
 		var proof []byte
-		rest := x.greet(t, n, func(ns replication.Nonces) []byte {
-			proof = replication.HelloProof(ns.Dialer, replication.HelloTag(o.space, x.id, n.id, ns, true), chain)
+		rest := x.greet(t, n, func(ns wire.Nonces) []byte {
+			proof = wiretest.HelloProof(ns.Dialer, replication.HelloTag(o.space, x.id, n.id, ns, true), chain)
 			return proof
 		})
 		if len(rest) == 0 {
@@ -247,7 +249,7 @@ func TestHandshakeSilenceAndReplay(t *testing.T) {
 		x.Evict(n.id)
 		<-x.gone
 		synctest.Wait()
-		if rest := x.greet(t, n, func(replication.Nonces) []byte { return proof }); len(rest) > 0 || n.end.IsAuthorised(x.id) {
+		if rest := x.greet(t, n, func(wire.Nonces) []byte { return proof }); len(rest) > 0 || n.end.IsAuthorised(x.id) {
 			t.Error("a proof was good twice")
 		}
 	})
@@ -262,11 +264,11 @@ func TestDialerRefusesImpostor(t *testing.T) {
 		asked := make(chan []byte, 1024)
 		x.answer = func(s network.Stream) {
 			defer s.Close()
-			_, _ = s.Write(replication.HelloNonce([32]byte{7}))
+			_, _ = s.Write(wiretest.HelloNonce([32]byte{7}))
 			b := make([]byte, 64<<10)
 			k, _ := s.Read(b)
 			asked <- b[:k]
-			_, _ = s.Write(replication.HelloProof([32]byte{7}, [32]byte{}, [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}))
+			_, _ = s.Write(wiretest.HelloProof([32]byte{7}, [32]byte{}, [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}))
 			_, _ = io.Copy(io.Discard, s)
 		}
 		addr := strings.Replace(n.addr(), n.id.String(), x.id.String(), 1)
@@ -302,8 +304,8 @@ func TestDialerRefusesImpostor(t *testing.T) {
 func (x *outsider) admitted(t *testing.T, n *node) {
 	t.Helper()
 	chain := [][]byte{bytesOf(t, n.o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
-	rest := x.greet(t, n, func(ns replication.Nonces) []byte {
-		return replication.HelloProof(ns.Dialer, replication.HelloTag(n.o.space, x.id, n.id, ns, true), chain)
+	rest := x.greet(t, n, func(ns wire.Nonces) []byte {
+		return wiretest.HelloProof(ns.Dialer, replication.HelloTag(n.o.space, x.id, n.id, ns, true), chain)
 	})
 	if len(rest) == 0 {
 		t.Fatal("a good proof was refused")
@@ -317,11 +319,11 @@ func TestGarbageCutsOff(t *testing.T) {
 		"garbage":       []byte("\x07garbage"),
 		"empty frame":   {0},
 		"long length":   {0xff, 0xff, 0xff, 0xff, 1},
-		"oversized":     replication.Frame(make([]byte, replication.MaxRequest+1)),
-		"not a request": replication.DoneFrame(),
-		"wrong answer":  append(replication.OpenFrame(tinycloud.Hash{1}), replication.DoneFrame()...),
-		"acknowledges what was not sent": append(append(replication.OpenFrame(tinycloud.Hash{1}), replication.HaveFrame()...),
-			replication.Frame(replication.SampleMessages()["ack"])...),
+		"oversized":     wiretest.Frame(make([]byte, wire.MaxRequest+1)),
+		"not a request": wiretest.DoneFrame(),
+		"wrong answer":  append(wiretest.OpenFrame(tinycloud.Hash{1}), wiretest.DoneFrame()...),
+		"acknowledges what was not sent": append(append(wiretest.OpenFrame(tinycloud.Hash{1}), wiretest.HaveFrame()...),
+			wiretest.Frame(wiretest.SampleMessages()["ack"])...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -333,7 +335,7 @@ func TestGarbageCutsOff(t *testing.T) {
 					if !x.connected(n.id) {
 						t.Fatalf("cut off after %d offences", i)
 					}
-					s, err := x.NewStream(t.Context(), n.id, replication.SyncProtocol)
+					s, err := x.NewStream(t.Context(), n.id, wire.SyncProtocol)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -348,8 +350,8 @@ func TestGarbageCutsOff(t *testing.T) {
 				<-x.gone
 				chain := [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
 				try := func() bool {
-					return len(x.greet(t, n, func(ns replication.Nonces) []byte {
-						return replication.HelloProof(ns.Dialer, replication.HelloTag(o.space, x.id, n.id, ns, true), chain)
+					return len(x.greet(t, n, func(ns wire.Nonces) []byte {
+						return wiretest.HelloProof(ns.Dialer, replication.HelloTag(o.space, x.id, n.id, ns, true), chain)
 					})) > 0
 				}
 				if try() {
@@ -378,7 +380,7 @@ func TestStalledSourceLosesItsTurn(t *testing.T) {
 			var reading sync.WaitGroup
 			defer reading.Wait()
 			reading.Go(func() { _, _ = io.Copy(io.Discard, s) })
-			_, _ = s.Write(replication.TipsFrame([]hostlog.Tip{{Host: host, N: 9, Digest: tinycloud.Hash{9}}}))
+			_, _ = s.Write(wiretest.TipsFrame([]hostlog.Tip{{Host: host, N: 9, Digest: tinycloud.Hash{9}}}))
 			holds <- struct{}{}
 		}
 		x.admitted(t, n)
@@ -428,16 +430,16 @@ func TestBadSource(t *testing.T) {
 	for name, answer := range map[string]func(network.Stream){
 		"silence":   func(s network.Stream) { _, _ = io.Copy(io.Discard, s) },
 		"garbage":   func(s network.Stream) { _, _ = s.Write([]byte("\x07garbage")) },
-		"oversized": func(s network.Stream) { _, _ = s.Write(replication.Frame(make([]byte, replication.MaxFrame+1))) },
+		"oversized": func(s network.Stream) { _, _ = s.Write(wiretest.Frame(make([]byte, wire.MaxFrame+1))) },
 		"stall in the stream": func(s network.Stream) {
-			go func() { _, _ = s.Write(replication.TipsFrame([]hostlog.Tip{{N: 1 << 40}})) }()
+			go func() { _, _ = s.Write(wiretest.TipsFrame([]hostlog.Tip{{N: 1 << 40}})) }()
 			_, _ = io.Copy(io.Discard, s)
 		},
 		"endless promises": func(s network.Stream) {
-			tips := replication.TipsFrame([]hostlog.Tip{{N: 1 << 40}})
+			tips := wiretest.TipsFrame([]hostlog.Tip{{N: 1 << 40}})
 			go func() { _, _ = io.Copy(io.Discard, s) }()
 			_, _ = s.Write(tips)
-			_, _ = s.Write(replication.DoneFrame())
+			_, _ = s.Write(wiretest.DoneFrame())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -505,21 +507,21 @@ func TestNothingBeyondTheTipsIsSent(t *testing.T) {
 		told := n.status().Epochs
 		x := newOutsider(t, f, o, "outsider")
 		x.admitted(t, n)
-		s := must(x.NewStream(t.Context(), n.id, replication.SyncProtocol))
+		s := must(x.NewStream(t.Context(), n.id, wire.SyncProtocol))
 		defer s.Close()
 		frames := make(chan [][]byte, 1)
 		go func() {
-			all, _ := replication.ReadFrames(s, replication.MaxFrame)
+			all, _ := wiretest.ReadFrames(s, wire.MaxFrame)
 			frames <- all
 		}()
-		_ = must(s.Write(replication.OpenFrame(tinycloud.Hash{1})))
+		_ = must(s.Write(wiretest.OpenFrame(tinycloud.Hash{1})))
 		synctest.Wait()
 		n.put("key/1", "after")
-		_ = must(s.Write(replication.HaveFrame()))
+		_ = must(s.Write(wiretest.HaveFrame()))
 		var sent []hostlog.Bundle
 		for _, b := range <-frames { // the host gives up when nothing is acknowledged
-			if kind, _, err := replication.Spell(o.space, b); err == nil && kind == "batch" {
-				sent = append(sent, must(replication.Bundles(o.space, b))...)
+			if kind, _, err := wiretest.Spell(o.space, b); err == nil && kind == "batch" {
+				sent = append(sent, must(wiretest.Bundles(o.space, b))...)
 			}
 		}
 		if got := int64(len(sent)); got != told {

@@ -14,6 +14,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // InvitePrefix is how the text of an invite begins.
@@ -60,7 +61,7 @@ func NewInvite(node peer.ID, addrs []ma.Multiaddr, expires time.Time) (Invite, e
 	if len(i.Addrs) == 0 {
 		return i, fmt.Errorf("invite to a node without an address to be reached at: %w", tinycloud.ErrInvalid)
 	}
-	_, err := hostOf(node)
+	_, err := wire.HostOf(node)
 	return i, err
 }
 
@@ -73,12 +74,12 @@ func inviteID(secret [32]byte) tinycloud.Hash {
 
 // Text is the invite on one line, for [ParseInvite]. Its fields have to be as that returns them.
 func (i *Invite) Text() string {
-	key, _ := hostOf(i.Node)
+	key, _ := wire.HostOf(i.Node)
 	m := inviteMessage{V: inviteVersion, Node: key, Secret: i.Secret, Expires: i.Expires.Unix()}
 	for _, a := range i.Addrs {
 		m.Addrs = append(m.Addrs, a.Bytes())
 	}
-	b, err := wire.encode(m)
+	b, err := wire.Encode(m)
 	if err != nil {
 		panic(err) // bytes and numbers have an encoding
 	}
@@ -103,7 +104,7 @@ func ParseInvite(text string) (i Invite, err error) {
 		return fail("not whole, or changed on its way")
 	}
 	var m inviteMessage
-	if err := wire.decode(b, &m); err != nil {
+	if err := wire.Decode(b, &m); err != nil {
 		return fail("not whole, or changed on its way")
 	}
 	switch {
@@ -114,7 +115,7 @@ func ParseInvite(text string) (i Invite, err error) {
 	case m.Expires < 0 || m.Expires > maxExpires:
 		return fail("expires at no time")
 	}
-	i = Invite{Node: peerOf(m.Node), Secret: m.Secret, Expires: time.Unix(m.Expires, 0).UTC()}
+	i = Invite{Node: wire.PeerOf(m.Node), Secret: m.Secret, Expires: time.Unix(m.Expires, 0).UTC()}
 	for _, b := range m.Addrs {
 		a, err := ma.NewMultiaddrBytes(b)
 		if err != nil || len(b) > maxPairAddr {

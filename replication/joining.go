@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // Answer is what a named node has said of a joining Space.
@@ -191,10 +192,10 @@ func (r *Replica) joinView(ctx context.Context) (v JoinView, tips []hostlog.Tip,
 	v.Others = len(wrote) > 1 || len(wrote) == 1 && !wrote[r.host]
 	for _, h := range hosts {
 		if !h.Self && wrote[h.Host] {
-			v.Writers = append(v.Writers, peerOf(h.Host))
+			v.Writers = append(v.Writers, wire.PeerOf(h.Host))
 		}
 	}
-	v.Peers = r.joinPeers(hashTips(tips))
+	v.Peers = r.joinPeers(wire.HashTips(tips))
 	return v, tips, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // source is what a host says of a value: how long it is and which manifest lists its chunks.
@@ -106,7 +107,7 @@ func (r *Replica) try(ctx context.Context, value tinycloud.Hash, src source) err
 func (r *Replica) locate(ctx context.Context, m *remote, hashes []tinycloud.Hash) []source {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	answer, err := r.ask(ctx, m, &message{Locate: &locateMessage{Hashes: hashes}}, maxRequest)
+	answer, err := r.ask(ctx, m, &wire.Message{Locate: &wire.Locate{Hashes: hashes}}, wire.MaxRequest)
 	if err == nil && (answer.Located == nil || len(answer.Located.Values) != len(hashes)) {
 		err = fmt.Errorf("answer to locate: %w", tinycloud.ErrInvalid)
 	}
@@ -122,17 +123,17 @@ func (r *Replica) locate(ctx context.Context, m *remote, hashes []tinycloud.Hash
 }
 
 // ask opens a stream for one request and its answer.
-func (r *Replica) ask(ctx context.Context, m *remote, request *message, limit int) (*message, error) {
-	s, err := r.net.Peer.NewStream(ctx, m.id, SyncProtocol)
+func (r *Replica) ask(ctx context.Context, m *remote, request *wire.Message, limit int) (*wire.Message, error) {
+	s, err := r.net.Peer.NewStream(ctx, m.id, wire.SyncProtocol)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	f := newFramer(s, limit, syncStall, r.o.Metrics.bytes("request"))
-	answer := (*message)(nil)
-	if err = f.put(request); err == nil {
-		answer, err = f.get()
+	f := wire.NewFramer(s, limit, syncStall, r.o.Metrics.Bytes("request"))
+	answer := (*wire.Message)(nil)
+	if err = f.Put(request); err == nil {
+		answer, err = f.Get()
 	}
 	if err != nil {
 		_ = s.Reset()

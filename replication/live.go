@@ -12,12 +12,13 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
 	maxOut        = 1024    // own bundles waiting to be published; the rest is only announced
 	maxIn         = 4096    // messages from peers waiting to be applied
-	maxInBytes    = 4 << 20 // and the bytes in them
+	maxInBytes    = 8 << 20 // and the memory they take
 	applyAtOnce   = 256     // bundles of one transaction
 	applyAttempts = 4       // transactions for what was queued, when some of it does not fit
 	envelope      = 64      // bytes around the bundles of a message
@@ -77,7 +78,7 @@ func (o *outbox) mention(b hostlog.Bundle) {
 	if o.announce == nil {
 		o.announce = map[hostlog.Key]hostlog.Bundle{}
 	}
-	if _, known := o.announce[b.Entry.Host]; known || len(o.announce) < maxAnnounced {
+	if _, known := o.announce[b.Entry.Host]; known || len(o.announce) < wire.MaxAnnounced {
 		o.announce[b.Entry.Host] = hostlog.Bundle{Entry: b.Entry, Sig: b.Sig}
 	}
 }
@@ -119,8 +120,8 @@ func (r *Replica) publish(ctx context.Context) {
 		messages = append(messages, announcement(announce))
 	}
 	for _, m := range messages {
-		data, err := wire.encode(m)
-		if err == nil && len(data) > maxGossip {
+		data, err := wire.Encode(m)
+		if err == nil && len(data) > wire.MaxGossip {
 			err = fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrTooLarge)
 		}
 		if err == nil {
@@ -135,15 +136,15 @@ func (r *Replica) publish(ctx context.Context) {
 
 // packLive puts bundles into as few messages as they fit. Those that fit none, even without their values,
 // are returned as large.
-func packLive(bundles []hostlog.Bundle) (messages []message, large []hostlog.Bundle) {
+func packLive(bundles []hostlog.Bundle) (messages []wire.Message, large []hostlog.Bundle) {
 	var now []hostlog.Bundle
 	size := envelope
 	flush := func() {
 		if len(now) == 0 {
 			return
 		}
-		if m, err := packBundles(now); err == nil {
-			messages = append(messages, message{Batch: m})
+		if m, err := wire.PackBundles(now); err == nil {
+			messages = append(messages, wire.Message{Batch: m})
 		} else {
 			large = append(large, now...)
 		}
@@ -152,12 +153,12 @@ func packLive(bundles []hostlog.Bundle) (messages []message, large []hostlog.Bun
 	for _, b := range bundles {
 		b = light(b)
 		const host = 34 // its key in the message's table
-		n := sizeOf(&b) + host
-		if n > maxGossip-envelope {
+		n := wire.SizeOf(&b) + host
+		if n > wire.MaxGossip-envelope {
 			large = append(large, b)
 			continue
 		}
-		if size+n > maxGossip || len(now) == applyAtOnce {
+		if size+n > wire.MaxGossip || len(now) == applyAtOnce {
 			flush()
 		}
 		now = append(now, b)
@@ -183,7 +184,7 @@ func light(b hostlog.Bundle) hostlog.Bundle {
 	}
 	all := b.Values
 	b.Values, b.Large = values, hints
-	if sizeOf(&b) > maxGossip-2*envelope {
+	if wire.SizeOf(&b) > wire.MaxGossip-2*envelope {
 		b.Values, b.Large = nil, slices.Clone(b.Large[:given])
 		for _, v := range all {
 			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: int64(len(v.Bytes))})
@@ -192,15 +193,15 @@ func light(b hostlog.Bundle) hostlog.Bundle {
 	return b
 }
 
-func announcement(entries map[hostlog.Key]hostlog.Bundle) message {
-	m := &announceMessage{}
+func announcement(entries map[hostlog.Key]hostlog.Bundle) wire.Message {
+	m := &wire.Announce{}
 	for _, b := range entries {
-		if len(m.Entries) == maxAnnounced {
+		if len(m.Entries) == wire.MaxAnnounced {
 			break
 		}
-		m.Entries = append(m.Entries, announcedEntry{Entry: b.Entry.Encode(), Sig: b.Sig[:]})
+		m.Entries = append(m.Entries, wire.AnnouncedEntry{Entry: b.Entry.Encode(), Sig: b.Sig[:]})
 	}
-	return message{Announce: m}
+	return wire.Message{Announce: m}
 }
 
 // inbox is what peers sent by gossip and is not applied yet.
@@ -215,8 +216,8 @@ type inbox struct {
 
 type inItem struct {
 	from    *remote
-	bundles []hostlog.Bundle
-	tips    []hostlog.Tip
+	checked []*hostlog.Parsed // what it brought
+	tips    []hostlog.Tip     // or what it announced
 	size    int
 	fits    bool // see [Replica.fits]
 	more    bool // there were fields that are not known here
@@ -240,9 +241,9 @@ func (q *inbox) note(it inItem, by int) {
 	if q.epochs == nil {
 		q.epochs = map[tinycloud.Hash]int{}
 	}
-	for i := range it.bundles {
-		e := it.bundles[i].Entry.Epoch
-		if !it.fits || mayRevoke(&it.bundles[i]) {
+	for _, p := range it.checked {
+		e := p.Entry.Epoch
+		if !it.fits || mayRevoke(&p.Bundle) {
 			continue
 		}
 		if q.epochs[e] += by; q.epochs[e] == 0 {
@@ -272,8 +273,8 @@ func (q *inbox) take() []inItem {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bundles := 0, 0
-	for n < len(q.items) && (n == 0 || bundles+len(q.items[n].bundles) <= applyAtOnce) {
-		bundles += len(q.items[n].bundles)
+	for n < len(q.items) && (n == 0 || bundles+len(q.items[n].checked) <= applyAtOnce) {
+		bundles += len(q.items[n].checked)
 		q.bytes -= q.items[n].size
 		n++
 	}
@@ -315,21 +316,21 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		return err
 	}
 	it.from = m
-	if !m.rate.AllowN(now(), max(0, len(it.bundles)-1)) {
+	if !m.rate.AllowN(now(), max(0, len(it.checked)-1)) {
 		return limited()
 	}
 	if r.heard.all(it) { // said again: to pass it on would have the other hosts judge it again
 		outcome = "repeated"
 		return fmt.Errorf("gossip of %s: heard before: %w", from, tinycloud.ErrConflict)
 	}
-	it.fits = r.fits(ctx, it.bundles) && !r.live.isCutting()
+	it.fits = r.fits(ctx, it.checked) && !r.live.isCutting()
 	queued := r.inbox.add(it)
 	if !queued {
 		outcome = "overflow"
 		r.gap(m)
 	}
 	switch {
-	case it.more || slices.ContainsFunc(it.bundles, r.kept): // older releases take it for an offence of whoever passes it on
+	case it.more || slices.ContainsFunc(it.checked, func(p *hostlog.Parsed) bool { return r.kept(p.Bundle) }): // older releases take it for an offence of whoever passes it on
 		outcome = "newer"
 		return fmt.Errorf("gossip of %s has fields that are not known here: %w", from, tinycloud.ErrUnsupported)
 	case !queued:
@@ -348,11 +349,11 @@ func (r *Replica) kept(b hostlog.Bundle) bool { return b.Foreign() && !r.onlyNew
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
 // removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that
 // is not durable here yet, or never gets so: the listeners are cut off when it is.
-func (r *Replica) fits(ctx context.Context, bundles []hostlog.Bundle) bool {
+func (r *Replica) fits(ctx context.Context, bundles []*hostlog.Parsed) bool {
 	with := map[tinycloud.Hash]bool{}
 	var lacking []tinycloud.Hash
-	for i := range bundles {
-		parents, err := bundles[i].Parents()
+	for _, b := range bundles {
+		parents, err := b.Parents()
 		if err != nil {
 			return false
 		}
@@ -361,7 +362,7 @@ func (r *Replica) fits(ctx context.Context, bundles []hostlog.Bundle) bool {
 				lacking = append(lacking, p)
 			}
 		}
-		with[bundles[i].Entry.Epoch] = !mayRevoke(&bundles[i])
+		with[b.Entry.Epoch] = !mayRevoke(&b.Bundle)
 	}
 	known, err := r.o.Store.Knows(ctx, r.space, lacking)
 	return err == nil && known
@@ -371,13 +372,13 @@ func (r *Replica) fits(ctx context.Context, bundles []hostlog.Bundle) bool {
 func mayRevoke(b *hostlog.Bundle) bool { return len(b.Events) != 1 || len(b.Ops) == 0 }
 
 func (r *Replica) read(data []byte) (it inItem, err error) {
-	if len(data) > maxGossip {
+	if len(data) > wire.MaxGossip {
 		return it, fmt.Errorf("gossip message of %d bytes: %w", len(data), tinycloud.ErrInvalid)
 	}
-	it.size = len(data) + 512 // what it takes in memory
-	m, err := decodeMessage(data)
+	it.size = len(data) + 512
+	m, err := wire.DecodeMessage(data)
 	if err == nil {
-		it.more = m.more
+		it.more = m.More
 	}
 	switch {
 	case err != nil:
@@ -388,18 +389,27 @@ func (r *Replica) read(data []byte) (it inItem, err error) {
 	case m.Batch == nil || len(m.Batch.Entries) == 0 || len(m.Batch.Entries) > applyAtOnce:
 		return it, fmt.Errorf("gossip message of no kind: %w", tinycloud.ErrInvalid)
 	}
-	if it.bundles, err = m.Batch.bundles(r.space); err != nil {
+	bundles, err := m.Batch.Bundles(r.space)
+	if err != nil {
 		return it, err
 	}
-	for i := range it.bundles {
-		if err := r.o.Check(r.space, &it.bundles[i]); err != nil {
-			return it, err
-		}
-	}
-	return it, nil
+	checked := hostlog.CheckAll(r.space, bundles)
+	it.checked = checked.Good
+	it.size = weight(len(data), it.checked)
+	return it, checked.Bad
 }
 
-func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
+// weight is about what the bundles of a message take in memory, a little more than was measured.
+func weight(message int, checked []*hostlog.Parsed) int {
+	const bundle, event = 3 << 10, 256
+	n := 2 * message
+	for _, p := range checked {
+		n += bundle + event*len(p.Events)
+	}
+	return n
+}
+
+func (r *Replica) announced(m *wire.Announce) ([]hostlog.Tip, error) {
 	tips := make([]hostlog.Tip, 0, len(m.Entries))
 	for _, a := range m.Entries {
 		e, err := hostlog.DecodeEntry(a.Entry)
@@ -409,7 +419,7 @@ func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
 		if e.Space != r.space {
 			return nil, fmt.Errorf("announced entry of another space: %w", tinycloud.ErrInvalid)
 		}
-		t := tipOf(e)
+		t := wire.TipOf(e)
 		if len(a.Sig) != len(hostlog.Signature{}) || !hostlog.Verify(e.Host, t.Digest, hostlog.Signature(a.Sig)) {
 			return nil, fmt.Errorf("announced entry %d of %s: signature: %w", e.N, e.Host, tinycloud.ErrForged)
 		}
@@ -418,25 +428,25 @@ func (r *Replica) announced(m *announceMessage) ([]hostlog.Tip, error) {
 	return tips, nil
 }
 
-// applyLive applies what gossip brought, as much at once as waits.
+// applyLive applies what gossip brought, as much at once as waits. [Replica.Check] has read and verified it.
 func (r *Replica) applyLive(ctx context.Context) {
 	for ctx.Err() == nil {
 		items := r.inbox.take()
 		if len(items) == 0 {
 			return
 		}
-		var bundles []hostlog.Bundle
+		var checked []*hostlog.Parsed
 		var from []*remote
 		for _, it := range items {
 			if len(it.tips) > 0 {
 				r.hear(ctx, it)
 			}
-			r.wants.hints(it.from.host, it.bundles)
-			for _, b := range it.bundles {
-				bundles, from = append(bundles, b), append(from, it.from)
+			for _, p := range it.checked {
+				r.wants.hints(it.from.host, p.Large)
+				checked, from = append(checked, p), append(from, it.from)
 			}
 		}
-		r.applyAll(ctx, bundles, from)
+		r.applyAll(ctx, checked, from)
 		r.inbox.done(items)
 	}
 }
@@ -450,24 +460,24 @@ func (r *Replica) hear(ctx context.Context, it inItem) {
 }
 
 // applyAll applies bundles in order and skips those that do not fit; a stream brings what they lack.
-func (r *Replica) applyAll(ctx context.Context, bundles []hostlog.Bundle, from []*remote) {
+func (r *Replica) applyAll(ctx context.Context, checked []*hostlog.Parsed, from []*remote) {
 	for range applyAttempts {
-		if len(bundles) == 0 {
+		if len(checked) == 0 {
 			return
 		}
-		a, err := r.o.Store.Apply(ctx, r.space, bundles)
+		a, err := r.o.Store.ApplyChecked(ctx, hostlog.Checked{Space: r.space, Good: checked})
 		r.o.Metrics.applied(a)
-		if a.Covered == len(bundles) && err == nil {
+		if a.Covered == len(checked) && err == nil {
 			return
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		i := min(a.Covered, len(bundles)-1)
+		i := min(a.Covered, len(checked)-1)
 		switch {
 		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
 			// Bytes alone did not show it, so the peer that passed it on is not to blame, but its author.
-			r.log.WarnContext(ctx, "host signed what does not fit", "host", bundles[i].Entry.Host, "error", err)
+			r.log.WarnContext(ctx, "host signed what does not fit", "host", checked[i].Entry.Host, "error", err)
 		case err != nil:
 			r.log.WarnContext(ctx, "cannot apply gossip", "error", err)
 			r.gap(from[i])
@@ -476,7 +486,7 @@ func (r *Replica) applyAll(ctx context.Context, bundles []hostlog.Bundle, from [
 		default:
 			r.gap(from[i])
 		}
-		bundles, from = bundles[i+1:], from[i+1:]
+		checked, from = checked[i+1:], from[i+1:]
 	}
 	for _, m := range from {
 		r.gap(m)

@@ -50,7 +50,8 @@ func (m *Metrics) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.traffic, m.entries, m.caught, m.refusal, m.blocks, m.gossip, m.values}
 }
 
-func (m *Metrics) bytes(kind string) func(in, out int) {
+// Bytes returns what counts the bytes of streams of a kind.
+func (m *Metrics) Bytes(kind string) func(in, out int) {
 	received, sent := m.traffic.WithLabelValues(kind, "in"), m.traffic.WithLabelValues(kind, "out")
 	return func(in, out int) {
 		received.Add(float64(in))

@@ -90,7 +90,6 @@ type node struct {
 	missed    atomic.Bool                         // there were commits since
 	ahead     atomic.Int64                        // nanoseconds that the store's clock is fast
 	commit    func(capstore.Commit)               // told what becomes durable; set before start
-	shares    bool                                // takes a few missing entries from several peers at once already; set before start
 	// lie, unless nil, is what the others are told instead of the store; set before start.
 	lie     func(*capstore.Store) replication.Store
 	accused []hostlog.Key // of what no honest host sends, before it stopped
@@ -187,9 +186,6 @@ func (n *node) replicate(t testing.TB, d captest.DelegationOptions) {
 	}
 	n.committed.Store(n.r)
 	n.missed.Store(false)
-	if n.shares {
-		n.r.Sharing(4, 2<<10)
-	}
 	h := hooks{
 		hello: n.r.ServeHello, sync: n.r.ServeSync, check: n.r.Check,
 		connected: n.r.Connected, disconnected: n.r.Disconnected,

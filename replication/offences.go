@@ -76,14 +76,6 @@ func (o *offences) banned(host hostlog.Key) bool {
 	return x != nil && time.Now().Before(x.until)
 }
 
-// of reports whether a host offended lately.
-func (o *offences) of(host hostlog.Key) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	x := o.m[host]
-	return x != nil && time.Since(x.last) < offenceLife
-}
-
 // judge logs why a stream with a peer failed and cuts the peer off when it offended too often.
 func (r *Replica) judge(ctx context.Context, m *remote, err error) {
 	if ctx.Err() != nil {

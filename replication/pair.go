@@ -18,11 +18,14 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
 	pairTimeout  = 10 * time.Second
 	maxPairFrame = 16 << 10
+	refusedAfter = locate.RefusedAfter
 )
 
 // Pairing lets a node that holds an invite pair itself with the one that made it (/tinycloud/pair/1).
@@ -65,13 +68,13 @@ func NewPairing(o PairingOptions) (*Pairing, error) {
 
 // pairTag binds the secret of an invite to the connection's two nodes and both nonces. Both peer ids are those of
 // Ed25519 keys, so that they have one length.
-func pairTag(secret [32]byte, dialer, responder peer.ID, hs *handshake, role string) (tag [32]byte) {
+func pairTag(secret [32]byte, dialer, responder peer.ID, hs *wire.Nonces, role string) (tag [32]byte) {
 	h, err := blake3.NewKeyed(secret[:])
 	if err != nil {
 		panic(err) // the key has the right length
 	}
 	for _, part := range [][]byte{
-		[]byte(PairProtocol[1:]), []byte(dialer), []byte(responder), hs.dialer[:], hs.responder[:], []byte(role),
+		[]byte(wire.PairProtocol[1:]), []byte(dialer), []byte(responder), hs.Dialer[:], hs.Responder[:], []byte(role),
 	} {
 		_, _ = h.Write(part) // a hasher returns no error
 	}
@@ -95,22 +98,22 @@ func (p *Pairing) Serve(ctx context.Context, s network.Stream) {
 
 // answer reads an invite and uses it. asked is set to when it came.
 func (p *Pairing) answer(ctx context.Context, s network.Stream, asked *time.Time) error {
-	f, stop, err := p.framer(ctx, s)
+	f, stop, err := p.exchange(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	hs := &handshake{responder: nonce()}
-	if err := f.send(nonceMessage{Nonce: hs.responder}); err != nil {
+	hs := &wire.Nonces{Responder: wire.NewNonce()}
+	if err := f.Send(wire.Nonce{Nonce: hs.Responder}); err != nil {
 		return err
 	}
-	var q pairMessage
-	err = f.receive(&q)
+	var q wire.Pair
+	err = f.Receive(&q)
 	*asked = time.Now()
 	if err != nil {
 		return err
 	}
-	hs.dialer = q.Nonce
+	hs.Dialer = q.Nonce
 	node, err := p.check(s.Conn(), &q, hs)
 	if err != nil {
 		return err
@@ -119,8 +122,8 @@ func (p *Pairing) answer(ctx context.Context, s network.Stream, asked *time.Time
 		return err
 	}
 	p.o.Log.InfoContext(ctx, "paired with a node that showed an invite", "node", node.Peer, "addrs", node.Addrs)
-	err = f.send(pairAnswer{
-		Tag: pairTag(q.Secret, s.Conn().RemotePeer(), p.o.Node, hs, roleAnswerer), Addrs: pairAddrs(p.o.Addrs()),
+	err = f.Send(wire.PairAnswer{
+		Tag: pairTag(q.Secret, s.Conn().RemotePeer(), p.o.Node, hs, wire.RoleAnswerer), Addrs: pairAddrs(p.o.Addrs()),
 	})
 	if err != nil { // it may show the invite again
 		p.o.Log.DebugContext(ctx, "a paired node does not hear that it is", "node", node.Peer, "error", err)
@@ -129,12 +132,12 @@ func (p *Pairing) answer(ctx context.Context, s network.Stream, asked *time.Time
 }
 
 // check refuses what the invite itself is not needed for.
-func (p *Pairing) check(c network.Conn, q *pairMessage, hs *handshake) (node hostlog.PairedNode, err error) {
+func (p *Pairing) check(c network.Conn, q *wire.Pair, hs *wire.Nonces) (node hostlog.PairedNode, err error) {
 	id := c.RemotePeer()
-	if _, err := hostOf(id); err != nil {
+	if _, err := wire.HostOf(id); err != nil {
 		return node, err
 	}
-	want := pairTag(q.Secret, id, p.o.Node, hs, roleDialer)
+	want := pairTag(q.Secret, id, p.o.Node, hs, wire.RoleDialer)
 	switch {
 	case subtle.ConstantTimeCompare(want[:], q.Tag[:]) != 1:
 		return node, fmt.Errorf("tag is of another invite or connection: %w", tinycloud.ErrForged)
@@ -169,27 +172,27 @@ func (p *Pairing) Use(ctx context.Context, s network.Stream, i *Invite) (node ho
 }
 
 // show runs the protocol as the dialer.
-func (p *Pairing) show(ctx context.Context, s network.Stream, i *Invite) (a pairAnswer, err error) {
-	f, stop, err := p.framer(ctx, s)
+func (p *Pairing) show(ctx context.Context, s network.Stream, i *Invite) (a wire.PairAnswer, err error) {
+	f, stop, err := p.exchange(ctx, s)
 	if err != nil {
 		return a, err
 	}
 	defer stop()
-	var first nonceMessage
-	if err := f.receive(&first); err != nil {
+	var first wire.Nonce
+	if err := f.Receive(&first); err != nil {
 		return a, noPair(ctx, err)
 	}
-	hs := &handshake{dialer: nonce(), responder: first.Nonce}
-	err = f.send(pairMessage{
-		Nonce: hs.dialer, Secret: i.Secret, Tag: pairTag(i.Secret, p.o.Node, i.Node, hs, roleDialer), Addrs: pairAddrs(p.o.Addrs()),
+	hs := &wire.Nonces{Dialer: wire.NewNonce(), Responder: first.Nonce}
+	err = f.Send(wire.Pair{
+		Nonce: hs.Dialer, Secret: i.Secret, Tag: pairTag(i.Secret, p.o.Node, i.Node, hs, wire.RoleDialer), Addrs: pairAddrs(p.o.Addrs()),
 	})
 	if err != nil {
 		return a, noPair(ctx, err)
 	}
-	if err := f.receive(&a); err != nil {
+	if err := f.Receive(&a); err != nil {
 		return a, noPair(ctx, err)
 	}
-	want := pairTag(i.Secret, p.o.Node, i.Node, hs, roleAnswerer)
+	want := pairTag(i.Secret, p.o.Node, i.Node, hs, wire.RoleAnswerer)
 	if subtle.ConstantTimeCompare(want[:], a.Tag[:]) != 1 {
 		return a, fmt.Errorf("answer to another invite: %w", tinycloud.ErrForged)
 	}
@@ -206,13 +209,8 @@ func noPair(ctx context.Context, err error) error {
 	return fmt.Errorf("the node refuses the invite: it has expired, was used by another node or is not one of its own; its log has the reason: %w", tinycloud.ErrUnauthorized)
 }
 
-func (p *Pairing) framer(ctx context.Context, s network.Stream) (*helloStream, func() bool, error) {
-	f, stop, err := boundStream(ctx, s, pairTimeout, p.o.Metrics.bytes("pair"))
-	if err != nil {
-		return nil, nil, err
-	}
-	f.f.limit = maxPairFrame
-	return f, stop, nil
+func (p *Pairing) exchange(ctx context.Context, s network.Stream) (*wire.Exchange, func() bool, error) {
+	return wire.Bound(ctx, s, maxPairFrame, pairTimeout, p.o.Metrics.Bytes("pair"))
 }
 
 // toldAddrs are those of the addresses a node tells that it is dialed at: public ones, and those with the IP address

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -22,6 +23,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 // pairing is a node with a socket that makes and uses invites.
@@ -52,7 +56,7 @@ func newPairing(t *testing.T, name string) *pairing {
 			return x.front.Addrs()
 		},
 	}))
-	x.front.Handle(t.Context(), replication.PairProtocol, x.Serve)
+	x.front.Handle(t.Context(), wire.PairProtocol, x.Serve)
 	ctx, cancel := context.WithCancel(context.Background())
 	var writer sync.WaitGroup
 	writer.Go(func() { _ = x.store.Run(ctx) })
@@ -78,7 +82,7 @@ func (x *pairing) invite() replication.Invite {
 func (x *pairing) stream(to *pairing) network.Stream {
 	x.t.Helper()
 	info := must(p2p.ParseFrontAddr(to.front.Addrs()[0].String()))
-	return must(x.front.NewStream(x.t.Context(), info, replication.PairProtocol))
+	return must(x.front.NewStream(x.t.Context(), info, wire.PairProtocol))
 }
 
 func (x *pairing) use(to *pairing, i replication.Invite) error {
@@ -140,8 +144,8 @@ func TestPairRefuses(t *testing.T) {
 	random := func() (n [32]byte) { _, _ = rand.Read(n[:]); return n }
 	show := func(secret [32]byte, dialer, responder peer.ID, addrs ...string) func([32]byte) []byte {
 		return func(nonce [32]byte) []byte {
-			n := replication.Nonces{Dialer: random(), Responder: nonce}
-			return replication.PairFrame(n.Dialer, secret, replication.PairTag(secret, dialer, responder, n, true), addrs...)
+			n := wire.Nonces{Dialer: random(), Responder: nonce}
+			return wiretest.PairFrame(n.Dialer, secret, replication.PairTag(secret, dialer, responder, n, true), addrs...)
 		}
 	}
 	me, it := stranger.front.ID(), a.front.ID()
@@ -157,14 +161,14 @@ func TestPairRefuses(t *testing.T) {
 		{"a tag of another responder", show(open.Secret, me, me)},
 		{"a tag of before", func([32]byte) []byte { return show(open.Secret, me, it)(random()) }},
 		{"a tag of the responder", func(nonce [32]byte) []byte {
-			n := replication.Nonces{Dialer: random(), Responder: nonce}
-			return replication.PairFrame(n.Dialer, open.Secret, replication.PairTag(open.Secret, me, it, n, false))
+			n := wire.Nonces{Dialer: random(), Responder: nonce}
+			return wiretest.PairFrame(n.Dialer, open.Secret, replication.PairTag(open.Secret, me, it, n, false))
 		}},
 		{"too many addresses", show(open.Secret, me, it, slices.Repeat([]string{"/ip4/8.8.8.8/tcp/1"}, 33)...)},
 		{"no address", show(open.Secret, me, it, "nonsense")},
 		{"a relay's address", show(open.Secret, me, it, "/ip4/8.8.8.8/tcp/1/p2p/"+it.String()+"/p2p-circuit")},
 		{"another spelling of an address", show(open.Secret, me, it, "/ip4/8.8.8.8/tcp/1/")},
-		{"junk", func([32]byte) []byte { return replication.Frame(bytes.Repeat([]byte{0xff}, 100)) }},
+		{"junk", func([32]byte) []byte { return wiretest.Frame(bytes.Repeat([]byte{0xff}, 100)) }},
 		{"an empty frame", func([32]byte) []byte { return []byte{0} }},
 		{"a frame too long", func([32]byte) []byte { return []byte{0x81, 0x80, 0x01} }},
 	} {
@@ -173,14 +177,14 @@ func TestPairRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if took < replication.RefusedAfter {
-				t.Errorf("refused after %s, others after %s", took, replication.RefusedAfter)
+			if took < locate.RefusedAfter {
+				t.Errorf("refused after %s, others after %s", took, locate.RefusedAfter)
 			}
 		})
 	}
 	a.ahead.Store(int64(time.Hour))
 	t.Run("an expired invite", func(t *testing.T) {
-		if took, err := refused(t, stranger.stream(a), show(open.Secret, me, it)); err != nil || took < replication.RefusedAfter {
+		if took, err := refused(t, stranger.stream(a), show(open.Secret, me, it)); err != nil || took < locate.RefusedAfter {
 			t.Error(took, err)
 		}
 	})
@@ -231,10 +235,10 @@ func TestPairChecksTheAnswer(t *testing.T) {
 	if err := b.use(liar, wrong); !errors.Is(err, tinycloud.ErrUnauthorized) {
 		t.Errorf("another secret: %v", err)
 	}
-	liar.front.Handle(t.Context(), replication.PairProtocol, func(_ context.Context, s network.Stream) { // instead of the true one
-		_, _ = s.Write(replication.HelloNonce([32]byte{}))
+	liar.front.Handle(t.Context(), wire.PairProtocol, func(_ context.Context, s network.Stream) { // instead of the true one
+		_, _ = s.Write(wiretest.HelloNonce([32]byte{}))
 		_, _ = s.Read(make([]byte, 1))
-		_, _ = s.Write(replication.PairAnswer([32]byte{1}))
+		_, _ = s.Write(wiretest.PairAnswer([32]byte{1}))
 		_ = s.Close()
 	})
 	if err := b.use(liar, i); !errors.Is(err, tinycloud.ErrForged) {
@@ -250,7 +254,7 @@ func TestPairIsBounded(t *testing.T) {
 	a, b := newPairing(t, "a"), newPairing(t, "b")
 	heard := 0
 	for range 200 {
-		s, err := a.front.NewStream(t.Context(), must(p2p.ParseFrontAddr(b.front.Addrs()[0].String())), replication.PairProtocol)
+		s, err := a.front.NewStream(t.Context(), must(p2p.ParseFrontAddr(b.front.Addrs()[0].String())), wire.PairProtocol)
 		if err != nil {
 			continue // reset while it was opened
 		}
@@ -266,13 +270,36 @@ func TestPairIsBounded(t *testing.T) {
 }
 
 func FuzzPair(f *testing.F) {
-	f.Add(replication.PairFrame([32]byte{1}, [32]byte{2}, [32]byte{3}, "/ip4/8.8.8.8/tcp/1")[2:])
+	f.Add(wiretest.PairFrame([32]byte{1}, [32]byte{2}, [32]byte{3}, "/ip4/8.8.8.8/tcp/1")[2:])
 	f.Add([]byte(fmt.Sprintf("\x82\x58\x20%032d\x80", 0)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, again := range replication.SpellPair(b) {
+		for _, again := range wiretest.SpellPair(b) {
 			if !bytes.Equal(again, b) {
 				t.Errorf("%x becomes %x", b, again)
 			}
 		}
 	})
+}
+
+// refused says how long a stream stayed open after what was sent; nothing may come.
+func refused(t *testing.T, s network.Stream, send func(nonce [32]byte) []byte) (time.Duration, error) {
+	t.Helper()
+	defer func() { _ = s.Reset() }()
+	first := make([]byte, 35) // length, array of one, head and bytes of the nonce
+	first = append(first, 0)
+	if _, err := io.ReadFull(s, first); err != nil {
+		t.Fatal(err)
+	}
+	nonce, err := wiretest.NonceOf(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := s.Write(send(nonce)); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(s); len(got) > 0 { // however the stream ends
+		return 0, fmt.Errorf("there was an answer: %x", got)
+	}
+	return time.Since(began), nil
 }

@@ -98,13 +98,6 @@ func (r *Replica) expect(missing int64) {
 	r.caught.begin(time.Now(), missing)
 }
 
-// stillMissing is what is to come of what was expected.
-func (r *Replica) stillMissing() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.caught.total - r.caught.entries
-}
-
 func (r *Replica) advance(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

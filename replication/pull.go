@@ -13,6 +13,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -35,7 +36,7 @@ var errWait = errors.New("another stream is catching up")
 // had when it answered is durable here.
 func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err error) {
 	defer m.compared()
-	s, err := r.net.Peer.NewStream(ctx, m.id, SyncProtocol)
+	s, err := r.net.Peer.NewStream(ctx, m.id, wire.SyncProtocol)
 	if err != nil {
 		return false, err
 	}
@@ -47,24 +48,23 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 		_ = s.Close()
 	}()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
-	f := newFramer(s, maxFrame, syncStall, r.o.Metrics.bytes("pull"))
+	f := wire.NewFramer(s, wire.MaxFrame, syncStall, r.o.Metrics.Bytes("pull"))
 	ours, err := r.o.Store.Tips(ctx, r.space)
 	if err != nil {
 		return false, own(err)
 	}
-	if err := f.put(&message{Open: &openMessage{Now: nowMillis(), Hash: hashTips(ours)}}); err != nil {
+	if err := f.Put(&wire.Message{Open: &wire.Open{Now: nowMillis(), Hash: wire.HashTips(ours)}}); err != nil {
 		return false, err
 	}
-	first, err := f.get()
+	first, err := f.Get()
 	if err != nil {
 		return false, err
 	}
 	switch {
 	case first.Same != nil:
 		r.clock(m, first.Same.Now)
-		m.told = hashTips(ours)
+		m.told = wire.HashTips(ours)
 		r.equal(ctx, m, first.Same.Joining)
-		r.settle(ctx, m)
 		return true, nil
 	case first.Tips != nil:
 		r.clock(m, first.Tips.Now)
@@ -73,21 +73,21 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 			return false, err
 		}
 		if r.isJoining() {
-			m.told = hashTips(theirs)
+			m.told = wire.HashTips(theirs)
 		}
 		return r.take(ctx, m, f, ours, theirs, first.Tips.Joining)
 	}
 	return false, fmt.Errorf("answer to open: %w", tinycloud.ErrInvalid)
 }
 
-func readTips(f *framer, m *message) ([]hostlog.Tip, error) {
+func readTips(f *wire.Framer, m *wire.Message) ([]hostlog.Tip, error) {
 	var tips []hostlog.Tip
 	for {
 		var err error
-		if tips, err = unpackTips(tips, m.Tips.Tips); err != nil || !m.Tips.More {
+		if tips, err = wire.UnpackTips(tips, m.Tips.Tips); err != nil || !m.Tips.More {
 			return tips, err
 		}
-		if m, err = f.get(); err != nil {
+		if m, err = f.Get(); err != nil {
 			return nil, err
 		}
 		if m.Tips == nil {
@@ -98,16 +98,16 @@ func readTips(f *framer, m *message) ([]hostlog.Tip, error) {
 
 // take tells the peer what is here and applies what it sends. joining says that the peer itself waits for
 // the Space's history.
-func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs []hostlog.Tip, joining bool) (complete bool, err error) {
+func (r *Replica) take(ctx context.Context, m *remote, f *wire.Framer, ours, theirs []hostlog.Tip, joining bool) (complete bool, err error) {
 	if err := r.awaitOwn(ctx, m, ours, theirs); err != nil {
 		return false, err
 	}
 	m.compared()
 	turn, err := r.turn(m)
 	if err != nil {
-		return false, errors.Join(err, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
+		return false, errors.Join(err, f.Put(&wire.Message{Have: &wire.Have{Stop: true, Ahead: ahead(ours, theirs)}}))
 	}
-	defer func() { turn() }()
+	defer turn()
 	defer func() {
 		if !errors.Is(err, errTurn) && !errors.Is(err, errWait) { // else the rest comes next time
 			m.haveOwn()
@@ -119,49 +119,26 @@ func (r *Replica) take(ctx context.Context, m *remote, f *framer, ours, theirs [
 	}
 	if !lacks(theirs, have) {
 		r.equal(ctx, m, joining)
-		if !held {
-			r.settle(ctx, m)
-		}
-		return true, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
+		return true, f.Put(&wire.Message{Have: &wire.Have{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
-	missing := lacking(theirs, have, ours)
-	if r.givesWay(m, missing) {
-		return false, errors.Join(errWait, f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}}))
-	}
-	if r.mayShare(m, missing, theirs, have) {
-		err = f.put(&message{Have: &haveMessage{Stop: true, Ahead: ahead(ours, theirs)}})
-	} else {
-		complete, err = r.draw(ctx, m, f, theirs, have, newEarly(held), ahead(ours, theirs), missing)
-		if !errors.Is(err, errShare) {
-			return complete, err
-		}
-		have, held, err = r.o.Store.Have(ctx, r.space, theirs)
-		missing, err = lacking(theirs, have, ours), own(err)
-	}
-	if err != nil {
-		return false, err
-	}
-	r.awaitTurn(m)
-	r.share(m, theirs, have, newEarly(held), missing, turn)
-	turn = func() {} // it is handed on
-	return false, errWait
+	return r.draw(ctx, m, f, theirs, have, newEarly(held), ahead(ours, theirs), lacking(theirs, have, ours))
 }
 
-// draw has the peer send all that have does not cover. The error is errShare when others could give a part of the rest.
-func (r *Replica) draw(ctx context.Context, m *remote, f *framer, theirs, have []hostlog.Tip, e *early, ahead bool, missing int64) (complete bool, err error) {
-	if err := r.o.Memory.take.acquire(ctx, r.space, maxJoined); err != nil {
+// draw has the peer send all that have does not cover.
+func (r *Replica) draw(ctx context.Context, m *remote, f *wire.Framer, theirs, have []hostlog.Tip, e *early, ahead bool, missing int64) (complete bool, err error) {
+	if err := r.o.Memory.take.acquire(ctx, r.space, wire.MaxJoined); err != nil {
 		return false, err
 	}
-	defer r.o.Memory.take.release(r.space, maxJoined)
-	err = pages(have, func(page []wireTip, more bool) error {
-		return f.put(&message{Have: &haveMessage{Tips: page, More: more, Ahead: ahead}})
+	defer r.o.Memory.take.release(r.space, wire.MaxJoined)
+	err = wire.Pages(have, func(page []wire.Tip, more bool) error {
+		return f.Put(&wire.Message{Have: &wire.Have{Tips: page, More: more, Ahead: ahead}})
 	})
 	if err != nil {
 		return false, err
 	}
 	r.expect(missing)
 	defer r.expected()
-	return r.drain(ctx, m, f, newOwed(theirs, have), e, func() bool { return r.mayShare(m, r.stillMissing(), theirs, have) })
+	return r.drain(ctx, m, f, newOwed(theirs, have), e)
 }
 
 // awaitOwn keeps this node from writing when a peer has later entries of its own, until they are here, also
@@ -192,7 +169,7 @@ func (m *remote) haveOwn() {
 // ofSelf returns the tips of this node's own log.
 func (r *Replica) ofSelf(tips []hostlog.Tip) (out []hostlog.Tip) {
 	for _, t := range tips {
-		if peerOf(t.Host) == r.self {
+		if wire.PeerOf(t.Host) == r.self {
 			out = append(out, t)
 		}
 	}
@@ -207,7 +184,7 @@ const claimEvery = time.Hour
 func (r *Replica) mayClaim(host hostlog.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if last, ok := r.claims[host]; ok && time.Since(last) < claimEvery || len(r.claims) >= maxTips {
+	if last, ok := r.claims[host]; ok && time.Since(last) < claimEvery || len(r.claims) >= wire.MaxTips {
 		return false
 	}
 	r.claims[host] = time.Now()
@@ -221,14 +198,13 @@ type received struct {
 }
 
 // drain applies batches until the peer is done. One goroutine reads and decodes, one verifies, and one applies
-// and acknowledges, each a batch ahead of the next. Once the rest may be shared out, the peer is told to stop, and what is
-// on its way is still taken: the error is errShare then.
-func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e *early, mayShare func() bool) (bool, error) {
+// and acknowledges, each a batch ahead of the next.
+func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owed, e *early) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []hostlog.Bundle, syncQueue)
 	ready := make(chan received)
 	moved, over := wait.NewSignal(), make(chan struct{})
-	var end *stateMessage
+	var end *wire.State
 	g.Go(func() (err error) {
 		defer close(batches)
 		end, err = r.receive(running, f, owes, batches)
@@ -247,7 +223,6 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 		return nil
 	})
 	var applying atomic.Bool
-	stopping := false // of the goroutine that applies
 	g.Go(func() error { return r.hurry(running, moved, over, &applying) })
 	g.Go(func() error {
 		defer close(over)
@@ -261,17 +236,11 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 				return e.gap(err)
 			}
 			durable++
-			if err := f.put(&message{Ack: &ackMessage{Durable: durable}}); err != nil {
+			if err := f.Put(&wire.Message{Ack: &wire.Ack{Durable: durable}}); err != nil {
 				return err
 			}
 			if time.Since(began) > syncTurn && r.othersWait() {
 				return errTurn
-			}
-			if !stopping && mayShare() {
-				stopping = true
-				if err := f.put(&message{Have: &haveMessage{Stop: true}}); err != nil {
-					return err
-				}
 			}
 			applying.Store(false)
 			moved.Give()
@@ -281,19 +250,10 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *framer, owes owed, e 
 	if err := g.Wait(); err != nil {
 		return false, err
 	}
-	switch {
-	case stopping:
-		return false, errShare
-	case len(e.hosts) > 0:
-		return false, owes.over()
-	}
-	if err := owes.over(); err != nil {
+	if err := owes.over(); err != nil || len(e.hosts) > 0 {
 		return false, err
 	}
 	r.equal(ctx, m, end.Joining)
-	if !e.held {
-		r.settle(ctx, m)
-	}
 	return true, nil
 }
 
@@ -320,12 +280,12 @@ func (r *Replica) hurry(ctx context.Context, moved, over <-chan struct{}, applyi
 }
 
 // receive decodes frames into batches until the peer is done or the context ends.
-func (r *Replica) receive(ctx context.Context, f *framer, owes owed, batches chan<- []hostlog.Bundle) (*stateMessage, error) {
-	stop := context.AfterFunc(ctx, func() { _ = f.d.SetReadDeadline(past()) })
+func (r *Replica) receive(ctx context.Context, f *wire.Framer, owes owed, batches chan<- []hostlog.Bundle) (*wire.State, error) {
+	stop := context.AfterFunc(ctx, func() { _ = f.Interrupt() })
 	defer stop()
-	var parts joiner
+	var parts wire.Joiner
 	for {
-		m, err := f.get()
+		m, err := f.Get()
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -333,7 +293,7 @@ func (r *Replica) receive(ctx context.Context, f *framer, owes owed, batches cha
 			return nil, err
 		}
 		if m.Part != nil {
-			if m, err = parts.add(m.Part); err != nil {
+			if m, err = parts.Add(m.Part); err != nil {
 				return nil, err
 			}
 			if m == nil {
@@ -341,12 +301,12 @@ func (r *Replica) receive(ctx context.Context, f *framer, owes owed, batches cha
 			}
 		}
 		switch {
-		case m.Done != nil && parts.b == nil:
+		case m.Done != nil && !parts.Within():
 			return m.Done, nil
-		case m.Batch == nil || parts.b != nil:
+		case m.Batch == nil || parts.Within():
 			return nil, fmt.Errorf("frame in a stream of batches: %w", tinycloud.ErrInvalid)
 		}
-		bundles, err := m.Batch.bundles(r.space)
+		bundles, err := m.Batch.Bundles(r.space)
 		if err != nil {
 			return nil, err
 		}
@@ -367,7 +327,9 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *earl
 	if len(bundles) == 0 {
 		return 0, fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
 	}
-	r.wants.hints(m.host, bundles)
+	for i := range bundles {
+		r.wants.hints(m.host, bundles[i].Large)
+	}
 	for {
 		before := len(bundles)
 		bundles = slices.DeleteFunc(bundles, func(b hostlog.Bundle) bool { return e.hosts[b.Entry.Host] })
@@ -413,8 +375,5 @@ func own(err error) error {
 	}
 	return ownError{err}
 }
-
-// past is a deadline that interrupts at once.
-func past() time.Time { return time.Unix(1, 0) }
 
 func nowMillis() int64 { return time.Now().UnixMilli() }

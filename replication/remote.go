@@ -14,6 +14,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -63,7 +64,7 @@ func newRemote(id peer.ID, host hostlog.Key) *remote {
 
 // Connected says that a peer is connected. dir is DirOutbound for whoever has to begin the handshake.
 func (r *Replica) Connected(id peer.ID, dir network.Direction) {
-	host, err := hostOf(id)
+	host, err := wire.HostOf(id)
 	if err != nil {
 		r.spawn(func(context.Context) { r.net.Peer.Evict(id) })
 		return
@@ -308,7 +309,7 @@ func (r *Replica) saw(ctx context.Context, m *remote) {
 func (r *Replica) revoke(host hostlog.Key) {
 	r.dialer.refresh()
 	r.mu.Lock()
-	m := r.remotes[peerOf(host)]
+	m := r.remotes[wire.PeerOf(host)]
 	for _, other := range r.remotes {
 		if other != m {
 			other.due.Give() // the rendezvous secret is another from now on
@@ -341,7 +342,7 @@ func (r *Replica) Status() Status {
 	s := Status{Joining: r.joining, CatchUp: r.caught.view(time.Now())}
 	resting := r.dialer.resting()
 	for host, seen := range r.seen {
-		p := PeerStatus{Host: host, Peer: peerOf(host), LastSeen: seen.at, Skew: seen.skew}
+		p := PeerStatus{Host: host, Peer: wire.PeerOf(host), LastSeen: seen.at, Skew: seen.skew}
 		if m := r.remotes[p.Peer]; m != nil && m.mayTakePart() {
 			p.Connected, p.Synced, p.Expires, p.LastSeen = true, m.synced, m.expires, time.Now()
 		} else if slices.Contains(resting, p.Peer) {

@@ -11,7 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 func TestRevokedHostIsCut(t *testing.T) {
@@ -83,7 +83,7 @@ func TestRemovalIsPassedOnAlone(t *testing.T) {
 		}); err != nil || len(news) != 2 {
 			t.Fatal(len(news), err)
 		}
-		if err := nodes[1].r.Check(t.Context(), nodes[0].id, replication.BatchMessage(news...)); !errors.Is(err, tinycloud.ErrUnavailable) {
+		if err := nodes[1].r.Check(t.Context(), nodes[0].id, wiretest.BatchMessage(news...)); !errors.Is(err, tinycloud.ErrUnavailable) {
 			t.Errorf("what builds on a removal is passed on: %v", err)
 		}
 		same(t, nodes[:2]...) // it is taken all the same

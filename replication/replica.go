@@ -21,6 +21,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // Peer is this Space's presence in the network; *p2p.Peer is one.
@@ -29,7 +30,7 @@ type Peer interface {
 	// NewStream opens a stream for the first of protos that the other side speaks, which the stream tells.
 	NewStream(ctx context.Context, id peer.ID, protos ...protocol.ID) (network.Stream, error)
 	Authorise(id peer.ID)
-	AuthorisedBy(id peer.ID) // by what it said in the handshake
+	AuthorisedBy(id peer.ID) // by what it said in the wire.Nonces
 	IsAuthorised(id peer.ID) bool
 	Evict(id peer.ID)
 }
@@ -70,10 +71,6 @@ type Log interface {
 	// Missing yields the entries that have does not cover, parents first. Tips of have that are unknown
 	// here are ignored. Values up to maxInline bytes come with the entries that still need them.
 	Missing(ctx context.Context, space tinycloud.SpaceID, have []hostlog.Tip, maxInline int, yield func(hostlog.Bundle) error) error
-	// Share returns what goal covers and have does not, to be read by ranges.
-	Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (hostlog.Share, error)
-	// Apply verifies bundles and makes them durable.
-	Apply(ctx context.Context, space tinycloud.SpaceID, bundles []hostlog.Bundle) (hostlog.Applied, error)
 	// ApplyChecked makes bundles durable that [hostlog.CheckAll] saw.
 	ApplyChecked(ctx context.Context, v hostlog.Checked) (hostlog.Applied, error)
 	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
@@ -169,7 +166,7 @@ type Options struct {
 	// Addrs returns the Space's own addresses, each with the Space peer at its end. Nil or none: this host
 	// is not dialed.
 	Addrs func() []ma.Multiaddr
-	// Locate asks a node for its peer of the Space, as [Locator.Ask] does. Nil: a join that names only a
+	// Locate asks a node for its peer of the Space, as [locate.Locator.Ask] does. Nil: a join that names only a
 	// node is invalid.
 	Locate func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error)
 	// Named returns the nodes that are named, and what they said of the Space; nil: there are none. It is asked
@@ -177,11 +174,9 @@ type Options struct {
 	Named func(ctx context.Context) ([]NamedNode, error)
 	// JoinTimeout is after how long the silence of such a node is an answer.
 	JoinTimeout time.Duration
-	// Check says what bytes alone decide; nil means [hostlog.Check].
-	Check   func(tinycloud.SpaceID, *hostlog.Bundle) error
-	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
-	Metrics *Metrics // nil: not counted
-	Log     *slog.Logger
+	Memory      *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
+	Metrics     *Metrics // nil: not counted
+	Log         *slog.Logger
 }
 
 // Bounds of what waits.
@@ -228,20 +223,12 @@ type Replica struct {
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
 	caught  progress
-	sharing *sharing  // that catches us up, nil for none
-	alone   time.Time // when sharing last failed for a reason that is no lead's
-
-	receipts []*receipt // of sharings that failed
-
-	shareFrom int64 // entries that have to be missing for several sources to be worth it
-	portion   int64 // bytes that each is asked for at once
 }
 
 type sighting struct {
 	at    time.Time // last time it was connected or answered
 	saved time.Time // last time that was stored
 	skew  time.Duration
-	led   time.Time // last time that what it has could not be shared out
 }
 
 // New returns a replica that does nothing until it runs.
@@ -251,9 +238,6 @@ func New(o Options) (*Replica, error) {
 	}
 	if o.InlineLimit == 0 {
 		o.InlineLimit = 64 << 10
-	}
-	if o.Check == nil {
-		o.Check = hostlog.Check
 	}
 	if o.Memory == nil {
 		o.Memory = NewBudget(MemoryLimit)
@@ -266,7 +250,7 @@ func New(o Options) (*Replica, error) {
 	}
 	host := hostlog.Key(o.Key.Public().(ed25519.PublicKey))
 	return &Replica{
-		o: o, space: o.Space, self: peerOf(host), host: host, log: o.Log.With("space", o.Space),
+		o: o, space: o.Space, self: wire.PeerOf(host), host: host, log: o.Log.With("space", o.Space),
 		started: make(chan struct{}), stopped: make(chan struct{}), tried: make(chan struct{}),
 		jobs: jobs{wake: wait.NewSignal()}, live: outbox{wake: wait.NewSignal()},
 		inbox: inbox{wake: wait.NewSignal()}, dialer: newDialer(), wants: newWanted(),
@@ -274,7 +258,6 @@ func New(o Options) (*Replica, error) {
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]proven{},
 		seen: map[hostlog.Key]sighting{}, claims: map[hostlog.Key]time.Time{}, waiting: map[*remote]struct{}{},
 		arrival: make(chan struct{}), stirred: time.Now(),
-		shareFrom: shareFrom, portion: portionSize,
 	}, nil
 }
 

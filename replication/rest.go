@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // A Space in which nothing happens need not stay connected. A host asks the others whether it may rest; those that
@@ -89,7 +90,7 @@ func (r *Replica) Rests(rest Rest) bool {
 func (r *Replica) askRest(ctx context.Context, m *remote, hash tinycloud.Hash) error {
 	ctx, cancel := context.WithTimeout(ctx, restTimeout)
 	defer cancel()
-	answer, err := r.ask(ctx, m, &message{Rest: &restMessage{Hash: hash}}, maxRequest)
+	answer, err := r.ask(ctx, m, &wire.Message{Rest: &wire.Rest{Hash: hash}}, wire.MaxRequest)
 	if err != nil {
 		return err
 	}
@@ -100,13 +101,13 @@ func (r *Replica) askRest(ctx context.Context, m *remote, hash tinycloud.Hash) e
 }
 
 // serveRest lets a host leave without being dialed again, if all that either has is on both sides.
-func (r *Replica) serveRest(ctx context.Context, m *remote, f *framer, q *restMessage) error {
+func (r *Replica) serveRest(ctx context.Context, m *remote, f *wire.Framer, q *wire.Rest) error {
 	stirs := r.stirrings()
 	hash, err := r.calm(ctx)
 	if err != nil || hash != q.Hash || !r.dialer.reaches(m.id) || !r.letRest(m, stirs) {
 		hash = tinycloud.Hash{}
 	}
-	return f.put(&message{Rest: &restMessage{Hash: hash}})
+	return f.Put(&wire.Message{Rest: &wire.Rest{Hash: hash}})
 }
 
 // letRest notes that a peer may leave, unless something was new since.
@@ -123,7 +124,7 @@ func (r *Replica) letRest(m *remote, stirs uint64) bool {
 // calm returns the hash of the tips when this host neither waits for anything nor is about to take it.
 func (r *Replica) calm(ctx context.Context) (tinycloud.Hash, error) {
 	r.mu.Lock()
-	busy := r.joining || r.turnOf != nil || r.sharing != nil
+	busy := r.joining || r.turnOf != nil
 	r.mu.Unlock()
 	wanting, err := r.o.Store.Wanting(ctx, r.space)
 	if err != nil {
@@ -136,7 +137,7 @@ func (r *Replica) calm(ctx context.Context) (tinycloud.Hash, error) {
 	if err != nil {
 		return tinycloud.Hash{}, err
 	}
-	return hashTips(tips), nil
+	return wire.HashTips(tips), nil
 }
 
 // stir says that there is something new: nobody may leave in the belief to have all, and those that rest are dialed.

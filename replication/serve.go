@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -13,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // ServeSync takes a stream of the sync protocol over and returns at once. The peer has to be authorised.
@@ -32,14 +31,14 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 	defer end()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
-	f := newFramer(s, maxRequest, syncStall, r.o.Metrics.bytes("serve"))
-	first, err := f.get()
+	f := wire.NewFramer(s, wire.MaxRequest, syncStall, r.o.Metrics.Bytes("serve"))
+	first, err := f.Get()
 	if err == nil {
 		switch {
 		case first.Open != nil:
 			err = r.serveOpen(ctx, m, f, first.Open)
 		case first.Share != nil:
-			err = r.serveShare(ctx, m, f, first.Share)
+			err = f.Put(&wire.Message{Span: &wire.Span{First: 0, Last: -1}}) // none: it takes the stream
 		case first.Locate != nil:
 			err = r.serveLocate(ctx, f, first.Locate.Hashes)
 		case first.Hosts != nil:
@@ -59,18 +58,18 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 }
 
 // serveOpen answers one round: nothing if the tips are equal, else what the peer says it lacks.
-func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *openMessage) error {
+func (r *Replica) serveOpen(ctx context.Context, m *remote, f *wire.Framer, open *wire.Open) error {
 	r.clock(m, open.Now)
 	tips, err := r.tipsFor(ctx, m)
 	if err != nil {
 		return own(err)
 	}
-	if hashTips(tips) == open.Hash {
+	if wire.HashTips(tips) == open.Hash {
 		r.quiet(m)
-		return f.put(&message{Same: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
+		return f.Put(&wire.Message{Same: &wire.State{Now: nowMillis(), Joining: r.isJoining()}})
 	}
-	err = pages(tips, func(page []wireTip, more bool) error {
-		return f.put(&message{Tips: &tipsMessage{Now: nowMillis(), Tips: page, More: more, Joining: r.isJoining()}})
+	err = wire.Pages(tips, func(page []wire.Tip, more bool) error {
+		return f.Put(&wire.Message{Tips: &wire.Tips{Now: nowMillis(), Tips: page, More: more, Joining: r.isJoining()}})
 	})
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 	asked := time.Now()
 	var have []hostlog.Tip
 	for {
-		msg, err := f.get()
+		msg, err := f.Get()
 		if err != nil {
 			return err
 		}
@@ -91,7 +90,7 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *framer, open *ope
 		if msg.Have.Stop {
 			return nil
 		}
-		if have, err = unpackTips(have, msg.Have.Tips); err != nil {
+		if have, err = wire.UnpackTips(have, msg.Have.Tips); err != nil {
 			return err
 		}
 		if !msg.Have.More {
@@ -108,23 +107,13 @@ func (r *Replica) tipsFor(ctx context.Context, m *remote) ([]hostlog.Tip, error)
 	return r.o.Store.OlderTips(ctx, r.space)
 }
 
-// givable leaves out of some tips what a peer would take for a forgery.
-func (r *Replica) givable(ctx context.Context, m *remote, goal []hostlog.Tip) ([]hostlog.Tip, error) {
-	if r.knowsServices(m) {
-		return goal, nil
-	}
-	tips, err := r.o.Store.OlderTips(ctx, r.space)
-	told := coveredBy(tips)
-	return slices.DeleteFunc(goal, func(t hostlog.Tip) bool { return !told(&hostlog.Entry{Host: t.Host, N: t.N}) }), err
-}
-
 // stream sends what tips cover and have does not. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads. way is how long a round trip takes, or longer.
-func (r *Replica) stream(ctx context.Context, m *remote, f *framer, tips, have []hostlog.Tip, way time.Duration) error {
-	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
+func (r *Replica) stream(ctx context.Context, m *remote, f *wire.Framer, tips, have []hostlog.Tip, way time.Duration) error {
+	if err := r.o.Memory.give.acquire(ctx, r.space, wire.MaxJoined); err != nil {
 		return err
 	}
-	defer r.o.Memory.give.release(r.space, maxJoined)
+	defer r.o.Memory.give.release(r.space, wire.MaxJoined)
 	g, ctx := errgroup.WithContext(ctx)
 	w := newWindow(way)
 	g.Go(func() error { return w.acks(f) })
@@ -132,17 +121,17 @@ func (r *Replica) stream(ctx context.Context, m *remote, f *framer, tips, have [
 		err := r.sendMissing(ctx, f, w, tips, have, r.knowsServices(m))
 		if err == nil {
 			w.end()
-			return f.put(&message{Done: &stateMessage{Now: nowMillis(), Joining: r.isJoining()}})
+			return f.Put(&wire.Message{Done: &wire.State{Now: nowMillis(), Joining: r.isJoining()}})
 		}
 		// The reader of acknowledgements waits for the peer, and the peer for us.
-		return errors.Join(err, f.d.SetReadDeadline(past()))
+		return errors.Join(err, f.Interrupt())
 	})
 	return g.Wait()
 }
 
 // sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends. What came since the tips
 // were told stays here: it may have come from the very peer.
-func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, have []hostlog.Tip, services bool) error {
+func (r *Replica) sendMissing(ctx context.Context, f *wire.Framer, w *window, tips, have []hostlog.Tip, services bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan []hostlog.Bundle, readAhead)
 	g.Go(func() error {
@@ -193,8 +182,8 @@ func (r *Replica) sendMissing(ctx context.Context, f *framer, w *window, tips, h
 	return g.Wait()
 }
 
-func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud.Hash) error {
-	answer := &locatedMessage{Values: make([]location, 0, len(hashes))}
+func (r *Replica) serveLocate(ctx context.Context, f *wire.Framer, hashes []tinycloud.Hash) error {
+	answer := &wire.Located{Values: make([]wire.Location, 0, len(hashes))}
 	for _, hash := range hashes {
 		size, manifest, err := r.o.Values.Locate(ctx, r.space, hash)
 		if errors.Is(err, tinycloud.ErrNotFound) {
@@ -203,115 +192,7 @@ func (r *Replica) serveLocate(ctx context.Context, f *framer, hashes []tinycloud
 		if err != nil {
 			return own(err)
 		}
-		answer.Values = append(answer.Values, location{Size: size, Manifest: manifest})
+		answer.Values = append(answer.Values, wire.Location{Size: size, Manifest: manifest})
 	}
-	return f.put(&message{Located: answer})
+	return f.Put(&wire.Message{Located: answer})
 }
-
-// serveShare sends the ranges that the peer asks for, of what it lacks.
-func (r *Replica) serveShare(ctx context.Context, m *remote, f *framer, q *shareMessage) error {
-	if err := r.o.Memory.give.acquire(ctx, r.space, maxJoined); err != nil {
-		return err
-	}
-	defer r.o.Memory.give.release(r.space, maxJoined)
-	have, err := unpackTips(nil, q.Have)
-	if err != nil {
-		return err
-	}
-	goal, err := unpackTips(nil, q.Goal)
-	if err != nil {
-		return err
-	}
-	if goal, err = r.givable(ctx, m, goal); err != nil {
-		return own(err)
-	}
-	share, err := r.o.Store.Share(ctx, r.space, have, goal)
-	if err != nil {
-		return own(err)
-	}
-	var span spanMessage
-	span.First, span.Last = share.Span()
-	if err := f.put(&message{Span: &span}); err != nil || span.First > span.Last {
-		return err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	asked := make(chan spanMessage, maxPortions)
-	g.Go(func() error {
-		defer close(asked)
-		return r.readRanges(f, span, asked)
-	})
-	g.Go(func() error {
-		for q := range asked {
-			if err := sendRange(ctx, f, share, q); err != nil {
-				return errors.Join(err, f.d.SetReadDeadline(past())) // the other goroutine waits for the peer
-			}
-		}
-		return nil
-	})
-	return g.Wait()
-}
-
-// readRanges reads what is asked for until the peer closes the stream.
-func (r *Replica) readRanges(f *framer, within spanMessage, asked chan<- spanMessage) error {
-	for {
-		m, err := f.get()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		q := m.Range
-		if q == nil || q.First < within.First || q.Last < q.First || q.Last > within.Last {
-			return fmt.Errorf("range: %w", tinycloud.ErrInvalid)
-		}
-		select {
-		case asked <- *q:
-		default:
-			return fmt.Errorf("more than %d ranges: %w", maxPortions, tinycloud.ErrInvalid)
-		}
-	}
-}
-
-// sendRange sends a range, or a first part of one that is long, in whole seqs.
-func sendRange(ctx context.Context, f *framer, share hostlog.Share, q spanMessage) error {
-	var failed error // to send, rather than to read
-	send := func(bundles []hostlog.Bundle) error {
-		var out [][]byte
-		out, failed = frames(bundles)
-		for _, b := range out {
-			failed = errors.Join(failed, f.write(b))
-		}
-		return failed
-	}
-	c, size, at := batcher{most: shareBatch}, 0, q.First-1
-	err := share.Read(ctx, q.First, q.Last, inlineLimit, func(seq int64, b hostlog.Bundle) error {
-		if seq > at && size >= 2*portionSize {
-			return errFull
-		}
-		at = seq
-		size += sizeOf(&b)
-		if full := c.add(b); full != nil {
-			return send(full)
-		}
-		return nil
-	})
-	last := q.Last
-	switch {
-	case failed != nil:
-		return failed
-	case errors.Is(err, errFull):
-		last = at
-	case err != nil:
-		return own(err)
-	}
-	if rest := c.take(); rest != nil {
-		if err := send(rest); err != nil {
-			return err
-		}
-	}
-	return f.put(&message{End: &endMessage{Last: last}})
-}
-
-// errFull ends the reading of a range that is long enough.
-var errFull = errors.New("enough read")

@@ -170,9 +170,6 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 	defer r.mu.Unlock()
 	if r.turnOf != nil {
 		r.waiting[m] = struct{}{}
-		if r.sharing != nil {
-			r.sharing.offer(m)
-		}
 		return nil, errWait
 	}
 	r.turnOf = m
@@ -185,13 +182,6 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 		}
 		clear(r.waiting)
 	}), nil
-}
-
-// awaitTurn has a peer woken at the end of the turn.
-func (r *Replica) awaitTurn(m *remote) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.waiting[m] = struct{}{}
 }
 
 func (r *Replica) othersWait() bool {

@@ -22,7 +22,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
-	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 // weather is what gossip meets; guarded by the fabric's lock.
@@ -255,7 +256,7 @@ func (s *sim) knock(n *simNode) {
 		return
 	}
 	x.Authorise(n.id)
-	if _, err := x.NewStream(s.t.Context(), n.id, replication.SyncProtocol); err == nil {
+	if _, err := x.NewStream(s.t.Context(), n.id, wire.SyncProtocol); err == nil {
 		s.t.Error("a stranger has a sync stream")
 	}
 }
@@ -345,7 +346,7 @@ func (s *sim) lie(liar *simNode) {
 		}
 		s.lies.written[key] = b.Entry.Epoch
 	}
-	s.send(liar, fmt.Sprint(what, " ", key), replication.BatchMessage(b))
+	s.send(liar, fmt.Sprint(what, " ", key), wiretest.BatchMessage(b))
 }
 
 // send gives a message to some hosts that are connected with the liar.

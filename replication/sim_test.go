@@ -105,7 +105,6 @@ func newSim(t *testing.T, seed uint64) *sim {
 	}
 	for i := range 4 + s.rng.IntN(2) {
 		n := &simNode{node: newNode(t, s.f, s.o, fmt.Sprint("host ", i)), honest: true}
-		n.shares = seed%2 == 1 // from its first restart on
 		n.delegations = []tinycloud.Hash{hostDelegation(t, n.node)}
 		if i == 0 {
 			n.delegate(s.o.header)

@@ -23,6 +23,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 var (
@@ -111,11 +112,11 @@ func newReal(t *testing.T, o *owner, name string) *real {
 	}))
 	r.Store(x.r)
 	x.peer = must(front.Open(ctx, p2p.PeerOptions{
-		Key: x.key(), HelloProtocols: replication.HelloProtocols(), Hello: x.r.ServeHello,
+		Key: x.key(), HelloProtocols: wire.HelloProtocols(), Hello: x.r.ServeHello,
 		Connected: x.r.Connected, Disconnected: x.r.Disconnected, Blocks: x.blocks.Blocks(o.space),
 	}))
-	x.peer.Handle(replication.SyncProtocol, func(s network.Stream) { x.r.ServeSync(s) })
-	topic := must(x.peer.Join(replication.Topic, func(ctx context.Context, from peer.ID, data []byte) p2p.Verdict {
+	x.peer.Handle(wire.SyncProtocol, func(s network.Stream) { x.r.ServeSync(s) })
+	topic := must(x.peer.Join(wire.Topic, func(ctx context.Context, from peer.ID, data []byte) p2p.Verdict {
 		switch err := x.r.Check(ctx, from, data); {
 		case err == nil:
 			return p2p.Accept

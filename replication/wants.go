@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -125,16 +126,14 @@ func (w *wanted) banned(b ban) bool {
 }
 
 // hints remembers what came beside operations of their values.
-func (w *wanted) hints(from hostlog.Key, bundles []hostlog.Bundle) {
+func (w *wanted) hints(from hostlog.Key, large []hostlog.Large) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := range bundles {
-		for _, l := range bundles[i].Large {
-			if len(w.hinted) >= maxHints {
-				clear(w.hinted)
-			}
-			w.hinted[l.Hash] = source{peer: from, manifest: l.Manifest, size: l.Size}
+	for _, l := range large {
+		if len(w.hinted) >= maxHints {
+			clear(w.hinted)
 		}
+		w.hinted[l.Hash] = source{peer: from, manifest: l.Manifest, size: l.Size}
 	}
 }
 
@@ -220,7 +219,7 @@ func groupOf(jobs []job) int {
 		if n == 0 {
 			n = 64 << 10 // unknown yet
 		}
-		if size += n; i > 0 && size > fetchBytes || i == maxLocated {
+		if size += n; i > 0 && size > fetchBytes || i == wire.MaxLocated {
 			return i
 		}
 	}
@@ -262,7 +261,7 @@ func (r *Replica) fetchGroup(ctx context.Context, group []job) {
 	})
 }
 
-// fetch fetches at most maxLocated values and calls done once for each.
+// fetch fetches at most wire.MaxLocated values and calls done once for each.
 func (r *Replica) fetch(ctx context.Context, group []job, done func(job, error)) {
 	var small, large []job
 	for _, j := range r.locateAll(ctx, group) {

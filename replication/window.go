@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -68,8 +69,8 @@ func (w *window) stopped() bool {
 }
 
 // send sends a batch once there is room for it, or nothing when the other side wants no more.
-func (w *window) send(ctx context.Context, f *framer, bundles []hostlog.Bundle) error {
-	out, err := frames(bundles)
+func (w *window) send(ctx context.Context, f *wire.Framer, bundles []hostlog.Bundle) error {
+	out, err := wire.Frames(bundles)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (w *window) send(ctx context.Context, f *framer, bundles []hostlog.Bundle) 
 		}
 	}
 	for _, b := range out {
-		if err := f.write(b); err != nil {
+		if err := f.Write(b); err != nil {
 			return err
 		}
 	}
@@ -160,10 +161,10 @@ func (w *window) over() bool {
 }
 
 // acks reads acknowledgements until the peer closes the stream.
-func (w *window) acks(f *framer) error {
+func (w *window) acks(f *wire.Framer) error {
 	var durable uint64
 	for {
-		m, err := f.get()
+		m, err := f.Get()
 		if errors.Is(err, io.EOF) && w.ended() {
 			return nil
 		}

@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -31,42 +29,6 @@ func (h hiding) Missing(ctx context.Context, space tinycloud.SpaceID, have []hos
 		}
 		return yield(b)
 	})
-}
-
-// Share gives the rest of that host's log, as one would that had been asked for it.
-func (h hiding) Share(ctx context.Context, space tinycloud.SpaceID, have, goal []hostlog.Tip) (hostlog.Share, error) {
-	tips, err := h.Store.Tips(ctx, space)
-	if err != nil {
-		return nil, err
-	}
-	for _, tip := range tips {
-		if tip.Host != h.of {
-			continue
-		}
-		if h.last == tip.N { // the end
-			goal = slices.Clone(goal)
-			for i := range goal {
-				if goal[i].Host == h.of {
-					goal[i] = h.tip(ctx, space, h.first-1)
-				}
-			}
-			return h.Store.Share(ctx, space, have, goal)
-		}
-	}
-	return h.Store.Share(ctx, space, append(slices.Clone(have), h.tip(ctx, space, h.last)), goal)
-}
-
-func (h hiding) tip(ctx context.Context, space tinycloud.SpaceID, n uint64) (tip hostlog.Tip) {
-	err := h.Store.Missing(ctx, space, nil, 0, func(b hostlog.Bundle) error {
-		if b.Entry.Host == h.of && b.Entry.N == n {
-			tip = hostlog.Tip{Host: h.of, N: n, Digest: b.Entry.Digest()}
-		}
-		return nil
-	})
-	if err != nil {
-		panic(err)
-	}
-	return tip
 }
 
 // hides has a node keep entries of another one's log to itself.
@@ -177,56 +139,36 @@ func (x inventing) Tips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog
 	return tips, err
 }
 
-// A host that leaves entries out of its shares, or names what there is not, loses them to the others, and is found out.
-func TestSharesThatWithhold(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		liar int
-		lie  func(t *testing.T, liar, writer *node)
-	}{
-		{"begin", 1, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, 0, writer.tip()/2) }},
-		{"end", 0, func(t *testing.T, liar, writer *node) { liar.hides(t, writer, writer.tip()/2, writer.tip()) }},
-		{"nothing", 0, func(t *testing.T, liar, _ *node) {
-			liar.stop()
-			liar.lie = func(s *capstore.Store) replication.Store { return inventing{s, liar.host()} }
-			liar.start(t)
-		}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f, o := newFabric(t), newOwner("withheld shares "+c.name)
-				nodes := sharers(t, f, o)
-				liar := nodes[c.liar]
-				c.lie(t, liar, nodes[2])
-				for _, n := range nodes {
-					f.part(liar.id, n.id, n != liar)
-				}
-				late, shares, all, took := shared(t, f, o, nodes)
-				if took > 5*time.Second {
-					t.Errorf("it took %s", took)
-				}
-				for i, share := range shares {
-					if i != c.liar && share < 0.2 {
-						t.Errorf("host %d sent %.2f of the history", i, share)
-					}
-				}
-				if all > 1.6 { // with the ranges that were on their way when others did not fit
-					t.Errorf("the hosts sent %.3f times the history", all)
-				}
-				until(t, "the liar is found out", func() bool { return slices.Contains(late.accuses(), liar.host()) })
-				for i, n := range nodes {
-					if i != c.liar {
-						accuses(t, late, n, false)
-					}
-				}
-			})
-		})
-	}
+// A host that names an entry which there is not is found out, and keeps nobody from the history.
+func TestStreamThatInvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("invented")
+		nodes := cluster(t, f, o, 3)
+		for i := range 60 {
+			nodes[i%3].put(fmt.Sprint("key/", i), fmt.Sprint("value ", i))
+		}
+		same(t, nodes...)
+		liar, honest := nodes[0], nodes[1:]
+		liar.stop()
+		liar.lie = func(s *capstore.Store) replication.Store { return inventing{s, liar.host()} }
+		liar.start(t)
+		for _, n := range honest {
+			f.part(liar.id, n.id, true)
+		}
+		late := newNode(t, f, o, "late")
+		late.join(nodes...)
+		if took := same(t, append(slices.Clone(honest), late)...); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		until(t, "the liar is found out", func() bool { return slices.Contains(late.accuses(), liar.host()) })
+		for _, n := range honest {
+			accuses(t, late, n, false)
+		}
+	})
 }
 
-// Hosts that know different branches of a forked log take each for a part of the other: their ranges do not fit, and
-// none of them is to blame.
-func TestSharesOfTwoBranches(t *testing.T) {
+// A newcomer of which two hosts know different branches of a forked log gets both, and none of them is to blame.
+func TestStreamsOfTwoBranches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, o := newFabric(t), newOwner("two branches")
 		nodes := cluster(t, f, o, 3)
@@ -254,19 +196,13 @@ func TestSharesOfTwoBranches(t *testing.T) {
 			forked.stop()
 			f.part(forked.id, other.id, false)
 		}
-		f.mu.Lock()
-		f.opening = func(_, to peer.ID) {
-			if to == nodes[1].id {
-				<-time.After(100 * time.Millisecond) // the one with the longer branch leads
-			}
+		late := newNode(t, f, o, "late")
+		late.join(nodes[:2]...)
+		if took := same(t, append(slices.Clone(nodes[:2]), late)...); took > 15*time.Second {
+			t.Errorf("it took %s", took)
 		}
-		f.mu.Unlock()
-		late, _, all, took := shared(t, f, o, nodes[:2])
 		<-time.After(2 * time.Minute) // all have compared
 		synctest.Wait()
-		if took > 15*time.Second || all > 2 {
-			t.Errorf("it took %s and %.3f times the history", took, all)
-		}
 		for _, n := range nodes[:2] {
 			accuses(t, late, n, false)
 			accuses(t, n, late, false)

@@ -77,27 +77,39 @@ func fill(b *testing.B, o *cluster.Owner, p *cluster.Peer, epochs int) {
 	drive(b, 16, epochs, func(ctx context.Context, i int) error { return o.Put(ctx, p, fmt.Sprint("k/", i), value(i)) })
 }
 
-// past is a Space with a history, on two processes of which the second is stopped.
+// past is a Space with a history, on two processes of which the second is stopped. Others are told of ways to these.
 type past struct {
-	c             *cluster.Cluster
-	o             *cluster.Owner
-	first, second *cluster.Peer
-	car           float64 // bytes of the Space's CAR, with its blocks and log entries
+	c    *cluster.Cluster
+	o    *cluster.Owner
+	ways []*cluster.WAN
+	car  float64 // bytes of the Space's CAR, with its blocks and log entries
 }
 
 func newPast(b *testing.B, epochs int) *past {
 	b.Helper()
 	c, o := hosts(b, 2, true)
-	h := &past{c: c, o: o, first: c.Peers()[0], second: c.Peers()[1]}
-	fill(b, o, h.first, epochs)
+	h := &past{c: c, o: o}
+	for _, p := range c.Peers() {
+		if err := p.Stop(); err != nil {
+			b.Fatal(err)
+		}
+		w := wan(b, p, 0)
+		p.Set("TINYCLOUD_P2P_ANNOUNCE=" + w.Addr())
+		if err := p.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		h.ways = append(h.ways, w)
+	}
+	first, second := c.Peers()[0], c.Peers()[1]
+	fill(b, o, first, epochs)
 	if _, err := o.AwaitSame(b.Context(), c.Peers()); err != nil {
 		b.Fatal(err)
 	}
-	if err := h.second.Stop(); err != nil {
+	if err := second.Stop(); err != nil {
 		b.Fatal(err)
 	}
 	path := filepath.Join(b.TempDir(), "space.car")
-	if out, err := h.second.Verb(b.Context(), "export", o.Space.String(), path); err != nil {
+	if out, err := second.Verb(b.Context(), "export", o.Space.String(), path); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
 	info, err := os.Stat(path)
@@ -108,69 +120,84 @@ func newPast(b *testing.B, epochs int) *past {
 	return h
 }
 
-// join has a new process join the hosts, and returns it and the ways to each of them, which take a round trip time.
-func (h *past) join(b *testing.B, rtt time.Duration, with ...*cluster.Peer) (*cluster.Peer, []*cluster.WAN) {
+// join has a new process join so many of the hosts, over ways of a round trip time and a rate, see [cluster.WAN.Set]. It
+// returns what had gone over these before.
+func (h *past) join(b *testing.B, n int, rtt time.Duration, bits int) (late *cluster.Peer, before []int64) {
 	b.Helper()
-	late := newcomer(b, h.c, h.o)
-	var ways []*cluster.WAN
-	for _, p := range with {
-		ways = append(ways, wan(b, p, rtt))
+	late = newcomer(b, h.c, h.o)
+	for _, w := range h.ways {
+		w.Set(rtt, bits)
+		before = append(before, w.Bytes())
 	}
 	b.StartTimer()
-	for i, p := range with {
-		joinOver(b, h.o, late, p, ways[i])
+	for i, p := range h.c.Peers()[:n] {
+		joinOver(b, h.o, late, p, h.ways[i])
 	}
-	return late, ways
+	return late, before
 }
 
 // report tells what went over ways, in relation to the CAR.
-func (h *past) report(b *testing.B, ways []*cluster.WAN) {
+func (h *past) report(b *testing.B, before []int64) {
+	b.Helper()
 	all := 0.0
-	for i, w := range ways {
-		bytes := float64(w.Bytes()) / h.car
-		if all += bytes; len(ways) > 1 {
-			b.ReportMetric(bytes, fmt.Sprint("of-host-", i))
-		}
+	for i, w := range h.ways {
+		bytes := float64(w.Bytes()-before[i]) / h.car
+		all += bytes
+		b.ReportMetric(bytes, fmt.Sprint("of-host-", i))
 	}
 	b.ReportMetric(all, "bytes/CAR")
 }
 
 // BenchmarkCatchUp measures how long a process that joins one or two others needs for a history of epochs with 1 KiB
 // values, from the join to equal states of all. bytes/CAR is what it exchanged with them, in relation to a CAR of
-// the Space.
+// the Space. Links are without a bound, or of so many Mbit/s to each of the others.
 func BenchmarkCatchUp(b *testing.B) {
-	for _, epochs := range []int{10_000, 100_000} {
-		b.Run(fmt.Sprint("epochs=", epochs), func(b *testing.B) {
-			h := newPast(b, epochs)
+	type way struct {
+		mbits int
+		rtt   time.Duration
+	}
+	wide := []way{{0, 0}, {0, 20 * time.Millisecond}, {0, 100 * time.Millisecond}}
+	narrow := []way{{20, 0}, {20, 100 * time.Millisecond}}
+	for _, c := range []struct {
+		epochs int
+		ways   []way
+	}{{10_000, wide}, {20_000, narrow}, {100_000, wide}} {
+		b.Run(fmt.Sprint("epochs=", c.epochs), func(b *testing.B) {
+			h := newPast(b, c.epochs)
 			for n := 1; n <= 2; n++ {
-				with := []*cluster.Peer{h.first, h.second}[:n]
 				if n == 2 {
-					if err := h.second.Start(b.Context()); err != nil {
+					if err := h.c.Peers()[1].Start(b.Context()); err != nil {
 						b.Fatal(err)
 					}
 				}
-				for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond} {
-					b.Run(fmt.Sprintf("hosts=%d/rtt=%s", n, rtt), func(b *testing.B) {
+				for _, w := range c.ways {
+					b.Run(fmt.Sprintf("hosts=%d/rtt=%s/mbits=%d", n, w.rtt, w.mbits), func(b *testing.B) {
 						for b.Loop() {
-							b.StopTimer()
-							late, ways := h.join(b, rtt, with...)
-							awaitEntries(b, late, float64(epochs))
-							b.ReportMetric(b.Elapsed().Seconds(), "s-durable")
-							if _, err := h.o.AwaitSame(b.Context(), append(slices.Clone(with), late)); err != nil {
-								b.Fatal(err)
-							}
-							b.StopTimer()
-							h.report(b, ways)
-							if err := late.Kill(); err != nil {
-								b.Fatal(err)
-							}
-							b.StartTimer()
+							h.catchUp(b, c.epochs, n, w.rtt, w.mbits*1e6)
 						}
 					})
 				}
 			}
 		})
 	}
+}
+
+func (h *past) catchUp(b *testing.B, epochs, n int, rtt time.Duration, bits int) {
+	b.Helper()
+	b.StopTimer()
+	late, before := h.join(b, n, rtt, bits)
+	began := time.Now()
+	awaitEntries(b, late, float64(epochs))
+	b.ReportMetric(time.Since(began).Seconds(), "s-durable")
+	if _, err := h.o.AwaitSame(b.Context(), append(slices.Clone(h.c.Peers()[:n]), late)); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	h.report(b, before)
+	if err := late.Kill(); err != nil {
+		b.Fatal(err)
+	}
+	b.StartTimer()
 }
 
 // spoken is what a peer sent and received since it started, in streams of the sync protocol and handshakes.
@@ -193,9 +220,10 @@ func spoken(b *testing.B, p *cluster.Peer) (bytes float64) {
 func BenchmarkCatchUpKilled(b *testing.B) {
 	const epochs, kills = 100_000, 50
 	h := newPast(b, epochs)
+	first := h.c.Peers()[0]
 	for b.Loop() {
-		killed, before := 0.0, spoken(b, h.first)
-		late, _ := h.join(b, 0, h.first)
+		killed, before := 0.0, spoken(b, first)
+		late, _ := h.join(b, 1, 0, 0)
 		for range kills {
 			life, quiet := rand.Float64()*epochs/kills, time.Now()
 			for last := 0.0; last < life && time.Since(quiet) < 5*time.Second; {
@@ -213,11 +241,11 @@ func BenchmarkCatchUpKilled(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if _, err := h.o.AwaitSame(b.Context(), []*cluster.Peer{h.first, late}); err != nil {
+		if _, err := h.o.AwaitSame(b.Context(), []*cluster.Peer{first, late}); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(killed, "kills-under-way")
-		b.ReportMetric((spoken(b, h.first)-before)/h.car, "bytes/CAR")
+		b.ReportMetric((spoken(b, first)-before)/h.car, "bytes/CAR")
 		if err := late.Kill(); err != nil {
 			b.Fatal(err)
 		}

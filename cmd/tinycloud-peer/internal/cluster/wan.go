@@ -10,15 +10,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // WAN is a way to a TCP address of this machine that takes time, as one over a distance does: what enters it at
-// either end leaves the other after half the round trip, at whatever rate it came.
+// either end leaves the other after half the round trip, at the rate it came or that of a narrow link.
 type WAN struct {
 	listener net.Listener
 	to       string
-	delay    time.Duration
+	delay    atomic.Int64  // nanoseconds of one way
+	there    *rate.Limiter // bytes towards the target, of all connections together
+	back     *rate.Limiter // likewise from it
 	bytes    atomic.Int64
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
@@ -33,16 +37,32 @@ const (
 	wanFull  = 4096 // pieces on the way in one direction, above which the sender waits
 )
 
-// NewWAN opens a way to an address with a round trip time, which may be 0.
+// NewWAN opens a way to an address with a round trip time, which may be 0, and no bound on its rate.
 func NewWAN(ctx context.Context, to string, rtt time.Duration) (*WAN, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &WAN{listener: l, to: to, delay: rtt / 2, cancel: cancel, open: map[*context.CancelFunc]struct{}{}}
+	w := &WAN{
+		listener: l, to: to, there: rate.NewLimiter(rate.Inf, wanPiece), back: rate.NewLimiter(rate.Inf, wanPiece),
+		cancel: cancel, open: map[*context.CancelFunc]struct{}{},
+	}
+	w.Set(rtt, 0)
 	w.running.Go(func() { w.accept(ctx) })
 	return w, nil
+}
+
+// Set changes the round trip time, and bounds what goes in each direction to so many bits a second, 0 for no bound. What
+// a sender has to wait for piles up with it, not on the way.
+func (w *WAN) Set(rtt time.Duration, bits int) {
+	w.delay.Store(int64(rtt / 2))
+	limit := rate.Inf
+	if bits > 0 {
+		limit = rate.Limit(float64(bits) / 8)
+	}
+	w.there.SetLimit(limit)
+	w.back.SetLimit(limit)
 }
 
 // Bytes is what went over it so far, both directions together.
@@ -134,10 +154,13 @@ func (w *WAN) join(ctx context.Context, near, far net.Conn) {
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(near.Close(), far.Close()) })
 	defer stop()
 	var ways sync.WaitGroup
-	for _, ends := range [][2]net.Conn{{near, far}, {far, near}} {
+	for _, way := range []struct {
+		from, to net.Conn
+		link     *rate.Limiter
+	}{{near, far, w.there}, {far, near, w.back}} {
 		ways.Go(func() {
 			defer cancel()
-			w.carry(ctx, ends[1], ends[0])
+			w.carry(ctx, way.to, way.from, way.link)
 		})
 	}
 	ways.Wait()
@@ -150,7 +173,7 @@ type piece struct {
 }
 
 // carry copies until an end closes or the context ends; what was read before is still delivered.
-func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
+func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader, link *rate.Limiter) {
 	way := make(chan piece, wanFull)
 	w.running.Go(func() {
 		defer close(way)
@@ -158,8 +181,11 @@ func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader) {
 			b := make([]byte, wanPiece)
 			n, err := from.Read(b)
 			if n > 0 {
+				if link.WaitN(ctx, n) != nil {
+					return
+				}
 				select {
-				case way <- piece{b[:n:n], time.Now().Add(w.delay)}:
+				case way <- piece{b[:n:n], time.Now().Add(time.Duration(w.delay.Load()))}:
 				case <-ctx.Done():
 					return
 				}

@@ -16,6 +16,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
 )
 
 // The asker asks every named node for its peer of every Space here, until that is known. Spaces that are joining come
@@ -324,7 +325,7 @@ func (w *reply) ended(x *askedNode, host peer.ID, settled bool, err error, over 
 		w.state, w.host, w.failures = replication.JoinConnected, host, 0
 	case err == nil:
 		w.failures = 0
-	case errors.Is(err, replication.ErrNone):
+	case errors.Is(err, locate.ErrNone):
 		w.state, w.err = replication.JoinNone, err.Error()
 	case errors.Is(err, errNothing):
 		w.failures++
@@ -390,7 +391,7 @@ func (a *asker) ask(ctx context.Context, x named, space tinycloud.SpaceID) (host
 	case err != nil:
 		return "", false, err
 	case !x.names(host), host == a.n.spacePeer(space):
-		return "", false, replication.ErrNone // the peer of another Space there, or this node's own key
+		return "", false, locate.ErrNone // the peer of another Space there, or this node's own key
 	}
 	return host, true, nil
 }

@@ -9,7 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
-	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
 )
 
 // target is what an address of p2p.bootstrap or of a join reaches: a Space peer, or a node alone.
@@ -43,8 +43,8 @@ func (n *Node) openLocator() (err error) {
 }
 
 // locator answers for some Spaces at one front.
-func (n *Node) locator(front peer.ID, spaces func() []tinycloud.SpaceID) (*replication.Locator, error) {
-	return replication.NewLocator(replication.LocatorOptions{
+func (n *Node) locator(front peer.ID, spaces func() []tinycloud.SpaceID) (*locate.Locator, error) {
+	return locate.New(locate.Options{
 		Node: front, Key: n.keys.SpaceKey, Spaces: spaces, Store: n.store,
 		Trusted: n.spaces.asker.trusts, Ready: n.store.Ready,
 		Metrics: n.spaces.metrics, Log: n.log.With("part", "discovery"),
@@ -57,7 +57,7 @@ func (n *Node) locate(ctx context.Context, space tinycloud.SpaceID, front peer.A
 	if e.front == nil {
 		return "", fmt.Errorf("another process replicates: %w", tinycloud.ErrUnavailable)
 	}
-	s, err := e.front.NewStream(ctx, front, replication.WhereProtocol)
+	s, err := e.front.NewStream(ctx, front, locate.Protocol)
 	if err != nil {
 		return "", err
 	}

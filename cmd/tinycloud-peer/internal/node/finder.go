@@ -12,7 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
-	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
 )
 
 const (
@@ -99,7 +99,7 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 		default:
 			continue
 		}
-		names := replication.RendezvousNames(secret, f.means, now)
+		names := locate.RendezvousNames(secret, f.means, now)
 		if !slices.Equal(names, x.names) {
 			*x = finding{secret: secret, names: names, busy: x.busy}
 		}

@@ -15,7 +15,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
-	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
 )
 
 // With p2p.isolated every hosted Space has a front of its own: other key, other ports, so no connection carries
@@ -34,7 +34,7 @@ const contextIsolated = "tinycloud/node/isolated/"
 // entrance is where a Space is reached.
 type entrance struct {
 	front *p2p.Front
-	where *replication.Locator
+	where *locate.Locator
 }
 
 // entrances are those of isolated Spaces, while this process replicates.
@@ -131,7 +131,7 @@ func (n *Node) openEntrance(ctx context.Context, space tinycloud.SpaceID) (e ent
 		}
 		if e.front, err = p2p.New(o); err == nil {
 			e.front.Start(ctx)
-			e.front.Handle(ctx, replication.WhereProtocol, e.where.Serve)
+			e.front.Handle(ctx, locate.Protocol, e.where.Serve)
 			return e, nil
 		}
 		port++

@@ -31,6 +31,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // Options of a [Node].
@@ -63,7 +65,7 @@ type Node struct {
 	blocks    *blockstore.Store
 	front     atomic.Pointer[p2p.Front] // nil while another process leads
 	lan       atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
-	where     *replication.Locator
+	where     *locate.Locator
 	pairing   *replication.Pairing
 	entrances entrances // with p2p.isolated
 	spaces    *spaces
@@ -218,8 +220,8 @@ func (n *Node) openFront(ctx context.Context) error {
 		n.lan.Store(lan)
 	}
 	if !n.cfg.P2P.Isolated {
-		f.Handle(ctx, replication.PairProtocol, n.servePair)
-		f.HandleTrusted(ctx, replication.WhereProtocol, n.spaces.asker.trusts, n.where.Serve)
+		f.Handle(ctx, wire.PairProtocol, n.servePair)
+		f.HandleTrusted(ctx, locate.Protocol, n.spaces.asker.trusts, n.where.Serve)
 	}
 	n.front.Store(f)
 	return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 // Nodes that are named, by pairing or in the configuration, are asked about every Space that comes to this node
@@ -242,7 +243,7 @@ func (n *Node) pairInvite(ctx context.Context, text string) (p hostlog.PairedNod
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reachTimeout)
 	defer cancel()
 	to := peer.AddrInfo{ID: i.Node, Addrs: i.Addrs}
-	s, err := front.NewStream(ctx, to, replication.PairProtocol)
+	s, err := front.NewStream(ctx, to, wire.PairProtocol)
 	if err != nil {
 		return p, noStream(to, err)
 	}

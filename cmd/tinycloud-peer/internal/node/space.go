@@ -19,6 +19,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const (
@@ -281,15 +282,15 @@ func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, 
 		return nil, fmt.Errorf("this process does not lead: %w", tinycloud.ErrUnavailable)
 	}
 	a.peer, err = front.Open(ctx, p2p.PeerOptions{
-		Key: n.keys.SpaceKey(space), HelloProtocols: replication.HelloProtocols(), Hello: a.replica.ServeHello,
+		Key: n.keys.SpaceKey(space), HelloProtocols: wire.HelloProtocols(), Hello: a.replica.ServeHello,
 		Connected: a.replica.Connected, Disconnected: a.replica.Disconnected,
 		Blocks: n.blocks.Blocks(space), BlockBytes: s.metrics.Blocks, Log: s.log.With("space", space),
 	})
 	if err != nil {
 		return nil, err
 	}
-	a.peer.Handle(replication.SyncProtocol, a.replica.ServeSync)
-	a.topic, err = a.peer.Join(replication.Topic, func(ctx context.Context, from peer.ID, data []byte) p2p.Verdict {
+	a.peer.Handle(wire.SyncProtocol, a.replica.ServeSync)
+	a.topic, err = a.peer.Join(wire.Topic, func(ctx context.Context, from peer.ID, data []byte) p2p.Verdict {
 		return verdict(a.replica.Check(ctx, from, data))
 	})
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
 const maxFinds = 64 // nodes that a finder met and that were not asked yet, or answered
@@ -33,7 +35,7 @@ func (r *Replica) Found(node peer.AddrInfo) {
 	if r.o.Locate == nil || len(node.Addrs) == 0 || len(node.Addrs) > maxAddrs || viaFront(node) {
 		return
 	}
-	if _, err := hostOf(node.ID); err != nil {
+	if _, err := wire.HostOf(node.ID); err != nil {
 		return
 	}
 	r.dialer.find(node)
@@ -107,7 +109,7 @@ func (r *Replica) askNode(ctx context.Context, ai peer.AddrInfo, node *nodeTarge
 	}
 	r.log.DebugContext(ctx, "node does not tell its peer of the space", "node", ai.ID, "error", err)
 	state := JoinUnreachable
-	if errors.Is(err, ErrNone) {
+	if errors.Is(err, locate.ErrNone) {
 		state = JoinNone
 	} else if errors.Is(err, tinycloud.ErrUnauthorized) || errors.Is(err, tinycloud.ErrForged) {
 		state = JoinRefused

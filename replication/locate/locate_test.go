@@ -1,4 +1,4 @@
-package replication_test
+package locate_test
 
 import (
 	"bytes"
@@ -23,12 +23,14 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
-	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
 
 // locating is a node with a socket that hosts Spaces and answers where they are.
 type locating struct {
-	*replication.Locator
+	*locate.Locator
 	node
 	front *p2p.Front
 }
@@ -41,10 +43,10 @@ func newLocating(t *testing.T, o *owner, name, host string) *locating {
 	x.front = must(p2p.New(p2p.Options{
 		Key: keys(name + " node").SpaceKey(o.space), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 	}))
-	x.Locator = must(replication.NewLocator(replication.LocatorOptions{
+	x.Locator = must(locate.New(locate.Options{
 		Node: x.front.ID(), Key: x.name.SpaceKey, Spaces: x.store.Spaces, Store: x.store,
 	}))
-	x.front.Handle(t.Context(), replication.WhereProtocol, x.Serve)
+	x.front.Handle(t.Context(), locate.Protocol, x.Serve)
 	ctx, cancel := context.WithCancel(context.Background())
 	var writer sync.WaitGroup
 	writer.Go(func() { _ = x.store.Run(ctx) })
@@ -75,7 +77,7 @@ func (x *locating) info(t *testing.T) peer.AddrInfo {
 
 func (x *locating) stream(t *testing.T, to *locating) network.Stream {
 	t.Helper()
-	return must(x.front.NewStream(t.Context(), to.info(t), replication.WhereProtocol))
+	return must(x.front.NewStream(t.Context(), to.info(t), locate.Protocol))
 }
 
 func (x *locating) ask(t *testing.T, to *locating, private bool) (peer.ID, error) {
@@ -113,13 +115,7 @@ func TestWhere(t *testing.T) {
 	}
 }
 
-// refused says how long a stream stayed open after what was sent, and what came.
-func refused(t *testing.T, s network.Stream, send func(nonce [32]byte) []byte) (time.Duration, error) {
-	t.Helper()
-	return refusedWith(t, s, send, nil)
-}
-
-// refusedWith is refused by some bytes that are always the same.
+// refusedWith says how long a stream stayed open after what was sent, and that some bytes came that are always the same.
 func refusedWith(t *testing.T, s network.Stream, send func(nonce [32]byte) []byte, want []byte) (time.Duration, error) {
 	t.Helper()
 	defer func() { _ = s.Reset() }()
@@ -128,7 +124,7 @@ func refusedWith(t *testing.T, s network.Stream, send func(nonce [32]byte) []byt
 	if _, err := io.ReadFull(s, first); err != nil {
 		t.Fatal(err)
 	}
-	nonce, err := replication.NonceOf(first)
+	nonce, err := wiretest.NonceOf(first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,19 +145,19 @@ func TestWhereRefuses(t *testing.T) {
 	thief := newLocating(t, o, "thief", "")
 	elsewhere := hosted(t, other, "elsewhere")
 	random := func() (n [32]byte) { _, _ = rand.Read(n[:]); return n }
-	question := func(l *locating, from, to peer.ID, n replication.Nonces, space tinycloud.SpaceID) []byte {
-		return must(replication.WhereQuestion(t.Context(), l.Locator, from, to, n, space))
+	question := func(l *locating, from, to peer.ID, n wire.Nonces, space tinycloud.SpaceID) []byte {
+		return must(locate.Question(t.Context(), l.Locator, from, to, n, space))
 	}
 	// with asks with the delegation of host and another key.
 	with := func(key ed25519.PrivateKey) *locating {
-		return &locating{Locator: must(replication.NewLocator(replication.LocatorOptions{
+		return &locating{Locator: must(locate.New(locate.Options{
 			Node: thief.front.ID(), Key: func(tinycloud.SpaceID) ed25519.PrivateKey { return key }, Spaces: host.store.Spaces,
 			Store: host.store,
 		}))}
 	}
 	fromThief := func(l *locating) func(nonce [32]byte) []byte {
 		return func(nonce [32]byte) []byte {
-			return question(l, thief.front.ID(), b.front.ID(), replication.Nonces{Dialer: random(), Responder: nonce}, o.space)
+			return question(l, thief.front.ID(), b.front.ID(), wire.Nonces{Dialer: random(), Responder: nonce}, o.space)
 		}
 	}
 	for _, tt := range []struct {
@@ -169,30 +165,30 @@ func TestWhereRefuses(t *testing.T) {
 		send func(nonce [32]byte) []byte
 	}{
 		{"a copy of another node's question", func(nonce [32]byte) []byte {
-			return question(host, host.front.ID(), b.front.ID(), replication.Nonces{Dialer: random(), Responder: nonce}, o.space)
+			return question(host, host.front.ID(), b.front.ID(), wire.Nonces{Dialer: random(), Responder: nonce}, o.space)
 		}},
 		{"a question to another node", func(nonce [32]byte) []byte {
-			return question(host, thief.front.ID(), host.front.ID(), replication.Nonces{Dialer: random(), Responder: nonce}, o.space)
+			return question(host, thief.front.ID(), host.front.ID(), wire.Nonces{Dialer: random(), Responder: nonce}, o.space)
 		}},
 		{"a question of before", func([32]byte) []byte {
-			return question(host, thief.front.ID(), b.front.ID(), replication.Nonces{Dialer: random(), Responder: random()}, o.space)
+			return question(host, thief.front.ID(), b.front.ID(), wire.Nonces{Dialer: random(), Responder: random()}, o.space)
 		}},
 		{"another space", func(nonce [32]byte) []byte {
-			return question(elsewhere, thief.front.ID(), b.front.ID(), replication.Nonces{Dialer: random(), Responder: nonce}, other.space)
+			return question(elsewhere, thief.front.ID(), b.front.ID(), wire.Nonces{Dialer: random(), Responder: nonce}, other.space)
 		}},
 		{"no host's delegation", fromThief(with(thief.key()))},
 		{"no host's signature", fromThief(with(append(thief.key()[:32:32], host.key()[32:]...)))},
-		{"junk", func([32]byte) []byte { return replication.Frame(bytes.Repeat([]byte{0xff}, 100)) }},
+		{"junk", func([32]byte) []byte { return wiretest.Frame(bytes.Repeat([]byte{0xff}, 100)) }},
 		{"an empty frame", func([32]byte) []byte { return []byte{0} }},
 		{"a frame too long", func([32]byte) []byte { return []byte{0xff, 0xff, 0x7f} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			took, err := refusedWith(t, thief.stream(t, b), tt.send, replication.WhereNone())
+			took, err := refusedWith(t, thief.stream(t, b), tt.send, locate.NoneAnswer())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if took < replication.RefusedAfter {
-				t.Errorf("refused after %s, others after %s", took, replication.RefusedAfter)
+			if took < locate.RefusedAfter {
+				t.Errorf("refused after %s, others after %s", took, locate.RefusedAfter)
 			}
 		})
 	}
@@ -219,7 +215,7 @@ func TestWhereRefuses(t *testing.T) {
 func TestWhereShowsNothing(t *testing.T) {
 	o := newOwner("where")
 	a := hosted(t, o, "a")
-	frame := must(replication.WhereQuestion(t.Context(), a.Locator, a.front.ID(), a.front.ID(), replication.Nonces{}, o.space))
+	frame := must(locate.Question(t.Context(), a.Locator, a.front.ID(), a.front.ID(), wire.Nonces{}, o.space))
 	key := a.key().Public().(ed25519.PublicKey)
 	for _, secret := range []string{o.space.String(), string(o.space.Owner()), didOf(a.key()), string(key), "tinycloud:", "did:"} {
 		if bytes.Contains(frame, []byte(secret)) {
@@ -230,7 +226,7 @@ func TestWhereShowsNothing(t *testing.T) {
 	if !strings.Contains(string(chain[0]), "tinycloud:") {
 		t.Error("the search finds nothing anywhere")
 	}
-	if len(frame) > replication.MaxHelloFrame {
+	if len(frame) > wire.MaxHello {
 		t.Errorf("question of %d bytes", len(frame))
 	}
 }
@@ -241,7 +237,7 @@ func TestWhereIsBounded(t *testing.T) {
 	a, b := hosted(t, o, "a"), hosted(t, o, "b")
 	heard := 0
 	for range 200 {
-		s, err := a.front.NewStream(t.Context(), b.info(t), replication.WhereProtocol)
+		s, err := a.front.NewStream(t.Context(), b.info(t), locate.Protocol)
 		if err != nil {
 			continue // reset while it was opened
 		}
@@ -261,39 +257,39 @@ func TestWhereIsBounded(t *testing.T) {
 func TestWhereNone(t *testing.T) {
 	o, other := newOwner("where"), newOwner("somebody")
 	a, b := hosted(t, o, "a"), hosted(t, other, "b")
-	ask := func(responder *replication.Locator) (time.Duration, error) {
+	ask := func(responder *locate.Locator) (time.Duration, error) {
 		t.Helper()
-		b.front.Handle(t.Context(), replication.WhereProtocol, responder.Serve)
+		b.front.Handle(t.Context(), locate.Protocol, responder.Serve)
 		began := time.Now()
 		_, err := a.ask(t, b, false)
 		return time.Since(began), err
 	}
-	with := func(trusted bool, ready error) *replication.Locator {
-		return must(replication.NewLocator(replication.LocatorOptions{
+	with := func(trusted bool, ready error) *locate.Locator {
+		return must(locate.New(locate.Options{
 			Node: b.front.ID(), Key: b.name.SpaceKey, Spaces: b.store.Spaces, Store: b.store,
 			Trusted: func(id peer.ID) bool { return trusted && id == a.front.ID() },
 			Ready:   func(context.Context) error { return ready },
 		}))
 	}
-	if took, err := ask(with(false, nil)); !errors.Is(err, replication.ErrNone) || took < replication.RefusedAfter {
+	if took, err := ask(with(false, nil)); !errors.Is(err, locate.ErrNone) || took < locate.RefusedAfter {
 		t.Errorf("a stranger: %v after %s", err, took)
 	}
-	if took, err := ask(with(true, nil)); !errors.Is(err, replication.ErrNone) || took >= replication.RefusedAfter {
+	if took, err := ask(with(true, nil)); !errors.Is(err, locate.ErrNone) || took >= locate.RefusedAfter {
 		t.Errorf("a paired node: %v after %s", err, took)
 	}
-	if _, err := ask(with(true, tinycloud.ErrUnavailable)); err == nil || errors.Is(err, replication.ErrNone) {
+	if _, err := ask(with(true, tinycloud.ErrUnavailable)); err == nil || errors.Is(err, locate.ErrNone) {
 		t.Errorf("a node that starts: %v", err)
 	}
-	b.front.Handle(t.Context(), replication.WhereProtocol, func(_ context.Context, s network.Stream) { _ = s.Reset() })
-	if _, err := a.ask(t, b, false); err == nil || errors.Is(err, replication.ErrNone) {
+	b.front.Handle(t.Context(), locate.Protocol, func(_ context.Context, s network.Stream) { _ = s.Reset() })
+	if _, err := a.ask(t, b, false); err == nil || errors.Is(err, locate.ErrNone) {
 		t.Errorf("a node that resets: %v", err)
 	}
 }
 
 // A node of before takes the new answer for one of another question: a refusal, and no Space peer.
 func TestWhereNoneToOlderNodes(t *testing.T) {
-	b := replication.NoneAnswer()
-	if tag, err := replication.AnswerTag(b); err != nil || tag != ([32]byte{}) {
+	b := locate.NoneAnswer()
+	if tag, err := locate.AnswerTag(b); err != nil || tag != ([32]byte{}) {
 		t.Errorf("tag %x, %v", tag, err)
 	}
 	if len(b) != 70 {
@@ -302,8 +298,8 @@ func TestWhereNoneToOlderNodes(t *testing.T) {
 }
 
 func FuzzWhere(f *testing.F) {
-	f.Add(replication.NoneAnswer()[1:]) // without its length
+	f.Add(locate.NoneAnswer()[1:]) // without its length
 	f.Add([]byte{0x83})
 	f.Add([]byte(fmt.Sprintf("\x83\x58\x20%032d\x58\x20%032d\x40", 0, 0)))
-	f.Fuzz(func(_ *testing.T, b []byte) { replication.TryWhere(b) })
+	f.Fuzz(func(_ *testing.T, b []byte) { locate.Try(b) })
 }

@@ -1,4 +1,4 @@
-package replication
+package locate
 
 import (
 	"crypto/hmac"

@@ -1,4 +1,4 @@
-package replication
+package wire
 
 import (
 	"crypto/ed25519"
@@ -9,8 +9,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
-// batchMessage holds bundles without what the rest of the batch, or the Space, implies.
-type batchMessage struct {
+// Batch holds bundles without what the rest of the batch, or the Space, implies.
+type Batch struct {
 	_       struct{}   `cbor:",toarray"`
 	Hosts   [][32]byte // in the order in which the entries first name them
 	Entries []wireBundle
@@ -53,9 +53,9 @@ type wireLarge struct {
 	Manifest tinycloud.Hash
 }
 
-// packBundles is the one spelling of bundles on the wire.
-func packBundles(bundles []hostlog.Bundle) (*batchMessage, error) {
-	m := &batchMessage{Entries: make([]wireBundle, 0, len(bundles))}
+// PackBundles is the one spelling of bundles on the wire.
+func PackBundles(bundles []hostlog.Bundle) (*Batch, error) {
+	m := &Batch{Entries: make([]wireBundle, 0, len(bundles))}
 	index := map[hostlog.Key]int{}
 	var last []hostlog.Tip
 	for i := range bundles {
@@ -86,7 +86,7 @@ func packBundles(bundles []hostlog.Bundle) (*batchMessage, error) {
 			w.Import = append(w.Import, wireImport{At: im.At, Epoch: im.Epoch, Events: im.Events, Ops: im.Ops})
 		}
 		m.Entries = append(m.Entries, w)
-		last[h] = tipOf(b.Entry)
+		last[h] = TipOf(b.Entry)
 	}
 	return m, nil
 }
@@ -99,15 +99,16 @@ func named(b *hostlog.Bundle) bool {
 	return tinycloud.Sum(b.Epoch) == b.Entry.Epoch && b.Entry.Import.IsZero()
 }
 
-func tipOf(e hostlog.Entry) hostlog.Tip {
+// TipOf is the tip of a log that ends with an entry.
+func TipOf(e hostlog.Entry) hostlog.Tip {
 	return hostlog.Tip{Host: e.Host, N: e.N, Digest: e.Digest()}
 }
 
 func follows(e hostlog.Entry, t hostlog.Tip) bool { return e.N == t.N+1 && e.Prev == t.Digest }
 
-// bundles gives the entries back what was left out. Only what packBundles gives is accepted; the error is
+// Bundles gives the entries back what was left out. Only what PackBundles gives is accepted; the error is
 // of class [tinycloud.ErrInvalid].
-func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]hostlog.Bundle, error) {
+func (m *Batch) Bundles(space tinycloud.SpaceID) ([]hostlog.Bundle, error) {
 	bad := func(i int, what string) ([]hostlog.Bundle, error) {
 		return nil, fmt.Errorf("bundle %d: %s: %w", i, what, tinycloud.ErrInvalid)
 	}
@@ -133,7 +134,7 @@ func (m *batchMessage) bundles(space tinycloud.SpaceID) ([]hostlog.Bundle, error
 			return bad(i, "link")
 		}
 		out[i] = w.bundle(e)
-		last[w.Host] = tipOf(e)
+		last[w.Host] = TipOf(e)
 	}
 	if len(last) != len(m.Hosts) {
 		return bad(len(m.Entries), "host without entries")
@@ -185,8 +186,8 @@ func (w *wireBundle) imported() (out []hostlog.Imported) {
 	return out
 }
 
-// sizeOf bounds from above what a bundle takes on the wire.
-func sizeOf(b *hostlog.Bundle) int {
+// SizeOf bounds from above what a bundle takes on the wire.
+func SizeOf(b *hostlog.Bundle) int {
 	const entry, item, large = 150, 5, 90
 	n := entry + len(b.Epoch) + large*len(b.Large)
 	for _, im := range b.Imported {
@@ -207,3 +208,57 @@ func sizeOf(b *hostlog.Bundle) int {
 	}
 	return n
 }
+
+// Frames encodes a batch: one frame, or several parts when a single bundle is longer than that.
+func Frames(bundles []hostlog.Bundle) ([][]byte, error) {
+	m, err := PackBundles(bundles)
+	if err != nil {
+		return nil, err
+	}
+	b, err := Encode(Message{Batch: m})
+	if err != nil {
+		return nil, err
+	}
+	if len(b) <= MaxFrame {
+		return [][]byte{b}, nil
+	}
+	if len(b) > MaxJoined {
+		return nil, fmt.Errorf("batch of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
+	}
+	var out [][]byte
+	for piece := range slices.Chunk(b, maxPart) {
+		part, err := Encode(Message{Part: &Part{Data: piece, Last: len(out) == (len(b)-1)/maxPart}})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, part)
+	}
+	return out, nil
+}
+
+// Joiner puts the parts of a batch together.
+type Joiner struct{ b []byte }
+
+// Add returns the batch's message with its last part, nil before.
+func (j *Joiner) Add(p *Part) (*Message, error) {
+	if len(p.Data) == 0 || len(j.b)+len(p.Data) > MaxJoined {
+		return nil, fmt.Errorf("part of %d bytes after %d: %w", len(p.Data), len(j.b), tinycloud.ErrInvalid)
+	}
+	j.b = append(j.b, p.Data...)
+	if !p.Last {
+		return nil, nil
+	}
+	b := j.b
+	j.b = nil
+	m, err := DecodeMessage(b)
+	if err != nil {
+		return nil, err
+	}
+	if m.Batch == nil {
+		return nil, fmt.Errorf("parts of something else than a batch: %w", tinycloud.ErrInvalid)
+	}
+	return m, nil
+}
+
+// Within reports whether parts came, and not the last one.
+func (j *Joiner) Within() bool { return j.b != nil }

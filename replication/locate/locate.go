@@ -1,4 +1,4 @@
-package replication
+package locate
 
 import (
 	"context"
@@ -16,14 +16,54 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
+// Protocol is spoken between fronts.
+const Protocol = "/tinycloud/where/1"
+
 const (
-	whereTimeout = 10 * time.Second
-	// refusedAfter is when a question that is not answered ends, whatever was wrong with it.
-	refusedAfter = 250 * time.Millisecond
+	timeout = 10 * time.Second
+	// RefusedAfter is when a question that is not answered ends, whatever was wrong with it.
+	RefusedAfter = 250 * time.Millisecond
 	roleSeal     = "seal"
 )
+
+// questionFrame and answerFrame are the frames of a question for a Space's peer; a [wire.Nonce] comes first. An answer of
+// zeros says that there is none; askers that don't know it take it for one of another question.
+type questionFrame struct {
+	_      struct{} `cbor:",toarray"`
+	Nonce  [32]byte
+	Tag    [32]byte
+	Sealed []byte // a proofFrame
+}
+
+type proofFrame struct {
+	_     struct{} `cbor:",toarray"`
+	Host  [32]byte
+	Sig   [64]byte
+	Chain [][]byte // the host's delegation and its proofs
+}
+
+type answerFrame struct {
+	_    struct{} `cbor:",toarray"`
+	Tag  [32]byte
+	Host [32]byte // of the Space peer
+}
+
+// Metrics counts what questions cost.
+type Metrics interface {
+	// Bytes returns what counts the bytes of streams of a kind.
+	Bytes(kind string) func(in, out int)
+	// Refused counts a refusal.
+	Refused(layer string)
+}
+
+// uncounted is nobody's [Metrics].
+type uncounted struct{}
+
+func (uncounted) Bytes(string) func(in, out int) { return func(int, int) {} }
+func (uncounted) Refused(string)                 {}
 
 // Locator asks other nodes which of their Space peers is the one of a Space, and answers them
 // (/tinycloud/where/1). One serves all Spaces of a node.
@@ -39,10 +79,10 @@ const (
 // and a signature by the host it names over the same peers and nonces: a copy of it is of no use elsewhere.
 //
 // Source: replication design §3 and §11.
-type Locator struct{ o LocatorOptions }
+type Locator struct{ o Options }
 
-// LocatorOptions are all required, but Trusted, Ready, Log and Metrics.
-type LocatorOptions struct {
+// Options are all required, but Trusted, Ready, Log and Metrics.
+type Options struct {
 	Node   peer.ID                                    // of the node key
 	Key    func(tinycloud.SpaceID) ed25519.PrivateKey // this node's key of a Space
 	Spaces func() []tinycloud.SpaceID                 // hosted ones
@@ -56,17 +96,17 @@ type LocatorOptions struct {
 	Trusted func(peer.ID) bool
 	// Ready returns nil when Spaces names all that are hosted here. It is called before a question is denied.
 	Ready   func(context.Context) error
-	Metrics *Metrics
+	Metrics Metrics // nil: not counted
 	Log     *slog.Logger
 }
 
-// NewLocator returns a locator.
-func NewLocator(o LocatorOptions) (*Locator, error) {
+// New returns a locator.
+func New(o Options) (*Locator, error) {
 	if o.Node == "" || o.Key == nil || o.Spaces == nil || o.Store == nil {
 		return nil, fmt.Errorf("locator without node, keys, spaces or store: %w", tinycloud.ErrInvalid)
 	}
 	if o.Metrics == nil {
-		o.Metrics = NewMetrics()
+		o.Metrics = uncounted{}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -74,16 +114,16 @@ func NewLocator(o LocatorOptions) (*Locator, error) {
 	return &Locator{o}, nil
 }
 
-// whereRun is what both sides of one question know but the secret.
-type whereRun struct {
+// inquiry is what both sides of one question know but the secret.
+type inquiry struct {
 	caller, responder peer.ID
-	hs                handshake
+	hs                wire.Nonces
 }
 
 // digest stands for the run; every derived value has it inside.
-func (w *whereRun) digest() tinycloud.Hash {
-	b := []byte(WhereProtocol[1:])
-	for _, part := range [][]byte{[]byte(w.caller), []byte(w.responder), w.hs.dialer[:], w.hs.responder[:]} {
+func (w *inquiry) digest() tinycloud.Hash {
+	b := []byte(Protocol[1:])
+	for _, part := range [][]byte{[]byte(w.caller), []byte(w.responder), w.hs.Dialer[:], w.hs.Responder[:]} {
 		b = append(append(b, byte(len(part))), part...)
 	}
 	return tinycloud.Sum(b)
@@ -91,7 +131,7 @@ func (w *whereRun) digest() tinycloud.Hash {
 
 // derive is the tag of a role, or the key of the seal. BLAKE3 of a secret and what follows it is a MAC, and
 // a question is tried against all Spaces of a node.
-func (w *whereRun) derive(secret, digest tinycloud.Hash, role string) [32]byte {
+func (w *inquiry) derive(secret, digest tinycloud.Hash, role string) [32]byte {
 	var b [80]byte
 	n := copy(b[:], secret[:])
 	n += copy(b[n:], digest[:])
@@ -100,8 +140,8 @@ func (w *whereRun) derive(secret, digest tinycloud.Hash, role string) [32]byte {
 }
 
 // signed is what the caller's Space key signs.
-func (w *whereRun) signed(digest tinycloud.Hash) []byte {
-	return append([]byte(WhereProtocol[1:]), digest[:]...)
+func (w *inquiry) signed(digest tinycloud.Hash) []byte {
+	return append([]byte(Protocol[1:]), digest[:]...)
 }
 
 func secretOf(space tinycloud.SpaceID) tinycloud.Hash { return tinycloud.Sum([]byte(space.String())) }
@@ -125,8 +165,8 @@ func (l *Locator) Serve(ctx context.Context, s network.Stream) {
 
 // deny tells a node that asked that its Space has no peer here, unless that is not known. cause is never told. began is
 // when the question came.
-func (l *Locator) deny(ctx context.Context, f *helloStream, caller peer.ID, cause error, began time.Time) error {
-	l.o.Metrics.refuse("where")
+func (l *Locator) deny(ctx context.Context, f *wire.Exchange, caller peer.ID, cause error, began time.Time) error {
+	l.o.Metrics.Refused("where")
 	l.o.Log.InfoContext(ctx, "question for a space refused", "peer", caller, "error", cause)
 	if !isDenial(cause) {
 		return cause
@@ -137,11 +177,11 @@ func (l *Locator) deny(ctx context.Context, f *helloStream, caller peer.ID, caus
 		}
 	}
 	if l.o.Trusted == nil || !l.o.Trusted(caller) {
-		if !wait.For(ctx, refusedAfter-time.Since(began)) {
+		if !wait.For(ctx, RefusedAfter-time.Since(began)) {
 			return ctx.Err()
 		}
 	}
-	return f.send(whereAnswer{})
+	return f.Send(answerFrame{})
 }
 
 // isDenial tells what is wrong with a question from what is wrong with this node or the connection.
@@ -158,19 +198,19 @@ func isDenial(err error) bool {
 }
 
 // answer reads a question and answers it. asked is set to when it came.
-func (l *Locator) answer(ctx context.Context, f *helloStream, caller peer.ID, asked *time.Time) error {
-	run := &whereRun{caller: caller, responder: l.o.Node}
-	run.hs.responder = nonce()
-	if err := f.send(nonceMessage{Nonce: run.hs.responder}); err != nil {
+func (l *Locator) answer(ctx context.Context, f *wire.Exchange, caller peer.ID, asked *time.Time) error {
+	run := &inquiry{caller: caller, responder: l.o.Node}
+	run.hs.Responder = wire.NewNonce()
+	if err := f.Send(wire.Nonce{Nonce: run.hs.Responder}); err != nil {
 		return err
 	}
-	var q whereMessage
-	err := f.receive(&q)
+	var q questionFrame
+	err := f.Receive(&q)
 	*asked = time.Now()
 	if err != nil {
 		return err
 	}
-	run.hs.dialer = q.Nonce
+	run.hs.Dialer = q.Nonce
 	digest := run.digest()
 	space, secret, err := l.match(ctx, run, digest, q.Tag)
 	if err != nil {
@@ -179,20 +219,20 @@ func (l *Locator) answer(ctx context.Context, f *helloStream, caller peer.ID, as
 	if err := l.check(ctx, run, digest, space, secret, q.Sealed); err != nil {
 		return err
 	}
-	return f.send(whereAnswer{
-		Tag: run.derive(secret, digest, roleAnswerer), Host: [32]byte(l.o.Key(space).Public().(ed25519.PublicKey)),
+	return f.Send(answerFrame{
+		Tag: run.derive(secret, digest, wire.RoleAnswerer), Host: [32]byte(l.o.Key(space).Public().(ed25519.PublicKey)),
 	})
 }
 
 // match finds the hosted Space that a tag was made with.
-func (l *Locator) match(ctx context.Context, run *whereRun, digest tinycloud.Hash, tag [32]byte) (found tinycloud.SpaceID, with tinycloud.Hash, err error) {
+func (l *Locator) match(ctx context.Context, run *inquiry, digest tinycloud.Hash, tag [32]byte) (found tinycloud.SpaceID, with tinycloud.Hash, err error) {
 	secrets, err := l.o.Store.Rendezvouses(ctx)
 	if err != nil {
 		return found, with, err
 	}
 	err = fmt.Errorf("space is not here, or the tag is of another connection: %w", tinycloud.ErrNotFound)
 	try := func(space tinycloud.SpaceID, secret tinycloud.Hash) {
-		want := run.derive(secret, digest, roleDialer)
+		want := run.derive(secret, digest, wire.RoleDialer)
 		if subtle.ConstantTimeCompare(want[:], tag[:]) == 1 {
 			found, with, err = space, secret, nil
 		}
@@ -207,18 +247,18 @@ func (l *Locator) match(ctx context.Context, run *whereRun, digest tinycloud.Has
 }
 
 // check opens a proof and verifies it.
-func (l *Locator) check(ctx context.Context, run *whereRun, digest tinycloud.Hash, space tinycloud.SpaceID, secret tinycloud.Hash, sealed []byte) error {
+func (l *Locator) check(ctx context.Context, run *inquiry, digest tinycloud.Hash, space tinycloud.SpaceID, secret tinycloud.Hash, sealed []byte) error {
 	b, err := run.seal(secret, digest).Open(nil, make([]byte, chacha20poly1305.NonceSize), sealed, nil)
 	if err != nil {
 		return fmt.Errorf("sealed proof: %v: %w", err, tinycloud.ErrForged)
 	}
-	var p whereProof
-	if err := wire.decode(b, &p); err != nil {
+	var p proofFrame
+	if err := wire.Decode(b, &p); err != nil {
 		return err
 	}
 	host := hostlog.Key(p.Host)
 	switch {
-	case peerOf(host) == peerOf(hostlog.Key(l.o.Key(space).Public().(ed25519.PublicKey))):
+	case wire.PeerOf(host) == wire.PeerOf(hostlog.Key(l.o.Key(space).Public().(ed25519.PublicKey))):
 		return fmt.Errorf("the caller has this node's own key: %w", tinycloud.ErrInvalid)
 	case len(p.Chain) == 0 || len(p.Chain) > hostlog.MaxChain:
 		return fmt.Errorf("chain of %d tokens: %w", len(p.Chain), tinycloud.ErrInvalid)
@@ -230,7 +270,7 @@ func (l *Locator) check(ctx context.Context, run *whereRun, digest tinycloud.Has
 }
 
 // seal encrypts one message: its key is of one run.
-func (w *whereRun) seal(secret, digest tinycloud.Hash) interface {
+func (w *inquiry) seal(secret, digest tinycloud.Hash) interface {
 	Seal(dst, nonce, text, more []byte) []byte
 	Open(dst, nonce, sealed, more []byte) ([]byte, error)
 } {
@@ -247,7 +287,7 @@ func (w *whereRun) seal(secret, digest tinycloud.Hash) interface {
 // [tinycloud.ErrNotFound] when there is none. [ErrNone] means that the Space is not there, or that this node is no
 // host of it there; [tinycloud.ErrUnauthorized] without it that the node gave no answer: it may later.
 func (l *Locator) Ask(ctx context.Context, s network.Stream, space tinycloud.SpaceID, private bool) (peer.ID, error) {
-	ctx, cancel := context.WithTimeout(ctx, whereTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer func() { _ = s.Reset() }()
 	secret := secretOf(space)
@@ -265,33 +305,33 @@ func (l *Locator) Ask(ctx context.Context, s network.Stream, space tinycloud.Spa
 		return "", err
 	}
 	defer stop()
-	var first nonceMessage
-	if err := f.receive(&first); err != nil {
+	var first wire.Nonce
+	if err := f.Receive(&first); err != nil {
 		return "", noAnswer(err)
 	}
-	run := &whereRun{
-		caller: l.o.Node, responder: s.Conn().RemotePeer(), hs: handshake{dialer: nonce(), responder: first.Nonce},
+	run := &inquiry{
+		caller: l.o.Node, responder: s.Conn().RemotePeer(), hs: wire.Nonces{Dialer: wire.NewNonce(), Responder: first.Nonce},
 	}
 	digest := run.digest()
 	q, err := l.question(ctx, run, digest, space, secret)
 	if err != nil {
 		return "", err
 	}
-	if err := f.send(q); err != nil {
+	if err := f.Send(q); err != nil {
 		return "", noAnswer(err)
 	}
-	var a whereAnswer
-	if err := f.receive(&a); err != nil {
+	var a answerFrame
+	if err := f.Receive(&a); err != nil {
 		return "", noAnswer(err)
 	}
-	if a == (whereAnswer{}) {
+	if a == (answerFrame{}) {
 		return "", ErrNone
 	}
-	want := run.derive(secret, digest, roleAnswerer)
+	want := run.derive(secret, digest, wire.RoleAnswerer)
 	if subtle.ConstantTimeCompare(want[:], a.Tag[:]) != 1 {
 		return "", fmt.Errorf("answer of another question: %w", tinycloud.ErrForged)
 	}
-	return peerOf(a.Host), nil
+	return wire.PeerOf(a.Host), nil
 }
 
 // ErrNone is a node's word that it has no peer of a Space, or does not take the asking one for a host of it.
@@ -304,24 +344,24 @@ func noAnswer(err error) error {
 	return fmt.Errorf("the node gives no answer: the space is not there, or its log has the reason: %v: %w", err, tinycloud.ErrUnauthorized)
 }
 
-func (l *Locator) question(ctx context.Context, run *whereRun, digest tinycloud.Hash, space tinycloud.SpaceID, secret tinycloud.Hash) (whereMessage, error) {
+func (l *Locator) question(ctx context.Context, run *inquiry, digest tinycloud.Hash, space tinycloud.SpaceID, secret tinycloud.Hash) (questionFrame, error) {
 	chain, err := l.o.Store.HostChain(ctx, space)
 	if err != nil {
-		return whereMessage{}, fmt.Errorf("own host delegation: %w", err)
+		return questionFrame{}, fmt.Errorf("own host delegation: %w", err)
 	}
 	key := l.o.Key(space)
-	proof, err := wire.encode(whereProof{
+	proof, err := wire.Encode(proofFrame{
 		Host: [32]byte(key.Public().(ed25519.PublicKey)), Sig: [64]byte(ed25519.Sign(key, run.signed(digest))), Chain: chain,
 	})
 	if err != nil {
-		return whereMessage{}, err
+		return questionFrame{}, err
 	}
-	return whereMessage{
-		Nonce: run.hs.dialer, Tag: run.derive(secret, digest, roleDialer),
+	return questionFrame{
+		Nonce: run.hs.Dialer, Tag: run.derive(secret, digest, wire.RoleDialer),
 		Sealed: run.seal(secret, digest).Seal(nil, make([]byte, chacha20poly1305.NonceSize), proof, nil),
 	}, nil
 }
 
-func (l *Locator) framer(ctx context.Context, s network.Stream) (*helloStream, func() bool, error) {
-	return boundStream(ctx, s, whereTimeout, l.o.Metrics.bytes("where"))
+func (l *Locator) framer(ctx context.Context, s network.Stream) (*wire.Exchange, func() bool, error) {
+	return wire.Bound(ctx, s, wire.MaxHello, timeout, l.o.Metrics.Bytes("where"))
 }

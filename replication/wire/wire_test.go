@@ -1,0 +1,252 @@
+package wire_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
+)
+
+func TestBatchRoundTrip(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	want := wiretest.SampleBundles(space)
+	b := wiretest.BatchMessage(want...)
+	got, err := wiretest.Bundles(space, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(tinycloud.SpaceID{}), cmp.Comparer(func(a, b tinycloud.SpaceID) bool { return a == b }), cmpopts.EquateEmpty()); diff != "" {
+		t.Error(diff)
+	}
+	payload := 0
+	for _, x := range want {
+		payload += len(x.Epoch) + len(x.Sig) + 3 // operations
+		for _, e := range x.Events {
+			payload += len(e)
+		}
+		for _, im := range x.Imported {
+			payload += len(im.Epoch) + len(im.Events[0])
+		}
+	}
+	if over := (len(b) - payload - 2*34) / len(want); over > 70 {
+		t.Errorf("%d bytes around each bundle", over)
+	}
+}
+
+func TestBatchHasOneSpelling(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	good := wiretest.BatchMessage(wiretest.SampleBundles(space)...)
+	accepted := 0
+	for i := range good {
+		for _, bit := range []byte{1, 0x20, 0x80} {
+			b := bytes.Clone(good)
+			b[i] ^= bit
+			_, again, err := wiretest.Spell(space, b)
+			if err == nil && !bytes.Equal(again, b) {
+				t.Fatalf("byte %d: accepted in two spellings", i)
+			}
+			const name = len("\xa1\x65batch") // with another one it is a message of another kind
+			if err != nil && !errors.Is(err, tinycloud.ErrInvalid) && (i >= name || !errors.Is(err, tinycloud.ErrUnsupported)) {
+				t.Fatalf("byte %d: %v", i, err)
+			}
+			if err == nil {
+				accepted++
+			}
+		}
+	}
+	if accepted == 0 {
+		t.Error("no change of content was accepted: the test changes nothing")
+	}
+	for _, tail := range [][]byte{{0}, good} {
+		if _, _, err := wiretest.Spell(space, append(bytes.Clone(good), tail...)); !errors.Is(err, tinycloud.ErrInvalid) {
+			t.Errorf("bytes after the message: %v", err)
+		}
+	}
+}
+
+func FuzzMessage(f *testing.F) {
+	space := captest.NewWallet("wire").Space("default")
+	seeds := wiretest.SampleMessages()
+	seeds["batch"] = wiretest.BatchMessage(wiretest.SampleBundles(space)...)
+	if len(seeds) != 15 {
+		f.Fatal("a kind of message has no seed")
+	}
+	for name, b := range seeds {
+		if _, again, err := wiretest.Spell(space, b); err != nil || !bytes.Equal(again, b) {
+			f.Fatalf("seed %s: %v", name, err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, again, err := wiretest.Spell(space, b)
+		if err != nil {
+			if !errors.Is(err, tinycloud.ErrInvalid) && !errors.Is(err, tinycloud.ErrUnsupported) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(wiretest.Reduced(t, b, again), again) {
+			t.Fatalf("%x\nencodes again as\n%x", b, again)
+		}
+	})
+}
+
+// What a newer release adds is passed over; what it says beside that is read as ever.
+func TestFieldsOfNewerReleases(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	seeds := wiretest.SampleMessages()
+	seeds["batch"] = wiretest.BatchMessage(wiretest.SampleBundles(space)...)
+	for name, b := range seeds {
+		for _, added := range []string{"a", "zz", "longer than any other"} {
+			more := wiretest.WithField(t, b, added, []any{1, "x", map[string]int{"y": 2}})
+			if _, again, err := wiretest.Spell(space, more); err != nil || !bytes.Equal(again, b) {
+				t.Errorf("%s with %q: %v", name, added, err)
+			}
+		}
+	}
+	one := seeds["open"]
+	foreign := wiretest.WithField(t, []byte{0xa0}, "newer", 1)
+	swapped := bytes.Replace(wiretest.WithField(t, one, "a", 1), append([]byte{0x61, 'a', 1}, one[1:]...), append(bytes.Clone(one[1:]), 0x61, 'a', 1), 1)
+	for name, tt := range map[string]struct {
+		b    []byte
+		want error
+	}{
+		"a kind that is not known": {foreign, tinycloud.ErrUnsupported},
+		"nothing":                  {[]byte{0xa0}, tinycloud.ErrInvalid},
+		"two meanings":             {wiretest.WithField(t, one, "ack", []any{1}), tinycloud.ErrInvalid},
+		"two of one name":          {append([]byte{0xa3, 0x61, 'a', 1, 0x61, 'a', 2}, one[1:]...), tinycloud.ErrInvalid},
+		"in another order":         {swapped, tinycloud.ErrInvalid},
+		"a number for a name":      {append([]byte{0xa2, 1, 1}, one[1:]...), tinycloud.ErrInvalid},
+		"without an end":           {append([]byte{0xa2, 0x61, 'a', 0x9f, 0xff}, one[1:]...), tinycloud.ErrInvalid},
+		"bytes after it":           {append(wiretest.WithField(t, one, "a", 1), 0), tinycloud.ErrInvalid},
+	} {
+		if _, _, err := wiretest.Spell(space, tt.b); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+// fixed is a stream that gives the same bytes to whoever reads.
+type fixed struct{ *bytes.Reader }
+
+func (fixed) Write(p []byte) (int, error)      { return len(p), nil }
+func (fixed) SetReadDeadline(time.Time) error  { return nil }
+func (fixed) SetWriteDeadline(time.Time) error { return nil }
+
+func FuzzFrames(f *testing.F) {
+	f.Add(wiretest.Frame([]byte("abc")))
+	f.Add(append(wiretest.Frame(bytes.Repeat([]byte{1}, 300)), 0x80, 0x00))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x0f, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frames, err := wiretest.ReadFrames(fixed{bytes.NewReader(b)}, 1<<16)
+		var again []byte
+		for _, x := range frames {
+			if len(x) == 0 || len(x) > 1<<16 {
+				t.Fatalf("frame of %d bytes", len(x))
+			}
+			again = append(again, wiretest.Frame(x)...)
+		}
+		if !bytes.HasPrefix(b, again) {
+			t.Fatal("the frames are not what was sent")
+		}
+		if errors.Is(err, io.EOF) && !bytes.Equal(again, b) {
+			t.Fatal("bytes were lost")
+		}
+	})
+}
+
+// A log that is forked without end, and strangers' logs, leave room for the tips of all that are long.
+func TestMostTips(t *testing.T) {
+	tip := func(host byte, n, k int) hostlog.Tip {
+		return hostlog.Tip{Host: hostlog.Key{host}, N: uint64(n), Digest: tinycloud.Sum(fmt.Appendf(nil, "%d %d", host, k))}
+	}
+	honest := []hostlog.Tip{tip(250, 700, 0), tip(3, 40, 0), tip(3, 39, 1)}
+	tips := slices.Clone(honest)
+	for k := range 500 {
+		tips = append(tips, tip(100, 30+k%2, k))
+	}
+	for k := range 20 {
+		tips = append(tips, tip(byte(200+k), k%3, 0))
+	}
+	got := wire.MostTips(tips, 25)
+	if len(got) != 25 {
+		t.Fatalf("%d tips", len(got))
+	}
+	for _, want := range append(slices.Clone(honest[:2]), tips[3+1]) {
+		if !slices.ContainsFunc(got, func(x hostlog.Tip) bool { return x.Host == want.Host && x.N == want.N }) {
+			t.Errorf("no tip %d of %x", want.N, want.Host[0])
+		}
+	}
+	if few := wire.MostTips(tips[:9], 9); !slices.Equal(few, tips[:9]) {
+		t.Errorf("%v", few)
+	}
+}
+
+func FuzzGreeting(f *testing.F) {
+	told := wiretest.Told(capstore.OwnHello())
+	for _, frame := range [][]byte{
+		wiretest.FieldsNonce([32]byte{1}),
+		wiretest.Proof(wire.Nonces{Version: wire.HelloProtocol}, [32]byte{2}, [][]byte{[]byte("token"), {}}, told),
+	} {
+		_, head := binary.Uvarint(frame)
+		body := frame[head:]
+		if again, err := wiretest.TryGreeting(body); err != nil || !bytes.Equal(again, body) {
+			f.Fatal(err)
+		}
+		f.Add(body)
+		f.Add(wiretest.WithField(f, body, "newer", 1))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again, err := wiretest.TryGreeting(b)
+		if err != nil {
+			if !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(wiretest.Reduced(t, b, again), again) {
+			t.Fatalf("%x\nencodes again as\n%x", b, again)
+		}
+	})
+}
+
+func FuzzTold(f *testing.F) {
+	own := wiretest.Told(capstore.OwnHello())
+	f.Add(own)
+	f.Add(wiretest.WithField(f, own, "newer", 1))
+	f.Add(wiretest.Told(hostlog.Hello{Rules: 1 << 40}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := wire.DecodeTold(b)
+		if err != nil {
+			if !errors.Is(err, tinycloud.ErrInvalid) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if h.Rules == 0 || h.Check() != nil || len(b) > 4<<10 {
+			t.Fatalf("%+v", h)
+		}
+		again := wiretest.Told(h)
+		if !bytes.Equal(wiretest.Reduced(t, b, again), again) {
+			t.Fatalf("%x\nencodes again as\n%x", b, again)
+		}
+		back, err := wire.DecodeTold(again)
+		if err != nil || back.Rules != h.Rules || !slices.Equal(back.Services, h.Services) {
+			t.Fatalf("%+v, %v", back, err)
+		}
+	})
+}
