@@ -20,6 +20,8 @@ import (
 //
 //	docs/replication.md, "Host log"
 //	docs/protocol.md, "CACAO", "The signed text" and "Signature"
+//
+// A section sign belongs to an RFC, and nothing is named that a reader does not have.
 func TestDocs(t *testing.T) {
 	found, err := readDocs(os.DirFS("."))
 	if err != nil {
@@ -45,6 +47,9 @@ func TestDocsFaults(t *testing.T) {
 		"fenced heading":    {good + "```\n## None\n```\n[x](#none)", comments, "docs/a.md: no heading #none in a.md"},
 		"file of a comment": {good, "package p // docs/none.md\n", "p.go:1: no docs/none.md"},
 		"its heading":       {good, "package p // docs/a.md, \"None\"\n", `p.go:1: no heading "None" in docs/a.md`},
+		"elsewhere":         {good, "package p // as design §4 says\n", "p.go:1: design § is in no document here"},
+		"by name":           {good, "package p // (design, \"Host log\")\n", "p.go:1: design, \" is in no document here"},
+		"RFC":               {good, "package p // RFC 9110 §8.6\n", ""},
 		"another heading":   {good, "package p // docs/a.md, \"A page\" and \"None\"\n", `p.go:1: no heading "None" in docs/a.md`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -177,6 +182,8 @@ func (d *docs) follow(tree fs.FS, name string, p page) {
 var (
 	reference = regexp.MustCompile(`\bdocs/[\w/-]+\.md((?:(?:,| and|, and) "[^"]+")*)`)
 	quoted    = regexp.MustCompile(`"([^"]+)"`)
+	elsewhere = regexp.MustCompile(`\S+ (\d+ )?§|\bdesign, "`)
+	ofRFC     = regexp.MustCompile(`\bRFC \d+ §$`)
 )
 
 // comments checks what the comments of a file refer to.
@@ -192,6 +199,11 @@ func (d *docs) comments(tree fs.FS, name string) error {
 	}
 	for _, group := range f.Comments {
 		text := strings.Join(strings.Fields(group.Text()), " ")
+		for _, m := range elsewhere.FindAllString(text, -1) {
+			if !ofRFC.MatchString(m) {
+				d.fault("%s:%d: %s is in no document here", name, files.Position(group.Pos()).Line, m)
+			}
+		}
 		for _, m := range reference.FindAllStringSubmatch(text, -1) {
 			where := fmt.Sprintf("%s:%d", name, files.Position(group.Pos()).Line)
 			at := strings.TrimSuffix(m[0], m[1])
