@@ -13,7 +13,7 @@ import (
 // checksum. Two principals are the same party iff they are equal.
 type Principal string
 
-// ParsePrincipal reads a DID or DID URL and drops what follows the DID (protocol §1.4).
+// ParsePrincipal reads a DID or DID URL and drops what follows the DID (docs/protocol.md, "DIDs and principals").
 func ParsePrincipal(text string) (Principal, error) {
 	did := text
 	if i := strings.IndexAny(did, "/?#"); i >= 0 {

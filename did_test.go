@@ -8,7 +8,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// principals are protocol §1.4; refused where the second text is empty.
+// principals are those of docs/protocol.md, "DIDs and principals"; refused where the second text is empty.
 var principals = []struct{ in, want string }{
 	{"did:key:z6Mk", "did:key:z6Mk"},
 	{"did:key:z6Mk#z6Mk", "did:key:z6Mk"},

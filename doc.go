@@ -4,5 +4,5 @@
 // It does no I/O, reads no clock and imports nothing of this module. A value of [SpaceID], [Resource]
 // or [Principal] can only come from its parser, so no other package checks one again.
 //
-// Source: TinyCloud host protocol §0 (hashes), §1 (identifiers), §3.5 (attenuation).
+// See docs/protocol.md, "Hashes and CIDs", "Identifiers" and "Attenuation".
 package tinycloud

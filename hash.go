@@ -9,7 +9,7 @@ import (
 	"github.com/zeebo/blake3"
 )
 
-// Codecs of the CIDs the protocol uses (protocol §0.1).
+// Codecs of the CIDs the protocol uses (docs/protocol.md, "Hashes and CIDs").
 const (
 	RawCodec  = cid.Raw     // events and values on the wire
 	CBORCodec = cid.DagCBOR // epochs and operations
@@ -41,8 +41,8 @@ func (h Hash) EventID() string { return h.CID(RawCodec).String() }
 // EpochID returns the text form of an epoch's CID: base32, bafyr4i….
 func (h Hash) EpochID() string { return h.CID(CBORCodec).String() }
 
-// HashOf returns the digest inside a CID. Only the multihash counts (protocol §0.1). A multihash of
-// another function or length is hashed itself, so that it names nothing that exists here.
+// HashOf returns the digest inside a CID. Only the multihash counts (docs/protocol.md, "Hashes and CIDs"). A
+// multihash of another function or length is hashed itself, so that it names nothing that exists here.
 func HashOf(c cid.Cid) Hash {
 	mh := c.Hash()
 	if len(mh) == 34 && mh[0] == multihash.BLAKE3 && mh[1] == 32 {

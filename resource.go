@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Resource is what a capability is about: a service of a Space and optionally a path in it, or any
-// other URI (protocol §1.2, §1.3).
+// Resource is what a capability is about: a service of a Space and optionally a path in it, or any other URI
+// (docs/protocol.md, "Resource").
 type Resource struct {
 	text    string
 	space   SpaceID // zero for a resource outside any Space
@@ -113,7 +113,7 @@ func (r Resource) Owner() (Principal, bool) {
 	return "", false
 }
 
-// Extends reports whether r lies within base (protocol §3.5): same Space, service and fragment, and
+// Extends reports whether r lies within base (docs/protocol.md, "Attenuation"): same Space, service and fragment, and
 // a path that continues base's at a segment boundary. Queries are ignored.
 func (r Resource) Extends(base Resource) bool {
 	if !r.InSpace() || !base.InSpace() {
@@ -141,7 +141,7 @@ func (r Resource) otherWithin(base Resource) bool {
 	return r.text == base.text
 }
 
-// IsAbility reports whether s is of the form namespace/name (protocol §1.5).
+// IsAbility reports whether s is of the form namespace/name (docs/protocol.md, "Abilities").
 func IsAbility(s string) bool {
 	ns, name, ok := strings.Cut(s, "/")
 	return ok && abilityPart(ns) && abilityPart(name)

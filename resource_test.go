@@ -10,7 +10,7 @@ import (
 
 const noPath = "(absent)"
 
-// resources are protocol §1.2 and §1.3: of a Space where service is given, else an other URI.
+// resources are those of docs/protocol.md, "Resource": of a Space where service is given, else an other URI.
 var resources = []struct{ in, text, service, path string }{
 	{"tinycloud:ens:example.eth:ns0/kv/path/to/image.jpg", "", "kv", "path/to/image.jpg"},
 	{"tinycloud:ens:example1.eth:ns1/service#peer", "", "service", noPath},
@@ -86,7 +86,7 @@ func resource(tb testing.TB, text string) tinycloud.Resource {
 	return r
 }
 
-// TestExtends is protocol §3.5.
+// TestExtends is docs/protocol.md, "Attenuation".
 func TestExtends(t *testing.T) {
 	const s = "tinycloud:ens:example.eth:ns0"
 	const net = "urn:tinycloud:encryption:did:pkh:eip155:1:"

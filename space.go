@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// SpaceID names a Space: "tinycloud:" ‖ the owner's DID without "did:" ‖ ":" ‖ name (protocol §1.1).
+// SpaceID names a Space: "tinycloud:" ‖ the owner's DID without "did:" ‖ ":" ‖ name (docs/protocol.md, "Space id").
 // It is comparable; String round-trips.
 type SpaceID struct {
 	text  string

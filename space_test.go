@@ -14,7 +14,8 @@ const (
 	owned   = "tinycloud:pkh:eip155:1:" + account + ":default"
 )
 
-// spaces are protocol §1.1: input, canonical text, owner and name; refused where the text is empty.
+// spaces are those of docs/protocol.md, "Space id": input, canonical text, owner and name; refused where the text is
+// empty.
 var spaces = []struct{ in, text, owner, name string }{
 	{owned, owned, "did:pkh:eip155:1:" + account, "default"},
 	{"tinycloud:ens:example.eth:ns0", "tinycloud:ens:example.eth:ns0", "did:ens:example.eth", "ns0"},

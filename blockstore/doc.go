@@ -21,5 +21,5 @@
 //   - The chunk index holds nothing that the values don't: it is written without fsync, thrown away when it
 //     cannot be opened, and brought up to date by [Store.Repair] after a crash.
 //
-// Source: TinyCloud host protocol §6.3 (values), §10.3 and §10.4 (layout); replication design §2 (content addressing).
+// See docs/protocol.md, "Values", and docs/replication.md, "Values".
 package blockstore

@@ -11,8 +11,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// The layout is protocol §10.3: <dir>/<DID suffix>/<Space name>/<padded base64url of the digest>. A DID
-// suffix begins with a letter or digit and contains a colon, so names that begin with a dot are ours.
+// The layout is that of docs/protocol.md, "Values": <dir>/<DID suffix>/<Space name>/<padded base64url of the digest>.
+// A DID suffix begins with a letter or digit and contains a colon, so names that begin with a dot are ours.
 const (
 	stagingDir  = ".staging"
 	stagePrefix = "stage-" // a body being written

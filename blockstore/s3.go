@@ -59,7 +59,7 @@ func (c S3) Format(f fmt.State, _ rune) {
 // LogValue keeps the secrets from slog.
 func (c S3) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 
-// bucket is the backend that keeps each value in an object of an S3 service (protocol §10.4).
+// bucket is the backend that keeps each value in an object of an S3 service (docs/protocol.md, "Values").
 type bucket struct {
 	core      minio.Core
 	transport *http.Transport
@@ -202,7 +202,7 @@ func (b *bucket) check(space tinycloud.SpaceID) error {
 
 func (b *bucket) confirm(tinycloud.SpaceID, tinycloud.Hash) error { return nil } // an object that is seen is durable
 
-// key is protocol §10.4's.
+// key is that of docs/protocol.md, "Values".
 func key(space tinycloud.SpaceID, hash tinycloud.Hash) string {
 	return space.String() + "/" + fileName(hash)
 }

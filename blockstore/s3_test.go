@@ -75,7 +75,7 @@ func proxy(t *testing.T, b *testservers.Bucket, change func(*httputil.ReversePro
 	return s
 }
 
-// TestS3Key checks the key on the wire and in the bucket (protocol §10.4).
+// TestS3Key checks the key on the wire and in the bucket (docs/protocol.md, "Values").
 func TestS3Key(t *testing.T) {
 	b := servers.S3(t)
 	var puts atomic.Pointer[string]

@@ -33,7 +33,8 @@ const (
 // Staging says where a body is while it arrives.
 type Staging string
 
-// The two kinds of staging (protocol §9.3). Memory falls back to a file when its limit is used up.
+// The two kinds of staging (docs/operating.md, "Configuration"). Memory falls back to a file when its limit is used
+// up.
 const (
 	Memory     Staging = "Memory"
 	FileSystem Staging = "FileSystem"

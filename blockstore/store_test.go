@@ -22,7 +22,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore/blockstoretest"
 )
 
-// TestLayout checks the names of protocol §10.3, the modes, and that nothing else stays.
+// TestLayout checks the names of docs/protocol.md, "Values", the modes, and that nothing else stays.
 func TestLayout(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "too")
 	s := open(t, blockstore.Options{Dir: dir, IndexDir: t.TempDir()})

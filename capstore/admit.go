@@ -17,8 +17,9 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 }
 
 // Admit decides whether an invocation may be carried out now: window, signature, lifetime, that no Space it names
-// waits for its history, replay, authority, and that every Space it names is hosted, in that order (protocol §3.4,
-// HEAD). It waits a little for a history. It changes nothing. Refusals carry the protocol's texts.
+// waits for its history, replay, authority, and that every Space it names is hosted, in that order (docs/protocol.md,
+// "Admission of an invocation"). It waits a little for a history. It changes nothing. Refusals carry the protocol's
+// texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
 	if err := s.received(ctx, t); err != nil {
 		return err
@@ -385,7 +386,7 @@ func (c *chain) ancestors(p *Token, now time.Time) (a ancestry, err error) {
 	return a, nil
 }
 
-// delegated checks a delegation against the ones it rests on (protocol §2.7, HEAD).
+// delegated checks a delegation against the ones it rests on (docs/protocol.md, "Admission of a delegation").
 func (c *chain) delegated(t *Token, now time.Time) error {
 	wanted := dependent(t)
 	if len(wanted) == 0 {

@@ -13,9 +13,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
-// A clock that was far ahead (design, "Host log"). What was dated then is of the future for all others. Up to
-// patience this host waits for the time to come. Beyond, it goes on from its last entry that is due: its log
-// forks, and it gives the events that it left behind new epochs.
+// A clock that was far ahead (docs/replication.md, "The time of an entry"). What was dated then is of the future for
+// all others. Up to patience this host waits for the time to come. Beyond, it goes on from its last entry that is
+// due: its log forks, and it gives the events that it left behind new epochs.
 const aheadPatience = 10 * time.Minute
 
 // time returns the time of an entry that is made now.

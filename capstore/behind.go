@@ -8,8 +8,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// Another host may have entries of this node's own log that are not here: a backup was restored (design, "Host
-// log"). While they are fetched, nothing is signed, so that the log forks no more than it has to.
+// Another host may have entries of this node's own log that are not here: a backup was restored (docs/replication.md,
+// "Restored hosts"). While they are fetched, nothing is signed, so that the log forks no more than it has to.
 
 const (
 	awaitOwn   = 30 * time.Second // that one peer's claim can keep this node from writing

@@ -13,9 +13,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
-// Conflicts of a key are its valid writes that no other valid operation on it has in its past, but for the one that the
-// key holds: what somebody wrote and nobody who wrote later had seen. Which they are follows from the history alone
-// (replication design §11). Their values are held for a while, inside the bound of past values.
+// Conflicts of a key are its valid writes that no other valid operation on it has in its past, but for the one that
+// the key holds: what somebody wrote and nobody who wrote later had seen. Which they are follows from the history
+// alone (docs/replication.md, "Conflicts"). Their values are held for a while, inside the bound of past values.
 const (
 	conflictAge  = 30 * 24 * time.Hour // that one is listed
 	maxConflicts = 16                  // of a key, whose values are held

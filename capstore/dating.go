@@ -14,9 +14,10 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
-// An epoch has two times (replication design §11): node.t, by which entries are judged, and the one in node.age, by which
-// writes are ordered. Both follow from its entries and its parents. A further entry, or a removal, may change them: the
-// epoch is noted in the table stale, and what changes is carried forward from there, to those alone that it changes.
+// An epoch has two times (docs/replication.md, "Two times"): node.t, by which entries are judged, and the one in
+// node.age, by which writes are ordered. Both follow from its entries and its parents. A further entry, or a removal,
+// may change them: the epoch is noted in the table stale, and what changes is carried forward from there, to those
+// alone that it changes.
 
 const (
 	redateSlice = 64          // epochs of one transaction

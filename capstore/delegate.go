@@ -20,9 +20,10 @@ type Delegated struct {
 	Skipped   []tinycloud.SpaceID // Spaces it names that are not hosted here
 }
 
-// Delegate accepts a delegation (protocol §2.7, HEAD). A host delegation to this node's key creates the
-// Space. Accepting the same token again changes nothing but tells anew which Spaces are skipped. It waits a little for
-// the histories of the Spaces that the delegation names, but of the one that it makes this node a host of.
+// Delegate accepts a delegation (docs/protocol.md, "Admission of a delegation"). A host delegation to this node's key
+// creates the Space. Accepting the same token again changes nothing but tells anew which Spaces are skipped. It waits
+// a little for the histories of the Spaces that the delegation names, but of the one that it makes this node a host
+// of.
 func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if err := tok.VerifySignature(); err != nil {
 		return Delegated{}, err
@@ -90,8 +91,8 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 	return out, wanting, err
 }
 
-// maxFuture is how far ahead of this node's clock a host delegation may be issued: the histories of hosts that began apart
-// are told apart by that time (replication design §11).
+// maxFuture is how far ahead of this node's clock a host delegation may be issued: the histories of hosts that began
+// apart are told apart by that time (docs/replication.md, "Early").
 const maxFuture = 10 * time.Minute
 
 func (s *Store) timely(tok *Token) error {
@@ -192,7 +193,7 @@ func (t *tx) adopt(sp *space) error {
 	return nil
 }
 
-// Revoke ends a delegation and all that rest on it (protocol §4, HEAD). Refusals are of class
+// Revoke ends a delegation and all that rest on it (docs/protocol.md, "Revocations"). Refusals are of class
 // [tinycloud.ErrForbidden], as the reference answers them; repeating it is no error.
 func (s *Store) Revoke(ctx context.Context, tok *Token) error {
 	if tok.VerifySignature() != nil {
@@ -332,7 +333,7 @@ type Filter struct {
 
 const maxListed = 10_000
 
-// Capabilities returns the delegations in force that name a Space (protocol §6.7), unordered.
+// Capabilities returns the delegations in force that name a Space (docs/protocol.md, "Capabilities"), unordered.
 func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.SpaceID, f Filter) ([]Listed, error) {
 	if err := s.fresh(ctx); err != nil {
 		return nil, err

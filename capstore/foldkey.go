@@ -11,7 +11,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
-// rank is a place in the order of writes (replication design §11).
+// rank is a place in the order of writes (docs/replication.md, "Order of operations").
 type rank struct {
 	age judge.Age
 	at  Position

@@ -142,9 +142,9 @@ func (s *Store) Compact(ctx context.Context) error {
 	return s.maintain(ctx, "VACUUM")
 }
 
-// Snapshot writes a copy of the database as it is now to a file that is not there yet, while the store is in
-// use. In the copy, Spaces that have met other hosts wait for the history of one of them: what this host
-// signed later must come back before it signs anything else (design, "Host log").
+// Snapshot writes a copy of the database as it is now to a file that is not there yet, while the store is in use. In
+// the copy, Spaces that have met other hosts wait for the history of one of them: what this host signed later must
+// come back before it signs anything else (docs/replication.md, "Restored hosts").
 func (s *Store) Snapshot(ctx context.Context, path string) error {
 	if err := s.maintain(ctx, "VACUUM INTO ?", path); err != nil {
 		return err

@@ -37,9 +37,9 @@ func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string
 	}, nonce, now)
 }
 
-// UnhostMessage returns the EIP-4361 text by whose signature the owner of a Space removes a host: a revocation
-// of the host's latest delegation, which ends those before it too (replication design §5). The error is of class
-// [tinycloud.ErrInvalid] when host is no did:key of a host, [tinycloud.ErrNotFound] when it is no host of the
+// UnhostMessage returns the EIP-4361 text by whose signature the owner of a Space removes a host: a revocation of the
+// host's latest delegation, which ends those before it too (docs/replication.md, "Removed hosts"). The error is of
+// class [tinycloud.ErrInvalid] when host is no did:key of a host, [tinycloud.ErrNotFound] when it is no host of the
 // Space as far as this node knows, and [tinycloud.ErrUnsupported] when the owner is not an Ethereum account.
 func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host tinycloud.Principal, nonce string) (string, error) {
 	chain, account, ok := space.Owner().EIP155()

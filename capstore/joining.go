@@ -14,10 +14,10 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
-// A Space that comes to be hosted here while other nodes are named may have a history that this host doesn't know:
-// it is joining then. Nothing of it is answered as absent and nothing is written, until the history is here or it
-// turns out that there is none. State and deadline are rows of the database, written with the delegation, so that
-// all processes that share it agree. Source: replication design §11.
+// A Space that comes to be hosted here while other nodes are named may have a history that this host doesn't know: it
+// is joining then. Nothing of it is answered as absent and nothing is written, until the history is here or it turns
+// out that there is none. State and deadline are rows of the database, written with the delegation, so that all
+// processes that share it agree. See docs/replication.md, "Joining".
 
 const (
 	joinTimeout = 10 * time.Second
@@ -336,8 +336,8 @@ func (t *tx) noteWaiting() {
 }
 
 // Present refuses a Space that waits for the history of its other hosts, so that it is not taken for an empty one
-// (replication design §11): the error is of class [tinycloud.ErrUnavailable]. A Space whose time is over opens. Of one
-// that is not hosted it says nothing.
+// (docs/replication.md, "Joining"): the error is of class [tinycloud.ErrUnavailable]. A Space whose time is over
+// opens. Of one that is not hosted it says nothing.
 func (s *Store) Present(ctx context.Context, id tinycloud.SpaceID) error {
 	s.mu.RLock()
 	_, ok := s.settled[id]

@@ -87,12 +87,12 @@ func (c *chain) revocation(t *Token) (Lifecycle, error) {
 	return l, nil
 }
 
-// DelegationStatus tells the state of a delegation to those it concerns (protocol §4): its delegator, its
-// delegatee, the owner of a Space that it names, and who cites a proof that gives tinycloud.delegation/status
-// on "<space>/delegation" of a Space of one of these. For all others it is unknown: an error of class
-// [tinycloud.ErrNotFound]. An invocation for anything but the status of this delegation is a refusal of class
-// [tinycloud.ErrForbidden]. What is unknown, and what is not ended as far as is known, is a refusal of class
-// [tinycloud.ErrUnavailable] while a history may change that. The invocation was checked by [Store.Verify].
+// DelegationStatus tells the state of a delegation to those it concerns (docs/protocol.md, "POST
+// /delegation/status"): its delegator, its delegatee, the owner of a Space that it names, and who cites a proof that
+// gives tinycloud.delegation/status on "<space>/delegation" of a Space of one of these. For all others it is unknown:
+// an error of class [tinycloud.ErrNotFound]. An invocation for anything but the status of this delegation is a
+// refusal of class [tinycloud.ErrForbidden]. What is unknown, and what is not ended as far as is known, is a refusal
+// of class [tinycloud.ErrUnavailable] while a history may change that. The invocation was checked by [Store.Verify].
 func (s *Store) DelegationStatus(ctx context.Context, inv *Token, id tinycloud.Hash) (l Lifecycle, err error) {
 	if !asksStatus(inv, id) {
 		return l, tinycloud.Refuse(tinycloud.ErrForbidden, "Status invocation is not bound to the requested CID")

@@ -10,8 +10,8 @@ import (
 // MetaPrefix begins the names of the headers that clients choose themselves.
 const MetaPrefix = "x-tinycloud-meta-"
 
-// IsMetadata reports whether a header, by its lower-case name, belongs to a value and can be sent with it. The
-// list keeps tokens and cookies out of the store, and framing headers out of answers (protocol §6.2, HEAD).
+// IsMetadata reports whether a header, by its lower-case name, belongs to a value and can be sent with it. The list
+// keeps tokens and cookies out of the store, and framing headers out of answers (docs/protocol.md, "Metadata").
 func IsMetadata(name, value string) bool {
 	switch name {
 	case "content-type", "content-encoding", "content-language", "content-disposition":

@@ -14,8 +14,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
-// Bounds of what is parked in a Space (design, "Moving data"). Beyond, an entry is only noted, once per host:
-// its sender keeps it.
+// Bounds of what is parked in a Space (docs/replication.md, "Parking"). Beyond, an entry is only noted, once per
+// host: its sender keeps it.
 const (
 	maxParked      = 10_000
 	maxParkedBytes = 64 << 20

@@ -9,12 +9,12 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
-// A value whose last key was overwritten or deleted may be current again: when history comes late that puts
-// the newer write at a lower place, or a host is removed whose write it was (design, "Validity, order,
-// state"). Its writer may be the only host that had it, and has promised to keep it. So in a Space of several
-// hosts it is past, not gone, for [pastAge]; the oldest go earlier when they are more than current values
-// are, and more than [minPast]. That of a conflict is past for as long as the conflict is listed; when there is no room
-// for all, the keys take turns, so that a flood of conflicts of one key drives out its own.
+// A value whose last key was overwritten or deleted may be current again: when history comes late that puts the newer
+// write at a lower place, or a host is removed whose write it was (docs/replication.md, "Past values"). Its writer
+// may be the only host that had it, and has promised to keep it. So in a Space of several hosts it is past, not gone,
+// for [pastAge]; the oldest go earlier when they are more than current values are, and more than [minPast]. That of a
+// conflict is past for as long as the conflict is listed; when there is no room for all, the keys take turns, so that
+// a flood of conflicts of one key drives out its own.
 const (
 	pastAge   = 24 * time.Hour
 	minPast   = 64 << 20 // bytes

@@ -9,7 +9,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
-// Policy says which values a node fetches of a Space (replication design §6). Small ones come with their
+// Policy says which values a node fetches of a Space (docs/replication.md, "Values"). Small ones come with their
 // operations, whatever the policy.
 type Policy string
 

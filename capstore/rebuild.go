@@ -11,7 +11,8 @@ type EpochEvent struct {
 	Ops   [][]byte
 }
 
-// EncodeEpoch returns the bytes of an epoch (protocol §5.1); parents are hashed in the order given.
+// EncodeEpoch returns the bytes of an epoch (docs/protocol.md, "Bytes of an epoch"); parents are hashed in the order
+// given.
 func EncodeEpoch(parents []tinycloud.Hash, events []EpochEvent) []byte {
 	e := dag.Epoch{Parents: parents}
 	for _, ev := range events {

@@ -18,8 +18,8 @@ type (
 	Capability = recap.Capability
 )
 
-// ParseDelegation reads the Authorization value of a delegation: a CACAO, or a UCAN when it contains a
-// dot (protocol §2.1). The error is of class [tinycloud.ErrUndecodable].
+// ParseDelegation reads the Authorization value of a delegation: a CACAO, or a UCAN when it contains a dot
+// (docs/protocol.md, "Tokens"). The error is of class [tinycloud.ErrUndecodable].
 func ParseDelegation(header string) (*Token, error) {
 	t, err := parseToken(header)
 	if err != nil {
@@ -49,8 +49,8 @@ func ParseInvocation(header string) (*Token, error) {
 	return t, nil
 }
 
-// ParseRevocation reads the Authorization value of a revocation (protocol §4). A token that names no
-// target is a refusal of class [tinycloud.ErrForbidden]: a proof is never taken as the target.
+// ParseRevocation reads the Authorization value of a revocation (docs/protocol.md, "Revocations"). A token that names
+// no target is a refusal of class [tinycloud.ErrForbidden]: a proof is never taken as the target.
 func ParseRevocation(header string) (*Token, error) {
 	t, err := parseToken(header)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// What this host can't know before a history is here, it refuses as unavailable and not as absent or not
-// permitted, and only after it waited a little for that history (design §11). Those who wait are few: each holds a
-// goroutine and a connection.
+// What this host can't know before a history is here, it refuses as unavailable and not as absent or not permitted,
+// and only after it waited a little for that history (docs/protocol.md, "While a Space is joining"). Those who wait
+// are few: each holds a goroutine and a connection.
 const (
 	maxPatient = 256 // requests that wait
 	maxOfSpace = 16  // of them for one Space, or for no Space that can be told

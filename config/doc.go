@@ -8,7 +8,7 @@
 // Secrets print as REDACTED whatever verb,
 // encoder or logger meets them, and no error or warning repeats one.
 //
-// Sources, lowest first: defaults, then the file's [default], [release] and [global] tables (the [debug] table is
-// for debug builds and is ignored), then TINYCLOUD_* variables, then ROCKET_* variables. See the protocol
-// specification §9.1 to §9.4; the commented tinycloud.toml at the top of the repository is the user's manual.
+// Sources, lowest first: defaults, then the file's [default], [release] and [global] tables (the [debug] table is for
+// debug builds and is ignored), then TINYCLOUD_* variables, then ROCKET_* variables. See docs/operating.md,
+// "Configuration"; the commented tinycloud.toml at the top of the repository is the user's manual.
 package config

@@ -5,5 +5,5 @@
 //
 // Invariant: a key is a pure function of the secret and a text, BLAKE3(secret ‖ text), so every process with the same
 // secret is the same host. A Space id always has the form tinycloud:… and can never equal one of the other texts.
-// Derivation and both spellings of did:key are those of the protocol specification §7.1.
+// Derivation and both spellings of did:key are those of docs/protocol.md, "Keys of a node".
 package hostkeys

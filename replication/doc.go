@@ -29,5 +29,5 @@
 //
 // It opens no socket and no file: peers, blocks, history and values are interfaces that the node wires.
 //
-// Source: replication design §3 (addresses), §6 (moving data), §7 (handshake).
+// See docs/replication.md, "Identity and addresses", "Handshake" and "Moving data".
 package replication

@@ -30,7 +30,7 @@ const (
 
 // Invite lets one node pair itself with the node that made it. Whoever has the text may use it, once.
 //
-// Source: replication design §11.
+// See docs/replication.md, "Pairing".
 type Invite struct {
 	Node    peer.ID        // of the node that made it
 	Addrs   []ma.Multiaddr // where that is, without /p2p

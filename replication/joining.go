@@ -54,8 +54,8 @@ type JoinView struct {
 	Timeout time.Duration // after which silence is an answer
 }
 
-// MayOpen decides whether a joining Space opens before its time (design §11), and why: it is the one place where this is
-// decided. The endings by time and by the operator are the store's.
+// MayOpen decides whether a joining Space opens before its time (docs/replication.md, "Joining"), and why: it is the
+// one place where this is decided. The endings by time and by the operator are the store's.
 func MayOpen(v JoinView) (why hostlog.Ending, may bool) {
 	if !v.settled() {
 		return "", false

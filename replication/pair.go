@@ -37,7 +37,7 @@ const (
 // under the secret over both node peers and both nonces: what was said on one connection is of no use on another. A
 // wrong, expired or used invite is refused as nonsense is, at the same time and in the same way.
 //
-// Source: replication design §11.
+// See docs/replication.md, "pair/1".
 type Pairing struct{ o PairingOptions }
 
 // PairingOptions are all required, but Metrics and Log.

@@ -18,7 +18,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
-// audit checks what the design promises, from the set of log entries alone.
+// audit checks what hosts promise (docs/replication.md, "What hosts promise"), from the set of log entries alone.
 func (s *sim) audit() {
 	s.t.Helper()
 	hosts := s.hosts()

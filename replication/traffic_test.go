@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What hosts say to compare and to ask is little beside what they give (replication design §10).
+// What hosts say to compare and to ask is little beside what they give (BENCHMARKS.md).
 func TestControlTraffic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, o := newFabric(t), newOwner("traffic")

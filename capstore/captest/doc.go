@@ -5,5 +5,5 @@
 // deterministically (RFC 6979, Ed25519), so a seed, fixed times and nonces give the same tokens. It
 // refuses nothing: a test may ask for a token that no host accepts.
 //
-// Source: TinyCloud host protocol §2.5, §3.1, §4 and appendix A.3 and A.4.
+// See docs/protocol.md, "Tokens".
 package captest

@@ -19,9 +19,9 @@ import (
 // EntryVersion is the only version of entries this node judges.
 const EntryVersion = 1
 
-// Entry is one record of a host's log: that the host has an epoch of a Space, and since when. Its
-// bytes are canonical DAG-CBOR (design, "Host log"). An import entry names the list of the epochs of a
-// history that the host took over from elsewhere, in place of an epoch.
+// Entry is one record of a host's log: that the host has an epoch of a Space, and since when. Its bytes are canonical
+// DAG-CBOR (docs/replication.md, "Host log"). An import entry names the list of the epochs of a history that the host
+// took over from elsewhere, in place of an epoch.
 type Entry struct {
 	Space  tinycloud.SpaceID
 	Host   Key

@@ -21,8 +21,8 @@ func (h Key) Signed(msg []byte, sig Signature) bool { return did.VerifyEd25519(h
 // MaxChain bounds the tokens by which a host proves that it is one: its delegation and those it rests on.
 const MaxChain = 16
 
-// KeyOf returns the host a DID names, in either of the spellings hosts have used for their key: the
-// standard one, and an early one with a multicodec of one byte (protocol §7.1).
+// KeyOf returns the host a DID names, in either of the spellings hosts have used for their key: the standard one, and
+// an early one with a multicodec of one byte (docs/protocol.md, "Keys of a node").
 func KeyOf(p tinycloud.Principal) (h Key, ok bool) {
 	text, ok := strings.CutPrefix(string(p), "did:key:")
 	if !ok || len(text) > 64 {

@@ -7,7 +7,7 @@ const MaxPairedAddrs = 32
 
 // PairedNode is another node that this one asks about every Space it comes to host.
 //
-// Source: replication design §11.
+// See docs/replication.md, "Order".
 type PairedNode struct {
 	Peer  string    // peer id of its front
 	Addrs []string  // multiaddrs of its front, without /p2p

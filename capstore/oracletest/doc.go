@@ -5,5 +5,5 @@
 // It knows what the histories of tests hold: session and host delegations by the owner alone, and
 // invocations of what they do.
 //
-// Source: replication design §5.
+// See docs/replication.md, "Validity" and "Order".
 package oracletest

@@ -32,7 +32,7 @@ func Defects() []Defect {
 	return []Defect{OrderFlipped, RevocationIgnored, SeqTrusted, DeleteTakesLatest, WindowJudgedNow, OrderBySeq, NothingEarly}
 }
 
-// Rules say how a history is judged; the zero value judges by the design.
+// Rules say how a history is judged; the zero value judges by docs/replication.md.
 type Rules struct {
 	Defect Defect
 	Now    time.Time // for [WindowJudgedNow]

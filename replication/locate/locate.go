@@ -78,7 +78,7 @@ func (uncounted) Refused(string)                 {}
 // ends, just closes the stream, as those of older versions always do. The proof inside is a host delegation
 // and a signature by the host it names over the same peers and nonces: a copy of it is of no use elsewhere.
 //
-// Source: replication design §3 and §11.
+// Source: docs/replication.md, "where/1" and "Rendezvous secret".
 type Locator struct{ o Options }
 
 // Options are all required, but Trusted, Ready, Log and Metrics.

@@ -19,7 +19,7 @@ const (
 // Space's rendezvous secret a name tells nothing, nor that two names are of one Space.
 //
 // name = HMAC-SHA-256(secret, "tinycloud/rendezvous/1" ‖ 0 ‖ means ‖ 0 ‖ week), with the week since 1970 as
-// 8 bytes, big endian. Source: replication design §3.
+// 8 bytes, big endian. Source: docs/replication.md, "Rendezvous secret".
 func RendezvousNames(secret tinycloud.Hash, means string, now time.Time) [][32]byte {
 	var names [][32]byte
 	week := func(t time.Time) uint64 { return uint64(t.Unix() / int64(nameLife/time.Second)) }

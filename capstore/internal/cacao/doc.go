@@ -7,5 +7,5 @@
 // Invariant: the bytes of a decoded token are the only ones with its content, because nothing but the
 // canonical encoding is accepted: [Encode] of a [Token]'s message and signature gives its Bytes.
 //
-// Source: TinyCloud host protocol §0.2, §2.1 to §2.5; CAIP-74.
+// See docs/protocol.md, "CACAO", and CAIP-74.
 package cacao

@@ -8,5 +8,5 @@
 // sorted as DAG-CBOR would, because that is how the reference has always hashed them; the metadata
 // map is sorted by length, then bytes.
 //
-// Source: TinyCloud host protocol §0.3, §5.1.
+// See docs/protocol.md, "CBOR" and "Epochs".
 package dag

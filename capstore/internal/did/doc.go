@@ -7,5 +7,5 @@
 // in a batch: ZIP 215. ECDSA signatures are 64 bytes r ‖ s with s in the lower half, so that nobody but
 // the signer can make a second spelling of one.
 //
-// Source: TinyCloud host protocol §1.4 and §2.6.2; W3C did:key method 0.7.
+// See docs/protocol.md, "DIDs and principals" and "UCAN", and the W3C's did:key method 0.7.
 package did

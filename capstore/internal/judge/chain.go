@@ -12,7 +12,7 @@ import (
 // MaxChain bounds the delegations looked at to justify one capability.
 const MaxChain = 64
 
-// Covers reports whether a held ability satisfies a wanted one (protocol §3.6).
+// Covers reports whether a held ability satisfies a wanted one (docs/protocol.md, "Abilities").
 func Covers(held, wanted string) bool {
 	if held == wanted || canonicalAbility(held) == canonicalAbility(wanted) {
 		return true

@@ -5,6 +5,6 @@
 // to the same verdicts in whatever order they learned them. What a host admits over HTTP may be
 // stricter, never laxer; that policy is not here.
 //
-// Strata, each using only those before it: delegations and revocations by content; host delegations
-// and epochs; operations. Source: the design's "Validity, order, state"; protocol §2–§4.
+// Strata, each using only those before it: delegations and revocations by content; host delegations and epochs;
+// operations. See docs/replication.md, "Validity" and "Order", and docs/protocol.md, "Tokens".
 package judge

@@ -23,8 +23,8 @@ const (
 	moved = 300*time.Second + Slack
 )
 
-// Age is the place of an epoch in time, by which writes are ordered before seq and digest: those of an early epoch come
-// before all others (replication design §11). It follows from the epoch and its past alone.
+// Age is the place of an epoch in time, by which writes are ordered before seq and digest: those of an early epoch
+// come before all others (docs/replication.md, "Order of operations"). It follows from the epoch and its past alone.
 type Age struct {
 	Time  int64 // T: when it was written, in unix milliseconds; not before its parents', 0 before [Timed]
 	Early bool  // of a history's first day; no descendant of one that is not early is

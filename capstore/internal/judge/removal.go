@@ -10,9 +10,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
-// Removal is a revocation of a host delegation by someone with the right to it, with what it ends and what
-// survives it. Of the logs of the hosts it ends, what others built on before they heard of it survives
-// (design, "Host revocation").
+// Removal is a revocation of a host delegation by someone with the right to it, with what it ends and what survives
+// it. Of the logs of the hosts it ends, what others built on before they heard of it survives (docs/replication.md,
+// "Removed hosts").
 type Removal struct {
 	Revocation *token.Token
 	host       hostlog.Key // of the delegation it names

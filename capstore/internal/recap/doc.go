@@ -8,5 +8,5 @@
 // Invariant: capabilities come sorted by (resource as written, ability) and no two of them name the
 // same resource and ability.
 //
-// Source: TinyCloud host protocol §2.5; ERC-5573; RFC 8785 for what [Encode] writes.
+// See docs/protocol.md, "ReCap", ERC-5573, and RFC 8785 for what [Encode] writes.
 package recap

@@ -7,5 +7,5 @@
 // that [Parse] accepts, Text gives the same bytes. No two messages have one text, because no field
 // may hold a line break. Time stamps stay the strings that were signed.
 //
-// Source: TinyCloud host protocol §2.2 (time stamps), §2.3 (text), §2.4 (signature); EIP-4361, EIP-191.
+// See docs/protocol.md, "The signed text", "Time stamps" and "Signature", EIP-4361, and EIP-191.
 package siwe

@@ -8,5 +8,5 @@
 // is ever encoded again. The algorithm is the one of the issuer's key: a header that names
 // another is a bad signature.
 //
-// Source: TinyCloud host protocol §2.6, §3.1; RFC 7515.
+// See docs/protocol.md, "UCAN", and RFC 7515.
 package ucan

@@ -6,5 +6,5 @@
 // cursor in the feed and a queue of deliveries, both durable, so that a change is told at least once however
 // the process ends. Who may subscribe is judged by the caller, with the verifier of invocations.
 //
-// Source: TinyCloud SDK surface §A.8, §C.6.
+// See docs/protocol.md, "POST /hooks/tickets".
 package hooks

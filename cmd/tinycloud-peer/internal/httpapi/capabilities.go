@@ -15,7 +15,8 @@ type capabilityParams struct {
 	filter  capstore.Filter
 }
 
-// paramsOf takes the first fact whose parameters parse; others are as good as none (protocol §6.7).
+// paramsOf takes the first fact whose parameters parse; others are as good as none (docs/protocol.md,
+// "Capabilities").
 func paramsOf(facts []json.RawMessage) capabilityParams {
 	for _, fact := range facts {
 		var members map[string]json.RawMessage

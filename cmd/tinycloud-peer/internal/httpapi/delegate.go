@@ -51,7 +51,8 @@ func texts(spaces []tinycloud.SpaceID) []string {
 	return out
 }
 
-// serveRevoke revokes a delegation. Whatever speaks against a decoded revocation is a 403 (protocol §4).
+// serveRevoke revokes a delegation. Whatever speaks against a decoded revocation is a 403 (docs/protocol.md,
+// "Revocations").
 func (a *API) serveRevoke(w http.ResponseWriter, r *http.Request) error {
 	header, err := authorization(r)
 	if err != nil {

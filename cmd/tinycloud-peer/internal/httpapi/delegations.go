@@ -68,7 +68,7 @@ func parseStatusBody(b []byte) (id tinycloud.Hash, text string, err error) {
 
 func errBadCID() error { return tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid delegation CID") }
 
-// serveDelegationStatus tells whether a delegation is in force (protocol §4).
+// serveDelegationStatus tells whether a delegation is in force (docs/protocol.md, "POST /delegation/status").
 func (a *API) serveDelegationStatus(w http.ResponseWriter, r *http.Request) error {
 	token, err := invocationOf(r)
 	if err != nil {

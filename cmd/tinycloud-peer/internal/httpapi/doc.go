@@ -15,5 +15,5 @@
 //   - Without a token only Spaces named public are read, by each client as often as its bucket allows, and
 //     values that a signed URL was issued for, until it expires or what it rests on is revoked.
 //
-// Source: TinyCloud host protocol §2.7, §3, §4, §6, §7.1, §8 and appendix B.
+// See docs/protocol.md, "HTTP".
 package httpapi

@@ -53,8 +53,8 @@ func (p plan) single(actions ...action) bool { return len(p.ops) == 1 && p.count
 
 const mixedText = "Multiple invocation outcomes require a homogeneous KV get or metadata batch"
 
-// planOf lists an admitted invocation's operations. What is authorised but means nothing here, such as a
-// key-value ability on the whole service, is no operation (protocol §6.1).
+// planOf lists an admitted invocation's operations. What is authorised but means nothing here, such as a key-value
+// ability on the whole service, is no operation (docs/protocol.md, "KV").
 func (a *API) planOf(t *capstore.Token, multipart bool) (plan, error) {
 	p := plan{multipart: multipart}
 	caps := t.Requested()

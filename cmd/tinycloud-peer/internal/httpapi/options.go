@@ -24,7 +24,7 @@ const maxListLimit = 1000
 
 func badOption(text string) error { return tinycloud.Refuse(tinycloud.ErrInvalid, "%s", text) }
 
-// readOptions reads the headers, with the reference's refusals (protocol §6.3, §6.6).
+// readOptions reads the headers, with the reference's refusals (docs/protocol.md, "List" and "Preconditions").
 func readOptions(h http.Header, p plan) (o options, err error) {
 	if len(h.Values("X-Tinycloud-Expected-Version")) > 0 {
 		return o, badOption("x-tinycloud-expected-version is not a production precondition; use If-Match")

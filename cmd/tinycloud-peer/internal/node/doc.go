@@ -10,5 +10,5 @@
 //   - The writer is never held up by replication: a commit is handed over without blocking.
 //   - Nothing of the admin API is reachable over TCP without the admin secret.
 //
-// Source: replication design §3 (when a Space's peer runs) and §8 (admin API).
+// See docs/replication.md, "Rest and sleep", and docs/operating.md, "Admin API".
 package node

@@ -24,7 +24,7 @@ import (
 )
 
 // Nodes that are named, by pairing or in the configuration, are asked about every Space that comes to this node
-// (replication design §11). That gives them no right: data needs the owner's host delegations on both sides.
+// (docs/replication.md, "Order"). That gives them no right: data needs the owner's host delegations on both sides.
 
 // reachTimeout is how long the operator waits for another node.
 const reachTimeout = 10 * time.Second

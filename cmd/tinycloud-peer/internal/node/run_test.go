@@ -88,7 +88,7 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{
 		`tinycloud_http_requests_total{route="delegate",status="200"} 2`, "tinycloud_hosted_spaces 1", "tinycloud_active_spaces 0",
 		"tinycloud_authorised_peers 0", "go_goroutines ",
-		// What the design lists is there before it happened.
+		// What docs/operating.md, "Metrics", lists is there before it happened.
 		"# TYPE tinycloud_kv_put_seconds histogram", "# TYPE tinycloud_kv_get_seconds histogram", `tinycloud_epochs_total{outcome="applied"} 2`,
 		`tinycloud_epochs_total{outcome="void"} 0`, `tinycloud_epochs_total{outcome="parked"} 0`, "tinycloud_apply_lag_seconds_count 0",
 		"tinycloud_catchup_entries_total 0", `tinycloud_wants{state="due"} 0`, `tinycloud_wants{state="waiting"} 0`,

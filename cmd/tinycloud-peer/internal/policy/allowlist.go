@@ -24,7 +24,7 @@ const (
 	unreachableFor = time.Second // so that a crowd doesn't hold up everyone while the list is down
 )
 
-// Allowlist asks a service which Spaces may be hosted here (protocol §7.4).
+// Allowlist asks a service which Spaces may be hosted here (docs/protocol.md, "Allow list").
 type Allowlist struct{ *asker[permission] }
 
 // permission is what is remembered of a Space.

@@ -19,8 +19,8 @@ const (
 	quotaBackOff = 30 * time.Second
 )
 
-// Quota asks a service how many bytes a Space may hold (protocol §6.4). A service that fails restricts nobody:
-// what it last said goes on to hold.
+// Quota asks a service how many bytes a Space may hold (docs/protocol.md, "Quota"). A service that fails restricts
+// nobody: what it last said goes on to hold.
 type Quota struct{ *asker[quota] }
 
 // quota is what is remembered of a Space.

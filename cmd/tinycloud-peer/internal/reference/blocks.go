@@ -14,8 +14,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// Blocks are the values of a node, by the hash its rows name. Versions before 1.16.0 could store a value
-// under a hash that is not its own (protocol §10.3): who reads one compares.
+// Blocks are the values of a node, by the hash its rows name. Versions before 1.16.0 could store a value under a hash
+// that is not its own (docs/conformance.md, "Data of the reference"): who reads one compares.
 type Blocks interface {
 	// Open returns a value. The error is of class [tinycloud.ErrNotFound] when it is not there.
 	Open(ctx context.Context, space Space, hash tinycloud.Hash) (io.ReadCloser, error)
@@ -23,7 +23,7 @@ type Blocks interface {
 	Where(space Space, hash tinycloud.Hash) string
 }
 
-// Dir is the directory storage.blocks.path of a node (protocol §10.3).
+// Dir is the directory storage.blocks.path of a node (docs/protocol.md, "Values").
 type Dir string
 
 // Where is a file's path.

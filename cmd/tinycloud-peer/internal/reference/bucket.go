@@ -10,7 +10,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 )
 
-// Bucket is the bucket storage.blocks.bucket of a node (protocol §10.4), which is laid out as ours are.
+// Bucket is the bucket storage.blocks.bucket of a node (docs/protocol.md, "Values"), which is laid out as ours are.
 type Bucket struct {
 	store *blockstore.Store
 	name  string

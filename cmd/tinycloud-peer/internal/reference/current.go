@@ -8,8 +8,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// Key is what a key holds by the rules of version 1.16.0: the newest write, unless a delete names it. 1.0.0
-// showed an older write again when the newest had been deleted (protocol §5.3).
+// Key is what a key holds by the rules of version 1.16.0: the newest write, unless a delete names it. 1.0.0 showed an
+// older write again when the newest had been deleted (docs/conformance.md, "Data of the reference").
 type Key struct {
 	Key   string
 	Value tinycloud.Hash

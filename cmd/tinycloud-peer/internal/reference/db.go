@@ -158,7 +158,8 @@ func (d *DB) bind(query string) string {
 
 const sealed = 1 // first byte of an encrypted column
 
-// open decrypts a column: 01 ‖ nonce ‖ AES-256-GCM. One that begins otherwise is plain (protocol §10.1).
+// open decrypts a column: 01 ‖ nonce ‖ AES-256-GCM. One that begins otherwise is plain (docs/conformance.md, "Data of
+// the reference").
 func (d *DB) open(b []byte) ([]byte, error) {
 	if len(b) == 0 || b[0] != sealed {
 		return b, nil

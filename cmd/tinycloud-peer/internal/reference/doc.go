@@ -5,5 +5,5 @@
 // and compared with their ids, tokens are decrypted and compared with theirs, and whatever does not fit is
 // told as an [Oddity] and left out. No row, however damaged, ends a reading; a failing database does.
 //
-// Source: TinyCloud host protocol §5, §10.
+// See docs/conformance.md, "Data of the reference".
 package reference
