@@ -82,7 +82,7 @@ func DecodeTold(b []byte) (h hostlog.Hello, err error) {
 	return h, h.Check()
 }
 
-// OwnProof is what a side shows in the Nonces, in either version.
+// OwnProof is what a side shows in the handshake, in either version.
 type OwnProof struct {
 	Nonce, Tag [32]byte
 	Chain      [][]byte
