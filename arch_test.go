@@ -16,11 +16,12 @@ const module = "github.com/TinyCloudLabs/tinycloud-peer"
 // packages do not know their callers.
 var allowed = map[string][]string{
 	"":                                    {},
-	"config":                              {},
+	"config":                              {"internal/private"},
+	"internal/private":                    {},
 	"internal/wait":                       {},
 	"p2p":                                 {"internal/wait"},
 	"hostkeys":                            {""},
-	"blockstore":                          {"", "internal/wait"},
+	"blockstore":                          {"", "internal/private", "internal/wait"},
 	"internal/testservers":                {},
 	"capstore/internal/did":               {""},
 	"capstore/internal/siwe":              {""},
@@ -33,12 +34,14 @@ var allowed = map[string][]string{
 	"capstore/hostlog":                    {"", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/parallel"},
 	"capstore/internal/judge":             {"", "capstore/hostlog", "capstore/internal/token", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore/internal/db":                {""},
-	"capstore":                            {"", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/wait"},
-	"replication/wire":                    {"", "capstore/hostlog"},
-	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
+	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
+	"capstore/service":                    {"", "capstore/internal/token"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
+	"replication":                         {"", "capstore/hostlog", "internal/wait"},
+	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
+	"replication/wire":                    {"", "capstore/hostlog"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/hostlog", "cmd/tinycloud-peer/internal/hooks"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -16,6 +16,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/private"
 )
 
 const (
@@ -157,6 +158,9 @@ func (o *Options) setting() string {
 func (s *Store) prepare() error {
 	if err := makeAll(s.o.FS, filepath.Join(s.o.Dir, stagingDir)); err != nil {
 		return err
+	}
+	for _, m := range private.Mend(s.o.Dir, filepath.Join(s.o.Dir, stagingDir), s.o.IndexDir) {
+		s.log.Warn("blocks", "warning", m.String())
 	}
 	name := s.staging(stagePrefix + "probe")
 	if err := s.o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -132,7 +132,7 @@ func (s *Store) entitled(ctx context.Context, t *Token) (wanting bool, err error
 
 // unused refuses a token that stands in the history of one of its Spaces.
 func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycloud.SpaceID) error {
-	if !mutates(t) {
+	if !s.mutates(t) {
 		return nil
 	}
 	for _, id := range spaces {
@@ -151,10 +151,10 @@ func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycl
 	return nil
 }
 
-// mutates reports whether an invocation asks for a write or a delete.
-func mutates(t *Token) bool {
+// mutates reports whether an invocation asks for what makes operations.
+func (s *Store) mutates(t *Token) bool {
 	for _, c := range t.Caps {
-		if c.Resource.Service() == "kv" && (judge.Covers(token.AbilityPut, c.Ability) || judge.Covers(token.AbilityDel, c.Ability)) {
+		if by := s.services[c.Resource.Service()]; by != nil && by.Mutates(c.Ability) {
 			return true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -106,7 +107,7 @@ func (t *tx) lastDue(sp *space, limit int64) (best tail, n *node, err error) {
 
 // aside makes an epoch independent of the future: deletes name what is in its past. Before the first of them,
 // the events of this node's own epochs that are left behind get new ones.
-func (t *tx) aside(sp *space, x *next, ops []dag.Op) (*next, []dag.Op, error) {
+func (t *tx) aside(sp *space, x *next, ops []dag.Operation) (*next, []dag.Operation, error) {
 	if x.fork && !sp.forking {
 		sp.forking = true
 		err := t.again(sp, x)
@@ -122,22 +123,21 @@ func (t *tx) aside(sp *space, x *next, ops []dag.Op) (*next, []dag.Op, error) {
 	return x, ops, err
 }
 
-// retarget gives deletes the version of the greatest write in an epoch's past.
-func (t *tx) retarget(sp *space, x *next, ops []dag.Op) ([]dag.Op, error) {
+// retarget has the services fit operations to an epoch's past.
+func (t *tx) retarget(sp *space, x *next, ops []dag.Operation) ([]dag.Operation, error) {
 	ops = slices.Clone(ops)
 	for i := range ops {
-		op := &ops[i]
-		if !op.Delete {
+		by := t.s.services[ops[i].Service]
+		if by == nil {
 			continue
 		}
-		v, err := t.newestWrite(sp, x.past, op.Key)
+		in := t.in(sp, ops[i].Service)
+		in.past = x.past
+		b, err := by.Aside(in, ops[i].Subject, ops[i].Bytes)
 		if err != nil {
 			return nil, err
 		}
-		if v == nil {
-			return nil, tinycloud.Refuse(tinycloud.ErrUnavailable, "What is to be deleted was written by a clock that is ahead")
-		}
-		op.Version = &dag.Version{Seq: v.Seq, Epoch: v.Epoch, Index: v.Index}
+		ops[i].Bytes = b
 	}
 	return ops, nil
 }
@@ -145,7 +145,7 @@ func (t *tx) retarget(sp *space, x *next, ops []dag.Op) ([]dag.Op, error) {
 // left is an event of an own epoch that is left behind.
 type left struct {
 	token *Token
-	ops   []dag.Op
+	ops   []dag.Operation
 }
 
 // again mints the events of this node's own epochs after the fork, those that still count now.
@@ -188,7 +188,7 @@ func (t *tx) leftBehind(sp *space, x *next) (out []left, err error) {
 		if b.host != sp.host || b.due(sp.limit) {
 			continue
 		}
-		err := t.each(func(scan func(...any) error) error {
+		err := t.each(func(scan db.Scan) error {
 			var eid int64
 			err := scan(&eid)
 			eids = append(eids, eid)
@@ -209,7 +209,11 @@ func (t *tx) leftBehind(sp *space, x *next) (out []left, err error) {
 		}
 		for _, e := range events {
 			if e.Token != nil {
-				out = append(out, left{e.Token, e.Ops})
+				l := left{token: e.Token}
+				for _, o := range e.ops {
+					l.ops = append(l.ops, o.Operation)
+				}
+				out = append(out, l)
 			}
 		}
 	}

@@ -6,30 +6,27 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Change is an operation of a Space that became valid on this host. It becomes so once: a token that
 // stands in two epochs is one change, and so is one whose valid place moves.
 type Change struct {
-	Cursor Cursor // its place in the order in which changes were announced here
-	Space  tinycloud.SpaceID
-	Epoch  tinycloud.Hash
-	Index  int // among the operations of the epoch
-	Key    string
-	Delete bool
-	Actor  tinycloud.Principal // who signed the invocation
-	At     time.Time           // when the first host known here entered the epoch
+	Cursor  Cursor // its place in the order in which changes were announced here
+	Space   tinycloud.SpaceID
+	Epoch   tinycloud.Hash
+	Index   int // among the operations of the epoch
+	Service string
+	Key     string              // the operation's subject
+	Delete  bool                // it takes away
+	Ability string              // that it was an exercise of
+	Actor   tinycloud.Principal // who signed the invocation
+	At      time.Time           // when the first host known here entered the epoch
 }
 
-// Ability returns the ability that the change was an exercise of.
-func (c Change) Ability() string {
-	if c.Delete {
-		return token.AbilityDel
-	}
-	return token.AbilityPut
+// is says of which operation the change is.
+func (c *Change) is(op operation) {
+	c.Service, c.Key, c.Delete, c.Ability = op.Service, op.Subject, op.Removes, op.Ability
 }
 
 // Cursor is a place in the order in which changes were announced on this host, over all its Spaces. The
@@ -62,11 +59,12 @@ func (t *tx) announce(sp *space, c Change) {
 	}
 }
 
-func (t *tx) change(sp *space, n *node, e *hostlog.Event, op dag.Op, index int, ms int64) Change {
-	return Change{
-		Cursor: Cursor{Epoch: n.eid, Index: index}, Space: sp.id, Epoch: n.id, Index: index,
-		Key: op.Key, Delete: op.Delete, Actor: e.Token.Signer, At: at(ms).UTC(),
+func (t *tx) change(sp *space, n *node, e *hostlog.Event, op operation, index int, ms int64) Change {
+	c := Change{
+		Cursor: Cursor{Epoch: n.eid, Index: index}, Space: sp.id, Epoch: n.id, Index: index, Actor: e.Token.Signer, At: at(ms).UTC(),
 	}
+	c.is(op)
+	return c
 }
 
 // announceNew announces a valid operation of a new epoch. many says that its event stands elsewhere too.
@@ -95,16 +93,16 @@ func (t *tx) toldElsewhere(sp *space, n *node, e *hostlog.Event, p placedOp) (bo
 	var count int
 	_, err := t.one([]any{&count}, `SELECT count(*) FROM events e JOIN ops o ON o.eid = e.eid AND o.idx = e.idx
 		LEFT JOIN late l ON l.eid = o.eid AND l.idx = o.idx AND l.n = o.n
-		WHERE e.sid = ? AND e.id = ? AND NOT (o.eid = ? AND o.idx = ?) AND o.key = ? AND o.removes = ?
+		WHERE e.sid = ? AND e.id = ? AND NOT (o.eid = ? AND o.idx = ?) AND o.service = ? AND o.key = ? AND o.removes = ?
 		AND ((l.after IS NULL AND o.valid = 1) OR l.after >= 0 OR l.after = ?)`,
-		sp.sid, e.ID[:], n.eid, int64(p.at.Index), t.s.key(p.op.Key), p.op.Delete, sinceVoid)
+		sp.sid, e.ID[:], n.eid, int64(p.at.Index), p.op.Service, t.s.key(p.op.Subject), p.op.Removes, sinceVoid)
 	return count > 0, err
 }
 
 // reannounce follows a verdict on an operation of a known epoch that was made again. many says that its
 // event stands elsewhere too.
 func (t *tx) reannounce(sp *space, n *node, e *hostlog.Event, p placedOp, was, valid, many bool, index int) error {
-	if was == valid {
+	if was == valid || p.op.pending {
 		return nil
 	}
 	var one int

@@ -60,7 +60,7 @@ func announcedInPlace(valid bool, after sql.NullInt64) bool {
 // More says that there may be others now; there may be also when no change is returned, for one call
 // looks at a bounded part of the history. Spaces that are not hosted have no changes.
 func (s *Store) ChangesSince(ctx context.Context, spaces []tinycloud.SpaceID, from Cursor, limit int) (changes []Change, next Cursor, more bool, err error) {
-	r := &changeReader{ids: map[int64]tinycloud.SpaceID{}, from: from, limit: limit}
+	r := &changeReader{s: s, ids: map[int64]tinycloud.SpaceID{}, from: from, limit: limit}
 	for _, id := range spaces {
 		if sid, err := s.sid(ctx, id); err == nil && r.ids[sid].IsZero() {
 			r.ids[sid], r.args = id, append(r.args, sid)
@@ -103,6 +103,7 @@ func (r *changeReader) page(ctx context.Context) (changes []Change, next Cursor,
 
 // changeReader reads one page of changes.
 type changeReader struct {
+	s     *Store
 	tx    *db.Snapshot
 	ids   map[int64]tinycloud.SpaceID
 	args  []any // the keys of ids
@@ -131,7 +132,7 @@ func (r *changeReader) read(ctx context.Context, to Cursor) ([]Change, error) {
 	return out, nil
 }
 
-const changeColumns = `SELECT p.sid, p.eid, p.id, n.at, e.bytes, o.key, o.bytes, o.removes, o.valid, l.after, l.ord`
+const changeColumns = `SELECT p.sid, p.eid, p.id, n.at, e.bytes, o.bytes, o.valid, l.after, l.ord`
 
 // hosted returns the condition that a column is one of the Spaces. The sign keeps the query on the order
 // of epochs, which it needs, and off an index by Space.
@@ -143,8 +144,8 @@ func (r *changeReader) hosted(column string) string {
 func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err error) {
 	var eid int64
 	index := 0
-	err = r.tx.Each(ctx, func(scan func(...any) error) error {
-		row, err := scanChange(scan)
+	err = r.tx.Each(ctx, func(scan db.Scan) error {
+		row, err := r.scan(scan)
 		if err != nil {
 			return err
 		}
@@ -177,9 +178,9 @@ func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err
 // later reads what became valid later than its epoch came.
 func (r *changeReader) later(ctx context.Context, to int64) (out []Change, err error) {
 	args := append([]any{r.from.Epoch, r.from.Epoch, r.from.Late, to}, r.args...)
-	err = r.tx.Each(ctx, func(scan func(...any) error) error {
+	err = r.tx.Each(ctx, func(scan db.Scan) error {
 		var index int
-		row, err := scanChange(scan, &index)
+		row, err := r.scan(scan, &index)
 		if err != nil {
 			return err
 		}
@@ -204,21 +205,18 @@ type changeRow struct {
 	after, ord sql.NullInt64
 }
 
-func scanChange(scan func(...any) error, further ...any) (row changeRow, err error) {
-	var epoch []byte
+func (r *changeReader) scan(scan db.Scan, further ...any) (row changeRow, err error) {
+	var epoch, op []byte
 	var ms int64
-	var op []byte
-	err = scan(append([]any{&row.sid, &row.Cursor.Epoch, &epoch, &ms, &row.event, &row.Key, &op, &row.Delete, &row.valid, &row.after, &row.ord}, further...)...)
+	err = scan(append([]any{&row.sid, &row.Cursor.Epoch, &epoch, &ms, &row.event, &op, &row.valid, &row.after, &row.ord}, further...)...)
 	if err != nil {
 		return row, err
 	}
-	if len(row.Key) >= db.KeyHead { // its column may hold what stands for it
-		whole, err := dag.DecodeOp(op)
-		if err != nil {
-			return row, err
-		}
-		row.Key = whole.Key
+	o, _, err := dag.ReadOperation(op)
+	if err != nil {
+		return row, fmt.Errorf("stored operation: %w", err)
 	}
+	row.is(r.s.read(o))
 	row.Epoch, row.At = tinycloud.Hash(epoch), at(ms).UTC()
 	return row, nil
 }

@@ -221,7 +221,7 @@ func TestChangesOfOtherSpaces(t *testing.T) {
 			ofA = append(ofA, c)
 		}
 	}
-	if len(live) != 10 || len(ofA) != 5 || ofA[0].Ability() != "tinycloud.kv/put" || ofA[0].Actor != a.session.DID() {
+	if len(live) != 10 || len(ofA) != 5 || ofA[0].Ability != "tinycloud.kv/put" || ofA[0].Actor != a.session.DID() {
 		t.Errorf("%+v", live)
 	}
 	equalChanges(t, "one", since(t, s, []tinycloud.SpaceID{a.space}, capstore.Cursor{}, 2), ofA)

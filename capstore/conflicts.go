@@ -125,7 +125,7 @@ func (t *tx) conflictsOf(sp *space, key string) (rows []conflictRow, err error) 
 	if sp.conflicts == 0 {
 		return nil, nil
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var r conflictRow
 		var event, value []byte
 		err := scan(&event, &r.eid, &r.idx, &r.n, &value, &r.turn)
@@ -260,7 +260,7 @@ func (t *tx) rivals(sp *space, key string, k keyState) (out []*keyWrite, plain b
 		return nil, false, err
 	}
 	p := opPlace{eid: n.eid, idx: int64(k.at.Index)}
-	if _, err := t.one([]any{&p.n}, "SELECT n FROM ops o WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.removes = 0 ORDER BY n LIMIT 1", p.eid, p.idx, t.s.key(key)); err != nil {
+	if _, err := t.one([]any{&p.n}, "SELECT n FROM ops o WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.service = 'kv' AND o.removes = 0 ORDER BY n LIMIT 1", p.eid, p.idx, t.s.key(key)); err != nil {
 		return nil, false, err
 	}
 	w, err := t.rival(sp, p)

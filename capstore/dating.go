@@ -11,6 +11,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // An epoch has two times (replication design §11): node.t, by which entries are judged, and the one in node.age, by which
@@ -59,7 +60,7 @@ func (t *tx) redateEnded(sp *space, before map[tinycloud.Hash]bool) error {
 		if !hosts[l.host] {
 			continue
 		}
-		sp.stale = true
+		sp.todo.times = true
 		t.touch(sp)
 		// Alone an entry dates its epoch in any case.
 		err := t.exec(`INSERT INTO stale (sid, seq, eid) SELECT DISTINCT p.sid, p.seq, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid
@@ -83,7 +84,7 @@ func (g ground) ages() []judge.Age {
 // ageOf computes the age of a stored epoch from the verdicts on its entries.
 func (t *tx) ageOf(sp *space, n *node, g ground) (judge.Age, error) {
 	d := judge.Dating{Space: sp.id}
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var ms int64
 		var branch uint32
 		var digest []byte
@@ -94,7 +95,7 @@ func (t *tx) ageOf(sp *space, n *node, g ground) (judge.Age, error) {
 	if err != nil {
 		return judge.Age{}, err
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var kind token.Kind
 		var b []byte
 		if err := scan(&kind, &b); err != nil {
@@ -120,7 +121,7 @@ func (t *tx) link(parents []*node, n *node) error {
 // suspect notes that the times of an epoch may have changed.
 func (t *tx) suspect(sp *space, n *node) error {
 	t.touch(sp)
-	sp.stale = true
+	sp.todo.times = true
 	return t.add(db.Insert{Into: "stale", Columns: "sid seq eid", Key: "sid seq eid"}, sp.sid, n.seq, n.eid)
 }
 
@@ -142,7 +143,7 @@ func (t *tx) dates(sp *space, n *node) (floor, age bool, err error) {
 		if late := r.at < judge.Earliest(g.floor); late == (r.is != entryVoid) {
 			// The rule by which entries are void that are older than what they build on: for once it reaches what was judged.
 			if late || sp.able(sp.witness(r.branch, r.digest), r.at, n) == nil {
-				sp.again = true
+				sp.todo.all = true
 			}
 		}
 	}
@@ -164,7 +165,7 @@ func (t *tx) dates(sp *space, n *node) (floor, age bool, err error) {
 func (t *tx) redateSome(sp *space) (all bool, err error) {
 	t.touch(sp)
 	var eids, seqs []int64
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var seq, eid int64
 		err := scan(&seq, &eid)
 		seqs, eids = append(seqs, seq), append(eids, eid)
@@ -200,30 +201,30 @@ func (t *tx) redateSome(sp *space) (all bool, err error) {
 	}
 	var one int
 	more, err := t.one([]any{&one}, "SELECT 1 FROM stale WHERE sid = ? LIMIT 1", sp.sid)
-	sp.stale = more
+	sp.todo.times = more
 	return !more, err
 }
 
 func (t *tx) suspectChildren(sp *space, n *node) error {
-	sp.stale = true
+	sp.todo.times = true
 	return t.exec(`INSERT INTO stale (sid, seq, eid) SELECT p.sid, p.seq, p.eid FROM links l JOIN epochs p ON p.eid = l.child
 		WHERE l.parent = ? AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.sid = p.sid AND s.seq = p.seq AND s.eid = p.eid)`, n.eid)
 }
 
-// refoldMoved folds the keys anew that epochs write whose place in the order is another.
+// refoldMoved folds the subjects anew of epochs whose place in the order is another.
 func (t *tx) refoldMoved(sp *space, moved []*node) error {
-	keys := map[string]struct{}{}
+	subjects := map[subject]struct{}{}
 	for _, n := range moved {
-		if err := t.keysOf(n, keys); err != nil {
+		if err := t.subjectsOf(n, subjects); err != nil {
 			return err
 		}
 	}
-	return t.refoldAll(sp, keys)
+	return t.refoldAll(sp, subjects)
 }
 
 // redate carries changed times of a Space forward now, if it is not too soon since the last time.
 func (t *tx) redate(sp *space) error {
-	if !sp.stale {
+	if !sp.todo.times {
 		return nil
 	}
 	if began := time.Now(); !began.Before(t.s.redating.due(sp.id)) {
@@ -232,8 +233,8 @@ func (t *tx) redate(sp *space) error {
 		}
 		t.s.redating.done(sp.id, began)
 	}
-	if sp.stale {
-		t.s.redating.signal()
+	if sp.todo.times {
+		t.s.redating.wake.Give()
 	}
 	return nil
 }
@@ -289,15 +290,8 @@ func (s *Store) redateSpace(ctx context.Context, id tinycloud.SpaceID) error {
 
 // keepRedating carries changed times forward until the context ends.
 func (s *Store) keepRedating(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.redating.wake:
-		case <-timer.C:
-		}
+	pause := time.Duration(0)
+	for s.redating.wake.Within(ctx, pause) {
 		next, err := s.redateDue(ctx, false)
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot bring the order of writes up to date", "error", err)
@@ -306,20 +300,20 @@ func (s *Store) keepRedating(ctx context.Context) {
 		if next.IsZero() {
 			next = time.Now().Add(redateLook)
 		}
-		timer.Reset(time.Until(next))
+		pause = time.Until(next)
 	}
 }
 
 // redating is when times may be carried forward in a Space again.
 type redating struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu   sync.Mutex
 	next map[tinycloud.SpaceID]time.Time // guarded by mu; only what is to come
 }
 
 func newRedating() redating {
-	return redating{wake: make(chan struct{}, 1), next: map[tinycloud.SpaceID]time.Time{}}
+	return redating{wake: wait.NewSignal(), next: map[tinycloud.SpaceID]time.Time{}}
 }
 
 func (r *redating) due(id tinycloud.SpaceID) time.Time {
@@ -335,11 +329,4 @@ func (r *redating) done(id tinycloud.SpaceID, began time.Time) {
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.next, func(_ tinycloud.SpaceID, t time.Time) bool { return t.Before(now) })
 	r.next[id] = now.Add(max(redateEvery, redateShare*now.Sub(began)))
-}
-
-func (r *redating) signal() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 }

@@ -8,6 +8,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -164,7 +165,7 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 // adopt gives every stored delegation that names a new Space its epoch, and every revocation of one.
 func (t *tx) adopt(sp *space) error {
 	var ids []tinycloud.Hash
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var id []byte
 		err := scan(&id)
 		if err == nil {
@@ -341,7 +342,7 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 		return nil, err
 	}
 	var ids []tinycloud.Hash
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var id []byte
 		err := scan(&id)
 		if err == nil {

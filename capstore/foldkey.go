@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -57,7 +58,7 @@ func (n *node) sees(index uint64, o *keyOp) bool {
 func (t *tx) readKey(sp *space, key string) (*keyFold, error) {
 	f := &keyFold{t: t, sp: sp}
 	writes := map[tinycloud.Hash]*keyWrite{}
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		o := &keyOp{}
 		var written int64
 		var begin, epoch, event []byte
@@ -80,7 +81,8 @@ func (t *tx) readKey(sp *space, key string) (*keyFold, error) {
 		return nil
 	}, `SELECT p.eid, p.seq, p.id, p.written, p.begin_of, o.idx, o.n, o.removes, CASE WHEN o.removes = 1 THEN o.bytes END, o.valid, e.id, l.branch, l.n
 		FROM ops o JOIN epochs p ON p.eid = o.eid JOIN events e ON e.eid = o.eid AND e.idx = o.idx JOIN entries l ON l.eid = o.eid AND l.ord = 0
-		WHERE o.sid = ? AND o.key = ? AND e.valid = 1`, sp.sid, t.s.key(key))
+		WHERE o.sid = ? AND o.key = ? AND o.service = 'kv' AND e.valid = 1
+		AND NOT EXISTS (SELECT 1 FROM pending y WHERE y.eid = o.eid AND y.idx = o.idx AND y.n = o.n)`, sp.sid, t.s.key(key))
 	for _, w := range f.writes {
 		w.place = slices.MinFunc(w.places, func(a, b *keyOp) int { return cmp.Or(a.compare(b.rank), cmp.Compare(a.n, b.n)) })
 	}
@@ -117,6 +119,11 @@ func (t *tx) foldKey(sp *space, key string) (flips []flip, err error) {
 	if err := f.findFloor(&k); err != nil {
 		return nil, err
 	}
+	pending, err := t.pendingPlaces(sp, subject{dag.KV, key})
+	if err != nil {
+		return nil, err
+	}
+	k.pending = pending > 0
 	if len(f.writes) > 0 {
 		w := f.writes[0]
 		op, err := t.opAt(w.place.opPlace)

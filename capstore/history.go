@@ -222,7 +222,7 @@ func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 			return err
 		}
 		if !n.valid || void > 0 {
-			sp.redo[n.eid] = struct{}{}
+			sp.todo.epochs[n.eid] = struct{}{}
 		}
 	}
 	switch is {
@@ -231,7 +231,7 @@ func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 	case entryCut:
 		sp.noteCut(n, p.Entry.Host, spot)
 	}
-	sp.unsettled = sp.unsettled || sp.cutHere(n)
+	sp.todo.removals = sp.todo.removals || sp.cutHere(n)
 	if err := t.recordEntry(sp, p, n, is); err != nil {
 		return err
 	}
@@ -347,9 +347,9 @@ func (t *tx) learn(sp *space, p *hostlog.Parsed, spot judge.Spot) error {
 		}
 		news = true
 		if sp.facts.Add(e.Token, judge.Place{Spot: spot, Epoch: p.Entry.Epoch, Index: i}) {
-			sp.again = true
+			sp.todo.all = true
 		}
-		sp.unsettled = sp.unsettled || sp.facts.Concerns(e.Token)
+		sp.todo.removals = sp.todo.removals || sp.facts.Concerns(e.Token)
 		if err := t.saveToken(e.Token); err != nil {
 			return err
 		}
@@ -369,7 +369,8 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 	before := 0 // operations
 	for i := range p.DecodedEvents {
 		e := &p.DecodedEvents[i]
-		reason := t.verdict(sp, n, i, e, times)
+		ops := t.s.readAll(e.Ops)
+		reason := t.verdict(sp, n, i, e, ops, times)
 		valid := reason == "" && n.valid
 		err := t.add(db.Insert{Into: "events", Columns: "eid idx sid id kind bytes valid reason"},
 			n.eid, i, sp.sid, e.ID[:], e.Kind(), e.Bytes, valid, reason)
@@ -377,7 +378,7 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 			return err
 		}
 		sp.events++
-		if err := t.fold(sp, n, i, e, valid, before, p); err != nil {
+		if err := t.fold(sp, n, i, e, ops, valid, before, p); err != nil {
 			return err
 		}
 		before += len(e.Ops)
@@ -386,14 +387,14 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 }
 
 // verdict says why an event of an epoch is void, "" when it is valid.
-func (t *tx) verdict(sp *space, n *node, i int, e *hostlog.Event, times []time.Time) string {
+func (t *tx) verdict(sp *space, n *node, i int, e *hostlog.Event, ops []operation, times []time.Time) string {
 	if e.Token == nil {
 		return e.Bad
 	}
 	var err error
 	switch e.Token.Kind {
 	case token.Invocation:
-		err = sp.facts.Invoked(e.Token, e.Ops, times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
+		err = sp.facts.Invoked(e.Token, asked(ops), times, judge.Here{Epoch: n.id, Index: i, Past: n.past})
 	case token.Delegation:
 		err = sp.facts.Delegated(e.Token)
 	}

@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
@@ -110,7 +111,7 @@ func (s *Store) Met(ctx context.Context) ([]tinycloud.SpaceID, error) {
 
 // named returns the Spaces that a query selects by their ids.
 func (s *Store) named(ctx context.Context, query string, args ...any) (out []tinycloud.SpaceID, err error) {
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var text string
 		if err := scan(&text); err != nil {
 			return err

@@ -22,14 +22,14 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Host
 		return nil, err
 	}
 	known := map[hostlog.Key]*hostlog.Host{}
-	out := []hostlog.Host{{Host: sp.host, Self: true, Met: true, Hello: OwnHello()}}
+	out := []hostlog.Host{{Host: sp.host, Self: true, Met: true, Hello: s.Hello()}}
 	s.eachHost(sp, func(h hostlog.Key, _ *Token) bool {
 		if h != sp.host && known[h] == nil {
 			known[h] = &hostlog.Host{Host: h}
 		}
 		return true
 	})
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var host []byte
 		var addrs, services string
 		var seq, seen, rules int64
@@ -51,7 +51,7 @@ func (s *Store) Hosts(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Host
 		return nil, err
 	}
 	known[sp.host] = &out[0]
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var host, first, second []byte
 		var f hostlog.Fork
 		err := scan(&host, &f.N, &first, &second)
@@ -205,7 +205,7 @@ func (s *Store) Joins(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Join
 		return nil, err
 	}
 	var out []hostlog.Join
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var j hostlog.Join
 		var tried int64
 		if err := scan(&j.Addr, &j.State, &tried, &j.LastError); err != nil {

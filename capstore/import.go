@@ -237,7 +237,7 @@ func (t *tx) flushChains(sp *space) error {
 // loadImports reads the chains of a Space and the times of its import entries.
 func (t *tx) loadImports(sp *space) error {
 	var tips []int64
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		c := &chainOf{}
 		var host []byte
 		var eid int64
@@ -258,7 +258,7 @@ func (t *tx) loadImports(sp *space) error {
 		}
 		sp.chains[i].tip = n
 	}
-	return t.each(func(scan func(...any) error) error {
+	return t.each(func(scan db.Scan) error {
 		var digest []byte
 		var ms int64
 		err := scan(&digest, &ms)

@@ -5,6 +5,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // maxImportValues bounds the bytes of values that travel with an import entry; the others are told of.
@@ -22,7 +23,7 @@ type importRow struct {
 // which parents come first.
 func (r *reader) imports(yield func(hostlog.Bundle) error, from map[int]uint64) error {
 	var rows []importRow
-	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
+	err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
 		var row importRow
 		var digest, sig, list []byte
 		if err := scan(&row.branch, &row.entry.N, &row.entry.At, &digest, &sig, &list); err != nil {

@@ -53,7 +53,7 @@ func (s *Store) AddInvite(ctx context.Context, id tinycloud.Hash, life time.Dura
 
 // Invites returns those that have not expired, the newest first.
 func (s *Store) Invites(ctx context.Context) (out []Invite, err error) {
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var i Invite
 		var id []byte
 		var made, expires int64

@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // A Space that comes to be hosted here while other nodes are named may have a history that this host doesn't know:
@@ -34,8 +35,8 @@ type waiting struct {
 
 // joining is what is in memory of Spaces that wait for their history.
 type joining struct {
-	since int64         // deadlines are not before this process could ask for as long as it should
-	wake  chan struct{} // of whoever opens Spaces in time
+	since int64       // deadlines are not before this process could ask for as long as it should
+	wake  wait.Signal // of whoever opens Spaces in time
 
 	mu     sync.RWMutex
 	spaces map[tinycloud.SpaceID]waiting  // guarded by mu
@@ -45,7 +46,7 @@ type joining struct {
 
 func newJoining() joining {
 	return joining{
-		wake: make(chan struct{}, 1), opened: make(chan struct{}),
+		wake: wait.NewSignal(), opened: make(chan struct{}),
 		spaces: map[tinycloud.SpaceID]waiting{}, begun: map[tinycloud.SpaceID]struct{}{},
 	}
 }
@@ -295,7 +296,7 @@ func (s *Store) learnWaiting(ctx context.Context, q querier) error {
 		}
 	}
 	j.spaces = found
-	notifyOne(j.wake)
+	j.wake.Give()
 	return nil
 }
 
@@ -303,13 +304,6 @@ func (s *Store) learnWaiting(ctx context.Context, q querier) error {
 func (j *joining) announce() {
 	close(j.opened)
 	j.opened = make(chan struct{})
-}
-
-func notifyOne(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // noteWaiting remembers which of the transaction's Spaces wait for their history; it is durable.
@@ -324,7 +318,7 @@ func (t *tx) noteWaiting() {
 		case sp.waits():
 			if !waited {
 				t.s.log.Info("space begins joining", "space", sp.id, "deadline", t.s.opensAt(sp))
-				notifyOne(j.wake)
+				j.wake.Give()
 			}
 			j.spaces[sp.id] = waiting{opens: sp.opens, restored: sp.state == stateRestored}
 		case waited:

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
@@ -223,10 +222,4 @@ func (s *Store) stored(column []byte) any {
 		return column
 	}
 	return string(column)
-}
-
-// opKey reads the key of an operation.
-func opKey(b []byte) (string, error) {
-	op, err := dag.DecodeOp(b)
-	return op.Key, err
 }

@@ -59,12 +59,7 @@ func (t *tx) operate(tok *Token, ops []Op, pre *Precondition, then func(*space, 
 	if err := t.present(ops); err != nil {
 		return err
 	}
-	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
-		return err
-	}
-	c := t.s.chain(t.ctx, t)
-	c.extra = t.revoked
-	if err := c.authorise(tok, t.now); err != nil {
+	if err := t.authorised(tok); err != nil {
 		return err
 	}
 	for _, group := range bySpace(ops) {
@@ -86,6 +81,16 @@ func (t *tx) operate(tok *Token, ops []Op, pre *Precondition, then func(*space, 
 	return nil
 }
 
+// authorised judges replay and authority of an invocation.
+func (t *tx) authorised(tok *Token) error {
+	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
+		return err
+	}
+	c := t.s.chain(t.ctx, t)
+	c.extra = t.revoked
+	return c.authorise(tok, t.now)
+}
+
 // bySpace splits operations into runs of one Space, keeping their order.
 func bySpace(ops []Op) [][]Op {
 	var out [][]Op
@@ -100,7 +105,7 @@ func bySpace(ops []Op) [][]Op {
 
 // plan is what an invocation does to one Space.
 type plan struct {
-	ops    []dag.Op
+	ops    []dag.Operation
 	hashes []tinycloud.Hash // what Write returns
 	values []hostlog.Value  // small ones
 	large  []Op             // writes whose value is in the block store
@@ -113,6 +118,9 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 		if err != nil {
 			return p, err
 		}
+		if k.pending {
+			return p, errUpgrade()
+		}
 		if !pre.holds(k) {
 			return p, tinycloud.Refuse(tinycloud.ErrPrecondition, "KV precondition failed")
 		}
@@ -121,10 +129,13 @@ func (t *tx) plan(sp *space, ops []Op, pre *Precondition) (p plan, err error) {
 			if err != nil {
 				return p, err
 			}
-			p.ops, p.hashes = append(p.ops, d), append(p.hashes, hash)
+			p.ops, p.hashes = append(p.ops, d.Operation()), append(p.hashes, hash)
 			continue
 		}
-		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata})
+		if hostlog.MetadataSize(op.Metadata) > hostlog.MaxMetadata {
+			return p, tinycloud.Refuse(tinycloud.ErrTooLarge, "Headers exceed %d bytes", hostlog.MaxMetadata)
+		}
+		p.ops = append(p.ops, dag.Op{Key: op.Key, Value: op.Value, Metadata: op.Metadata}.Operation())
 		p.hashes = append(p.hashes, op.Value)
 		if op.Inline != nil {
 			p.values = append(p.values, hostlog.Value{Hash: op.Value, Bytes: op.Inline})
@@ -190,12 +201,15 @@ func (s *Store) Get(ctx context.Context, space tinycloud.SpaceID, key string) (R
 	}
 	var value, meta, small []byte
 	var size *int64
-	ok, err := s.db.Read.One(ctx, []any{&value, &meta, &size, &small}, `SELECT k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
-		WHERE k.sid = ? AND k.key = ? AND k.live = 1`, sid, s.key(key))
-	if err != nil {
+	var live, pending bool
+	ok, err := s.db.Read.One(ctx, []any{&live, &pending, &value, &meta, &size, &small}, `SELECT k.live, k.pending, k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+		WHERE k.sid = ? AND k.key = ?`, sid, s.key(key))
+	switch {
+	case err != nil:
 		return Record{}, err
-	}
-	if !ok {
+	case pending:
+		return Record{}, errUpgrade()
+	case !ok || !live:
 		return Record{}, fmt.Errorf("key %q: %w", key, tinycloud.ErrNotFound)
 	}
 	r := Record{Value: tinycloud.Hash(value), Size: -1, small: small}

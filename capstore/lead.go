@@ -7,6 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // The lease of the process that leads. A leader that cannot renew stops in time for the next one: what it
@@ -40,7 +41,7 @@ func (s *Store) Lead(ctx context.Context, task Task, f func(context.Context) err
 	for ctx.Err() == nil {
 		until, ok := s.claim(ctx, task)
 		if !ok {
-			wait(ctx, claimEvery)
+			wait.For(ctx, claimEvery)
 			continue
 		}
 		s.log.Info("this process leads", "task", task)
@@ -71,7 +72,7 @@ func (s *Store) stayAboard(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot tell other processes that this one is here", "error", err)
 		}
-		wait(ctx, renewEvery)
+		wait.For(ctx, renewEvery)
 	}
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseAnswer)
 	defer cancel()
@@ -96,16 +97,7 @@ func (s *Store) Alone(ctx context.Context, f func(context.Context) error) error 
 		case time.Now().After(last):
 			return fmt.Errorf("a node is running on this database: %w", tinycloud.ErrConflict)
 		}
-		wait(ctx, claimEvery)
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
+		wait.For(ctx, claimEvery)
 	}
 }
 

@@ -87,7 +87,7 @@ func (t *tx) build(sp *space, named []*node, tips []*node) (*next, error) {
 
 // mint makes an epoch of one event and places it with this node's entry. It does nothing when another
 // host already made the very same epoch.
-func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []hostlog.Value) error {
+func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.Value) error {
 	x, err := t.upcoming(sp)
 	if err != nil {
 		return err
@@ -101,18 +101,14 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []hostlog.Value) e
 	e := hostlog.Event{ID: tok.ID, Bytes: tok.Bytes, Token: tok, Ops: ops}
 	ref := dag.EventRef{Event: tok.ID}
 	for _, op := range ops {
-		if hostlog.MetadataSize(op.Metadata) > hostlog.MaxMetadata {
-			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Headers exceed %d bytes", hostlog.MaxMetadata)
-		}
-		b := op.Encode()
-		if len(b) > dag.MaxOpSize {
+		if len(op.Bytes) > dag.MaxOpSize {
 			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Key and headers exceed %d bytes", dag.MaxOpSize)
 		}
-		e.Raw, ref.Ops = append(e.Raw, b), append(ref.Ops, tinycloud.Sum(b))
+		p.Ops, ref.Ops = append(p.Ops, op.Bytes), append(ref.Ops, op.ID())
 	}
 	p.DecodedEpoch = dag.Epoch{Parents: x.parents, Events: []dag.EventRef{ref}}
 	p.DecodedEvents = []hostlog.Event{e}
-	p.Epoch, p.Events, p.Ops, p.Values = p.DecodedEpoch.Encode(), [][]byte{tok.Bytes}, e.Raw, values
+	p.Epoch, p.Events, p.Values = p.DecodedEpoch.Encode(), [][]byte{tok.Bytes}, values
 	for _, v := range values {
 		p.ValueOf[v.Hash] = v.Bytes
 	}
@@ -130,13 +126,13 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Op, values []hostlog.Value) e
 		return fmt.Errorf("own epoch: %w", err)
 	}
 	if known != nil { // left behind, and the very same again
-		sp.again = true
+		sp.todo.all = true
 		known.t = max(x.floor, p.Entry.At)
 		if err := t.exec("UPDATE epochs SET t = ? WHERE eid = ?", known.t, known.eid); err != nil {
 			return err
 		}
 	}
-	if sp.unsettled { // what comes next in this transaction may depend on it
+	if sp.todo.removals { // what comes next in this transaction may depend on it
 		if err := t.revise(sp); err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ import (
 // version that have the same entries are in the same state.
 const Rules = judge.Rules
 
-// OwnHello is what this release tells.
+// OwnHello is what this release tells where no further services are configured; see [Store.Hello].
 func OwnHello() hostlog.Hello {
 	return hostlog.Hello{Rules: Rules, Services: []hostlog.Service{{Name: "kv", Version: 1}}}
 }
@@ -75,7 +75,7 @@ func (t *tx) mixed(sp *space) (bool, error) {
 		return mixed, nil
 	}
 	older := map[hostlog.Key]bool{}
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var host []byte
 		if err := scan(&host); err != nil {
 			return err

@@ -12,14 +12,7 @@ const retryOpen = time.Second // until Spaces are opened that could not be, as t
 
 // keepOpening opens Spaces in time, until the context ends.
 func (s *Store) keepOpening(ctx context.Context) {
-	for ctx.Err() == nil {
-		timer := time.NewTimer(s.openDue(ctx))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		case <-s.joining.wake:
-		}
-		timer.Stop()
+	for s.joining.wake.Within(ctx, s.openDue(ctx)) {
 	}
 }
 

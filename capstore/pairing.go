@@ -115,7 +115,7 @@ func (t *tx) pairedNode(id string) (p hostlog.PairedNode, ok bool, err error) {
 
 // Paired returns the paired nodes by their peer ids in order.
 func (s *Store) Paired(ctx context.Context) (out []hostlog.PairedNode, err error) {
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		p, err := scanPaired(scan)
 		out = append(out, p)
 		return err

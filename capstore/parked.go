@@ -224,7 +224,7 @@ func (s *Store) unpark(ctx context.Context, id tinycloud.SpaceID, until int64) e
 			return err
 		}
 		var rows []ripe
-		err = t.each(func(scan func(...any) error) error {
+		err = t.each(func(scan db.Scan) error {
 			var r ripe
 			err := scan(&r.ord, &r.bytes)
 			rows = append(rows, r)
@@ -282,7 +282,7 @@ func (t *tx) ripen(sp *space, stored []byte) (added bool, err error) {
 // keepUnparking adds parked entries when they are due.
 func (s *Store) keepUnparking(ctx context.Context) {
 	for {
-		wait := unparkEvery
+		pause := unparkEvery
 		next, err := s.Unpark(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -290,16 +290,10 @@ func (s *Store) keepUnparking(ctx context.Context) {
 		case err != nil:
 			s.log.Warn("cannot add parked entries", "error", err)
 		case !next.IsZero():
-			wait = max(min(wait, next.Sub(s.o.Now())), time.Millisecond)
+			pause = max(min(pause, next.Sub(s.o.Now())), time.Millisecond)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !s.parked.Within(ctx, pause) { // something earlier may come
 			return
-		case <-s.parked: // something earlier may have come
-			timer.Stop()
-		case <-timer.C:
 		}
 	}
 }

@@ -95,7 +95,7 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 	}
 	var hashes [][]byte
 	var freed int64
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var hash []byte
 		var size int64
 		if err := scan(&hash, &size); err != nil || freed >= bytes {
@@ -121,7 +121,7 @@ func (t *tx) freeConflicts(sp *space, bytes int64) error {
 	var hashes [][]byte
 	var freed int64
 	seen := map[string]bool{}
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var hash []byte
 		var size, turn, since int64
 		if err := scan(&hash, &size, &turn, &since); err != nil || freed >= bytes || seen[string(hash)] {
@@ -173,7 +173,8 @@ func (t *tx) count(sp *space) error {
 	if err != nil {
 		return err
 	}
-	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) - past WHERE sid = ?", sp.sid, sp.sid)
+	return t.exec("UPDATE spaces SET bytes = (SELECT coalesce(sum(size), 0) FROM vals WHERE sid = ?) - past + (SELECT coalesce(sum(size), 0) FROM pending WHERE sid = ?) WHERE sid = ?",
+		sp.sid, sp.sid, sp.sid)
 }
 
 // Expire frees the values of all Spaces that are past for long. It is to be called now and then.

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Policy says which values a node fetches of a Space (replication design §6). Small ones come with their
@@ -165,13 +166,15 @@ func (s *Store) keepHistory(ctx context.Context, id tinycloud.SpaceID, sid int64
 
 // writtenValues are the values that the writes in a range of epochs name, without the first.
 func (s *Store) writtenValues(ctx context.Context, sid, after, upTo int64) (hashes []tinycloud.Hash, err error) {
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var b []byte
 		if err := scan(&b); err != nil {
 			return err
 		}
-		op, err := dag.DecodeOp(b)
-		hashes = append(hashes, op.Value)
+		o, _, err := dag.ReadOperation(b)
+		if op := s.read(o); op.names() {
+			hashes = append(hashes, op.Value)
+		}
 		return err
 	}, "SELECT bytes FROM ops WHERE sid = ? AND eid > ? AND eid <= ? AND removes = 0", sid, after, upTo)
 	return hashes, err

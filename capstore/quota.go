@@ -72,7 +72,7 @@ func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, er
 // UsageAll returns the usage of every hosted Space, by their ids in order.
 func (s *Store) UsageAll(ctx context.Context) ([]SpaceUsage, error) {
 	var out []SpaceUsage
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var text string
 		var u SpaceUsage
 		if err := scan(&text, &u.Bytes); err != nil {

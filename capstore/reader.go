@@ -109,7 +109,7 @@ func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
 
 // fill adds events, operations and small current values.
 func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
-	err := r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
+	err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
 		var e []byte
 		err := scan(&e)
 		b.Events = append(b.Events, e)
@@ -118,7 +118,7 @@ func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 	if err != nil {
 		return err
 	}
-	err = r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
+	err = r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
 		var op []byte
 		err := scan(&op)
 		b.Ops = append(b.Ops, op)
@@ -127,7 +127,7 @@ func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 	if err != nil || len(b.Ops) == 0 {
 		return err
 	}
-	return r.s.db.Read.Each(r.ctx, func(scan func(...any) error) error {
+	return r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
 		var v hostlog.Value
 		var hash []byte
 		var size int64
@@ -141,6 +141,6 @@ func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: size})
 		}
 		return nil
-	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND k.live = 1
+	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND o.service = 'kv' AND k.live = 1
 		JOIN epochs p ON p.eid = o.eid AND p.id = k.epoch JOIN vals v ON v.sid = k.sid AND v.hash = k.value WHERE o.eid = ? AND o.removes = 0`, r.maxValue, eid)
 }

@@ -6,7 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // revisited is an operation whose verdict may have changed.
@@ -23,18 +23,18 @@ type opPlace struct {
 	n        int
 }
 
-// reconsider makes the verdicts of some epochs again and folds the keys that they write. Nothing else depends
+// reconsider makes the verdicts of some epochs again and folds the subjects that they write. Nothing else depends
 // on whether an epoch is valid, but the times of those that follow it.
 func (t *tx) reconsider(sp *space) error {
-	eids := slices.Sorted(maps.Keys(sp.redo)) // parents come first
-	clear(sp.redo)
-	keys := map[string]struct{}{}
+	eids := slices.Sorted(maps.Keys(sp.todo.epochs)) // parents come first
+	clear(sp.todo.epochs)
+	subjects := map[subject]struct{}{}
 	for _, eid := range eids {
 		n, err := t.nodeBy(sp, "eid = ?", eid)
 		if err != nil {
 			return err
 		}
-		aged, err := t.rejudgeEpoch(sp, n, keys)
+		aged, err := t.rejudgeEpoch(sp, n, subjects)
 		if err != nil {
 			return err
 		}
@@ -44,18 +44,18 @@ func (t *tx) reconsider(sp *space) error {
 			}
 		}
 	}
-	if err := t.refoldAll(sp, keys); err != nil {
+	if err := t.refoldAll(sp, subjects); err != nil {
 		return err
 	}
 	return t.findHeads(sp)
 }
 
-// refoldAll folds keys anew. A value is freed only when none of them holds it afterwards.
-func (t *tx) refoldAll(sp *space, keys map[string]struct{}) error {
+// refoldAll folds subjects anew. A value is freed only when none of them holds it afterwards.
+func (t *tx) refoldAll(sp *space, subjects map[subject]struct{}) error {
 	sp.dropped = map[tinycloud.Hash]struct{}{}
 	defer func() { sp.dropped = nil }()
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if err := t.refoldTold(sp, key); err != nil {
+	for _, about := range slices.SortedFunc(maps.Keys(subjects), subject.compare) {
+		if err := t.refoldSubject(sp, about); err != nil {
 			return err
 		}
 	}
@@ -102,10 +102,10 @@ func (t *tx) refoldTold(sp *space, key string) error {
 func operations(n *node, events []storedEvent, i int, f func(*revisited)) {
 	before := 0
 	for _, e := range events[:i] {
-		before += len(e.Ops)
+		before += len(e.ops)
 	}
 	e := &events[i]
-	for k, op := range e.Ops {
+	for k, op := range e.ops {
 		p := placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.ID}
 		f(&revisited{n: n, e: &e.Event, p: p, was: e.was[k], now: e.was[k], index: before + k})
 	}
@@ -122,15 +122,7 @@ func (t *tx) reannounced(sp *space, v *revisited) error {
 	return t.reannounce(sp, v.n, v.e, v.p, v.was, v.now, many, v.index)
 }
 
-// keysOf adds the keys that the operations of an epoch are on.
-func (t *tx) keysOf(n *node, keys map[string]struct{}) error {
-	return t.each(func(scan func(...any) error) error {
-		var b []byte
-		if err := scan(&b); err != nil {
-			return err
-		}
-		op, err := dag.DecodeOp(b)
-		keys[op.Key] = struct{}{}
-		return err
-	}, "SELECT bytes FROM ops WHERE eid = ?", n.eid)
+// subjectsOf adds the subjects of the operations of an epoch.
+func (t *tx) subjectsOf(n *node, subjects map[subject]struct{}) error {
+	return t.each(func(scan db.Scan) error { return scanSubject(scan, subjects) }, "SELECT bytes FROM ops WHERE eid = ?", n.eid)
 }

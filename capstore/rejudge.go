@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -19,7 +20,7 @@ func (t *tx) revise(sp *space) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	settled := false
-	if sp.unsettled && !sp.again {
+	if sp.todo.removals && !sp.todo.all {
 		before := sp.facts.EndedHosts()
 		if err := t.settleRemovals(sp); err != nil {
 			return err
@@ -29,7 +30,7 @@ func (t *tx) revise(sp *space) error {
 		}
 		settled = true
 	}
-	if len(sp.redo) > 0 && !sp.again {
+	if len(sp.todo.epochs) > 0 && !sp.todo.all {
 		if err := t.reconsider(sp); err != nil {
 			return err
 		}
@@ -37,7 +38,7 @@ func (t *tx) revise(sp *space) error {
 	if err := t.redate(sp); err != nil {
 		return err
 	}
-	if sp.again {
+	if sp.todo.all {
 		if t.tooLong(sp) {
 			return nil
 		}
@@ -116,7 +117,7 @@ type entryRow struct {
 
 // entriesOf reads the entries of an epoch, the earliest first.
 func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var r entryRow
 		var digest []byte
 		err := scan(&r.branch, &r.n, &r.at, &r.is, &digest)
@@ -128,8 +129,8 @@ func (t *tx) entriesOf(n *node) (rows []entryRow, err error) {
 }
 
 // rejudgeEpoch makes the verdicts on an epoch and its events again, from those on its entries, and computes its age. It
-// adds the keys that its operations are on, and reports whether its age is another.
-func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bool, err error) {
+// adds the subjects of its operations, and reports whether its age is another.
+func (t *tx) rejudgeEpoch(sp *space, n *node, subjects map[subject]struct{}) (aged bool, err error) {
 	rows, err := t.entriesOf(n)
 	if err != nil {
 		return false, err
@@ -156,8 +157,8 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 	}
 	for i := range events {
 		d.Add(events[i].Token)
-		for _, op := range events[i].Ops {
-			keys[op.Key] = struct{}{}
+		for _, op := range events[i].ops {
+			subjects[op.subject()] = struct{}{}
 		}
 	}
 	n.age = d.Age(g.ages())
@@ -172,34 +173,32 @@ func (t *tx) rejudgeEpoch(sp *space, n *node, keys map[string]struct{}) (aged bo
 		if err := t.rejudgeEvent(sp, n, i, &events[i], times, before); err != nil {
 			return false, err
 		}
-		before += len(events[i].Ops)
+		before += len(events[i].ops)
 	}
 	return aged, nil
 }
 
 // rejudgeEvent makes the verdict on an event again, and those on its operations, of which so many of the epoch come
-// before. A delete without a version that its event does not make void is judged when its key is folded.
+// before. Some are judged when their subject is folded.
 func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []time.Time, before int) error {
-	reason := t.verdict(sp, n, i, &e.Event, times)
+	reason := t.verdict(sp, n, i, &e.Event, e.ops, times)
 	valid := reason == "" && n.valid
 	if valid != e.valid || reason != e.Bad {
 		if err := t.exec("UPDATE events SET valid = ?, reason = ? WHERE eid = ? AND idx = ?", valid, reason, n.eid, i); err != nil {
 			return err
 		}
 	}
-	for k, op := range e.Ops {
+	for k, op := range e.ops {
 		v := &revisited{n: n, e: &e.Event, was: e.was[k], now: valid, index: before + k}
 		v.p = placedOp{op: op, at: Position{Seq: n.seq, Epoch: n.id, Index: uint64(i)}, n: k, event: e.ID}
-		switch {
-		case !valid || !op.Delete:
-		case op.Version == nil:
-			v.now = v.was
-		default:
-			_, ok, err := t.named(sp, n, uint64(i), op)
-			if err != nil {
+		if err := t.setPending(sp, n.eid, v.p); err != nil {
+			return err
+		}
+		if valid && !op.pending {
+			var err error
+			if v.now, err = op.by.Stands(t.at(sp, n, op.Service), v.p.placed(n.eid), v.was); err != nil {
 				return err
 			}
-			v.now = ok
 		}
 		if v.was == v.now {
 			continue
@@ -217,6 +216,7 @@ func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []tim
 // storedEvent is an event with the last verdicts on it, why it is void in bad, and on its operations.
 type storedEvent struct {
 	hostlog.Event
+	ops   []operation
 	valid bool
 	was   []bool
 }
@@ -224,7 +224,7 @@ type storedEvent struct {
 // storedEvents reads the events of an epoch with their operations.
 func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 	var out []storedEvent
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var e storedEvent
 		var id []byte
 		var kind token.Kind
@@ -245,19 +245,19 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var idx int
 		var b []byte
 		var was bool
 		if err := scan(&idx, &b, &was); err != nil {
 			return err
 		}
-		op, err := dag.DecodeOp(b)
+		op, _, err := dag.ReadOperation(b)
 		if err != nil {
 			return err
 		}
 		e := &out[idx]
-		e.Ops, e.Raw, e.was = append(e.Ops, op), append(e.Raw, b), append(e.was, was)
+		e.ops, e.was = append(e.ops, t.s.read(op)), append(e.was, was)
 		return nil
 	}, "SELECT idx, bytes, valid FROM ops WHERE eid = ? ORDER BY idx, n", n.eid)
 	return out, err
@@ -266,10 +266,10 @@ func (t *tx) storedEvents(n *node) ([]storedEvent, error) {
 // question has a Space with void events judged anew at its first news since it was loaded: what those events
 // waited for was known in memory only.
 func (t *tx) question(sp *space) error {
-	if !sp.unsure || sp.again {
+	if !sp.todo.unsure || sp.todo.all {
 		return nil
 	}
-	sp.unsure = false
+	sp.todo.unsure = false
 	for _, query := range []string{
 		"SELECT 1 FROM events WHERE sid = ? AND valid = 0 AND kind <> 0 LIMIT 1", "SELECT 1 FROM epochs WHERE sid = ? AND valid = 0 LIMIT 1",
 	} {
@@ -278,7 +278,7 @@ func (t *tx) question(sp *space) error {
 		if err != nil {
 			return err
 		}
-		sp.again = sp.again || found
+		sp.todo.all = sp.todo.all || found
 	}
 	return nil
 }

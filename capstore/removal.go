@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -47,7 +48,7 @@ func (t *tx) survey(sp *space) ([]trailing, error) {
 	note(sp.facts.Removals())
 	removals := sp.facts.FindRemovals()
 	note(removals)
-	sp.lateCut = nil
+	sp.todo.cuts = nil
 	if len(ended) == 0 {
 		return nil, nil
 	}
@@ -89,7 +90,7 @@ func (t *tx) cut(sp *space, r *judge.Removal) error {
 			return err
 		}
 		able, other := false, false
-		err = t.each(func(scan func(...any) error) error {
+		err = t.each(func(scan db.Scan) error {
 			var branch uint32
 			err := scan(&branch)
 			able = true
@@ -173,7 +174,7 @@ func (t *tx) trail(sp *space, removals []*judge.Removal, b logRef) (rows []trail
 			}
 		}
 	}
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		r := trailing{branch: b.branch}
 		var digest []byte
 		err := scan(&r.n, &r.at, &r.eid, &r.was, &digest)
@@ -215,7 +216,7 @@ func (t *tx) spread(sp *space, removals []*judge.Removal, rows []trailing) error
 
 // settleRemovals finds out what survives the removals of hosts, and notes the epochs whose verdicts change.
 func (t *tx) settleRemovals(sp *space) error {
-	sp.unsettled = false
+	sp.todo.removals = false
 	rows, err := t.survey(sp)
 	if err != nil {
 		return err
@@ -235,7 +236,7 @@ func (t *tx) settleRemovals(sp *space) error {
 			return err
 		}
 		t.touch(sp)
-		sp.redo[row.eid] = struct{}{}
+		sp.todo.epochs[row.eid] = struct{}{}
 	}
 	return nil
 }
@@ -249,7 +250,7 @@ type lateCut struct {
 
 func (sp *space) noteCut(n *node, host hostlog.Key, spot judge.Spot) {
 	if len(n.spots) > 0 && n.spots[0] != spot {
-		sp.lateCut = append(sp.lateCut, lateCut{n, host})
+		sp.todo.cuts = append(sp.todo.cuts, lateCut{n, host})
 	}
 }
 
@@ -263,17 +264,17 @@ func (sp *space) vouch(n *node, host hostlog.Key) {
 		for _, b := range sp.logs() {
 			k, ok := n.past[uint32(b.branch)]
 			if ok && b.host != host && r.Ends(b.host) && !r.Survives(b.host, []judge.Spot{{Branch: uint32(b.branch), N: k}}) {
-				sp.unsettled = true
+				sp.todo.removals = true
 			}
 		}
-		for _, c := range sp.lateCut {
+		for _, c := range sp.todo.cuts {
 			if c.host != host && r.Ends(c.host) && (c.n == n || c.n.before(n.past)) && !r.Survives(c.host, c.n.spots) {
-				sp.unsettled = true
+				sp.todo.removals = true
 			}
 		}
 		for _, s := range n.spots {
 			if other := sp.witness(s.Branch, tinycloud.Hash{}).host; other != host && r.Ends(other) && !r.Survives(other, n.spots) {
-				sp.unsettled = true
+				sp.todo.removals = true
 			}
 		}
 		r.Protect(&host, n.past, n.spots)

@@ -45,7 +45,7 @@ func (s *Store) SaveRendezvous(ctx context.Context, id tinycloud.SpaceID, from h
 // Rendezvouses returns the secrets of all Spaces that have one.
 func (s *Store) Rendezvouses(ctx context.Context) (map[tinycloud.SpaceID]tinycloud.Hash, error) {
 	out := map[tinycloud.SpaceID]tinycloud.Hash{}
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var text string
 		var secret []byte
 		if err := scan(&text, &secret); err != nil {
@@ -88,7 +88,7 @@ func (s *Store) rendezvous(ctx context.Context, id tinycloud.SpaceID) (r hostlog
 		return true
 	})
 	sp.mu.RUnlock()
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var secret []byte
 		err := scan(&r.Generation, &secret)
 		if err == nil && len(secret) == len(r.Secret) {

@@ -173,7 +173,7 @@ func (s *Store) expireReplays(ctx context.Context) error {
 	now := s.o.Now().Unix()
 	for {
 		var ids [][]byte
-		err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+		err := s.db.Read.Each(ctx, func(scan db.Scan) error {
 			var id []byte
 			err := scan(&id)
 			ids = append(ids, id)
@@ -199,7 +199,7 @@ func (s *Store) expireReplays(ctx context.Context) error {
 // loadReplays reads what [Store.SaveReplays] wrote.
 func (s *Store) loadReplays(ctx context.Context) error {
 	now := s.o.Now().Unix()
-	return s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	return s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var id []byte
 		var until int64
 		if err := scan(&id, &until); err != nil {

@@ -1,13 +1,17 @@
 package capstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // A long history is judged anew in parts, between which others write. Meanwhile its Space is closed: it takes no entries,
@@ -35,7 +39,7 @@ func (sp *space) rules() int {
 
 // outdated has the history of a Space judged anew that was judged by other rules, or not to the end.
 func (t *tx) outdated(sp *space) {
-	sp.again = true
+	sp.todo.all = true
 	t.touch(sp)
 	t.tooLong(sp)
 }
@@ -46,10 +50,7 @@ func (t *tx) tooLong(sp *space) bool {
 		return false
 	}
 	sp.closed = true
-	select {
-	case t.s.outdated <- struct{}{}:
-	default:
-	}
+	t.s.outdated.Give()
 	return true
 }
 
@@ -96,26 +97,26 @@ func (t *tx) reviewStep(sp *space, r *review) error {
 	case reviewRemovals:
 		r.step++
 		err := t.settleRemovals(sp)
-		clear(sp.redo) // all are
+		clear(sp.todo.epochs) // all are
 		return err
 	case reviewEpochs:
 		return r.each(func(eid int64) error {
 			n, err := t.nodeBy(sp, "eid = ?", eid)
 			if err == nil {
-				_, err = t.rejudgeEpoch(sp, n, map[string]struct{}{})
+				_, err = t.rejudgeEpoch(sp, n, map[subject]struct{}{})
 			}
 			return err
 		})
 	case reviewFolds:
-		keys, next, err := t.keysFrom(sp, r.from)
+		subjects, next, err := t.subjectsFrom(sp, r.from)
 		if err != nil {
 			return err
 		}
 		if r.from = next; next == nil {
 			r.step++
 		}
-		for _, key := range keys {
-			if err := t.refoldTold(sp, key); err != nil {
+		for _, about := range subjects {
+			if err := t.refoldSubject(sp, about); err != nil {
 				return err
 			}
 		}
@@ -137,14 +138,14 @@ func (r *review) each(f func(eid int64) error) error {
 
 func (t *tx) reviewBegin(sp *space, r *review) error {
 	r.step++
-	sp.again, sp.unsure, sp.stale = false, false, false
+	sp.todo.all, sp.todo.unsure, sp.todo.times = false, false, false
 	sp.facts.Forget()
 	sp.nodes.Purge() // times change
 	r.from = t.s.key("")
 	if err := t.exec("DELETE FROM stale WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
-	return t.each(func(scan func(...any) error) error {
+	return t.each(func(scan db.Scan) error {
 		var eid int64
 		err := scan(&eid)
 		r.eids = append(r.eids, eid)
@@ -157,7 +158,7 @@ func (t *tx) reviewEnd(sp *space) error {
 		return err
 	}
 	// Keys that no operation is on any more, of which only damage leaves some.
-	err := t.exec("DELETE FROM kv WHERE sid = ? AND NOT EXISTS (SELECT 1 FROM ops o WHERE o.sid = kv.sid AND o.key = kv.key)", sp.sid)
+	err := t.exec("DELETE FROM kv WHERE sid = ? AND NOT EXISTS (SELECT 1 FROM ops o WHERE o.sid = kv.sid AND o.key = kv.key AND o.service = 'kv')", sp.sid)
 	if err != nil {
 		return err
 	}
@@ -168,36 +169,42 @@ func (t *tx) reviewEnd(sp *space) error {
 	return t.enforce(sp)
 }
 
-// keysFrom returns the next keys that operations are on, and as the column has it the one to go on from, nil at the end.
-func (t *tx) keysFrom(sp *space, from any) (keys []string, next any, err error) {
-	var subjects [][]byte
-	err = t.each(func(scan func(...any) error) error {
-		var b []byte
-		err := scan(&b)
-		subjects = append(subjects, b)
+// subjectsFrom returns the next subjects of operations, and as the column has it the one to go on from, nil at the end.
+func (t *tx) subjectsFrom(sp *space, from any) (subjects []subject, next any, err error) {
+	type row struct {
+		service string
+		column  []byte
+	}
+	var rows []row
+	err = t.each(func(scan db.Scan) error {
+		var r row
+		err := scan(&r.service, &r.column)
+		rows = append(rows, r)
 		return err
-	}, "SELECT DISTINCT o.key FROM ops o WHERE o.sid = ? AND o.key >= ? ORDER BY o.key LIMIT ?", sp.sid, from, reviewKeys+1)
+	}, "SELECT DISTINCT o.service, o.key FROM ops o WHERE o.sid = ? AND o.key >= ? ORDER BY o.key, o.service LIMIT ?", sp.sid, from, reviewKeys+1)
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, b := range subjects {
-		subject := t.s.stored(b)
-		if i == reviewKeys {
-			return keys, subject, nil
+	for i, r := range rows {
+		column := t.s.stored(r.column)
+		if i == reviewKeys && len(subjects) > 0 && !bytes.Equal(r.column, rows[0].column) {
+			return subjects, column, nil
 		}
-		key := string(b)
-		if len(b) >= db.KeyHead { // the column may hold what stands for it
+		name := string(r.column)
+		if len(r.column) >= db.KeyHead { // it may hold what stands for a longer one
 			var op []byte
-			if _, err := t.one([]any{&op}, "SELECT o.bytes FROM ops o WHERE o.sid = ? AND o.key = ? LIMIT 1", sp.sid, subject); err != nil {
+			if _, err := t.one([]any{&op}, "SELECT o.bytes FROM ops o WHERE o.sid = ? AND o.key = ? AND o.service = ? LIMIT 1", sp.sid, column, r.service); err != nil {
 				return nil, nil, err
 			}
-			if key, err = opKey(op); err != nil {
-				return nil, nil, err
+			o, _, err := dag.ReadOperation(op)
+			if err != nil {
+				return nil, nil, fmt.Errorf("stored operation: %w", err)
 			}
+			name = o.Subject
 		}
-		keys = append(keys, key)
+		subjects = append(subjects, subject{r.service, name})
 	}
-	return keys, nil, nil
+	return subjects, nil, nil
 }
 
 // Review judges the histories anew that were judged by other rules, or whose review was not finished. [Store.Run] does
@@ -258,17 +265,14 @@ func (s *Store) keepReviewing(ctx context.Context) {
 				if err := s.Review(ctx); err != nil && ctx.Err() == nil {
 					s.log.Warn("cannot judge a history anew, trying again", "error", err)
 				}
-				select {
-				case <-ctx.Done():
+				if !s.outdated.Within(ctx, s.lookAgain()) {
 					return nil
-				case <-s.outdated:
-				case <-time.After(s.lookAgain()):
 				}
 			}
 		})
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot lead the judging", "error", err)
-			wait(ctx, claimEvery)
+			wait.For(ctx, claimEvery)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // Several processes on one server's database are one host: they write one log. Whoever writes locks the
@@ -31,7 +32,7 @@ const (
 // others is what a process knows of those it shares the database with.
 type others struct {
 	generation atomic.Int64 // that the memory is up to; rises only
-	wake       chan struct{}
+	wake       wait.Signal
 
 	mu      sync.Mutex // held while the memory is brought up to date
 	pending int64      // guarded by mu: the generation whose COMMIT is on its way, 0 for none
@@ -42,7 +43,7 @@ type others struct {
 }
 
 func newOthers() others {
-	return others{wake: make(chan struct{}, 1), own: map[int64][]Commit{}}
+	return others{wake: wait.NewSignal(), own: map[int64][]Commit{}}
 }
 
 // fresh makes sure that the memory holds what any process made durable before the call.
@@ -164,7 +165,7 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 		}
 	}
 	o.generation.Store(max(g, rows[len(rows)-1].generation))
-	o.signal()
+	o.wake.Give()
 	return nil
 }
 
@@ -189,15 +190,8 @@ func (s *Store) reload(ctx context.Context, q querier, g int64) error {
 	defer s.mu.Unlock()
 	clear(s.spaces)
 	s.others.generation.Store(g)
-	s.others.signal()
+	s.others.wake.Give()
 	return nil
-}
-
-func (o *others) signal() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
 }
 
 // tell records for the other processes what the transaction does.
@@ -315,5 +309,5 @@ func (t *tx) settle(commits []Commit) {
 	if len(o.own) < maxUntold {
 		o.own[g] = commits
 	}
-	o.signal()
+	o.wake.Give()
 }

@@ -14,35 +14,11 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // Position is the place of an event in a Space's total order.
-type Position struct {
-	Seq   uint64
-	Epoch tinycloud.Hash
-	Index uint64
-}
-
-// Compare orders positions by seq, epoch digest and index.
-func (p Position) Compare(q Position) int {
-	switch {
-	case p.Seq != q.Seq:
-		return cmpUint(p.Seq, q.Seq)
-	case p.Epoch != q.Epoch:
-		return slices.Compare(p.Epoch[:], q.Epoch[:])
-	}
-	return cmpUint(p.Index, q.Index)
-}
-
-func cmpUint(a, b uint64) int {
-	if a < b {
-		return -1
-	}
-	if a > b {
-		return 1
-	}
-	return 0
-}
+type Position = service.Position
 
 // node is what the rules need of a stored epoch.
 type node struct {
@@ -82,8 +58,15 @@ type space struct {
 	state string
 	opens int64 // when joining ends by time, see [Store.openDue]; 0: never
 
-	mu       sync.RWMutex
-	facts    *judge.Facts
+	mu sync.RWMutex
+	record
+	verdicts
+	minting
+	folds
+}
+
+// record is what is stored of a Space's history, whoever judges it.
+type record struct {
 	branches []*branch
 	heads    []*node
 	chains   []*chainOf
@@ -91,23 +74,41 @@ type space struct {
 	nodes    *lru.Cache[tinycloud.Hash, *node]
 	epochs   int64
 	events   int64
-	placed   map[tinycloud.Hash]bool // delegations in the past of this node's own next epoch
-	again    bool                    // verdicts have to be made again before the transaction ends
-	// Likewise: what survives the removals of hosts has to be found anew; epochs have to be judged again.
-	unsettled bool
-	redo      map[int64]struct{}
-	lateCut   []lateCut
-	dropped   map[tinycloud.Hash]struct{} // while keys are folded: values to be freed, unless another holds them
-	parked    parking
-	forking   bool  // events that are left behind are being minted
-	limit     int64 // time up to which own entries are due, 0 when all are
-	folding   bool  // anew: a value that nothing holds now may be held again in a moment
-	others    bool  // hosts are known, once it is asked for, see [space.shared]
-	conflicts int64 // rows of them
-	stale     bool  // times may have changed, see dating.go
-	closed    bool  // its history is being judged anew, see review.go
-	unsure    bool  // it was loaded, and what its void events wait for is not known
-	next      *next
+	parked   parking
+}
+
+// verdicts are the facts that the history is judged by, and what has to be judged again before the transaction ends.
+type verdicts struct {
+	facts  *judge.Facts
+	todo   todo
+	closed bool // the history is being judged anew, see review.go
+}
+
+// todo is what of a Space has to be judged again.
+type todo struct {
+	all      bool               // everything
+	unsure   bool               // everything at its first news: it was loaded, and what its void events wait for is not known
+	removals bool               // what survives the removals of hosts
+	epochs   map[int64]struct{} // these, by their rows
+	cuts     []lateCut
+	times    bool // those of epochs may have changed, see dating.go
+}
+
+// minting is what this node's next epoch builds on.
+type minting struct {
+	next    *next
+	placed  map[tinycloud.Hash]bool // delegations in its past
+	forking bool                    // events that are left behind are being minted
+	limit   int64                   // time up to which own entries are due, 0 when all are
+}
+
+// folds is what the folding of operations has in mind.
+type folds struct {
+	dropped   map[tinycloud.Hash]struct{} // while subjects are folded: values to be freed, unless another holds them
+	folding   bool                        // anew: a value that nothing holds now may be held again in a moment
+	others    bool                        // hosts are known, once it is asked for, see [space.shared]
+	conflicts int64                       // rows of them
+	pending   int64                       // operations that are
 }
 
 // States of a Space on this node.
@@ -126,7 +127,9 @@ func (sp *space) waits() bool { return sp.state == StateJoining || sp.state == s
 const rememberedNodes = 4096
 
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
-	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state, facts: judge.NewFacts(id), placed: map[tinycloud.Hash]bool{}, imports: map[tinycloud.Hash]int64{}, redo: map[int64]struct{}{}}
+	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state}
+	sp.imports, sp.facts, sp.placed = map[tinycloud.Hash]int64{}, judge.NewFacts(id), map[tinycloud.Hash]bool{}
+	sp.todo.epochs = map[int64]struct{}{}
 	sp.host = hostlog.Key(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
@@ -155,7 +158,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	if err != nil {
 		return nil, err
 	}
-	sp.state, sp.unsure = state, true
+	sp.state, sp.todo.unsure = state, true
 	if err := t.load(sp, heads); err != nil {
 		return nil, err
 	}
@@ -177,7 +180,7 @@ func (s *Store) importedID(id tinycloud.SpaceID) int64 {
 // load reads the logs, heads and facts of a Space.
 func (t *tx) load(sp *space, heads []byte) error {
 	var tips []int64
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		b := &branch{base: -1}
 		var host, digest []byte
 		var base, baseN *int64
@@ -213,7 +216,7 @@ func (t *tx) load(sp *space, heads []byte) error {
 	if err := t.loadImports(sp); err != nil {
 		return err
 	}
-	if _, err := t.one([]any{&sp.conflicts}, "SELECT count(*) FROM conflicts WHERE sid = ?", sp.sid); err != nil {
+	if _, err := t.one([]any{&sp.conflicts, &sp.pending}, "SELECT (SELECT count(*) FROM conflicts WHERE sid = ?), (SELECT count(*) FROM pending WHERE sid = ?)", sp.sid, sp.sid); err != nil {
 		return err
 	}
 	return t.loadFacts(sp)
@@ -226,7 +229,7 @@ func (t *tx) loadFacts(sp *space) error {
 		bytes []byte
 	}
 	var rows []row
-	err := t.each(func(scan func(...any) error) error {
+	err := t.each(func(scan db.Scan) error {
 		var r row
 		err := scan(&r.eid, &r.idx, &r.bytes)
 		rows = append(rows, r)
@@ -297,7 +300,7 @@ func (t *tx) nodeBy(sp *space, where string, args ...any) (*node, error) {
 		return have, nil
 	}
 	n.past, n.age = decodeClock(clock), judge.DecodeAge(written, begin)
-	err = t.each(func(scan func(...any) error) error {
+	err = t.each(func(scan db.Scan) error {
 		var s judge.Spot
 		err := scan(&s.Branch, &s.N)
 		n.spots = append(n.spots, s)

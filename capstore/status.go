@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -30,7 +31,9 @@ type Status struct {
 	Bytes  int64
 	// Conflicts counts the writes that lost against others which did not know of them, see [Store.Conflicts].
 	Conflicts int64
-	// StateHash is equal on two hosts iff their KV maps are.
+	// Pending counts operations that a newer release can read.
+	Pending int64
+	// StateHash is equal on two hosts iff their KV maps are, and what other services keep.
 	StateHash string
 	// Expires is when this node's host delegation ends, zero for never or when there is none.
 	Expires time.Time
@@ -48,7 +51,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		if sp, err = t.space(id); err != nil {
 			return err
 		}
-		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events, Parked: sp.parked.entries + sp.parked.noted}
+		st = Status{Host: sp.host, State: sp.state, Epochs: sp.epochs, Events: sp.events, Parked: sp.parked.entries + sp.parked.noted, Pending: sp.pending}
 		if sp.waits() {
 			st.State = StateJoining
 		}
@@ -78,7 +81,8 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	return st, err
 }
 
-// stateHash hashes the DAG-CBOR of [[key, multihash, metadata]…] over the current keys in byte order.
+// stateHash hashes the DAG-CBOR of [[key, multihash, metadata]…] over the current keys in byte order, then those of what
+// other services keep: [service, hash of the subject, state], in the order of the first two.
 func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash string, err error) {
 	h := blake3.New()
 	err = s.db.Read.Snapshot(ctx, func(snap *db.Snapshot) error {
@@ -86,7 +90,7 @@ func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash stri
 			return err
 		}
 		_, _ = h.Write(dag.AppendHead(nil, 4<<5, uint64(keys)))
-		return s.eachKey(ctx, snap, sid, keyRange{full: true}, func(k keyed) error {
+		err := s.eachKey(ctx, snap, sid, keyRange{full: true}, func(k keyed) error {
 			m := map[string]string{}
 			if err := json.Unmarshal(k.meta, &m); err != nil {
 				return fmt.Errorf("metadata of %q: %w", k.key, err)
@@ -97,6 +101,27 @@ func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash stri
 			_, err := h.Write(dag.AppendMap(b, m))
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		return hashStates(ctx, snap, sid, h)
 	})
 	return keys, hex.EncodeToString(h.Sum(nil)), err
+}
+
+// hashStates adds what services beside key-value keep: nothing where there are none.
+func hashStates(ctx context.Context, snap *db.Snapshot, sid int64, h io.Writer) error {
+	return snap.Each(ctx, func(scan db.Scan) error {
+		var name string
+		var id, state []byte
+		if err := scan(&name, &id, &state); err != nil {
+			return err
+		}
+		b := dag.AppendText(dag.AppendHead(nil, 4<<5, 3), name)
+		for _, x := range [][]byte{id, state} {
+			b = append(dag.AppendHead(b, 2<<5, uint64(len(x))), x...)
+		}
+		_, err := h.Write(b)
+		return err
+	}, "SELECT service, id, state FROM states WHERE sid = ? ORDER BY service, id", sid)
 }

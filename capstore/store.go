@@ -25,6 +25,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/private"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // InMemory as a database keeps nothing beyond the life of the store.
@@ -62,6 +65,8 @@ type Options struct {
 	// Named reports whether nodes are named by the configuration: a Space that comes to be hosted here begins
 	// joining then. Nil: none are. It runs on the writer's goroutine: it must not block.
 	Named func() bool
+	// Services stand beside key-value.
+	Services []service.Service
 	// Unpaired says that paired nodes are not asked about Spaces, so that none waits for them.
 	Unpaired bool
 	// JoinTimeout is how long a Space without anything of another host is joining; 0 means 10 s.
@@ -100,7 +105,7 @@ type Store struct {
 	jobs     chan *job
 	bulk     chan *job                       // jobs that take long; those of jobs come in between
 	gone     chan struct{}                   // closed when Run has returned
-	parked   chan struct{}                   // something was parked
+	parked   wait.Signal                     // something was parked
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
 	unsigned unsigned
 	patient  patient
@@ -115,8 +120,10 @@ type Store struct {
 	others others
 	paired atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
+	services map[string]service.Service // by name; never changes
+
 	redating     redating
-	outdated     chan struct{} // a long history has to be judged anew
+	outdated     wait.Signal   // a long history has to be judged anew
 	reviewAtOnce int64         // see the constant
 	reviewSlice  time.Duration // likewise
 
@@ -140,7 +147,7 @@ var migrations embed.FS
 // the file open, naming that process, and when a server is out of reach.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
-		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: make(chan struct{}, 1), outdated: make(chan struct{}, 1), reviewAtOnce: reviewAtOnce, reviewSlice: reviewSlice, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
+		o: o, log: o.Log, jobs: make(chan *job, maxQueue), bulk: make(chan *job, maxQueue), gone: make(chan struct{}), parked: wait.NewSignal(), outdated: wait.NewSignal(), reviewAtOnce: reviewAtOnce, reviewSlice: reviewSlice, redating: newRedating(), awaited: map[tinycloud.SpaceID]time.Time{}, settled: map[tinycloud.SpaceID]struct{}{},
 		joining: newJoining(), patience: awaitOpen,
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
@@ -170,6 +177,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
+	if err := s.register(o.Services); err != nil {
+		return nil, err
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage.database %q: %w", db.Redact(o.Database), err), s.Close())
 	}
@@ -208,8 +218,22 @@ func (s *Store) openFile(ctx context.Context, schemas fs.FS) (err error) {
 	if err := s.acquire(path + ".lock"); err != nil {
 		return err
 	}
+	if err := s.hide(path); err != nil {
+		return err
+	}
 	s.db, err = db.OpenSQLite(ctx, path, sync, schemas, s.log, fillParties())
 	return err
+}
+
+// hide keeps other users of the machine from the database. SQLite gives its other files the mode of the first.
+func (s *Store) hide(path string) error {
+	if err := private.Create(path); err != nil {
+		return err
+	}
+	for _, m := range private.Mend(path, path+"-wal", path+"-shm", path+"-journal", path+".lock") {
+		s.log.Warn("database", "warning", m.String())
+	}
+	return nil
 }
 
 // acquire takes the lock file, which holds the pid of its owner.
@@ -229,6 +253,9 @@ func (s *Store) acquire(path string) error {
 
 // preload reads what is kept in memory for all Spaces.
 func (s *Store) preload(ctx context.Context) (err error) {
+	if err := s.upgraded(ctx); err != nil {
+		return err
+	}
 	if s.db.Shared {
 		// First, so that nothing is missed: what comes meanwhile is read twice.
 		if _, err = s.db.Read.One(ctx, []any{&s.others.told}, "SELECT generation FROM node WHERE id = 1"); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -21,7 +22,7 @@ func (s *Store) Tips(ctx context.Context, id tinycloud.SpaceID) ([]hostlog.Tip, 
 		return nil, err
 	}
 	var tips []hostlog.Tip
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var host, digest []byte
 		var t hostlog.Tip
 		if err := scan(&host, &t.N, &digest); err != nil {
@@ -97,7 +98,7 @@ func (r *logRow) holds(n uint64) bool { return n <= r.n && (r.base == nil || n >
 
 // logRows returns the branches of all logs by their number.
 func (s *Store) logRows(ctx context.Context, sid int64) (rows []logRow, err error) {
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var r logRow
 		var host, digest []byte
 		err := scan(&host, &r.base, &r.baseN, &r.n, &digest)
@@ -354,7 +355,7 @@ func lastsLonger(t, than *Token) bool {
 // hostDelegation returns the best host delegation to a key, nil when none is in force.
 func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key, better func(t, than *Token) bool) (best *Token, err error) {
 	var ids []tinycloud.Hash
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var b []byte
 		err := scan(&b)
 		if err == nil {

@@ -365,7 +365,7 @@ func (s *Store) CurrentValues(ctx context.Context, id tinycloud.SpaceID, yield f
 	if err != nil {
 		return err
 	}
-	return s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	return s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var hash []byte
 		var size int64
 		if err := scan(&hash, &size); err != nil {

@@ -3,8 +3,10 @@ package capstore
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -64,5 +66,28 @@ func parseToken(header string) (*Token, error) {
 	if strings.Contains(header, ".") {
 		return token.FromUCAN(header)
 	}
-	return token.FromHeader(header)
+	t, err := token.FromHeader(header)
+	if err != nil {
+		return nil, err
+	}
+	if err := readable(t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// readable refuses a text that its signer's wallet may have shown in another order than it says: who can put such
+// characters into a statement can show one capability and have another signed. Histories that have such texts stay as
+// they are judged.
+func readable(t *Token) error {
+	c, err := cacao.DecodeBytes(t.Bytes)
+	if err != nil {
+		return err
+	}
+	for _, text := range []*string{c.Message.Statement, &c.Message.Nonce, c.Message.RequestID} {
+		if text != nil && strings.ContainsFunc(*text, func(r rune) bool { return unicode.Is(unicode.Bidi_Control, r) }) {
+			return tinycloud.Refuse(tinycloud.ErrUndecodable, "The signed text has characters that change its direction")
+		}
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -78,7 +79,7 @@ func (v *verifier) tell(what, format string, args ...any) {
 	v.damaged(Damage{space, what, fmt.Sprintf(format, args...)})
 }
 
-func (v *verifier) each(f func(scan func(...any) error) error, query string, args ...any) error {
+func (v *verifier) each(f func(scan db.Scan) error, query string, args ...any) error {
 	return v.s.db.Read.Each(v.ctx, f, query, args...)
 }
 
@@ -125,7 +126,7 @@ func (v *verifier) lengths() error {
 }
 
 func (v *verifier) tokens() error {
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		var id, b []byte
 		var kind token.Kind
 		if err := scan(&id, &kind, &b); err != nil {
@@ -164,7 +165,8 @@ func (v *verifier) space(id tinycloud.SpaceID, sid int64) error {
 // usage checks the count of the Space's bytes.
 func (v *verifier) usage() error {
 	var counted, held, past, retired int64
-	_, err := v.s.db.Read.One(v.ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes, (SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid),
+	_, err := v.s.db.Read.One(v.ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes,
+		(SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) + (SELECT coalesce(sum(size), 0) FROM pending WHERE pending.sid = spaces.sid),
 		past, (SELECT coalesce(sum(size), 0) FROM past WHERE past.sid = spaces.sid) FROM spaces WHERE sid = ?`, v.sid)
 	if err == nil && (counted != held-retired || past != retired) {
 		v.tell("count of bytes that is wrong", "%d and %d past, should be %d and %d", counted, past, held-retired, retired)
@@ -180,7 +182,7 @@ func (v *verifier) epochs() error {
 		seq       uint64
 		clock     []byte
 	}
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		var r row
 		if err := scan(&r.eid, &r.id, &r.seq, &r.clock, &r.bytes); err != nil {
 			return err
@@ -227,7 +229,7 @@ func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64
 			most.Add(judge.Spot{Branch: b, N: n})
 		}
 		covered := false
-		err = v.each(func(scan func(...any) error) error {
+		err = v.each(func(scan db.Scan) error {
 			var s judge.Spot
 			err := scan(&s.Branch, &s.N)
 			covered = covered || clock.Has(s)
@@ -247,7 +249,7 @@ func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64
 
 func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
 	n := 0
-	err := v.each(func(scan func(...any) error) error {
+	err := v.each(func(scan db.Scan) error {
 		var event, b []byte
 		var idx int
 		if err := scan(&idx, &event, &b); err != nil {
@@ -264,21 +266,22 @@ func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
 		return err
 	}
 	ops := 0
-	err = v.each(func(scan func(...any) error) error {
+	err = v.each(func(scan db.Scan) error {
 		var idx, k int
 		var key, b []byte
 		var removes bool
-		if err := scan(&idx, &k, &key, &removes, &b); err != nil {
+		var service string
+		if err := scan(&idx, &k, &service, &key, &removes, &b); err != nil {
 			return err
 		}
 		ops++
-		op, err := dag.DecodeOp(b)
+		op, _, err := dag.ReadOperation(b)
 		if err != nil || idx < 0 || idx >= len(e.Events) || k < 0 || k >= len(e.Events[idx].Ops) || e.Events[idx].Ops[k] != tinycloud.Sum(b) ||
-			!bytes.Equal(key, v.key(op.Key)) || op.Delete != removes {
+			!bytes.Equal(key, v.key(op.Subject)) || op.Service != service || v.s.read(op).Removes != removes {
 			v.tell("operation whose bytes or place are others", "%d/%d of epoch %s", idx, k, id)
 		}
 		return nil
-	}, "SELECT o.idx, o.n, o.key, o.removes, o.bytes FROM ops o WHERE o.eid = ?", eid)
+	}, "SELECT o.idx, o.n, o.service, o.key, o.removes, o.bytes FROM ops o WHERE o.eid = ?", eid)
 	want := 0
 	for _, ev := range e.Events {
 		want += len(ev.Ops)
@@ -329,7 +332,7 @@ func (v *verifier) entries() error {
 			v.tell("log entry whose bytes or signature are others", "%d of %s", e.N, e.Host)
 		}
 	}
-	err = v.each(func(scan func(...any) error) error {
+	err = v.each(func(scan db.Scan) error {
 		var branch int
 		var e hostlog.Entry
 		var id, digest, sig []byte
@@ -343,7 +346,7 @@ func (v *verifier) entries() error {
 	if err != nil {
 		return err
 	}
-	if err := v.each(func(scan func(...any) error) error {
+	if err := v.each(func(scan db.Scan) error {
 		var branch int
 		var e hostlog.Entry
 		var digest, sig, list []byte
@@ -361,7 +364,7 @@ func (v *verifier) entries() error {
 
 // tips checks that the logs end where their entries do, and have no gaps.
 func (v *verifier) tips() error {
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		var branch, entries int64
 		var n, last, first int64
 		var digest, tip []byte

@@ -9,11 +9,12 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // values checks the values against their hashes, and that every current one is here or looked for.
 func (v *verifier) values() error {
-	err := v.each(func(scan func(...any) error) error {
+	err := v.each(func(scan db.Scan) error {
 		var hash, inline []byte
 		var size, due int64
 		if err := scan(&hash, &size, &inline, &due); err != nil {
@@ -36,7 +37,7 @@ func (v *verifier) values() error {
 	if err != nil {
 		return err
 	}
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		var key []byte
 		err := scan(&key)
 		v.tell("current value that is lost", "%q", key)
@@ -47,7 +48,7 @@ func (v *verifier) values() error {
 
 // replay judges the history again in an empty store and compares what follows from it.
 func (v *verifier) replay() error {
-	scratch, err := Open(v.ctx, Options{Database: InMemory, Keys: v.s.o.Keys, Now: v.s.o.Now, Log: slog.New(slog.DiscardHandler)})
+	scratch, err := Open(v.ctx, Options{Database: InMemory, Services: v.s.o.Services, Keys: v.s.o.Keys, Now: v.s.o.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -129,6 +130,10 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 			"SELECT count(*) FROM kv WHERE sid = ? AND key = ? AND live = ? AND seq = ? AND epoch = ? AND idx = ? AND value = ? AND meta = ? AND f_seq = ? AND f_epoch = ? AND f_idx = ?",
 		},
 		{
+			"state of a service that should be another", "SELECT s.service, s.id, s.state FROM states s WHERE s.sid = ?",
+			"SELECT count(*) FROM states WHERE sid = ? AND service = CAST(? AS TEXT) AND id = ? AND state = ?",
+		},
+		{
 			"conflict that is none", "SELECT c.event, p.id, c.idx, c.n, c.value FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ?",
 			"SELECT count(*) FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ? AND c.event = ? AND p.id = ? AND c.idx = ? AND c.n = ? AND c.value = ?",
 		},
@@ -145,7 +150,7 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 
 func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs string) error {
 	columns := strings.Count(theirs, "?") - 1
-	return v.each(func(scan func(...any) error) error {
+	return v.each(func(scan db.Scan) error {
 		row, dest := make([]any, columns), make([]any, columns)
 		for i := range row {
 			dest[i] = &row[i]
@@ -181,7 +186,7 @@ func name(column any) string {
 
 // compareSums looks for rows that are not here, and at the heads.
 func (v *verifier) compareSums(scratch *Store, sid int64) error {
-	for _, table := range []string{"epochs", "kv", "events", "ops", "conflicts"} {
+	for _, table := range []string{"epochs", "kv", "events", "ops", "conflicts", "pending", "states"} {
 		var ours, theirs int64
 		query := "SELECT count(*) FROM " + table + " WHERE sid = ?"
 		if _, err := v.s.db.Read.One(v.ctx, []any{&ours}, query, v.sid); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // neverDue is when a value is looked for that nobody can have.
@@ -21,7 +22,7 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 		return nil, err
 	}
 	now := s.o.Now().UnixMilli()
-	err = s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var w hostlog.Want
 		var hash, manifest []byte
 		if err := scan(&hash, &w.Size, &manifest, &w.Tries, &w.Past); err != nil {

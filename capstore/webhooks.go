@@ -64,7 +64,7 @@ func (s *Store) AddWebhook(ctx context.Context, w Webhook, most int) error {
 // Webhooks returns all webhooks of this node, the oldest first.
 func (s *Store) Webhooks(ctx context.Context) ([]Webhook, error) {
 	var out []Webhook
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var w Webhook
 		var space, abilities string
 		var proofs []byte
@@ -148,7 +148,7 @@ func (s *Store) Enqueue(ctx context.Context, webhook string, ds []Delivery, upTo
 // Deliveries returns up to limit deliveries of a webhook, the first due first, whether due or not.
 func (s *Store) Deliveries(ctx context.Context, webhook string, limit int) ([]Delivery, error) {
 	var out []Delivery
-	err := s.db.Read.Each(ctx, func(scan func(...any) error) error {
+	err := s.db.Read.Each(ctx, func(scan db.Scan) error {
 		d := Delivery{Webhook: webhook}
 		var due int64
 		if err := scan(&d.Number, &d.Event, &d.Body, &d.Tries, &due); err != nil {

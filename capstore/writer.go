@@ -377,10 +377,7 @@ func (t *tx) publish() {
 	t.settle(commits)
 	for _, c := range commits {
 		if c.Parked > 0 {
-			select {
-			case s.parked <- struct{}{}:
-			default:
-			}
+			s.parked.Give()
 		}
 	}
 }

@@ -10,10 +10,16 @@ import (
 // a profile table; its environment variable is the key in capitals with "_" for ".", after TINYCLOUD_.
 // Relative paths are relative to the working directory of the process.
 type Config struct {
-	// Address (address) is the IP the HTTP API and the metrics listen on. Default 127.0.0.1.
+	// Address (address) is the IP the HTTP API listens on. Default 127.0.0.1.
 	Address netip.Addr
 	// Port (port) is the TCP port of the HTTP API; 0 lets the system choose. Default 8000.
 	Port uint16
+	// TrustedProxies (trusted_proxies) are the addresses of proxies, as CIDRs, that are believed whose requests they pass
+	// on. Default none; with ip_header this machine.
+	TrustedProxies []netip.Prefix
+	// ProxyHeaders (ip_header) are the headers by which trusted proxies name a client: one, or with false none.
+	// Default Forwarded and X-Forwarded-For.
+	ProxyHeaders []string
 	// CORS (cors) answers browsers of every origin. Default true.
 	CORS bool
 	// LogLevel (log_level) is off, critical, normal or debug. Default normal.
@@ -21,7 +27,9 @@ type Config struct {
 	Log      Log
 	Storage  Storage
 	Spaces   Spaces
-	// PrometheusPort (prometheus.port) is the TCP port of the metrics, on Address; 0 lets the system choose.
+	// PrometheusAddress (prometheus.address) is the IP that the metrics listen on. Default 127.0.0.1.
+	PrometheusAddress netip.Addr
+	// PrometheusPort (prometheus.port) is the TCP port of the metrics, on PrometheusAddress; 0 lets the system choose.
 	// Default 8001.
 	PrometheusPort uint16
 	Keys           Keys
@@ -30,7 +38,7 @@ type Config struct {
 	MaxLifetime  time.Duration
 	PublicSpaces PublicSpaces
 	P2P          P2P
-	// AdminSecret (admin.secret) is the bearer token of /admin; zero closes /admin over HTTP. Taken from
+	// AdminSecret (admin.secret) is the bearer token of /admin, 16 bytes or more; zero closes /admin over HTTP. Taken from
 	// TINYCLOUD_ADMIN_SECRET as it stands, without unquoting.
 	AdminSecret Secret
 	// QuotaURL (quota_url) is the base URL of a quota service, http or https. Default none.
@@ -131,17 +139,19 @@ type P2P struct {
 // defaults leaves derived settings zero, so that derive can tell what was set.
 func defaults() Config {
 	return Config{
-		Address:        netip.AddrFrom4([4]byte{127, 0, 0, 1}),
-		Port:           8000,
-		CORS:           true,
-		LogLevel:       LogNormal,
-		Log:            Log{Format: LogText, TraceHeader: "TinyCloud-Trace-Id"},
-		Storage:        Storage{Staging: StagingMemory},
-		PrometheusPort: 8001,
-		Keys:           Keys{Type: "static"},
-		MaxLifetime:    300 * time.Second,
-		PublicSpaces:   PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
-		P2P:            P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Values: ValuesEager, NAT: true, JoinTimeout: 10 * time.Second},
+		Address:           netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		Port:              8000,
+		ProxyHeaders:      []string{"Forwarded", "X-Forwarded-For"},
+		CORS:              true,
+		LogLevel:          LogNormal,
+		Log:               Log{Format: LogText, TraceHeader: "TinyCloud-Trace-Id"},
+		Storage:           Storage{Staging: StagingMemory},
+		PrometheusPort:    8001,
+		PrometheusAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		Keys:              Keys{Type: "static"},
+		MaxLifetime:       300 * time.Second,
+		PublicSpaces:      PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
+		P2P:               P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Values: ValuesEager, NAT: true, JoinTimeout: 10 * time.Second},
 	}
 }
 

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -91,6 +92,9 @@ func TestEnvNames(t *testing.T) {
 		{"log.format", "Json", func(c config.Config) any { return c.Log.Format }, config.LogJSON},
 		{"log.tracing.traceheader", "X-Trace", func(c config.Config) any { return c.Log.TraceHeader }, "X-Trace"},
 		{"spaces.allowlist", "http://h:1/x", func(c config.Config) any { return c.Spaces.Allowlist }, "http://h:1/x"},
+		{"trusted_proxies", "10.0.0.7, fd00::/8", func(c config.Config) any { return fmt.Sprint(c.TrustedProxies) }, "[10.0.0.7/32 fd00::/8]"},
+		{"ip_header", "false", func(c config.Config) any { return len(c.ProxyHeaders) }, 0},
+		{"prometheus.address", "::1", func(c config.Config) any { return c.PrometheusAddress.String() }, "::1"},
 		{"prometheus.port", "9000", func(c config.Config) any { return c.PrometheusPort }, uint16(9000)},
 		{"keys.type", "Static", func(c config.Config) any { return c.Keys.Type }, "static"},
 		{"keys.secret", strings.Repeat("1", 44), func(c config.Config) any { return len(c.Keys.Secret.Bytes()) }, 33},
@@ -98,7 +102,7 @@ func TestEnvNames(t *testing.T) {
 		{"public_spaces.rate_limit_per_minute", "7", func(c config.Config) any { return c.PublicSpaces.RatePerMinute }, uint32(7)},
 		{"public_spaces.rate_limit_burst", "8", func(c config.Config) any { return c.PublicSpaces.RateBurst }, uint32(8)},
 		{"public_spaces.storage_limit", "1KiB", func(c config.Config) any { return c.PublicSpaces.Limit }, config.ByteSize(1024)},
-		{"admin.secret", `"true"`, func(c config.Config) any { return string(c.AdminSecret.Bytes()) }, `"true"`},
+		{"admin.secret", `"true, and 16 bytes"`, func(c config.Config) any { return string(c.AdminSecret.Bytes()) }, `"true, and 16 bytes"`},
 		{"quota_url", "https://q", func(c config.Config) any { return c.QuotaURL }, "https://q"},
 		{"storage.datadir", "/d", func(c config.Config) any { return c.Storage.Blocks.Path }, "/d/blocks"},
 		{"storage.database", "sqlite:x", func(c config.Config) any { return c.Storage.Database.Path() }, "x"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -209,6 +210,7 @@ func (l *loader) build() Config {
 	}
 	l.checkBlocks(&c)
 	l.checkPorts(c)
+	l.checkProxies(&c)
 	l.warnings = append(l.warnings, c.derive()...)
 	return c
 }
@@ -240,6 +242,16 @@ func (l *loader) checkBlocks(c *Config) {
 		drop("storage.blocks.bucket", &b.Bucket)
 		drop("storage.blocks.endpoint", &b.Endpoint)
 	}
+}
+
+// checkProxies takes ip_header alone, which the reference believes from everybody, to mean a proxy on this machine.
+func (l *loader) checkProxies(c *Config) {
+	e, named := l.entries["ip_header"]
+	if _, set := l.entries["trusted_proxies"]; set || !named || len(c.ProxyHeaders) == 0 {
+		return
+	}
+	c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	l.warn("ip_header", e.from, "believed only from a proxy on this machine: set trusted_proxies to where the proxy is")
 }
 
 func (l *loader) checkPorts(c Config) {

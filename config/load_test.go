@@ -1,10 +1,12 @@
 package config_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -353,5 +355,27 @@ datadir = "d"
 	}
 	if s := warnings[0].String(); !strings.HasSuffix(s, "tinycloud.toml:2: relay.port: known to the reference but not served by this node, ignored") {
 		t.Errorf("warning %q", s)
+	}
+}
+
+// TestProxies reads what the reference knows as ip_header, and what it does not know.
+func TestProxies(t *testing.T) {
+	both := []string{"Forwarded", "X-Forwarded-For"}
+	for _, tt := range []struct {
+		file    string
+		trusted string
+		headers []string
+		warns   bool
+	}{
+		{"", "[]", both, false},
+		{`trusted_proxies = ["10.0.0.7", "2001:db8::1/32"]`, "[10.0.0.7/32 2001:db8::/32]", both, false},
+		{`ip_header = "X-Real-IP"`, "[127.0.0.0/8 ::1/128]", []string{"X-Real-IP"}, true},
+		{"ip_header = false", "[]", nil, false},
+		{"ip_header = \"X-Forwarded-For\"\ntrusted_proxies = ['10.0.0.0/8']", "[10.0.0.0/8]", []string{"X-Forwarded-For"}, false},
+	} {
+		c, warnings, err := load(t, "[global]\n"+tt.file+"\n[global.storage]\ndatadir = 'x'\n")
+		if err != nil || fmt.Sprint(c.TrustedProxies) != tt.trusted || !slices.Equal(c.ProxyHeaders, tt.headers) || (len(warnings) > 0) != tt.warns {
+			t.Errorf("%s: %v %q, warnings %v, %v", tt.file, c.TrustedProxies, c.ProxyHeaders, warnings, err)
+		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/private"
 )
 
 // maxSecretFile bounds what is read as a secret.
@@ -40,11 +42,8 @@ func (c Config) ResolveSecret() (Secret, []Warning, error) {
 			Message: "new secret generated: back it up, without it this node is no host of its Spaces any more",
 		})
 	}
-	if info, err := os.Stat(path); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		warnings = append(warnings, Warning{
-			Setting: "keys.secret", Source: path,
-			Message: fmt.Sprintf("mode %04o lets others at the secret, should be 0600", info.Mode().Perm()),
-		})
+	for _, m := range private.Mend(path) {
+		warnings = append(warnings, Warning{Setting: "keys.secret", Source: path, Message: m.String()})
 	}
 	return secret, warnings, nil
 }

@@ -23,13 +23,16 @@ func settings() []setting {
 
 func coreSettings() []setting {
 	return []setting{
-		{"address", setAddress},
+		{"address", address(func(c *Config) *netip.Addr { return &c.Address })},
 		{"port", port(func(c *Config) *uint16 { return &c.Port })},
+		{"trusted_proxies", setTrustedProxies},
+		{"ip_header", setIPHeader},
 		{"cors", flag(func(c *Config) *bool { return &c.CORS })},
 		{"log_level", oneOf(strings.ToLower, func(c *Config) *LogLevel { return &c.LogLevel }, LogOff, LogCritical, LogNormal, LogDebug)},
 		{"log.format", oneOf(exact, func(c *Config) *LogFormat { return &c.Log.Format }, LogText, LogJSON)},
 		{"log.tracing.traceheader", text(checkHeader, func(c *Config) *string { return &c.Log.TraceHeader })},
 		{"spaces.allowlist", text(checkURL, func(c *Config) *string { return &c.Spaces.Allowlist })},
+		{"prometheus.address", address(func(c *Config) *netip.Addr { return &c.PrometheusAddress })},
 		{"prometheus.port", port(func(c *Config) *uint16 { return &c.PrometheusPort })},
 		{"keys.type", setKeysType},
 		{"keys.secret", setKeysSecret},
@@ -75,7 +78,7 @@ func unserved(name string) bool {
 	top, _, _ := strings.Cut(name, ".")
 	switch top {
 	case "relay", "telemetry", "hooks", "tee", "retention", "share_email", "database", "did_resolution_timeout_ms",
-		"workers", "max_blocking", "ident", "ip_header", "proxy_proto_header", "limits", "temp_dir", "keep_alive",
+		"workers", "max_blocking", "ident", "proxy_proto_header", "limits", "temp_dir", "keep_alive",
 		"secret_key", "shutdown", "cli_colors", "profile":
 		return true
 	}
@@ -155,16 +158,56 @@ func oneOf[T ~string](fold func(string) string, field func(*Config) *T, allowed 
 	}
 }
 
-func setAddress(c *Config, v value) error {
-	s, err := v.str()
+func address(field func(*Config) *netip.Addr) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		s, err := v.str()
+		if err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return fmt.Errorf("%q is not an IP address", s)
+		}
+		*field(c) = a
+		return nil
+	}
+}
+
+// setTrustedProxies reads addresses and ranges of them. All there are is no range: that would believe everybody.
+func setTrustedProxies(c *Config, v value) error {
+	items, err := v.strs()
 	if err != nil {
 		return err
 	}
-	c.Address, err = netip.ParseAddr(s)
-	if err != nil || c.Address.Zone() != "" {
-		return fmt.Errorf("%q is not an IP address", s)
+	c.TrustedProxies = nil
+	for _, item := range items {
+		p, err := netip.ParsePrefix(item)
+		if addr, single := netip.ParseAddr(item); single == nil && addr.Zone() == "" {
+			p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil || p.Bits() == 0 || p.Addr().Is4In6() {
+			return fmt.Errorf("%q is not an address or a range such as 10.0.0.0/8", item)
+		}
+		c.TrustedProxies = append(c.TrustedProxies, p.Masked())
 	}
 	return nil
+}
+
+// setIPHeader takes what the reference's web framework does: a name, or false for none.
+func setIPHeader(c *Config, v value) error {
+	if v.kind == kindBool {
+		if v.text == "true" {
+			return errors.New("expected the name of a header or false")
+		}
+		c.ProxyHeaders = nil
+		return nil
+	}
+	name, err := v.str()
+	c.ProxyHeaders = []string{name}
+	if err != nil {
+		return err
+	}
+	return checkHeader(name)
 }
 
 func setDatabase(c *Config, v value) error {
@@ -197,8 +240,13 @@ func setKeysSecret(c *Config, v value) error {
 	return err
 }
 
+const minAdminSecret = 16 // bytes; what can be guessed is no secret
+
 func setAdminSecret(c *Config, v value) error {
 	s, err := v.secret()
+	if n := len(s); err == nil && n > 0 && n < minAdminSecret {
+		return fmt.Errorf("%d bytes, expected %d or more, such as of \"openssl rand -hex 32\"", n, minAdminSecret)
+	}
 	c.AdminSecret = NewSecret([]byte(s))
 	return err
 }

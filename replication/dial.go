@@ -13,6 +13,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -37,7 +38,7 @@ const (
 
 // dialer knows whom to dial and when.
 type dialer struct {
-	wake  chan struct{}
+	wake  wait.Signal
 	slots chan struct{}
 
 	mu      sync.Mutex
@@ -61,7 +62,7 @@ type target struct {
 
 func newDialer() dialer {
 	return dialer{
-		wake: make(chan struct{}, 1), slots: make(chan struct{}, dialsAtOnce),
+		wake: wait.NewSignal(), slots: make(chan struct{}, dialsAtOnce),
 		reload: true, targets: map[peer.ID]*target{}, finds: map[peer.ID][]ma.Multiaddr{},
 	}
 }
@@ -81,7 +82,7 @@ func (d *dialer) now(reload bool) {
 			x.next = t
 		}
 	}
-	signal(d.wake)
+	d.wake.Give()
 }
 
 // refresh has what the store knows read again; hosts that are new, or have new addresses, are due then.
@@ -89,7 +90,7 @@ func (d *dialer) refresh() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reload = true
-	signal(d.wake)
+	d.wake.Give()
 }
 
 // lost makes a host due soon after its connection ended.
@@ -103,7 +104,7 @@ func (d *dialer) lost(id peer.ID) {
 	if again := now().Add(backoff(x.failures+1, d.longest())); x.next.Before(again) {
 		x.next = again
 	}
-	signal(d.wake)
+	d.wake.Give()
 }
 
 // longest is the longest wait before a host is dialed again. d.mu is held.
@@ -135,31 +136,25 @@ func (d *dialer) greeted(id peer.ID, err error) []string {
 	}
 	x.failures++
 	x.next = now().Add(backoff(x.failures, d.longest()))
-	signal(d.wake)
+	d.wake.Give()
 	return x.joins
 }
 
 // dial keeps this host connected with the others, for ever.
 func (r *Replica) dial(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-r.dialer.wake:
-		case <-timer.C:
-		}
+	idle := time.Duration(0)
+	for r.dialer.wake.Within(ctx, idle) {
 		if err := r.loadTargets(ctx); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			r.log.WarnContext(ctx, "cannot read the hosts of the space", "error", err)
-			timer.Reset(time.Second)
+			idle = time.Second
 			continue
 		}
-		timer.Reset(r.dialDue(ctx))
+		idle = r.dialDue(ctx)
 	}
+	return ctx.Err()
 }
 
 // dialDue starts dialing the hosts that are due and returns when the next one is.
@@ -233,7 +228,7 @@ func (d *dialer) tried(id peer.ID, err error) []string {
 		x.failures++
 		x.next = now().Add(backoff(x.failures, d.longest()))
 	}
-	signal(d.wake)
+	d.wake.Give()
 	return x.joins
 }
 

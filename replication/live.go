@@ -11,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -25,7 +26,7 @@ const (
 
 // outbox is what this host has to tell the others.
 type outbox struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu       sync.Mutex
 	bundles  []hostlog.Bundle               // guarded by mu
@@ -47,7 +48,7 @@ func (o *outbox) add(bundles []hostlog.Bundle) {
 			o.bundles = append(o.bundles, b)
 		}
 	}
-	signal(o.wake)
+	o.wake.Give()
 }
 
 // cut keeps back what is added from now on until the result is called: a host that was removed is still there to
@@ -61,7 +62,7 @@ func (o *outbox) cut() (done func()) {
 		defer o.mu.Unlock()
 		if o.cutting--; o.cutting == 0 {
 			o.bundles, o.later = append(o.bundles, o.later...), nil
-			signal(o.wake)
+			o.wake.Give()
 		}
 	})
 }
@@ -102,7 +103,7 @@ func (r *Replica) learned(bundles []hostlog.Bundle) {
 	for _, b := range bundles {
 		r.live.mention(b)
 	}
-	signal(r.live.wake)
+	r.live.wake.Give()
 }
 
 // publish sends what the outbox holds.
@@ -205,7 +206,7 @@ func announcement(entries map[hostlog.Key]hostlog.Bundle) wire.Message {
 
 // inbox is what peers sent by gossip and is not applied yet.
 type inbox struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu     sync.Mutex
 	items  []inItem               // guarded by mu
@@ -231,7 +232,7 @@ func (q *inbox) add(it inItem) bool {
 	q.items = append(q.items, it)
 	q.bytes += it.size
 	q.note(it, 1)
-	signal(q.wake)
+	q.wake.Give()
 	return true
 }
 
@@ -329,7 +330,7 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 		r.gap(m)
 	}
 	switch {
-	case it.more: // releases of the first handshake take it for an offence of whoever passes it on
+	case it.more || slices.ContainsFunc(it.checked, func(p *hostlog.Parsed) bool { return r.kept(p.Bundle) }): // older releases take it for an offence of whoever passes it on
 		outcome = "newer"
 		return fmt.Errorf("gossip of %s has fields that are not known here: %w", from, tinycloud.ErrUnsupported)
 	case !queued:
@@ -341,6 +342,9 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 	r.heard.add(it)
 	return nil
 }
+
+// kept reports whether a bundle is not to be told by gossip, since an older peer listens that takes it for a forgery.
+func (r *Replica) kept(b hostlog.Bundle) bool { return b.Foreign() && !r.onlyNewer() }
 
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
 // removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that

@@ -178,7 +178,7 @@ func (n *node) replicate(t testing.TB, d captest.DelegationOptions) {
 	t.Helper()
 	var err error
 	n.r, err = replication.New(replication.Options{
-		Space: n.o.space, Key: n.key(), Store: n.shown(), Values: values{n.values, n.store}, Hello: capstore.OwnHello(), Log: n.log,
+		Space: n.o.space, Key: n.key(), Store: n.shown(), Values: values{n.values, n.store}, Hello: n.store.Hello(), Log: n.log,
 		Addrs: func() []ma.Multiaddr { return []ma.Multiaddr{ma.StringCast(n.addr())} },
 	})
 	if err != nil {

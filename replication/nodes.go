@@ -52,7 +52,7 @@ func (d *dialer) find(node peer.AddrInfo) {
 		x.next = now()
 	}
 	d.reload = true
-	signal(d.wake)
+	d.wake.Give()
 }
 
 // lead adds what finders met to the targets, and the Space peers that nodes answered with. d.mu is held.
@@ -136,6 +136,6 @@ func (d *dialer) answered(id, leads peer.ID, err error) []string {
 	x.failures, x.next = 0, now().Add(dialEvery)
 	x.node = &nodeTarget{private: x.node.private, leads: leads}
 	d.reload = true
-	signal(d.wake)
+	d.wake.Give()
 	return joins
 }

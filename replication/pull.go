@@ -12,6 +12,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -202,7 +203,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owe
 	g, running := errgroup.WithContext(ctx)
 	batches := make(chan []hostlog.Bundle, syncQueue)
 	ready := make(chan received)
-	moved, over := make(chan struct{}, 1), make(chan struct{})
+	moved, over := wait.NewSignal(), make(chan struct{})
 	var end *wire.State
 	g.Go(func() (err error) {
 		defer close(batches)
@@ -212,7 +213,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owe
 	g.Go(func() error {
 		defer close(ready)
 		for b := range batches {
-			signal(moved)
+			moved.Give()
 			select {
 			case ready <- received{b, hostlog.CheckAll(r.space, b)}:
 			case <-running.Done():
@@ -242,7 +243,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owe
 				return errTurn
 			}
 			applying.Store(false)
-			signal(moved)
+			moved.Give()
 		}
 		return nil
 	})

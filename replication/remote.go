@@ -27,9 +27,9 @@ const (
 type remote struct {
 	id     peer.ID
 	host   hostlog.Key
-	pull   chan struct{} // it seems to have something that is not here
-	due    chan struct{} // a round is due at once
-	calm   chan struct{} // a round of theirs found no difference
+	pull   wait.Signal   // it seems to have something that is not here
+	due    wait.Signal   // a round is due at once
+	calm   wait.Signal   // a round of theirs found no difference
 	rate   *rate.Limiter // of bundles by gossip
 	opened *rate.Limiter // of streams
 
@@ -48,6 +48,7 @@ type remote struct {
 	held       tinycloud.Hash // of its tips then, see told
 	expires    time.Time
 	streams    int
+	rules      uint64         // that it told, 0 for none
 	rests      bool           // it may leave without being dialed again, see rest.go
 	sent       tinycloud.Hash // of the host records it has from us
 	cancels    map[*int]context.CancelFunc
@@ -55,7 +56,7 @@ type remote struct {
 
 func newRemote(id peer.ID, host hostlog.Key) *remote {
 	return &remote{
-		id: id, host: host, pull: make(chan struct{}, 1), due: make(chan struct{}, 1), calm: make(chan struct{}, 1),
+		id: id, host: host, pull: wait.NewSignal(), due: wait.NewSignal(), calm: wait.NewSignal(),
 		rate: rate.NewLimiter(liveRate, liveRate), opened: rate.NewLimiter(streamsPerSec, 2*streamsPerSec),
 		cancels: map[*int]context.CancelFunc{},
 	}
@@ -179,7 +180,7 @@ func (r *Replica) admit(id peer.ID, proven proven) {
 
 // begin starts the work with an authorised peer. r.mu is held.
 func (r *Replica) begin(m *remote, proven proven) {
-	m.expires = proven.expires
+	m.expires, m.rules = proven.expires, proven.hello.Rules
 	if m.authorised {
 		return
 	}
@@ -193,6 +194,25 @@ func (r *Replica) begin(m *remote, proven proven) {
 		return
 	}
 	r.spawn(func(ctx context.Context) { r.know(ctx, m, proven.hello) }) // beside the session, which waits for nothing
+}
+
+// knowsServices reports whether a peer takes operations that are no key-value ones for what they are.
+func (r *Replica) knowsServices(m *remote) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return m.rules >= hostlog.RulesOfServices
+}
+
+// onlyNewer reports whether all peers that may take part know services.
+func (r *Replica) onlyNewer() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.remotes {
+		if m.mayTakePart() && m.rules < hostlog.RulesOfServices {
+			return false
+		}
+	}
+	return true
 }
 
 // know keeps what a peer told of its release, and has the operator know of one that is not like this.
@@ -292,7 +312,7 @@ func (r *Replica) revoke(host hostlog.Key) {
 	m := r.remotes[wire.PeerOf(host)]
 	for _, other := range r.remotes {
 		if other != m {
-			signal(other.due) // the rendezvous secret is another from now on
+			other.due.Give() // the rendezvous secret is another from now on
 		}
 	}
 	if m == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -57,6 +59,8 @@ type Net struct {
 type Log interface {
 	// Tips returns every branch's last entry.
 	Tips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Tip, error)
+	// OlderTips are those as far as a host may be given its logs that knows no services.
+	OlderTips(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Tip, error)
 	// Have returns what to tell a peer whose tips are theirs: each of them that is stored here and, for a
 	// log with one that is not, this node's own tips of that log and entries before them at growing
 	// distances, so that a fork costs no more than a part of what follows it. early says that one of theirs is
@@ -248,8 +252,8 @@ func New(o Options) (*Replica, error) {
 	return &Replica{
 		o: o, space: o.Space, self: wire.PeerOf(host), host: host, log: o.Log.With("space", o.Space),
 		started: make(chan struct{}), stopped: make(chan struct{}), tried: make(chan struct{}),
-		jobs: jobs{wake: make(chan struct{}, 1)}, live: outbox{wake: make(chan struct{}, 1)},
-		inbox: inbox{wake: make(chan struct{}, 1)}, dialer: newDialer(), wants: newWanted(),
+		jobs: jobs{wake: wait.NewSignal()}, live: outbox{wake: wait.NewSignal()},
+		inbox: inbox{wake: wait.NewSignal()}, dialer: newDialer(), wants: newWanted(),
 		offences: offences{m: map[hostlog.Key]*offence{}},
 		remotes:  map[peer.ID]*remote{}, proofs: map[peer.ID]proven{},
 		seen: map[hostlog.Key]sighting{}, claims: map[hostlog.Key]time.Time{}, waiting: map[*remote]struct{}{},
@@ -324,7 +328,7 @@ func (r *Replica) spawn(job func(context.Context)) bool { return r.jobs.add(job)
 
 // jobs are the goroutines to start.
 type jobs struct {
-	wake chan struct{}
+	wake wait.Signal
 
 	mu    sync.Mutex
 	list  []func(context.Context) // guarded by mu
@@ -338,7 +342,7 @@ func (j *jobs) add(job func(context.Context)) bool {
 		return false
 	}
 	j.list = append(j.list, job)
-	signal(j.wake)
+	j.wake.Give()
 	return true
 }
 
@@ -357,14 +361,6 @@ func (j *jobs) end() []func(context.Context) {
 	return j.take()
 }
 
-// signal wakes whoever waits for c, now or next.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // Committed tells what the store made durable. It never blocks.
 func (r *Replica) Committed(c hostlog.Commit) {
 	if c.Space != r.space {
@@ -374,13 +370,13 @@ func (r *Replica) Committed(c hostlog.Commit) {
 		r.stir()
 	}
 	if len(c.Local) > 0 {
-		r.live.add(c.Local)
+		r.live.add(slices.DeleteFunc(slices.Clone(c.Local), r.kept))
 		if !r.anyAuthorised() {
 			r.dialer.now(false)
 		}
 	}
 	if c.Wants > 0 {
-		signal(r.wants.wake)
+		r.wants.wake.Give()
 	}
 	if c.Opened {
 		r.setJoining(false)
@@ -401,13 +397,13 @@ func (r *Replica) Kick() {
 			r.setJoining(joining)
 			r.mu.Lock()
 			for _, m := range r.remotes {
-				signal(m.due) // those already here can tell that the history is, too
+				m.due.Give() // those already here can tell that the history is, too
 			}
 			r.mu.Unlock()
 		}
 	})
 	r.dialer.now(true)
-	signal(r.wants.wake)
+	r.wants.wake.Give()
 }
 
 // Tried is closed when a try to be connected with another host ended, well or not.

@@ -191,7 +191,7 @@ func (d *dialer) rest(id peer.ID) {
 	defer d.mu.Unlock()
 	if x := d.targets[id]; x != nil {
 		x.rests, x.next = true, now().Add(jitter(restTime))
-		signal(d.wake)
+		d.wake.Give()
 	}
 }
 
@@ -205,7 +205,7 @@ func (d *dialer) rouse() (any bool) {
 		}
 	}
 	if any {
-		signal(d.wake)
+		d.wake.Give()
 	}
 	return any
 }

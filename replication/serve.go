@@ -60,7 +60,7 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 // serveOpen answers one round: nothing if the tips are equal, else what the peer says it lacks.
 func (r *Replica) serveOpen(ctx context.Context, m *remote, f *wire.Framer, open *wire.Open) error {
 	r.clock(m, open.Now)
-	tips, err := r.o.Store.Tips(ctx, r.space)
+	tips, err := r.tipsFor(ctx, m)
 	if err != nil {
 		return own(err)
 	}
@@ -94,14 +94,22 @@ func (r *Replica) serveOpen(ctx context.Context, m *remote, f *wire.Framer, open
 			return err
 		}
 		if !msg.Have.More {
-			return r.stream(ctx, f, tips, have, time.Since(asked))
+			return r.stream(ctx, m, f, tips, have, time.Since(asked))
 		}
 	}
 }
 
+// tipsFor are the tips that a peer is told, and is sent the entries up to.
+func (r *Replica) tipsFor(ctx context.Context, m *remote) ([]hostlog.Tip, error) {
+	if r.knowsServices(m) {
+		return r.o.Store.Tips(ctx, r.space)
+	}
+	return r.o.Store.OlderTips(ctx, r.space)
+}
+
 // stream sends what tips cover and have does not. Acknowledgements are read beside it, so that neither side ever
 // waits to be read before it reads. way is how long a round trip takes, or longer.
-func (r *Replica) stream(ctx context.Context, f *wire.Framer, tips, have []hostlog.Tip, way time.Duration) error {
+func (r *Replica) stream(ctx context.Context, m *remote, f *wire.Framer, tips, have []hostlog.Tip, way time.Duration) error {
 	if err := r.o.Memory.give.acquire(ctx, r.space, wire.MaxJoined); err != nil {
 		return err
 	}
@@ -110,7 +118,7 @@ func (r *Replica) stream(ctx context.Context, f *wire.Framer, tips, have []hostl
 	w := newWindow(way)
 	g.Go(func() error { return w.acks(f) })
 	g.Go(func() error {
-		err := r.sendMissing(ctx, f, w, tips, have)
+		err := r.sendMissing(ctx, f, w, tips, have, r.knowsServices(m))
 		if err == nil {
 			w.end()
 			return f.Put(&wire.Message{Done: &wire.State{Now: nowMillis(), Joining: r.isJoining()}})
@@ -123,7 +131,7 @@ func (r *Replica) stream(ctx context.Context, f *wire.Framer, tips, have []hostl
 
 // sendMissing sends batches. One goroutine reads the store, batches ahead of the one that sends. What came since the tips
 // were told stays here: it may have come from the very peer.
-func (r *Replica) sendMissing(ctx context.Context, f *wire.Framer, w *window, tips, have []hostlog.Tip) error {
+func (r *Replica) sendMissing(ctx context.Context, f *wire.Framer, w *window, tips, have []hostlog.Tip, services bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	ready := make(chan []hostlog.Bundle, readAhead)
 	g.Go(func() error {
@@ -139,9 +147,12 @@ func (r *Replica) sendMissing(ctx context.Context, f *wire.Framer, w *window, ti
 			}
 		}
 		var c batcher
-		told := coveredBy(tips)
+		told, over := coveredBy(tips), false
 		err := r.o.Store.Missing(ctx, r.space, have, inlineLimit, func(b hostlog.Bundle) error {
 			if !told(&b.Entry) {
+				return nil
+			}
+			if over = over || !services && b.Foreign(); over { // of a host whose log forked: its tips don't tell
 				return nil
 			}
 			if full := c.add(b); full != nil {

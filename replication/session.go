@@ -28,7 +28,7 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 	if err := r.o.Store.Hurry(ctx, r.space); err != nil && ctx.Err() == nil {
 		r.log.WarnContext(ctx, "cannot hurry what is wanted", "error", err)
 	}
-	signal(r.wants.wake)
+	r.wants.wake.Give()
 	expiry := time.NewTimer(r.untilExpiry(m))
 	defer expiry.Stop()
 	timer, next := time.NewTimer(0), time.Now()
@@ -101,7 +101,7 @@ func (r *Replica) visit(ctx context.Context, m *remote) bool {
 	case errors.Is(err, errWait):
 		return true // woken when it is its turn
 	case errors.Is(err, errTurn):
-		signal(m.due)
+		m.due.Give()
 		return true
 	default:
 		r.judge(ctx, m, err)
@@ -139,7 +139,7 @@ func (r *Replica) gap(m *remote) {
 	r.mu.Lock()
 	m.synced = false
 	r.mu.Unlock()
-	signal(m.pull)
+	m.pull.Give()
 }
 
 // quiet puts the next round with a peer off, whose own round found no difference.
@@ -148,7 +148,7 @@ func (r *Replica) quiet(m *remote) {
 	defer r.mu.Unlock()
 	m.synced = true
 	if !r.joining { // a joining host has to hear the state of its peers itself
-		signal(m.calm)
+		m.calm.Give()
 	}
 }
 
@@ -178,7 +178,7 @@ func (r *Replica) turn(m *remote) (end func(), err error) {
 		defer r.mu.Unlock()
 		r.turnOf = nil
 		for m := range r.waiting {
-			signal(m.due)
+			m.due.Give()
 		}
 		clear(r.waiting)
 	}), nil

@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -31,7 +32,7 @@ const (
 
 // wanted is the state of the fetching of values; what is wanted is in the store.
 type wanted struct {
-	wake  chan struct{}
+	wake  wait.Signal
 	slots chan struct{}
 
 	mu      sync.Mutex
@@ -56,7 +57,7 @@ type ban struct {
 
 func newWanted() wanted {
 	return wanted{
-		wake: make(chan struct{}, 1), slots: make(chan struct{}, fetchers),
+		wake: wait.NewSignal(), slots: make(chan struct{}, fetchers),
 		flights: map[tinycloud.Hash]*flight{}, bans: map[ban]struct{}{}, hinted: map[tinycloud.Hash]source{},
 	}
 }
@@ -147,15 +148,8 @@ func (w *wanted) hint(hash tinycloud.Hash) (source, bool) {
 
 // fetchWants brings in what is wanted whenever there is a peer to ask.
 func (r *Replica) fetchWants(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-r.wants.wake:
-		case <-timer.C:
-		}
+	idle := time.Duration(0)
+	for r.wants.wake.Within(ctx, idle) {
 		for r.anyAuthorised() {
 			n, err := r.fetchDue(ctx)
 			if err != nil {
@@ -169,8 +163,9 @@ func (r *Replica) fetchWants(ctx context.Context) error {
 				break
 			}
 		}
-		timer.Reset(r.wants.idle())
+		idle = r.wants.idle()
 	}
+	return ctx.Err()
 }
 
 // job is a value to fetch and what is said of it.
@@ -245,7 +240,7 @@ func (r *Replica) fetcher(ctx context.Context, group []job) error {
 		return abandon(ctx.Err())
 	}
 	ok := r.spawn(func(ctx context.Context) {
-		defer signal(r.wants.wake)
+		defer r.wants.wake.Give()
 		defer func() { <-r.wants.slots }()
 		r.fetchGroup(ctx, group)
 	})

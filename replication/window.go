@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -25,7 +26,7 @@ const (
 // speed make it worth, since what is in it is lost when the other side stops.
 type window struct {
 	stop chan struct{} // closed when the other side wants no more
-	room chan struct{} // there may be room again
+	room wait.Signal   // there may be room again
 
 	mu    sync.Mutex
 	sent  []inFlight
@@ -53,7 +54,7 @@ var errStopped = errors.New("the peer wants no more")
 func newWindow(way time.Duration) *window {
 	const trust = 256 << 10 // bytes that the first speed counts as
 	return &window{
-		stop: make(chan struct{}), room: make(chan struct{}, 1),
+		stop: make(chan struct{}), room: wait.NewSignal(),
 		way: min(way, firstWay), durable: trust, busy: float64(trust) / firstSpeed,
 	}
 }
@@ -134,7 +135,7 @@ func (w *window) ack(now time.Time) bool {
 		w.busy *= late
 	}
 	w.acked = now
-	signal(w.room)
+	w.room.Give()
 	return true
 }
 

@@ -4,18 +4,20 @@ import (
 	"context"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // worker is a loop that has a goroutine only while there is something to do: most Spaces of a node are idle.
 // All of its methods are called by one goroutine.
 type worker struct {
-	due  chan struct{} // signalled when there is something to do
+	due  wait.Signal // there is something to do
 	work func(context.Context)
 	busy bool
-	done chan struct{} // capacity 1; work returned
+	done chan struct{} // capacity 1: the worker is never held up; work returned
 }
 
-func newWorker(due chan struct{}, work func(context.Context)) *worker {
+func newWorker(due wait.Signal, work func(context.Context)) *worker {
 	return &worker{due: due, work: work, done: make(chan struct{}, 1)}
 }
 

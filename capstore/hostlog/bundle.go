@@ -73,8 +73,7 @@ type Event struct {
 	Bytes []byte
 	Token *token.Token // nil: void by its bytes
 	Bad   string       // why
-	Ops   []dag.Op
-	Raw   [][]byte // bytes of the operations
+	Ops   []dag.Operation
 }
 
 // Kind tells what the token does, 0 of an event that is void by its bytes.
@@ -132,7 +131,7 @@ func (p *Parsed) parseEpoch() (err error) {
 		if err != nil {
 			return err
 		}
-		if p.ImportedAt == 0 && slices.ContainsFunc(e.Ops, excessive) {
+		if p.ImportedAt == 0 && slices.ContainsFunc(e.Ops, excessive) { // older histories have more
 			return fmt.Errorf("more than %d bytes of metadata: %w", MaxMetadata, tinycloud.ErrInvalid)
 		}
 		p.DecodedEvents, ops = append(p.DecodedEvents, e), ops[len(ref.Ops):]
@@ -151,11 +150,28 @@ func MetadataSize(m map[string]string) (n int) {
 	return n
 }
 
-// excessive reports whether an operation's metadata is more than a host takes.
-func excessive(op dag.Op) bool { return MetadataSize(op.Metadata) > MaxMetadata }
+// excessive reports whether an operation's metadata is more than a host takes. Only of writes to keys it is known.
+func excessive(o dag.Operation) bool {
+	if o.Service != dag.KV || len(o.Bytes) <= MaxMetadata {
+		return false
+	}
+	op, err := dag.DecodeOp(o.Bytes)
+	return err == nil && MetadataSize(op.Metadata) > MaxMetadata
+}
+
+// Foreign reports whether a bundle has operations that releases refuse which know no services: the operation of another
+// service, or of a form that theirs do not have.
+func (b *Bundle) Foreign() bool {
+	known := func(op []byte) bool {
+		_, err := dag.DecodeOp(op)
+		return err == nil
+	}
+	foreign := func(ops [][]byte) bool { return slices.ContainsFunc(ops, func(op []byte) bool { return !known(op) }) }
+	return foreign(b.Ops) || slices.ContainsFunc(b.Imported, func(im Imported) bool { return foreign(im.Ops) })
+}
 
 func parseEvent(ref dag.EventRef, b []byte, ops [][]byte) (Event, error) {
-	e := Event{ID: ref.Event, Bytes: b, Raw: ops}
+	e := Event{ID: ref.Event, Bytes: b}
 	if tinycloud.Sum(b) != ref.Event {
 		return e, fmt.Errorf("event does not match its hash: %w", tinycloud.ErrForged)
 	}
@@ -163,14 +179,21 @@ func parseEvent(ref dag.EventRef, b []byte, ops [][]byte) (Event, error) {
 		if tinycloud.Sum(ops[i]) != id {
 			return e, fmt.Errorf("operation does not match its hash: %w", tinycloud.ErrForged)
 		}
-		op, err := dag.DecodeOp(ops[i])
+		op, ok, err := dag.ReadOperation(ops[i])
 		if err != nil {
 			return e, err
+		}
+		switch {
+		case !ok:
+			e.Bad = "operation without a subject"
+		case i > 0 && op.Service != e.Ops[0].Service:
+			e.Bad = "operations of several services"
 		}
 		e.Ops = append(e.Ops, op)
 	}
 	t, err := token.Decode(b, len(ops) > 0)
 	switch {
+	case e.Bad != "":
 	case err != nil:
 		e.Bad = "not decodable"
 	case len(ops) > 0 && t.Kind != token.Invocation:

@@ -48,6 +48,10 @@ type Hello struct {
 	Services []Service
 }
 
+// RulesOfServices are the first by which operations of other services than key-value are what they are. A host of older
+// ones takes them for forged.
+const RulesOfServices = 5
+
 // Bounds of what a host tells.
 const (
 	maxRules       = math.MaxInt32

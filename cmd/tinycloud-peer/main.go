@@ -15,6 +15,7 @@ import (
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/private"
 )
 
 // Exit codes.
@@ -66,6 +67,7 @@ type program struct {
 }
 
 func main() {
+	private.Umask()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

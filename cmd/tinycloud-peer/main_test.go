@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 // TestMain lets the test binary be the program itself, under its name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tinycloud-peer": func() { setClock(); main() }})
+	testscript.Main(m, map[string]func(){"tinycloud-peer": func() { setClock(); setServices(); main() }})
 }
 
 // clockOff sets by how much the clock of a node that a test runs is off, as a duration; negative is behind.
@@ -23,6 +25,15 @@ func setClock() {
 	off, err := time.ParseDuration(os.Getenv(strings.TrimSuffix(clockOff, "=")))
 	if err == nil {
 		clock = func() time.Time { return time.Now().Add(off) }
+	}
+}
+
+// withCounter has a node that a test runs serve a counter beside key-value.
+const withCounter = "TEST_COUNTER="
+
+func setServices() {
+	if os.Getenv(strings.TrimSuffix(withCounter, "=")) != "" {
+		services = append(services, servicetest.Counter{Form: 1})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/gologshim"
 
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
@@ -20,6 +21,9 @@ type serveCmd struct {
 
 // clock is the node's; nil means time.Now. Tests run nodes whose clocks are off.
 var clock func() time.Time
+
+// services stand beside key-value.
+var services []service.HTTP
 
 // Run runs the node until a signal.
 func (c *serveCmd) Run(ctx context.Context, p *program) error {
@@ -42,7 +46,7 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 			cancel()
 		}()
 	}
-	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock})
+	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock, Services: services})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,18 @@ func (s Signal) Give() {
 	}
 }
 
+// Within waits until the signal is given, for a time at most. It reports false when the context ends first or has ended.
+func (s Signal) Within(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s:
+	case <-t.C:
+	}
+	return ctx.Err() == nil
+}
+
 // For lets a time pass. It reports false, at once, when the context ends first or has ended.
 func For(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {

@@ -28,6 +28,33 @@ func TestSignalsAreOne(t *testing.T) {
 	<-s
 }
 
+func TestWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, s := time.Now(), wait.NewSignal()
+		if !s.Within(t.Context(), time.Minute) || time.Since(began) != time.Minute {
+			t.Errorf("without a signal: %s", time.Since(began))
+		}
+		began = time.Now()
+		time.AfterFunc(time.Second, s.Give)
+		if !s.Within(t.Context(), time.Minute) || time.Since(began) != time.Second {
+			t.Errorf("with one: %s", time.Since(began))
+		}
+		if !s.Within(t.Context(), time.Minute) || time.Since(began) != time.Minute+time.Second {
+			t.Errorf("one signal is heard twice: %s", time.Since(began))
+		}
+		began = time.Now()
+		ctx, end := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, end)
+		if s.Within(ctx, time.Minute) || time.Since(began) != time.Second {
+			t.Errorf("outlives its context: %s", time.Since(began))
+		}
+		s.Give()
+		if s.Within(ctx, 0) {
+			t.Error("goes on though the context has ended")
+		}
+	})
+}
+
 func TestFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

@@ -10,11 +10,16 @@ import (
 
 // Major types of CBOR.
 const (
-	majorUint  = 0 << 5
-	majorText  = 3 << 5
-	majorArray = 4 << 5
-	majorMap   = 5 << 5
-	null       = 0xf6
+	majorUint     = 0 << 5
+	majorNegative = 1 << 5
+	majorBytes    = 2 << 5
+	majorText     = 3 << 5
+	majorArray    = 4 << 5
+	majorMap      = 5 << 5
+	majorTag      = 6 << 5
+	null          = 0xf6
+	float64Head   = 0xfb
+	tagLink       = 42
 )
 
 // The bytes of a link before its digest: tag 42, a byte string of 37, the identity multibase, CIDv1,

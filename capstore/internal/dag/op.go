@@ -65,6 +65,9 @@ func AppendMap(b []byte, m map[string]string) []byte {
 // byLength orders map keys as DAG-CBOR does.
 func byLength(x, y string) int { return cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)) }
 
+// Operation returns the operation with its bytes.
+func (o Op) Operation() Operation { return Operation{Envelope{KV, o.Key}, o.Encode()} }
+
 // ID returns the hash of the operation's bytes.
 func (o Op) ID() tinycloud.Hash { return tinycloud.Sum(o.Encode()) }
 

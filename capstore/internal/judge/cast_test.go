@@ -12,7 +12,6 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -114,8 +113,9 @@ func hostBy(signer, host tinycloud.Principal, what ...aspect) *token.Token {
 	return grant(signer, host, "space/host on space", what...)
 }
 
-func put(key string) []dag.Op { return []dag.Op{{Key: key}} }
-func del(key string) []dag.Op { return []dag.Op{{Key: key, Delete: true}} }
+func put(key string) []Asked { return []Asked{{Service: "kv", Path: key, Ability: token.AbilityPut}} }
+
+func del(key string) []Asked { return []Asked{{Service: "kv", Path: key, Ability: token.AbilityDel}} }
 
 // The tables have two histories beside each other: the epochs of branch 1, of which each builds on the one before, and
 // likewise those of branch 2. Spot n of a branch is the only entry of its epoch n.

@@ -1,10 +1,10 @@
 package judge
 
 import (
+	"slices"
 	"testing"
 	"time"
 
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -49,10 +49,10 @@ func TestInvocationTimes(t *testing.T) {
 // without a path is no operation.
 func TestOperations(t *testing.T) {
 	facts := known(nil)
-	both := []dag.Op{{Key: "a"}, {Key: "b"}}
+	both := slices.Concat(put("a"), put("b"))
 	for _, tt := range []struct {
 		name, caps string
-		ops        []dag.Op
+		ops        []Asked
 		void       string
 	}{
 		{"a put", "kv/put on kv/a", put("a"), ""},
@@ -71,6 +71,9 @@ func TestOperations(t *testing.T) {
 		{"two where one was asked for", "kv/put on kv/a", both, "was not invoked"},
 		{"one where two were asked for", "kv/put on kv/a; kv/put on kv/b", put("a"), ""},
 		{"none", "kv/put on kv/a", nil, ""},
+		{"one that can't be read", "sql/write on sql/a", []Asked{{Service: "sql", Path: "a"}}, ""},
+		{"one that can't be read, on another subject", "sql/write on sql/a", []Asked{{Service: "sql", Path: "b"}}, "was not invoked"},
+		{"one that can't be read, of another service", "kv/put on kv/a", []Asked{{Service: "sql", Path: "a"}}, "was not invoked"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inv := invoke(owner, tt.caps)

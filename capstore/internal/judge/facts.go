@@ -6,13 +6,12 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
 // Rules is the version of these rules and of the fold: a history that was judged by other ones is judged anew.
-const Rules = 4
+const Rules = 5
 
 // Slack is how far an entry's time may be from the truth: windows are widened by it, and an entry may
 // claim to be that much older than what it builds on.
@@ -308,7 +307,7 @@ func (f *Facts) refused(s *search, c recap.Capability) error {
 
 // Invoked judges an invocation with its operations, at the times of its epoch's valid entries. The
 // error says why it is void.
-func (f *Facts) Invoked(t *token.Token, ops []dag.Op, times []time.Time, h Here) error {
+func (f *Facts) Invoked(t *token.Token, ops []Asked, times []time.Time, h Here) error {
 	err := fmt.Errorf("outside its window: %w", tinycloud.ErrUnauthorized)
 	for _, at := range times {
 		if !t.ValidAt(at, Slack) {
@@ -321,37 +320,45 @@ func (f *Facts) Invoked(t *token.Token, ops []dag.Op, times []time.Time, h Here)
 	return err
 }
 
-func (f *Facts) allowed(t *token.Token, ops []dag.Op, at time.Time, h Here) error {
+func (f *Facts) allowed(t *token.Token, ops []Asked, at time.Time, h Here) error {
 	for _, op := range ops {
-		c, ok := operation(t, f.space, op)
-		if !ok {
-			return fmt.Errorf("operation on %q was not invoked: %w", op.Key, tinycloud.ErrUnauthorized)
+		err := fmt.Errorf("operation on %q was not invoked: %w", op.Path, tinycloud.ErrUnauthorized)
+		for _, c := range t.Caps {
+			if !op.in(f.space, c) {
+				continue
+			}
+			s := f.search()
+			s.at, s.slack = at, Slack
+			s.live = func(id tinycloud.Hash) bool {
+				_, revoked := f.Revoked(id, h)
+				return !revoked
+			}
+			if s.justify(t, c) {
+				err = nil
+			} else {
+				err = f.refused(s, c)
+			}
+			if err == nil || op.Ability != "" {
+				break
+			}
 		}
-		s := f.search()
-		s.at, s.slack = at, Slack
-		s.live = func(id tinycloud.Hash) bool {
-			_, revoked := f.Revoked(id, h)
-			return !revoked
-		}
-		if !s.justify(t, c) {
-			return f.refused(s, c)
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// operation returns the capability of an invocation that asks for an operation on a key of the Space.
-func operation(t *token.Token, space tinycloud.SpaceID, op dag.Op) (recap.Capability, bool) {
-	wanted := token.AbilityPut
-	if op.Delete {
-		wanted = token.AbilityDel
-	}
-	for _, c := range t.Caps {
-		path, hasPath := c.Resource.Path()
-		if hasPath && path == op.Key && c.Resource.Space() == space && c.Resource.Service() == "kv" &&
-			canonicalAbility(c.Ability) == wanted {
-			return c, true
-		}
-	}
-	return recap.Capability{}, false
+// Asked is what an operation in a Space needs its token to ask for.
+type Asked struct {
+	Service string
+	Path    string // the operation's subject
+	Ability string // canonical; "": any, of an operation that this release can't read
+}
+
+// in reports whether a capability asks for that.
+func (a Asked) in(space tinycloud.SpaceID, c recap.Capability) bool {
+	path, ok := c.Resource.Path()
+	return ok && path == a.Path && c.Resource.Space() == space && c.Resource.Service() == a.Service &&
+		(a.Ability == "" || canonicalAbility(c.Ability) == a.Ability)
 }

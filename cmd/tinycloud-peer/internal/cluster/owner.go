@@ -43,6 +43,8 @@ func NewOwner(name string) *Owner {
 		Caps: captest.Caps{
 			o.Space.String() + "/kv":    {abilityGet, abilityPut, abilityDel, "tinycloud.kv/list", "tinycloud.kv/metadata"},
 			o.Space.String() + "/hooks": {"tinycloud.hooks/subscribe"},
+
+			o.Space.String() + "/counter": {"tinycloud.counter/add", "tinycloud.counter/read"}, // see package servicetest
 		},
 	})
 	return o

@@ -19,7 +19,8 @@ import (
 
 const (
 	page         = 256              // changes read at once
-	maxParallel  = 16               // webhooks that are called at once
+	maxParallel  = 64               // webhooks that are called at once
+	maxOfSpace   = 2                // of them of one Space, whose targets may be slow on purpose
 	maxAnswer    = 4 << 10          // bytes of an answer that are read
 	pause        = 5 * time.Second  // after the database failed
 	afterFailure = time.Second      // of a delivery, until the webhook's next one
@@ -116,26 +117,37 @@ const scanAgain = 4096
 
 // called is what came of calling a webhook.
 type called struct {
-	id   string
-	next time.Time // of its next delivery; zero: none
+	id    string
+	space tinycloud.SpaceID
+	next  time.Time // of its next delivery; zero: none
 }
 
 // schedule is when the webhooks are to be called.
 type schedule struct {
 	next map[string]time.Time // absent: to be looked at; zero: nothing to deliver
 	busy map[string]bool      // being called; true: to be looked at afterwards
+	of   map[tinycloud.SpaceID]int
+}
+
+// begun and ended count how many webhooks of a Space are being called.
+func (s schedule) begun(space tinycloud.SpaceID) { s.of[space]++ }
+
+func (s schedule) ended(space tinycloud.SpaceID) {
+	if s.of[space]--; s.of[space] <= 0 {
+		delete(s.of, space)
+	}
 }
 
 // dispatch makes the deliveries that are due until the context ends, and then waits for those under way.
 func (h *Hooks) dispatch(ctx context.Context) {
-	s := schedule{map[string]time.Time{}, map[string]bool{}}
+	s := schedule{map[string]time.Time{}, map[string]bool{}, map[tinycloud.SpaceID]int{}}
 	done := make(chan called, maxParallel)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		now := h.o.Now()
 		soon := h.start(s, now, func(w *webhook) {
-			go func() { done <- called{w.ID, h.call(ctx, w)} }()
+			go func() { done <- called{w.ID, w.Space, h.call(ctx, w)} }()
 		})
 		timer.Stop()
 		if !soon.IsZero() {
@@ -152,6 +164,7 @@ func (h *Hooks) dispatch(ctx context.Context) {
 				s.next[c.id] = c.next
 			}
 			delete(s.busy, c.id)
+			s.ended(c.space)
 		case <-timer.C:
 		case <-h.kick:
 			for _, id := range h.takeKicked() {
@@ -171,10 +184,11 @@ func (h *Hooks) start(s schedule, now time.Time, call func(*webhook)) (soon time
 		at, known := s.next[w.ID]
 		_, busy := s.busy[w.ID]
 		switch {
-		case busy || len(s.busy) >= maxParallel || (known && at.IsZero()):
+		case busy || len(s.busy) >= maxParallel || s.of[w.Space] >= maxOfSpace || (known && at.IsZero()):
 		case !known || !at.After(now):
 			s.busy[w.ID] = false
 			delete(s.next, w.ID)
+			s.begun(w.Space)
 			call(w)
 		case soon.IsZero() || at.Before(soon):
 			soon = at

@@ -53,7 +53,7 @@ func public(a netip.Addr) bool {
 func onlyPublic(_, address string, _ syscall.RawConn) error {
 	a, err := netip.ParseAddrPort(address)
 	if err != nil || a.Port() != httpsPort || !public(a.Addr()) {
-		return fmt.Errorf("%s: callbackUrl resolves to a reserved address: %w", address, tinycloud.ErrForbidden)
+		return fmt.Errorf("%s: not a public host: %w", address, tinycloud.ErrForbidden)
 	}
 	return nil
 }
@@ -73,6 +73,10 @@ func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 }
 
 const notCanonical = "callbackUrl must be canonical HTTPS on port 443 without userinfo or fragments"
+
+// notUsable is said of every host name that can't be called, whatever the reason: who asks learns nothing of the
+// network that this node is in.
+const notUsable = "callbackUrl is not of a public host"
 
 // parseCallback reads a callback's URL. Refusals are of class [tinycloud.ErrInvalid].
 func parseCallback(text string) (*url.URL, error) {
@@ -102,7 +106,7 @@ func (h *Hooks) checkCallback(ctx context.Context, text string) error {
 		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 		defer cancel()
 		if addrs, err = h.o.Lookup(ctx, u.Hostname()); err != nil || len(addrs) == 0 {
-			return fmt.Errorf("%v: %w", err, refuse("callbackUrl does not resolve"))
+			return fmt.Errorf("%v: %w", err, refuse(notUsable))
 		}
 	}
 	for _, a := range addrs {
@@ -110,7 +114,7 @@ func (h *Hooks) checkCallback(ctx context.Context, text string) error {
 			a = a.Unmap() // resolvers write IPv4 so
 		}
 		if !public(a) {
-			return refuse("callbackUrl resolves to a reserved address")
+			return refuse(notUsable)
 		}
 	}
 	return nil

@@ -59,7 +59,7 @@ func parseEventID(text string) (epoch tinycloud.Hash, index int, ok bool) {
 // encode returns the JSON of a change, on one line.
 func encode(c capstore.Change) []byte {
 	return encodeJSON(event{
-		Type: "write", ID: eventID(c), Space: c.Space.String(), Service: service, Ability: c.Ability(), Path: c.Key,
+		Type: "write", ID: eventID(c), Space: c.Space.String(), Service: c.Service, Ability: c.Ability, Path: c.Key,
 		Actor: string(c.Actor), Epoch: c.Epoch.EpochID(), EventIndex: c.Index, Timestamp: formatTime(c.At),
 	})
 }

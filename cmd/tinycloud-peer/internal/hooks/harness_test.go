@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -194,7 +195,7 @@ type reader struct {
 
 func (h *host) read(ticket, last string, gate chan struct{}) *reader {
 	h.t.Helper()
-	s, err := h.hooks.Open(context.Background(), ticket, last)
+	s, err := h.hooks.Open(context.Background(), ticket, last, netip.Addr{})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -16,7 +16,10 @@ import (
 
 // Defaults of [Options].
 const (
-	DefaultStreams    = 100
+	DefaultStreams    = 1000
+	DefaultPerTicket  = 4     // streams, as of the three below
+	DefaultPerSpace   = 64    //
+	DefaultPerAddress = 32    // fewer than the connections of a client, which has other requests
 	DefaultQueue      = 1024  // events
 	DefaultWebhooks   = 5     // of a Space
 	DefaultDeliveries = 10000 // of a webhook
@@ -29,6 +32,9 @@ type Options struct {
 	SecretKey [32]byte // encrypts the secrets of webhooks
 
 	Streams    int // open at once; 0 is DefaultStreams
+	PerTicket  int // of them by one ticket; 0 is DefaultPerTicket
+	PerSpace   int // of them that tell of one Space; 0 is DefaultPerSpace
+	PerAddress int // of them by one client; 0 is DefaultPerAddress
 	Queue      int // events that wait for a stream before it reads on from the database; 0 is DefaultQueue
 	Webhooks   int // active ones of a Space; 0 is DefaultWebhooks
 	Deliveries int // that wait for a webhook; 0 is DefaultDeliveries
@@ -53,7 +59,7 @@ type Hooks struct {
 	client    *http.Client
 	bus       *bus
 	metrics   *metrics
-	streams   chan struct{} // a place for each that is open
+	streams   *places // of those that are open
 	strangers *strangers
 	ended     chan struct{} // closed when streams have to end
 	end       func()        // closes ended
@@ -68,6 +74,9 @@ type Hooks struct {
 // New returns Hooks over a store, to be told of its commits.
 func New(o Options) *Hooks {
 	o.Streams = orDefault(o.Streams, DefaultStreams)
+	o.PerTicket = orDefault(o.PerTicket, DefaultPerTicket)
+	o.PerSpace = orDefault(o.PerSpace, DefaultPerSpace)
+	o.PerAddress = orDefault(o.PerAddress, DefaultPerAddress)
 	o.Queue = orDefault(o.Queue, DefaultQueue)
 	o.Webhooks = orDefault(o.Webhooks, DefaultWebhooks)
 	o.Deliveries = orDefault(o.Deliveries, DefaultDeliveries)
@@ -85,8 +94,9 @@ func New(o Options) *Hooks {
 	}
 	ended := make(chan struct{})
 	h := &Hooks{
-		o: o, log: o.Log, metrics: newMetrics(), streams: make(chan struct{}, o.Streams), strangers: newStrangers(o.Streams),
-		ended: ended, end: sync.OnceFunc(func() { close(ended) }),
+		o: o, log: o.Log, metrics: newMetrics(), streams: newPlaces(limits{o.Streams, o.PerTicket, o.PerSpace, o.PerAddress}),
+		strangers: newStrangers(o.Streams, o.PerSpace),
+		ended:     ended, end: sync.OnceFunc(func() { close(ended) }),
 		webhooks: map[string]*webhook{}, kicks: map[string]struct{}{}, kick: wait.NewSignal(),
 		reload: wait.NewSignal(),
 		client: &http.Client{

@@ -85,9 +85,9 @@ func TestCallbacks(t *testing.T) {
 	h := startNew(t, "host", hooks.Options{Lookup: func(_ context.Context, host string) ([]netip.Addr, error) { return addrs[host], nil }})
 	o := newOwner(t, "alice").on(h)
 	for url, want := range map[string]string{
-		"https://public.example/": "", "https://private.example/": "callbackUrl resolves to a reserved address",
-		"https://none.example/": "callbackUrl does not resolve", "https://127.0.0.1/": "callbackUrl resolves to a reserved address",
-		"https://[::1]/": "callbackUrl resolves to a reserved address",
+		"https://public.example/": "", "https://private.example/": "callbackUrl is not of a public host",
+		"https://none.example/": "callbackUrl is not of a public host", "https://127.0.0.1/": "callbackUrl is not of a public host",
+		"https://[::1]/": "callbackUrl is not of a public host",
 	} {
 		q := o.registration("")
 		q.CallbackURL = url

@@ -34,8 +34,8 @@ type strangers struct {
 	of  map[tinycloud.SpaceID]int // guarded by mu
 }
 
-func newStrangers(streams int) *strangers {
-	return &strangers{most: max(1, streams/2), mostOfSpace: max(1, streams/8), of: map[tinycloud.SpaceID]int{}}
+func newStrangers(streams, perSpace int) *strangers {
+	return &strangers{most: max(1, streams/2), mostOfSpace: max(1, min(streams/8, perSpace/2)), of: map[tinycloud.SpaceID]int{}}
 }
 
 // enter takes a place; ok is false when there is none.

@@ -3,6 +3,7 @@ package hooks_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func TestSilent(t *testing.T) {
 	o.put(b, "newer")
 	early.wants("newer")
 	late.wants("newer")
-	if _, err := b.hooks.Open(t.Context(), forbidden, ""); !errors.Is(err, tinycloud.ErrUnauthorized) {
+	if _, err := b.hooks.Open(t.Context(), forbidden, "", netip.Addr{}); !errors.Is(err, tinycloud.ErrUnauthorized) {
 		t.Errorf("a ticket that is denied by now: %v", err)
 	}
 }
@@ -171,7 +172,7 @@ func TestSilentStrangers(t *testing.T) {
 	p.joins(h)
 	var open []*hooks.Stream
 	enter := func(ticket string) error {
-		s, err := h.hooks.Open(t.Context(), ticket, "")
+		s, err := h.hooks.Open(t.Context(), ticket, "", netip.Addr{})
 		if err == nil {
 			open = append(open, s)
 		}

@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -25,15 +26,16 @@ type Stream struct {
 	until   time.Time
 	pos     capstore.Cursor // of what was sent
 	head    *message        // taken from the queue
+	leave   func()          // gives its place back
 	lost    bool            // the event to go on from is unknown here
 	beaten  bool            // there was a heartbeat
 }
 
 // Open begins a stream: after the event that the client saw last, or with the next one when it names none.
 // Of Spaces that wait for their history it tells nothing before that is here, and then only if the ticket's invocation
-// is found to permit it. The caller calls Run, then Close. Refusals are of class [tinycloud.ErrUnauthorized] or
+// is found to permit it. from is what the client is counted by, zero for one that is not. The caller calls Run, then Close. Refusals are of class [tinycloud.ErrUnauthorized] or
 // [tinycloud.ErrBusy].
-func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string) (*Stream, error) {
+func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string, from netip.Addr) (*Stream, error) {
 	c, err := h.open(ticket)
 	if err != nil {
 		return nil, err
@@ -42,15 +44,18 @@ func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string) (*Stream, 
 	if _, err := h.o.Store.Standing(ctx, s.proofs); err != nil {
 		return nil, err
 	}
-	select {
-	case h.streams <- struct{}{}:
-	default:
+	leave, ok := h.streams.enter(ticket, c.Scopes, from)
+	if !ok {
 		return nil, errManyStreams()
 	}
 	h.metrics.streams.Inc()
+	s.leave = func() {
+		leave()
+		h.metrics.streams.Dec()
+	}
 	if err := s.start(ctx, c, lastEventID); err != nil {
 		h.lift(s.silence)
-		h.leave()
+		s.leave()
 		return nil, err
 	}
 	return s, nil
@@ -74,11 +79,6 @@ func (s *Stream) start(ctx context.Context, c claims, lastEventID string) error 
 	return nil
 }
 
-func (h *Hooks) leave() {
-	<-h.streams
-	h.metrics.streams.Dec()
-}
-
 // begin finds the place of an event, which may be of any of the Spaces.
 func (h *Hooks) begin(ctx context.Context, scopes []Scope, lastEventID string) (from capstore.Cursor, lost bool, err error) {
 	if epoch, index, ok := parseEventID(lastEventID); ok {
@@ -100,7 +100,7 @@ func (h *Hooks) begin(ctx context.Context, scopes []Scope, lastEventID string) (
 func (s *Stream) Close() {
 	s.h.bus.unsubscribe(s.sub)
 	s.h.lift(s.silence)
-	s.h.leave()
+	s.leave()
 }
 
 // Run writes the events until the ticket ends, what it rests on is revoked or found not to permit it, the node stops,

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,12 +173,50 @@ func TestStreamsAreBounded(t *testing.T) {
 	ticket := o.ticket(h, o.scope(""))
 	first := h.read(ticket, "", nil)
 	h.read(ticket, "", nil)
-	_, err := h.hooks.Open(t.Context(), ticket, "")
+	_, err := h.hooks.Open(t.Context(), ticket, "", netip.Addr{})
 	if !errors.Is(err, tinycloud.ErrBusy) || err.Error() != "too many active hook streams" {
 		t.Errorf("third: %v", err)
 	}
 	first.end()
 	h.read(ticket, "", nil)
+}
+
+// TestSharesOfStreams has one ticket, one Space and one client open as many streams as they may: others still can.
+func TestSharesOfStreams(t *testing.T) {
+	here, there := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	h := startNew(t, "host", hooks.Options{})
+	alice, bob := newOwner(t, "alice").on(h), newOwner(t, "bob").on(h)
+	var open []*hooks.Stream
+	fill := func(most int, ticket func() string, from func(int) netip.Addr) {
+		t.Helper()
+		for i := range most + 1 {
+			s, err := h.hooks.Open(t.Context(), ticket(), "", from(i))
+			if full := errors.Is(err, tinycloud.ErrBusy); full != (i == most) || err != nil && !full {
+				t.Fatalf("stream %d of %d: %v", i, most, err)
+			}
+			if err == nil {
+				open = append(open, s)
+			}
+		}
+	}
+	one := alice.ticket(h, alice.scope(""))
+	fill(hooks.DefaultPerTicket, func() string { return one }, func(int) netip.Addr { return netip.Addr{} })
+	each := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}) }
+	fill(hooks.DefaultPerSpace-hooks.DefaultPerTicket, func() string { return alice.ticket(h, alice.scope("")) }, each)
+	fill(hooks.DefaultPerAddress, func() string { return bob.ticket(h, bob.scope("")) }, func(int) netip.Addr { return here })
+	fill(1, sync.OnceValue(func() string { return bob.ticket(h, bob.scope("")) }), func(i int) netip.Addr {
+		if i == 0 {
+			return there
+		}
+		return here
+	})
+	for _, s := range open {
+		s.Close()
+	}
+	fill(hooks.DefaultPerTicket, func() string { return one }, func(int) netip.Addr { return here })
+	for _, s := range open[len(open)-hooks.DefaultPerTicket:] {
+		s.Close()
+	}
 }
 
 func TestStreamEnds(t *testing.T) {
@@ -190,7 +230,7 @@ func TestStreamEnds(t *testing.T) {
 		must(t, err)
 		must(t, h.store.Revoke(t.Context(), rev))
 		<-r.done
-		if _, err := h.hooks.Open(t.Context(), ticket, ""); !errors.Is(err, tinycloud.ErrUnauthorized) {
+		if _, err := h.hooks.Open(t.Context(), ticket, "", netip.Addr{}); !errors.Is(err, tinycloud.ErrUnauthorized) {
 			t.Errorf("afterwards: %v", err)
 		}
 	})

@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -24,8 +25,9 @@ type Ticket struct {
 // claims are what a ticket says.
 type claims struct {
 	Scopes  []Scope `json:"scopes"`
-	Expires int64   `json:"exp"` // unix milliseconds
-	Proofs  []byte  `json:"prf"` // what the invocation rested on, 32 bytes each
+	Expires int64   `json:"exp"`         // unix milliseconds
+	Proofs  []byte  `json:"prf"`         // what the invocation rested on, 32 bytes each
+	Nonce   string  `json:"n,omitempty"` // so that no two tickets are one
 	// Token is the invocation when the ticket was given before it could be judged, else empty.
 	Token string `json:"tok,omitempty"`
 }
@@ -56,7 +58,7 @@ func (h *Hooks) Issue(ctx context.Context, t *capstore.Token, q TicketRequest, l
 	if !until.After(now) {
 		return Ticket{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "hook ticket expired immediately")
 	}
-	c := claims{Scopes: q.Scopes, Expires: until.UnixMilli()}
+	c := claims{Scopes: q.Scopes, Expires: until.UnixMilli(), Nonce: rand.Text()}
 	if later {
 		if c.Token = t.Header(); len(c.Token) > maxLater {
 			return Ticket{}, tinycloud.Refuse(tinycloud.ErrUnavailable, "The space is joining; retry when its history is here")

@@ -330,3 +330,25 @@ func TestWebhookLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowTargetsOfASpace has all webhooks of a Space hang: they take two places, and others are called.
+func TestSlowTargetsOfASpace(t *testing.T) {
+	slow := newCallback(t, func(int) int { return 0 })
+	h := startNew(t, "host", hooks.Options{Transport: slow, Lookup: publicName})
+	alice, bob := newOwner(t, "alice").on(h), newOwner(t, "bob").on(h)
+	for range hooks.DefaultWebhooks {
+		alice.register(h, "")
+	}
+	bob.register(h, "")
+	called := func(o *owner) {
+		t.Helper()
+		if q := <-slow.got; q.event.Space != o.space.String() {
+			t.Errorf("a webhook of %s is called", q.event.Space)
+		}
+	}
+	alice.put(h, "k")
+	called(alice)
+	called(alice)
+	bob.put(h, "k")
+	called(bob)
+}

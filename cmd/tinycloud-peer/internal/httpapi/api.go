@@ -10,6 +10,8 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -44,6 +46,8 @@ type Options struct {
 	Health  func(context.Context) error    // of what else is needed to serve; nil: nothing is
 	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
 	Hooks   *hooks.Hooks                   // nil: none are served
+	// Services stand beside key-value, with those names.
+	Services []service.HTTP
 
 	// Fetch brings a value here from another host of the Space. Nil: values that are not here stay so.
 	Fetch func(context.Context, tinycloud.SpaceID, tinycloud.Hash) error
@@ -74,9 +78,10 @@ type API struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
-	clients *clients
+	clients *callers.Budget // of reads of public Spaces
 	info    []byte
 	routes  map[string]endpoint
+	beside  map[string]service.HTTP // by name
 }
 
 // handler answers a request or returns the error that [API.refuse] is to answer with. A handler that has
@@ -97,6 +102,9 @@ func New(o Options) *API {
 			o.Features = append(o.Features, "hooks")
 		}
 		o.Features = append(o.Features, "signed-urls")
+		for _, x := range o.Services {
+			o.Features = append(o.Features, x.Name())
+		}
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
@@ -116,10 +124,13 @@ func New(o Options) *API {
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{o: o, log: o.Log, metrics: newMetrics(), clients: newClients(o.RatePerMinute, o.Burst)}
+	a := &API{beside: map[string]service.HTTP{}, o: o, log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}
+	for _, x := range o.Services {
+		a.beside[x.Name()] = x
+	}
 	a.routes = map[string]endpoint{
 		"/info":     info,
 		"/version":  info,

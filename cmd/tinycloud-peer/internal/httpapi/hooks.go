@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -89,7 +90,7 @@ func (a *API) serveHookEvents(w http.ResponseWriter, r *http.Request) error {
 	if last == "" {
 		last = query.Get("lastEventId")
 	}
-	stream, err := a.o.Hooks.Open(r.Context(), query.Get("ticket"), last)
+	stream, err := a.o.Hooks.Open(r.Context(), query.Get("ticket"), last, callers.Stranger(r.RemoteAddr))
 	if err != nil {
 		return err
 	}

@@ -180,7 +180,7 @@ func TestWebhookRoutes(t *testing.T) {
 	register(registration(`,"callbackUrl":"https://example.com/"`)).want(t, "no secret", 400, "secret is required")
 	register(registration(`,"callbackUrl":"http://example.com/","secret":"x"`)).want(t, "no TLS", 400,
 		"callbackUrl must be canonical HTTPS on port 443 without userinfo or fragments")
-	register(registration(`,"callbackUrl":"https://10.0.0.1/","secret":"x"`)).want(t, "private", 400, "callbackUrl resolves to a reserved address")
+	register(registration(`,"callbackUrl":"https://10.0.0.1/","secret":"x"`)).want(t, "private", 400, "callbackUrl is not of a public host")
 	full := registration(`,"callbackUrl":"https://example.com/","secret":"x"`)
 	other.hook(http.MethodPost, "/hooks/webhooks", full, "hooks/kv", "tinycloud.hooks/register").
 		want(t, "stranger", 403, "requested hook scope is not authorized")

@@ -222,6 +222,20 @@ func TestPreconditionTexts(t *testing.T) {
 	}
 }
 
+// TestPagesOfLists has only lists go by what says how long a page is.
+func TestPagesOfLists(t *testing.T) {
+	n := newNode(t)
+	o := n.owner("pages")
+	for _, limit := range []string{"no", "0", "1001"} {
+		header := map[string]string{"X-Tinycloud-Limit": limit}
+		o.put("k", "v", header).want(t, "put, limit "+limit, 200, "")
+		o.get("k", header).want(t, "get, limit "+limit, 200, "v")
+		if got := o.invoke(header, "kv/", "tinycloud.kv/list"); got.status != 400 {
+			t.Errorf("list, limit %s: %d %s", limit, got.status, got.body)
+		}
+	}
+}
+
 func TestUnsupported(t *testing.T) {
 	n := newNode(t)
 	o := n.owner("services")

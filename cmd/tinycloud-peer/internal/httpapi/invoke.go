@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // action is what an operation of an invocation does.
@@ -18,14 +19,16 @@ const (
 	actionMetadata
 	actionList
 	actionCapabilities
+	actionService
 )
 
 // op is one operation of an invocation: a capability that has an effect here.
 type op struct {
 	action  action
 	space   tinycloud.SpaceID
-	key     string // the path, never percent-decoded; of a list the prefix
-	ability string // as signed
+	key     string       // the path, never percent-decoded; of a list the prefix
+	ability string       // as signed
+	by      service.HTTP // of actionService
 }
 
 // plan is what an invocation asks for.
@@ -52,7 +55,7 @@ const mixedText = "Multiple invocation outcomes require a homogeneous KV get or 
 
 // planOf lists an admitted invocation's operations. What is authorised but means nothing here, such as a
 // key-value ability on the whole service, is no operation (protocol §6.1).
-func planOf(t *capstore.Token, multipart bool) (plan, error) {
+func (a *API) planOf(t *capstore.Token, multipart bool) (plan, error) {
 	p := plan{multipart: multipart}
 	caps := t.Requested()
 	if multipart {
@@ -61,16 +64,18 @@ func planOf(t *capstore.Token, multipart bool) (plan, error) {
 	for _, c := range caps {
 		path, has := c.Resource.Path()
 		o := op{space: c.Resource.Space(), key: path, ability: c.Ability}
-		switch service := serviceOf(c); {
-		case service == "duckdb":
+		switch name := serviceOf(c); {
+		case a.beside[name] != nil:
+			o.action, o.by = actionService, a.beside[name]
+		case name == "duckdb":
 			return plan{}, tinycloud.Refuse(tinycloud.ErrUnsupported, "DuckDB support is not enabled on this node")
-		case service == "sql":
+		case name == "sql":
 			return plan{}, tinycloud.Refuse(tinycloud.ErrUnsupported, "SQL support is not enabled on this node")
-		case service == "encryption":
+		case name == "encryption":
 			return plan{}, tinycloud.Refuse(tinycloud.ErrUnsupported, "Encryption support is not enabled on this node")
-		case service == "kv" && has:
+		case name == "kv" && has:
 			o.action = keyAction(c.Ability)
-		case service == "capabilities" && path == "all" && c.Ability == "tinycloud.capabilities/read":
+		case name == "capabilities" && path == "all" && c.Ability == "tinycloud.capabilities/read":
 			o.action = actionCapabilities
 		}
 		if o.action != 0 {
@@ -146,7 +151,10 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p, err := planOf(token, isMultipart(r.Header))
+	if err := a.o.Store.Readable(r.Context(), token); err != nil {
+		return err
+	}
+	p, err := a.planOf(token, isMultipart(r.Header))
 	if err != nil {
 		return err
 	}
@@ -171,6 +179,8 @@ func (a *API) perform(c *call, p plan) error {
 		return a.put(c, o)
 	case o.action == actionDelete:
 		return a.delete(c, o)
+	case o.action == actionService && o.by.Mutates(o.ability):
+		return a.invokeService(c, o)
 	}
 	if o.action == actionList {
 		if err := a.checkCursor(c, o); err != nil {
@@ -190,7 +200,13 @@ func (a *API) perform(c *call, p plan) error {
 		return a.metadata(c, o)
 	case o.action == actionList:
 		return a.list(c, o)
+	case o.action == actionService:
+		return a.invokeService(c, o)
 	default:
 		return a.capabilities(c, o)
 	}
+}
+
+func (a *API) invokeService(c *call, o op) error {
+	return o.by.Invoke(c.w, c.r, service.Call{Store: a.o.Store, Token: c.token, Space: o.space, Path: o.key, Ability: o.ability})
 }

@@ -32,15 +32,25 @@ func readOptions(h http.Header, p plan) (o options, err error) {
 	if o.maxBytes, err = positive(h, "x-tinycloud-max-response-bytes"); err != nil {
 		return o, err
 	}
+	if p.count(actionList) > 0 {
+		if err := o.readPage(h); err != nil {
+			return o, err
+		}
+	}
+	return o, o.readPreconditions(h, p)
+}
+
+// readPage reads what only a list has a use for.
+func (o *options) readPage(h http.Header) error {
 	limit, err := positive(h, "x-tinycloud-limit")
 	if err != nil {
-		return o, err
+		return err
 	}
 	if limit > maxListLimit {
-		return o, badOption("x-tinycloud-limit must be between 1 and 1000")
+		return badOption("x-tinycloud-limit must be between 1 and 1000")
 	}
 	o.limit, o.cursor = int(limit), h.Get("X-Tinycloud-Cursor")
-	return o, o.readPreconditions(h, p)
+	return nil
 }
 
 // positive reads a header that is a positive integer, 0 when it is absent.

@@ -3,15 +3,10 @@ package httpapi
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"unicode/utf8"
-
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -21,46 +16,7 @@ const (
 	publicPrefix = "/public/"
 	publicName   = "public" // of a Space that anyone may read
 	publicCache  = "public, max-age=60"
-	maxClients   = 1 << 14 // whose requests are counted; beyond that the longest absent is forgotten
 )
-
-// clients limits how often each client reads public Spaces.
-type clients struct {
-	every rate.Limit
-	burst int
-	seen  *lru.Cache[netip.Addr, *rate.Limiter]
-}
-
-func newClients(perMinute, burst uint32) *clients {
-	seen, err := lru.New[netip.Addr, *rate.Limiter](maxClients)
-	if err != nil {
-		panic("httpapi: " + err.Error()) // the size is positive
-	}
-	return &clients{rate.Limit(float64(perMinute) / 60), int(burst), seen}
-}
-
-// allow reports whether the client at an address may read once more. Addresses of IPv6 count by their /64, which
-// is what one client has.
-func (c *clients) allow(remote string) bool {
-	var addr netip.Addr // whoever has none shares one
-	if host, _, err := net.SplitHostPort(remote); err == nil {
-		if parsed, err := netip.ParseAddr(host); err == nil {
-			addr = parsed.Unmap().WithZone("")
-		}
-	}
-	if addr.Is6() {
-		prefix, _ := addr.Prefix(64) // shorter than the address
-		addr = prefix.Addr()
-	}
-	limiter, ok := c.seen.Get(addr)
-	if !ok {
-		fresh := rate.NewLimiter(c.every, c.burst)
-		if limiter, ok, _ = c.seen.PeekOrAdd(addr, fresh); !ok {
-			limiter = fresh
-		}
-	}
-	return limiter.Allow()
-}
 
 // routePublic finds who answers below /public/, whose paths are <space>/kv and <space>/kv/<key>.
 func (a *API) routePublic(path string) (endpoint, bool) {
@@ -89,6 +45,10 @@ func (a *API) setPublicCORS(h http.Header) {
 	h.Set("Access-Control-Expose-Headers", "ETag, Content-Type, Content-Length")
 }
 
+// sandbox keeps a document that some user stored, and that a browser opens by its address, from being one of this origin:
+// it runs no script and loads nothing.
+func sandbox(h http.Header) { h.Set("Content-Security-Policy", "sandbox; default-src 'none'") }
+
 func (a *API) preflightPublic(w http.ResponseWriter, _ *http.Request) error {
 	a.setPublicCORS(w.Header())
 	w.WriteHeader(http.StatusNoContent)
@@ -98,7 +58,8 @@ func (a *API) preflightPublic(w http.ResponseWriter, _ *http.Request) error {
 // admitPublic lets a client at a public Space.
 func (a *API) admitPublic(w http.ResponseWriter, r *http.Request, segment string) (space tinycloud.SpaceID, err error) {
 	a.setPublicCORS(w.Header())
-	if !a.clients.allow(r.RemoteAddr) {
+	sandbox(w.Header())
+	if !a.clients.Allow(r.RemoteAddr) {
 		return space, tinycloud.Refuse(tinycloud.ErrBusy, "Rate limit exceeded")
 	}
 	text, err := url.PathUnescape(segment)

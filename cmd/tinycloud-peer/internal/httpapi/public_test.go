@@ -45,6 +45,7 @@ func TestPublicGet(t *testing.T) {
 		"Content-Disposition": "", "X-Tinycloud-Meta-A": "", "Access-Control-Allow-Origin": "*",
 		"Access-Control-Allow-Methods": "GET, HEAD, OPTIONS", "Access-Control-Allow-Headers": "If-None-Match",
 		"Access-Control-Expose-Headers": "ETag, Content-Type, Content-Length",
+		"Content-Security-Policy":       "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff",
 	}
 	verify := func(what string, got answer, status, length int) {
 		t.Helper()

@@ -200,15 +200,13 @@ func parseDigest(text string) (h tinycloud.Hash, ok bool) {
 
 // getSigned answers whoever holds a URL.
 func (a *API) getSigned(w http.ResponseWriter, r *http.Request, text string) error {
+	sandbox(w.Header())
 	id, ok := capstore.ParseTicketID(text)
 	if !ok {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL ticket not found")
 	}
 	ticket, err := a.o.Store.Ticket(r.Context(), id)
 	if err != nil {
-		return err
-	}
-	if err := a.o.Store.AwaitHistory(r.Context(), ticket.Space); err != nil {
 		return err
 	}
 	if err := a.o.Store.AwaitHistory(r.Context(), ticket.Space); err != nil {

@@ -60,6 +60,7 @@ func TestSignedRead(t *testing.T) {
 	stored := map[string]string{
 		"Content-Type": "image/png", "Content-Disposition": "inline", "X-Tinycloud-Meta-A": "1",
 		"ETag": tag, "Cache-Control": "private, no-store", "Accept-Ranges": "bytes",
+		"Content-Security-Policy": "sandbox; default-src 'none'", "X-Content-Type-Options": "nosniff",
 	}
 	for _, tt := range []struct {
 		name, method string

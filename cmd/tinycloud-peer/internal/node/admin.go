@@ -14,6 +14,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
@@ -21,6 +22,9 @@ import (
 const (
 	maxAdminBody = 64 << 10
 	maxJoinAddrs = 32
+
+	adminFailures = 10 // wrong secrets of a client at once
+	adminRetries  = 6  // more of them a minute
 )
 
 // adminHandler answers /admin/…. Whoever reaches it is the operator.
@@ -53,15 +57,21 @@ func (n *Node) adminHandler() http.Handler {
 
 // authenticated asks for the admin secret. Hashes are compared, so that time tells nothing of its length.
 func (n *Node) authenticated(h http.Handler) http.Handler {
-	want := sha256.Sum256(n.cfg.AdminSecret.Bytes())
+	want, failures := sha256.Sum256(n.cfg.AdminSecret.Bytes()), callers.NewBudget(adminRetries, adminFailures)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if n.cfg.AdminSecret.IsZero() {
 			sendJSON(w, http.StatusServiceUnavailable, adminError{"admin.secret is not set: /admin is closed over HTTP"})
 			return
 		}
+		if !failures.Left(r.RemoteAddr) { // nothing is said of a secret that is tried now
+			w.Header().Set("Retry-After", "10")
+			sendJSON(w, http.StatusTooManyRequests, adminError{"too many wrong admin secrets"})
+			return
+		}
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		got := sha256.Sum256([]byte(token))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !ok {
+			failures.Allow(r.RemoteAddr)
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			sendJSON(w, http.StatusUnauthorized, adminError{"wrong admin secret"})
 			return

@@ -115,20 +115,13 @@ func (a *asker) trusts(id peer.ID) bool {
 func (a *asker) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		timer := time.NewTimer(0)
-		defer timer.Stop()
 		a.renew()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-a.wake:
-			case <-timer.C:
-			}
+		for idle := time.Duration(0); a.wake.Within(ctx, idle); {
 			a.refresh(ctx, g)
-			wait := a.askDue(ctx, g)
-			timer.Reset(min(wait, a.considerDue(ctx)))
+			idle = a.askDue(ctx, g)
+			idle = min(idle, a.considerDue(ctx))
 		}
+		return nil
 	})
 	return g.Wait()
 }

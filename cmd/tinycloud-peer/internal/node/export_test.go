@@ -15,6 +15,14 @@ var (
 	OpenLAN = openLAN
 )
 
+// Probe returns what asks a question at most once a second.
+func Probe(question func(context.Context) error) func(context.Context) error {
+	return (&probe{question: question, now: time.Now}).ask
+}
+
+// ServeHTTP exports serveHTTP to tests.
+var ServeHTTP = serveHTTP
+
 // Connected returns with whom the entrance of a Space is connected, or the node's own front.
 func (n *Node) Connected(space *tinycloud.SpaceID) []peer.ID {
 	f := n.front.Load()

@@ -22,6 +22,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
@@ -40,6 +42,9 @@ type Options struct {
 
 	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
 	Now func() time.Time
+
+	// Services stand beside key-value.
+	Services []service.HTTP
 
 	// Rest is how long a Space stays open without another host; 0 means a quarter of an hour.
 	Rest time.Duration
@@ -66,11 +71,13 @@ type Node struct {
 	spaces    *spaces
 	hooks     *hooks.Hooks
 	api       *httpapi.API
+	probed    *probe            // whether the bucket can be reached
 	files     sync.Mutex        // held while values are freed, or copied for a backup
 	quota     *policy.Quota     // nil without quota_url
 	allow     *policy.Allowlist // nil without spaces.allowlist
 
 	registry *prometheus.Registry
+	proxies  *callers.Proxies
 	public   net.Listener
 	metrics  net.Listener
 	admin    *socket // nil without datadir
@@ -95,6 +102,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.openPolicies()
+	if n.proxies, err = callers.NewProxies(cfg.TrustedProxies, cfg.ProxyHeaders); err != nil {
+		return nil, fmt.Errorf("ip_header: %w", err)
+	}
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
@@ -105,7 +115,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks, Services: o.Services,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
@@ -143,7 +153,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.spaces = newSpaces(n)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
@@ -160,7 +170,19 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)
 	}
 	n.blocks, err = blockstore.Open(ctx, o)
+	if err == nil {
+		n.probed = &probe{question: n.blocks.Ping, now: time.Now}
+	}
 	return err
+}
+
+// historyOf are services as the history knows them.
+func historyOf(all []service.HTTP) []service.Service {
+	out := make([]service.Service, len(all))
+	for i, x := range all {
+		out[i] = x
+	}
+	return out
 }
 
 // committed tells of a commit. It runs on the database's writer and does not block.
@@ -237,9 +259,9 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return fmt.Errorf("address, port: %w", err)
 	}
-	n.metrics, err = listenTCP(n.cfg.Address.String(), n.cfg.PrometheusPort)
+	n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), n.cfg.PrometheusPort)
 	if err != nil {
-		return fmt.Errorf("prometheus.port: %w", err)
+		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
 	}
 	if n.cfg.Storage.Datadir == "" {
 		return nil
@@ -306,10 +328,12 @@ func (n *Node) Run(ctx context.Context) error {
 // serve runs what ends first.
 func (n *Node) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, n.public, n.publicHandler(), n.log) })
-	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.log) })
+	g.Go(func() error {
+		return serveHTTP(ctx, n.public, n.proxies.Handler(n.publicHandler()), n.proxies.Trusts, n.log)
+	})
+	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.proxies.Trusts, n.log) })
 	if n.admin != nil {
-		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.log) })
+		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.proxies.Trusts, n.log) })
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })

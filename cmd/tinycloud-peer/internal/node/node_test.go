@@ -35,7 +35,7 @@ func settings(t *testing.T, variables ...string) config.Config {
 	cfg, _, err := config.Load(config.LoadOptions{Dir: t.TempDir(), Environ: append([]string{
 		"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0",
 		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/0", "TINYCLOUD_STORAGE_DATADIR=" + filepath.Join(t.TempDir(), "data"),
-		"TINYCLOUD_ADMIN_SECRET=let me in",
+		"TINYCLOUD_ADMIN_SECRET=let me in, please",
 	}, variables...)})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func signedIn(t *testing.T, n *node.Node) (space tinycloud.SpaceID, invoke func(
 	}
 }
 
-const bearer = "Bearer let me in"
+const bearer = "Bearer let me in, please"
 
 func TestRoundTrip(t *testing.T) {
 	cfg := settings(t)
@@ -171,10 +171,16 @@ func TestAdminNeedsItsSecret(t *testing.T) {
 	for _, tt := range []struct {
 		token string
 		want  int
-	}{{bearer, 200}, {"", 401}, {"Bearer ", 401}, {"Bearer let me i", 401}, {"let me in", 401}, {"Bearer let me in ", 200}} {
+	}{{bearer, 200}, {"", 401}, {"Bearer ", 401}, {"Bearer let me in, pleas", 401}, {"let me in, please", 401}, {"Bearer let me in, please ", 200}} {
 		if got, answer := call(t, http.MethodGet, n.URL()+"/admin/node", tt.token, ""); got != tt.want {
 			t.Errorf("%q: %d %s, want %d", tt.token, got, answer, tt.want)
 		}
+	}
+	for range 20 { // whoever guesses is told nothing any more
+		call(t, http.MethodGet, n.URL()+"/admin/node", "Bearer a guess of a secret", "")
+	}
+	if got, answer := call(t, http.MethodGet, n.URL()+"/admin/node", bearer, ""); got != http.StatusTooManyRequests {
+		t.Errorf("the right secret after 20 wrong ones: %d %s", got, answer)
 	}
 	cfg := settings(t)
 	cfg.AdminSecret = config.Secret{}

@@ -26,7 +26,7 @@ func fromFile(t *testing.T, text string) config.Config {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "tinycloud.toml")
-	text = fmt.Sprintf("[global]\naddress = \"127.0.0.1\"\nport = 0\n%s\n[global.prometheus]\nport = 0\n[global.p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n[global.admin]\nsecret = \"let me in\"\n", text)
+	text = fmt.Sprintf("[global]\naddress = \"127.0.0.1\"\nport = 0\n%s\n[global.prometheus]\nport = 0\n[global.p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\n[global.admin]\nsecret = \"let me in, please\"\n", text)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

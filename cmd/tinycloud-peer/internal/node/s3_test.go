@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
@@ -25,8 +26,11 @@ func TestS3(t *testing.T) {
 			t.Errorf("%s: status %d, want %d", what, got, want)
 		}
 	}
-	health := func() int {
-		status, _ := call(t, http.MethodGet, n.URL()+"/healthz", "", "")
+	// An answer holds for a second.
+	health := func(want int) (status int) {
+		for began := time.Now(); status != want && time.Since(began) < 10*time.Second; {
+			status, _ = call(t, http.MethodGet, n.URL()+"/healthz", "", "")
+		}
 		return status
 	}
 	large := strings.Repeat("0123456789abcdef", 200_000)
@@ -44,15 +48,15 @@ func TestS3(t *testing.T) {
 		}
 	}
 	get()
-	want("healthz", http.StatusOK, health())
+	want("healthz", http.StatusOK, health(http.StatusOK))
 	b.Kill9()
-	want("healthz while the service is down", http.StatusServiceUnavailable, health())
+	want("healthz while the service is down", http.StatusServiceUnavailable, health(http.StatusServiceUnavailable))
 	status, _ = invoke("tinycloud.kv/put", "other", large+"!")
 	want("put while the service is down", http.StatusServiceUnavailable, status)
 	status, _ = invoke("tinycloud.kv/get", "large", "")
 	want("get while the service is down", http.StatusServiceUnavailable, status)
 	b.Start()
-	want("healthz", http.StatusOK, health())
+	want("healthz", http.StatusOK, health(http.StatusOK))
 	get()
 	status, _ = invoke("tinycloud.kv/put", "other", large+"!")
 	want("put", http.StatusOK, status)

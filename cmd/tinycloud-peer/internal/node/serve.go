@@ -5,30 +5,38 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 )
 
-// Bounds of an HTTP connection. Bodies have deadlines of their own, moved on by each byte.
+// Bounds of an HTTP connection. Bodies and answers have deadlines of their own, see [callers.Pace].
 const (
 	headerTimeout  = 10 * time.Second
+	requestTimeout = time.Minute // of what the server answers itself
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 128 << 10 // tokens come in headers, 64 KiB at most
 	drainTimeout   = 20 * time.Second
 	maxConns       = 2048 // at once on a listener; each may hold a small body in memory
+	reservedConns  = 64   // of them for this machine and trusted proxies
+	addressConns   = 64   // of one client
 )
 
-// serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+// serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted. trusted tells
+// which addresses are of proxies.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, trusted func(netip.Addr) bool, log *slog.Logger) error {
+	bounded := callers.Listen(l, callers.Limits{Total: maxConns, Reserved: reservedConns, PerAddress: addressConns, Trusted: trusted})
 	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		Handler: callers.DefaultPace().Handler(h), ConnState: bounded.State, MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: 2 * requestTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(netutil.LimitListener(l, maxConns)) }()
+	go func() { failed <- server.Serve(bounded) }()
 	select {
 	case err := <-failed:
 		return err

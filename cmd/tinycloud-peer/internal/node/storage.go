@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
@@ -101,4 +102,9 @@ func (n *Node) repair(ctx context.Context) {
 }
 
 // health reports whether values can be read and written; the API asks the database itself.
-func (n *Node) health(ctx context.Context) error { return n.blocks.Ping(ctx) }
+func (n *Node) health(ctx context.Context) error {
+	if n.cfg.Storage.Blocks.Type == config.BlocksS3 {
+		return n.probed.ask(ctx)
+	}
+	return n.blocks.Ping(ctx)
+}

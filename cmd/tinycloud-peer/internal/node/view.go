@@ -36,6 +36,7 @@ type SpaceView struct {
 	Epochs    int64             `json:"epochs"`
 	Void      int64             `json:"void"`
 	Parked    int64             `json:"parked"`
+	Pending   int64             `json:"pending"` // operations that only a newer release can read
 	Events    int64             `json:"events"`
 	Keys      int64             `json:"keys"`
 	Wants     int64             `json:"wants"`  // values that are not here yet
@@ -120,7 +121,7 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
-		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
+		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
 		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: st.Conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {

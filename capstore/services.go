@@ -1,0 +1,377 @@
+package capstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+)
+
+// The history keeps operations as (service, subject, bytes). What they mean is the services': package service. An
+// operation of a service that is not here, or of a form that it doesn't know, is pending: it changes no state, is
+// authorised by any capability on its subject, and its subject is not known here until a release judges it that can read
+// it. Source: docs/replication.md, "Services".
+
+// subject is what operations of a service are about.
+type subject struct{ service, name string }
+
+// operation is an operation of an event, as far as this release can read it.
+type operation struct {
+	dag.Operation
+	service.Op
+	by      service.Service // nil: this host doesn't have it
+	pending bool
+}
+
+// names reports whether the operation names a value.
+func (o operation) names() bool { return !o.Value.IsZero() }
+
+func (s subject) compare(t subject) int {
+	return cmp.Or(cmp.Compare(s.service, t.service), cmp.Compare(s.name, t.name))
+}
+
+func (o operation) subject() subject { return subject{o.Service, o.Subject} }
+
+// errUpgrade is the refusal of what only a newer release knows.
+func errUpgrade() error {
+	return tinycloud.Refuse(tinycloud.ErrUnavailable, "Written by a newer release; this host needs an upgrade")
+}
+
+// register makes the services of a store.
+func (s *Store) register(more []service.Service) error {
+	s.services = map[string]service.Service{dag.KV: keyValue{s}}
+	for _, x := range more {
+		if _, ok := s.services[x.Name()]; ok || !dag.ServiceName(x.Name()) {
+			return fmt.Errorf("service %q: %w", x.Name(), tinycloud.ErrInvalid)
+		}
+		s.services[x.Name()] = x
+	}
+	return nil
+}
+
+// Hello is what this node tells of itself.
+func (s *Store) Hello() hostlog.Hello {
+	h := OwnHello()
+	for _, x := range s.o.Services {
+		h.Services = append(h.Services, hostlog.Service{Name: x.Name(), Version: x.Version()})
+	}
+	slices.SortFunc(h.Services, func(a, b hostlog.Service) int { return cmp.Compare(a.Name, b.Name) })
+	return h
+}
+
+// read reads an operation by its service.
+func (s *Store) read(o dag.Operation) operation {
+	out := operation{Operation: o, by: s.services[o.Service]}
+	if out.pending = out.by == nil; out.pending {
+		return out
+	}
+	var err error
+	if out.Op, err = out.by.Read(o.Subject, o.Bytes); err != nil {
+		out.Op, out.pending = service.Op{}, true
+	}
+	return out
+}
+
+func (s *Store) readAll(ops []dag.Operation) []operation {
+	out := make([]operation, len(ops))
+	for i, o := range ops {
+		out[i] = s.read(o)
+	}
+	return out
+}
+
+// asked is what operations need their token to ask for.
+func asked(ops []operation) []judge.Asked {
+	out := make([]judge.Asked, len(ops))
+	for i, o := range ops {
+		out[i] = judge.Asked{Service: o.Service, Path: o.Subject, Ability: o.Ability}
+	}
+	return out
+}
+
+// addPending notes an operation of a new epoch that is pending, and has the subjects of its event wait with it.
+func (t *tx) addPending(sp *space, n *node, p placedOp, valid bool) error {
+	if err := t.setPending(sp, n.eid, p); err != nil || !valid {
+		return err
+	}
+	if _, err := t.mark(sp, n, p, neverAnnounced); err != nil {
+		return err
+	}
+	subjects := map[subject]struct{}{}
+	if err := t.subjectsOfEvent(sp, p.event, subjects); err != nil {
+		return err
+	}
+	return t.refoldAll(sp, subjects)
+}
+
+// setPending notes whether an operation is pending. Its bytes count in the quota while it is.
+func (t *tx) setPending(sp *space, row int64, p placedOp) error {
+	var one int
+	was, err := t.one([]any{&one}, "SELECT 1 FROM pending WHERE eid = ? AND idx = ? AND n = ?", row, int64(p.at.Index), p.n)
+	if err != nil || was == p.op.pending {
+		return err
+	}
+	size := int64(len(p.op.Bytes))
+	if was {
+		sp.pending--
+		if err := t.grow(sp, -size); err != nil {
+			return err
+		}
+		return t.exec("DELETE FROM pending WHERE eid = ? AND idx = ? AND n = ?", row, int64(p.at.Index), p.n)
+	}
+	sp.pending++
+	if err := t.grow(sp, size); err != nil {
+		return err
+	}
+	return t.add(db.Insert{Into: "pending", Columns: "eid idx n sid size"}, row, int64(p.at.Index), p.n, sp.sid, size)
+}
+
+// pendingPlaces is the number of the valid operations on a subject that are pending, or whose event has a pending one in
+// another place: which of its places counts can't be told then.
+func (t *tx) pendingPlaces(sp *space, s subject) (n int, err error) {
+	if sp.pending == 0 {
+		return 0, nil
+	}
+	_, err = t.one([]any{&n}, pendingOn, sp.sid, t.s.key(s.name), s.service)
+	return n, err
+}
+
+// subjectsOfEvent are the subjects of all operations of an event, in all its places.
+func (t *tx) subjectsOfEvent(sp *space, event tinycloud.Hash, into map[subject]struct{}) error {
+	return t.each(func(scan db.Scan) error {
+		return scanSubject(scan, into)
+	}, "SELECT o.bytes FROM events e JOIN ops o ON o.eid = e.eid AND o.idx = e.idx WHERE e.sid = ? AND e.id = ?", sp.sid, event[:])
+}
+
+func scanSubject(scan db.Scan, into map[subject]struct{}) error {
+	var b []byte
+	if err := scan(&b); err != nil {
+		return err
+	}
+	o, ok, err := dag.ReadOperation(b)
+	if err != nil {
+		return fmt.Errorf("stored operation: %w", err)
+	}
+	if ok {
+		into[subject{o.Service, o.Subject}] = struct{}{}
+	}
+	return nil
+}
+
+// refoldSubject computes what a subject holds anew. What a service that is not here keeps is nothing.
+func (t *tx) refoldSubject(sp *space, s subject) error {
+	x := t.s.services[s.service]
+	if x == nil {
+		return nil
+	}
+	return x.Fold(t.in(sp, s.service), s.name)
+}
+
+// inSpace is a transaction in one Space as a service sees it.
+type inSpace struct {
+	t       *tx
+	sp      *space
+	service string
+	epoch   *node       // that is being placed or judged, if one is
+	past    judge.Clock // of an epoch that is being made
+}
+
+func (t *tx) in(sp *space, service string) *inSpace { return &inSpace{t: t, sp: sp, service: service} }
+
+// at is the same at the place of an epoch.
+func (t *tx) at(sp *space, n *node, service string) *inSpace {
+	return &inSpace{t: t, sp: sp, service: service, epoch: n}
+}
+
+func (x *inSpace) Now() time.Time           { return x.t.now }
+func (x *inSpace) Space() tinycloud.SpaceID { return x.sp.id }
+
+func (x *inSpace) State(subject string) (state []byte, err error) {
+	id := tinycloud.Sum([]byte(subject))
+	_, err = x.t.one([]any{&state}, "SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?", x.sp.sid, x.service, id[:])
+	return state, err
+}
+
+func (x *inSpace) SetState(subject string, state []byte) error {
+	id := tinycloud.Sum([]byte(subject))
+	x.t.touch(x.sp)
+	if len(state) == 0 {
+		return x.t.exec("DELETE FROM states WHERE sid = ? AND service = ? AND id = ?", x.sp.sid, x.service, id[:])
+	}
+	return x.t.add(db.Insert{Into: "states", Columns: "sid service id subject state", Key: "sid service id", Replace: true},
+		x.sp.sid, x.service, id[:], []byte(subject), state)
+}
+
+func (x *inSpace) Operations(name string, f func(service.Placed) error) error {
+	var list []service.Placed
+	err := x.t.each(func(scan db.Scan) error {
+		var p service.Placed
+		var epoch, event []byte
+		var idx int64
+		if err := scan(&p.Row, &p.At.Seq, &epoch, &idx, &p.N, &p.Bytes, &event); err != nil {
+			return err
+		}
+		p.Subject, p.Event, p.At.Epoch, p.At.Index = name, tinycloud.Hash(event), tinycloud.Hash(epoch), uint64(idx)
+		list = append(list, p)
+		return nil
+	}, `SELECT p.eid, p.seq, p.id, o.idx, o.n, o.bytes, e.id FROM ops o JOIN epochs p ON p.eid = o.eid JOIN events e ON e.eid = o.eid AND e.idx = o.idx
+		WHERE o.sid = ? AND o.key = ? AND o.service = ? AND o.valid = 1
+		AND NOT EXISTS (SELECT 1 FROM pending y WHERE y.eid = o.eid AND y.idx = o.idx AND y.n = o.n)
+		ORDER BY p.written, p.seq, p.id, o.idx, o.n`, x.sp.sid, x.t.s.key(name), x.service)
+	for _, p := range list {
+		if err == nil {
+			err = f(p)
+		}
+	}
+	return err
+}
+
+// ServiceState is what a service keeps of a subject, nil for nothing. The error is of class [tinycloud.ErrUnavailable]
+// while operations on it are pending, or the service is not here.
+func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, about string) (state []byte, err error) {
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if s.services[name] == nil {
+		return nil, errUpgrade()
+	}
+	err = s.db.Read.Snapshot(ctx, func(q *db.Snapshot) error {
+		var n int
+		if _, err := q.One(ctx, []any{&n}, pendingOn, sid, s.key(about), name); err != nil {
+			return err
+		}
+		if n > 0 {
+			return errUpgrade()
+		}
+		h := tinycloud.Sum([]byte(about))
+		_, err := q.One(ctx, []any{&state}, "SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?", sid, name, h[:])
+		return err
+	})
+	return state, err
+}
+
+// pendingOn is the number of the valid operations on a subject of a service that are pending, or whose event has a pending
+// one in another place.
+const pendingOn = `SELECT count(*) FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.service = ? AND e.valid = 1
+	AND EXISTS (SELECT 1 FROM events x JOIN pending y ON y.eid = x.eid AND y.idx = x.idx WHERE x.sid = o.sid AND x.id = e.id AND x.valid = 1)`
+
+// Perform carries out what an admitted invocation asks of a service in a Space: all or nothing, durable when it returns.
+// plan is called in the transaction, once its authority is judged, and may be called again.
+func (s *Store) Perform(ctx context.Context, tok *Token, space tinycloud.SpaceID, name string, plan func(service.Tx) (service.Plan, error)) error {
+	s.compared(ctx, tok.Spaces())
+	return s.do(ctx, func(t *tx) error {
+		if err := t.authorised(tok); err != nil {
+			return err
+		}
+		sp, err := t.space(space)
+		if err != nil {
+			return err
+		}
+		if err := t.admitted(sp); err != nil {
+			return err
+		}
+		p, err := plan(t.in(sp, name))
+		if err != nil {
+			return err
+		}
+		n, err := t.pendingPlaces(sp, subject{name, p.Subject})
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			return errUpgrade()
+		}
+		ops := make([]dag.Operation, len(p.Ops))
+		for i, b := range p.Ops {
+			o, ok, err := dag.ReadOperation(b)
+			if err != nil || !ok || o.Service != name || o.Subject != p.Subject {
+				return fmt.Errorf("operation of service %q: %w", name, errors.Join(err, tinycloud.ErrInvalid))
+			}
+			ops[i] = o
+		}
+		if err := t.root(sp, tok, 0); err != nil {
+			return err
+		}
+		return t.mint(sp, tok, ops, nil)
+	})
+}
+
+// Readable refuses an invocation that asks for a subject of a service that is not here, while operations on it are
+// pending: only a newer release knows what it is. The error is of class [tinycloud.ErrUnavailable].
+func (s *Store) Readable(ctx context.Context, t *Token) error {
+	for _, c := range t.Caps {
+		name := c.Resource.Service()
+		path, has := c.Resource.Path()
+		if !has || s.services[name] != nil {
+			continue
+		}
+		sid := s.number(c.Resource.Space())
+		if sid == 0 {
+			continue
+		}
+		var n int
+		if _, err := s.db.Read.One(ctx, []any{&n}, pendingOn, sid, s.key(path), name); err != nil {
+			return err
+		}
+		if n > 0 {
+			return errUpgrade()
+		}
+	}
+	return nil
+}
+
+// upgraded has the Spaces judged anew that hold pending operations, when this release has other services than the one
+// that had the database open last.
+func (s *Store) upgraded(ctx context.Context) error {
+	had := map[string]uint64{}
+	err := s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var name string
+		var version uint64
+		err := scan(&name, &version)
+		had[name] = version
+		return err
+	}, "SELECT name, version FROM services")
+	if err != nil {
+		return err
+	}
+	now := map[string]uint64{}
+	same := len(had) == len(s.services)
+	for name, x := range s.services {
+		now[name] = x.Version()
+		same = same && had[name] == x.Version()
+	}
+	if same {
+		return nil
+	}
+	w, err := s.db.Writer(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.Drop()
+	if err := w.Begin(ctx); err != nil {
+		return err
+	}
+	for _, query := range []string{
+		"UPDATE spaces SET rules = 0 WHERE sid IN (SELECT sid FROM pending) OR sid IN (SELECT sid FROM states)", "DELETE FROM services WHERE version >= 0",
+	} {
+		if err := w.Exec(ctx, query); err != nil {
+			return err
+		}
+	}
+	for name, version := range now {
+		if err := w.Exec(ctx, "INSERT INTO services (name, version) VALUES (?, ?)", name, version); err != nil {
+			return err
+		}
+	}
+	return w.Commit(ctx)
+}
