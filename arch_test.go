@@ -37,7 +37,6 @@ var allowed = map[string][]string{
 	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
 	"capstore/service":                    {"", "capstore/internal/token"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
-	"replication":                         {"", "capstore/hostlog", "internal/wait"},
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication/wire":                    {"", "capstore/hostlog"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
