@@ -30,7 +30,7 @@ type Peer interface {
 	// NewStream opens a stream for the first of protos that the other side speaks, which the stream tells.
 	NewStream(ctx context.Context, id peer.ID, protos ...protocol.ID) (network.Stream, error)
 	Authorise(id peer.ID)
-	AuthorisedBy(id peer.ID) // by what it said in the wire.Nonces
+	AuthorisedBy(id peer.ID) // by what it said in the handshake
 	IsAuthorised(id peer.ID) bool
 	Evict(id peer.ID)
 }

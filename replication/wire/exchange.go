@@ -60,7 +60,7 @@ func (h *Exchange) Send(v any) error {
 		return err
 	}
 	if len(b) > MaxHello {
-		return fmt.Errorf("proof of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
+		return fmt.Errorf("frame of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
 	}
 	return h.f.Write(b)
 }

@@ -18,6 +18,7 @@ type Nonce struct {
 	Nonce [32]byte
 }
 
+// Proof shows that a side is a host, in version 1.
 type Proof struct {
 	_     struct{} `cbor:",toarray"`
 	Nonce [32]byte
@@ -30,6 +31,7 @@ type NonceFields struct {
 	Nonce [32]byte `cbor:"nonce"`
 }
 
+// ProofFields is the same in version 2.
 type ProofFields struct {
 	Nonce [32]byte `cbor:"nonce"`
 	Tag   [32]byte `cbor:"tag"`
@@ -80,7 +82,7 @@ func DecodeTold(b []byte) (h hostlog.Hello, err error) {
 	return h, h.Check()
 }
 
-// OwnProof is what a side shows in the Nonces, in either version.
+// OwnProof is what a side shows in the handshake, in either version.
 type OwnProof struct {
 	Nonce, Tag [32]byte
 	Chain      [][]byte

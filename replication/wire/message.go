@@ -40,7 +40,7 @@ const (
 	maxFields     = 256     // of one message, with those that are not known here
 )
 
-// message is one frame of the sync protocol or one gossip message. Exactly one field is set. Newer releases may add
+// Message is one frame of the sync protocol or one gossip message. Exactly one field is set. Newer releases may add
 // fields, which older ones pass over; what a field holds never changes its form.
 type Message struct {
 	// More says that it came with fields that are not known here.
@@ -108,6 +108,7 @@ type Have struct {
 	Stop  bool // the puller wants nothing now
 }
 
+// Tip is where a branch of a log ends.
 type Tip struct {
 	_      struct{} `cbor:",toarray"`
 	Host   [32]byte
@@ -128,6 +129,7 @@ type Ack struct {
 	Durable uint64
 }
 
+// Locate asks how to fetch values.
 type Locate struct {
 	_      struct{} `cbor:",toarray"`
 	Hashes []tinycloud.Hash
@@ -139,12 +141,14 @@ type Located struct {
 	Values []Location
 }
 
+// Location is how to fetch one value.
 type Location struct {
 	_        struct{}       `cbor:",toarray"`
 	Size     int64          // bytes; -1: not here
 	Manifest tinycloud.Hash // zero when the value is one block
 }
 
+// Hosts tells how to reach hosts, and the rendezvous secret.
 type Hosts struct {
 	_       struct{} `cbor:",toarray"`
 	Records [][]byte // signed peer records
@@ -159,6 +163,7 @@ type Announce struct {
 	Entries []AnnouncedEntry
 }
 
+// AnnouncedEntry is an encoded log entry and its signature.
 type AnnouncedEntry struct {
 	_     struct{} `cbor:",toarray"`
 	Entry []byte
@@ -195,6 +200,7 @@ type Pair struct {
 	Addrs  []string // of the sender's front, without /p2p
 }
 
+// PairAnswer accepts an invite, see [Pair].
 type PairAnswer struct {
 	_     struct{} `cbor:",toarray"`
 	Tag   [32]byte
