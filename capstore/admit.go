@@ -190,10 +190,29 @@ type chain struct {
 
 	failed  error // why a delegation could not be read
 	wanting bool  // a cited delegation, or one that it rests on, is not here
+
+	looks int           // delegations that may still be looked at
+	roots map[root]bool // what was found of capabilities of delegations
+}
+
+// root names a capability of a delegation: the n-th.
+type root struct {
+	token tinycloud.Hash
+	n     int
+}
+
+// What may be asked of this node to find out whether a token's signer has what it gives or uses.
+const (
+	maxProofs = 8    // that it cites
+	maxLooks  = 1024 // at delegations, for all its capabilities together; 64 is the most for one
+)
+
+func errTraversal() error {
+	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
 }
 
 func (s *Store) chain(ctx context.Context, q querier) *chain {
-	return &chain{s: s, ctx: ctx, q: q}
+	return &chain{s: s, ctx: ctx, q: q, looks: maxLooks, roots: map[root]bool{}}
 }
 
 func (c *chain) revoked(id tinycloud.Hash) bool {
@@ -204,6 +223,9 @@ func (c *chain) revoked(id tinycloud.Hash) bool {
 }
 
 func (c *chain) parents(t *Token) ([]*Token, error) {
+	if len(t.Proofs) > maxProofs {
+		return nil, errTraversal()
+	}
 	out := make([]*Token, 0, len(t.Proofs))
 	for _, id := range t.Proofs {
 		p, err := c.s.token(c.ctx, c.q, id)
@@ -259,15 +281,32 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 			return errAction(wanted[0])
 		}
 	}
+	return c.all(t, wanted, parents, func(w Capability, caveats bool) error {
+		if caveats {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
+		}
+		return errAction(w)
+	})
+}
+
+// all checks that a token's proofs grant each of its capabilities that needs them. That they do follows from the bytes of
+// the tokens alone, so it is found out once, and what was found out before the writer's transaction costs nothing in it.
+// refuse makes the refusal of what is not granted.
+func (c *chain) all(t *Token, wanted []Capability, parents []*Token, refuse func(w Capability, caveats bool) error) error {
+	if c.s.granted.Contains(t.ID) {
+		c.wanting = false
+		return nil
+	}
 	for _, w := range wanted {
 		switch ok, caveats := c.granted(w, parents); {
 		case c.failed != nil:
 			return c.failed
-		case caveats:
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
 		case !ok:
-			return errAction(w)
+			return refuse(w, caveats)
 		}
+	}
+	if !t.ID.IsZero() {
+		c.s.granted.Add(t.ID, struct{}{})
 	}
 	return nil
 }
@@ -292,8 +331,11 @@ func errAction(c Capability) error {
 func (c *chain) granted(w Capability, parents []*Token) (ok, caveats bool) {
 	c.wanting = false // for what was granted
 	for _, p := range parents {
-		for _, held := range p.Caps {
-			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(p, held) {
+		for i, held := range p.Caps {
+			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(p, i) {
+				if c.failed != nil {
+					return false, false
+				}
 				continue
 			}
 			if judge.CaveatsWithin(held, w) {
@@ -307,24 +349,37 @@ func (c *chain) granted(w Capability, parents []*Token) (ok, caveats bool) {
 
 // rooted reports whether a delegation's signer had one of its capabilities to give. A posted delegation
 // was checked when it came, one that a peer's history brought was not: histories hold what is void, too.
-func (c *chain) rooted(t *Token, held Capability) bool {
-	return judge.Justified(t, held, func(id tinycloud.Hash) *Token {
-		p, err := c.s.token(c.ctx, c.q, id)
-		if err != nil {
-			c.failed = err
-		}
-		c.wanting = c.wanting || p == nil
-		if p == nil || p.Kind != token.Delegation {
-			return nil
-		}
-		return p
-	})
+func (c *chain) rooted(t *Token, i int) bool {
+	is, known := c.roots[root{t.ID, i}]
+	if known {
+		return is
+	}
+	is = judge.Justified(t, t.Caps[i], c.find)
+	c.roots[root{t.ID, i}] = is
+	return is
+}
+
+// find looks at a delegation. Beyond what may be looked at there is none, and the chain has failed.
+func (c *chain) find(id tinycloud.Hash) *Token {
+	if c.looks--; c.looks < 0 {
+		c.failed = errTraversal()
+		return nil
+	}
+	p, err := c.s.token(c.ctx, c.q, id)
+	if err != nil {
+		c.failed = err
+	}
+	c.wanting = c.wanting || p == nil
+	if p == nil || p.Kind != token.Delegation {
+		return nil
+	}
+	return p
 }
 
 // stands reports whether a delegation's signer had all of it to give.
 func (c *chain) stands(t *Token) bool {
-	for _, held := range dependent(t) {
-		if !c.rooted(t, held) {
+	for i, held := range t.Caps {
+		if owner, ok := held.Resource.Owner(); (!ok || owner != t.Signer) && !c.rooted(t, i) {
 			return false
 		}
 	}
@@ -366,7 +421,7 @@ func (c *chain) ancestors(p *Token, now time.Time) (a ancestry, err error) {
 				continue
 			}
 			if seen[id] = true; len(seen) > judge.MaxChain {
-				return a, tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
+				return a, errTraversal()
 			}
 			parent, err := c.s.token(c.ctx, c.q, id)
 			if err != nil {
@@ -413,17 +468,12 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range wanted {
-		switch ok, caveats := c.granted(w, kept); {
-		case c.failed != nil:
-			return c.failed
-		case caveats:
+	return c.all(t, wanted, kept, func(w Capability, caveats bool) error {
+		if caveats {
 			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
-		case !ok:
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Capability: %s, %s", w.Resource, w.Ability)
 		}
-	}
-	return nil
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Capability: %s, %s", w.Resource, w.Ability)
+	})
 }
 
 // lives refuses a cited delegation that is revoked, or rests on one that is; text and role are the

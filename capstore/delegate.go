@@ -53,9 +53,14 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 
 // delegate reports, with a refusal, whether that is for want of a delegation.
 func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wanting bool, err error) {
-	allowed, wanting, err := s.allowed(ctx, tok)
+	// Here, so that what is refused, and the search for what it rests on, costs the writer nothing.
+	c := s.chain(ctx, s.db.Read)
+	if err := c.delegated(tok, s.o.Now()); err != nil {
+		return out, c.wanting, err
+	}
+	allowed, err := s.allowed(ctx, tok)
 	if err != nil {
-		return out, wanting, err
+		return out, false, err
 	}
 	s.compared(ctx, tok.Spaces())
 	err = s.do(ctx, func(t *tx) error {
@@ -102,27 +107,22 @@ func (s *Store) timely(tok *Token) error {
 	return nil
 }
 
-// allowed returns the Spaces that a delegation is to create here, all of which this node agrees to host. Only
-// an authorised delegation has others asked about them; one that is none may be for want of another.
-func (s *Store) allowed(ctx context.Context, tok *Token) (out []tinycloud.SpaceID, wanting bool, err error) {
+// allowed returns the Spaces that an authorised delegation is to create here, all of which this node agrees to host.
+func (s *Store) allowed(ctx context.Context, tok *Token) (out []tinycloud.SpaceID, err error) {
 	for _, id := range tok.Spaces() {
 		if !s.Hosted(id) && s.hostsHere(tok, id) {
 			out = append(out, id)
 		}
 	}
 	if len(out) == 0 || s.o.Allow == nil {
-		return out, false, nil
-	}
-	c := s.chain(ctx, s.db.Read)
-	if err := c.delegated(tok, s.o.Now()); err != nil {
-		return nil, c.wanting, err
+		return out, nil
 	}
 	for _, id := range out {
 		if err := s.o.Allow(ctx, id); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
-	return out, false, nil
+	return out, nil
 }
 
 // hostKey is this node's key of a Space.

@@ -1,6 +1,7 @@
 package capstore
 
 import (
+	"context"
 	"time"
 )
 
@@ -40,3 +41,23 @@ const ConflictAge = conflictAge
 
 // SetPatience sets how long requests wait for the end of joining.
 func SetPatience(s *Store, d time.Duration) { s.patience = d }
+
+// Remember has a store know tokens that were never checked.
+func Remember(s *Store, tokens ...*Token) {
+	for _, t := range tokens {
+		s.tokens.Add(t.ID, t)
+	}
+}
+
+// Looks is how many delegations are looked at to check one, and what is found.
+func Looks(s *Store, t *Token) (int, error) {
+	c := s.chain(context.Background(), s.db.Read)
+	err := c.delegated(t, s.o.Now())
+	return maxLooks - max(c.looks, 0), err
+}
+
+// Bounds of what may be looked at.
+const (
+	MaxLooks  = maxLooks
+	MaxProofs = maxProofs
+)
