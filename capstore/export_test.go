@@ -61,3 +61,15 @@ const (
 	MaxLooks  = maxLooks
 	MaxProofs = maxProofs
 )
+
+// SetMostReplays sets how many used tokens each of 16 parts remembers.
+func SetMostReplays(s *Store, most int) { s.seen.most = most }
+
+// Replays is how many used tokens are remembered, and are still to be saved.
+func Replays(s *Store) (remembered, unsaved int) {
+	for i := range s.seen.shards {
+		remembered += len(s.seen.shards[i].until)
+		unsaved += len(s.seen.shards[i].unsaved)
+	}
+	return remembered, unsaved
+}

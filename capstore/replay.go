@@ -3,6 +3,7 @@ package capstore
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
@@ -15,37 +16,50 @@ import (
 const maxReplays = 2 << 20
 
 // replays remembers the invocations that were used, for their life. Mutations are remembered by the
-// history itself, for ever; here are the reads.
+// history itself, for ever; here are the reads. When there is no room for all of them some are forgotten, whichever: whoever
+// fills the table forgets his own. To read once more what one may read harms less than to be refused.
 type replays struct {
-	saves  bool // to the database, from time to time; set before use
-	shards [16]struct {
-		sync.Mutex
-		until   map[[16]byte]int64 // unix seconds
-		unsaved []replay
-		swept   int64
-	}
+	saves  bool         // to the database, from time to time; set before use
+	seed   maphash.Seed // of this process: nobody can choose his shard
+	most   int          // tokens of a shard; 0 means a share of maxReplays
+	shards [16]replayShard
+}
+
+type replayShard struct {
+	sync.Mutex
+	until   map[[16]byte]int64 // unix seconds
+	unsaved []replay
+	swept   int64
+}
+
+func newReplays() replays { return replays{seed: maphash.MakeSeed()} }
+
+func (r *replays) shard(key [16]byte) *replayShard {
+	return &r.shards[maphash.Bytes(r.seed, key[:])%uint64(len(r.shards))]
 }
 
 // replay is a used token as the database remembers it.
 type replay struct {
-	id    [17]byte // the first 16 bytes of its hash and the byte that names its shard
+	id    [17]byte // the first 16 bytes of its hash, and four bits of the next one
 	until int64    // unix seconds
 }
 
-// use remembers a token until it has expired. It reports false when the token was used before, and an
-// error when no more can be remembered.
-func (r *replays) use(id tinycloud.Hash, until, now int64) (bool, error) {
-	sh := &r.shards[id[16]&15]
+// use remembers a token until it has expired. It reports false when the token was used before.
+func (r *replays) use(id tinycloud.Hash, until, now int64) bool {
+	key, most := [16]byte(id[:16]), r.most
+	if most == 0 {
+		most = maxReplays / len(r.shards)
+	}
+	sh := r.shard(key)
 	sh.Lock()
 	defer sh.Unlock()
 	if sh.until == nil {
 		sh.until = map[[16]byte]int64{}
 	}
-	key := [16]byte(id[:16])
 	if old, ok := sh.until[key]; ok && old >= now {
-		return false, nil
+		return false
 	}
-	if now-sh.swept >= 30 || len(sh.until) >= maxReplays/len(r.shards) {
+	if now-sh.swept >= 30 {
 		sh.swept = now
 		sh.unsaved = slices.DeleteFunc(sh.unsaved, func(p replay) bool { return p.until < now })
 		for k, end := range sh.until {
@@ -54,14 +68,17 @@ func (r *replays) use(id tinycloud.Hash, until, now int64) (bool, error) {
 			}
 		}
 	}
-	if len(sh.until) >= maxReplays/len(r.shards) {
-		return false, tinycloud.Refuse(tinycloud.ErrBusy, "Too many requests")
+	for k := range sh.until { // in no order
+		if len(sh.until) < most {
+			break
+		}
+		delete(sh.until, k)
 	}
 	sh.until[key] = until
-	if r.saves {
+	if r.saves && len(sh.unsaved) < most {
 		sh.unsaved = append(sh.unsaved, replay{[17]byte(append(key[:], id[16]&15)), until})
 	}
-	return true, nil
+	return true
 }
 
 // take returns tokens that are not saved yet, so many at most.
@@ -82,7 +99,7 @@ func (r *replays) take(most int) (out []replay) {
 // untake has tokens saved another time.
 func (r *replays) untake(batch []replay) {
 	for _, p := range batch {
-		sh := &r.shards[p.id[16]]
+		sh := r.shard([16]byte(p.id[:16]))
 		sh.Lock()
 		sh.unsaved = append(sh.unsaved, p)
 		sh.Unlock()
@@ -90,14 +107,14 @@ func (r *replays) untake(batch []replay) {
 }
 
 func (r *replays) forget(id tinycloud.Hash) {
-	sh := &r.shards[id[16]&15]
+	sh := r.shard([16]byte(id[:16]))
 	sh.Lock()
 	defer sh.Unlock()
 	delete(sh.until, [16]byte(id[:16]))
 }
 
 func (r *replays) used(id tinycloud.Hash, now int64) bool {
-	sh := &r.shards[id[16]&15]
+	sh := r.shard([16]byte(id[:16]))
 	sh.Lock()
 	defer sh.Unlock()
 	old, ok := sh.until[[16]byte(id[:16])]
@@ -111,18 +128,14 @@ const replayGrace = 60 * time.Second
 // was used before.
 func (s *Store) Burn(ctx context.Context, t *Token) error {
 	now := s.o.Now()
-	fresh, err := s.seen.use(t.ID, t.Expires.Add(replayGrace).Unix(), now.Unix())
-	if err != nil {
-		return err
-	}
-	if !fresh {
+	if !s.seen.use(t.ID, t.Expires.Add(replayGrace).Unix(), now.Unix()) {
 		return errReplayed()
 	}
 	if !s.db.Shared {
 		return nil
 	}
 	// Another process may have served it.
-	err = s.do(ctx, func(x *tx) error {
+	err := s.do(ctx, func(x *tx) error {
 		id := append(t.ID[:16:16], t.ID[16]&15)
 		var one int
 		if used, err := x.one([]any{&one}, "SELECT 1 FROM replays WHERE id = ?", id); err != nil {
@@ -206,8 +219,8 @@ func (s *Store) loadReplays(ctx context.Context) error {
 			return err
 		}
 		var h tinycloud.Hash
-		copy(h[:], id) // 16 bytes of the hash and the byte that names the shard
-		_, err := s.seen.use(h, until, now)
-		return err
+		copy(h[:], id) // 16 bytes of the hash, and some bits
+		s.seen.use(h, until, now)
+		return nil
 	}, "SELECT id, expires FROM replays WHERE expires >= ?", now)
 }

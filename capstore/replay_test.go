@@ -61,3 +61,25 @@ func testReplaysSurvive(t *testing.T) {
 	save()
 	rows(0)
 }
+
+// When there is no room for all used tokens, some are forgotten, and nobody's reads are refused.
+func TestReplaysAreBounded(t *testing.T) {
+	c := newClock()
+	o := newOwner(t, "alice", c)
+	s := open(t, "one", c, capstore.InMemory)
+	const most = 4
+	capstore.SetMostReplays(s.Store, most)
+	var last *capstore.Token
+	for range 20 * 16 * most {
+		last = o.invoke(t, "k", "tinycloud.kv/get")
+		if err := s.Burn(t.Context(), last); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Burn(t.Context(), last); !errors.Is(err, tinycloud.ErrConflict) {
+			t.Fatalf("the last one counts twice: %v", err)
+		}
+	}
+	if remembered, unsaved := capstore.Replays(s.Store); remembered > 16*most || unsaved > 16*most {
+		t.Errorf("%d are remembered, %d to be saved", remembered, unsaved)
+	}
+}

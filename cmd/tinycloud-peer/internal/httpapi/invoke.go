@@ -163,7 +163,10 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := &call{w, r, token, options}
-	if len(p.ops) == 0 {
+	switch {
+	case len(token.Caps) == 0:
+		return nil // it asks for nothing, and may do so again
+	case len(p.ops) == 0:
 		return a.o.Store.Burn(r.Context(), token)
 	}
 	return a.perform(c, p)
