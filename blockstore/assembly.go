@@ -56,7 +56,7 @@ func (s *Store) Assemble(ctx context.Context, space tinycloud.SpaceID, value tin
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("value %s: %w", value, err)
 	}
-	if err := s.values.check(space); err != nil {
+	if err := errors.Join(s.values.check(space), s.o.Room()); err != nil {
 		return nil, err
 	}
 	a := &Assembly{s: s, key: partKey{space, value}, manifest: m, missing: len(m.Links)}

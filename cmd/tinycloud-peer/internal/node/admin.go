@@ -106,6 +106,8 @@ func adminStatus(err error) int {
 		return http.StatusServiceUnavailable
 	case errors.Is(err, tinycloud.ErrUnauthorized), errors.Is(err, tinycloud.ErrForged):
 		return http.StatusForbidden
+	case errors.Is(err, tinycloud.ErrFull):
+		return http.StatusInsufficientStorage
 	case errors.Is(err, tinycloud.ErrConflict):
 		return http.StatusConflict
 	case errors.Is(err, tinycloud.ErrBusy):
