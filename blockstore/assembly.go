@@ -209,6 +209,9 @@ func (a *Assembly) PutChunk(chunk tinycloud.Hash, b []byte) error {
 	if a.ended {
 		return errAssembled
 	}
+	if err := a.s.o.Room(); err != nil {
+		return err
+	}
 	if len(b) > ChunkSize || tinycloud.Sum(b) != chunk {
 		return fmt.Errorf("chunk %s: other bytes: %w", chunk, tinycloud.ErrForged)
 	}
