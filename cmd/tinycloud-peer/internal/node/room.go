@@ -79,14 +79,6 @@ type replicated struct {
 	room *room
 }
 
-// Apply takes entries from other hosts.
-func (s replicated) Apply(ctx context.Context, space tinycloud.SpaceID, bundles []hostlog.Bundle) (hostlog.Applied, error) {
-	if err := s.room.check(); err != nil {
-		return hostlog.Applied{}, err
-	}
-	return s.Store.Apply(ctx, space, bundles)
-}
-
 // ApplyChecked takes entries from other hosts.
 func (s replicated) ApplyChecked(ctx context.Context, v hostlog.Checked) (hostlog.Applied, error) {
 	if err := s.room.check(); err != nil {
