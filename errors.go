@@ -18,6 +18,7 @@ var (
 	ErrPrecondition = errors.New("precondition failed")     // If-Match or If-None-Match does not hold
 	ErrTooLarge     = errors.New("too large")               // exceeds a bound on size
 	ErrQuota        = errors.New("quota exceeded")          // the Space is full
+	ErrFull         = errors.New("no room")                 // the node's disk is full
 	ErrRange        = errors.New("range not satisfiable")   // a byte range outside the value
 	ErrBusy         = errors.New("too many requests")       // a bound on rate or number was reached
 	ErrUnsupported  = errors.New("not supported")           // known to the protocol, not served here

@@ -56,7 +56,7 @@ func (s *Store) Assemble(ctx context.Context, space tinycloud.SpaceID, value tin
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("value %s: %w", value, err)
 	}
-	if err := s.values.check(space); err != nil {
+	if err := errors.Join(s.values.check(space), s.o.Room()); err != nil {
 		return nil, err
 	}
 	a := &Assembly{s: s, key: partKey{space, value}, manifest: m, missing: len(m.Links)}
@@ -208,6 +208,9 @@ func (a *Assembly) Missing() []tinycloud.Hash {
 func (a *Assembly) PutChunk(chunk tinycloud.Hash, b []byte) error {
 	if a.ended {
 		return errAssembled
+	}
+	if err := a.s.o.Room(); err != nil {
+		return err
 	}
 	if len(b) > ChunkSize || tinycloud.Sum(b) != chunk {
 		return fmt.Errorf("chunk %s: other bytes: %w", chunk, tinycloud.ErrForged)

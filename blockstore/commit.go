@@ -19,6 +19,9 @@ func (s *Store) PutValue(ctx context.Context, space tinycloud.SpaceID, hash tiny
 	if tinycloud.Sum(b) != hash {
 		return fmt.Errorf("value %s: other bytes: %w", hash, tinycloud.ErrForged)
 	}
+	if err := s.o.Room(); err != nil {
+		return err
+	}
 	st := &Stage{s: s, hash: hash, manifest: Manifest{Size: int64(len(b))}, mem: b}
 	return st.Commit(ctx, space)
 }

@@ -28,7 +28,7 @@ type Stage struct {
 
 // Stage reads a body of at most limit bytes to its end and hashes it. A body up to InlineLimit never
 // touches the disk. Errors leave nothing behind: of class [tinycloud.ErrTooLarge] for a longer body,
-// [tinycloud.ErrUnavailable] when the disk fails; else the error is the reader's, or ctx's.
+// [tinycloud.ErrUnavailable] when the disk fails, Options.Room's; else the error is the reader's, or ctx's.
 func (s *Store) Stage(ctx context.Context, r io.Reader, limit int64) (*Stage, error) {
 	st := &Stage{s: s}
 	if err := st.fill(ctx, r, min(limit, MaxSize)); err != nil {
@@ -39,6 +39,9 @@ func (s *Store) Stage(ctx context.Context, r io.Reader, limit int64) (*Stage, er
 }
 
 func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
+	if err := st.s.o.Room(); err != nil {
+		return err
+	}
 	buf := st.s.buffers.Get().(*[copyBuffer]byte)
 	defer st.s.buffers.Put(buf)
 	var d *digester // of a body longer than InlineLimit
@@ -59,6 +62,11 @@ func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
 			}
 			if d != nil {
 				d.write(buf[:n])
+			}
+			if st.file != nil {
+				if err := st.s.o.Room(); err != nil {
+					return err
+				}
 			}
 			if err := st.write(buf[:n]); err != nil {
 				return st.s.fault(err)

@@ -57,8 +57,10 @@ type Options struct {
 	// Inline reads a value, or any other block, that is kept elsewhere, for Blocks. The error for one that
 	// isn't there is of class tinycloud.ErrNotFound. nil: all is in files.
 	Inline func(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) ([]byte, error)
-	FS     FS // nil means OS
-	Log    *slog.Logger
+	// Room is asked before bytes are taken in; an error refuses them. Nil: there is always room. It must not block.
+	Room func() error
+	FS   FS // nil means OS
+	Log  *slog.Logger
 }
 
 // Store holds the values of many Spaces in one directory or bucket. Its methods may be called concurrently. One
@@ -136,6 +138,9 @@ func (o *Options) complete() error {
 	}
 	if o.MemoryLimit == 0 {
 		o.MemoryLimit = defaultMemoryLimit
+	}
+	if o.Room == nil {
+		o.Room = func() error { return nil }
 	}
 	if o.FS == nil {
 		o.FS = OS{}

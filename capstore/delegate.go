@@ -63,7 +63,7 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 		return out, false, err
 	}
 	s.compared(ctx, tok.Spaces())
-	err = s.do(ctx, func(t *tx) error {
+	err = s.add(ctx, func(t *tx) error {
 		out = Delegated{CID: tok.ID.EventID()}
 		c := s.chain(t.ctx, t)
 		c.extra = t.revoked

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -36,7 +37,11 @@ type Precondition struct {
 func (s *Store) Write(ctx context.Context, tok *Token, ops []Op, pre *Precondition) ([]tinycloud.Hash, error) {
 	s.compared(ctx, tok.Spaces())
 	var out []tinycloud.Hash
-	err := s.do(ctx, func(t *tx) error {
+	do := s.add
+	if !slices.ContainsFunc(ops, func(o Op) bool { return !o.Delete }) {
+		do = s.do
+	}
+	err := do(ctx, func(t *tx) error {
 		out = nil
 		return t.operate(tok, ops, pre, func(sp *space, p plan) error {
 			out = append(out, p.hashes...)

@@ -58,6 +58,9 @@ type Options struct {
 	Limit func(tinycloud.SpaceID) (int64, bool)
 	// Policy of the Spaces that have none of their own; "" means [Eager].
 	Policy Policy
+	// Room is asked before what clients add is queued for the writer; an error refuses it. What frees room is not
+	// asked for. Nil: there is always room. It must not block.
+	Room func() error
 	// Allow is asked, outside of any transaction, before an authorised delegation creates a Space here; an
 	// error refuses the delegation. Nil: all are allowed.
 	Allow func(context.Context, tinycloud.SpaceID) error
@@ -159,6 +162,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.paired.Store(&map[string]struct{}{})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.o.Room == nil {
+		s.o.Room = func() error { return nil }
 	}
 	if s.o.Policy == "" {
 		s.o.Policy = Eager

@@ -78,7 +78,7 @@ func (s *Store) IssueTicket(ctx context.Context, tok *Token, r TicketRequest) (T
 	if !ok || !mentions(tok, resource) {
 		return id, k, errTicketScope()
 	}
-	err := s.do(ctx, func(t *tx) error {
+	err := s.add(ctx, func(t *tx) error {
 		sid, err := s.sid(ctx, r.Space)
 		if err != nil {
 			return err

@@ -47,7 +47,7 @@ func (s *Store) AddWebhook(ctx context.Context, w Webhook, most int) error {
 	for _, id := range w.Proofs {
 		proofs = append(proofs, id[:]...)
 	}
-	return s.do(ctx, func(t *tx) error {
+	return s.add(ctx, func(t *tx) error {
 		var have int
 		if _, err := t.one([]any{&have}, "SELECT count(*) FROM webhooks WHERE space = ? AND active = 1", w.Space.String()); err != nil {
 			return err

@@ -123,6 +123,14 @@ func (s *Store) do(ctx context.Context, run func(*tx) error) error {
 	return s.queue(ctx, s.jobs, run)
 }
 
+// add is [Store.do] of what takes room.
+func (s *Store) add(ctx context.Context, run func(*tx) error) error {
+	if err := s.o.Room(); err != nil {
+		return err
+	}
+	return s.do(ctx, run)
+}
+
 func (s *Store) queue(ctx context.Context, jobs chan *job, run func(*tx) error) error {
 	j := &job{run: run, done: make(chan error, 1)}
 	select {

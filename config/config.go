@@ -68,6 +68,9 @@ type Storage struct {
 	Staging Staging
 	// Limit (storage.limit) is how many bytes of values a Space may hold; 0 is no limit. Default 0.
 	Limit ByteSize
+	// Reserve (storage.reserve) is how many bytes stay free on the disks of the database and the values: with less, what
+	// adds data is refused, and nothing is replicated here; 0 is none. Default 256 MiB.
+	Reserve ByteSize
 }
 
 // Blocks says where values are kept.
@@ -145,7 +148,7 @@ func defaults() Config {
 		CORS:              true,
 		LogLevel:          LogNormal,
 		Log:               Log{Format: LogText, TraceHeader: "TinyCloud-Trace-Id"},
-		Storage:           Storage{Staging: StagingMemory},
+		Storage:           Storage{Staging: StagingMemory, Reserve: 256 << 20},
 		PrometheusPort:    8001,
 		PrometheusAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Keys:              Keys{Type: "static"},

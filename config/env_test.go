@@ -109,6 +109,7 @@ func TestEnvNames(t *testing.T) {
 		{"storage.blocks.type", "Local", func(c config.Config) any { return c.Storage.Blocks.Type }, config.BlocksLocal},
 		{"storage.blocks.path", "/b", func(c config.Config) any { return c.Storage.Blocks.Path }, "/b"},
 		{"storage.staging", "FileSystem", func(c config.Config) any { return c.Storage.Staging }, config.StagingFileSystem},
+		{"storage.reserve", "1 GiB", func(c config.Config) any { return c.Storage.Reserve }, config.ByteSize(1 << 30)},
 		{"storage.limit", "10", func(c config.Config) any { return c.Storage.Limit }, config.ByteSize(10)},
 		{"p2p.listen", "/ip4/1.2.3.4/tcp/1, /ip6/::/udp/2/quic-v1", func(c config.Config) any { return strings.Join(c.P2P.Listen, " ") }, "/ip4/1.2.3.4/tcp/1 /ip6/::/udp/2/quic-v1"},
 		{"p2p.announce", "[/dns4/h/tcp/1]", func(c config.Config) any { return strings.Join(c.P2P.Announce, " ") }, "/dns4/h/tcp/1"},

@@ -55,6 +55,7 @@ func storageSettings() []setting {
 		{"storage.blocks.bucket", text(checkBucket, func(c *Config) *string { return &c.Storage.Blocks.Bucket })},
 		{"storage.blocks.endpoint", text(checkURL, func(c *Config) *string { return &c.Storage.Blocks.Endpoint })},
 		{"storage.staging", oneOf(exact, func(c *Config) *Staging { return &c.Storage.Staging }, StagingMemory, StagingFileSystem)},
+		{"storage.reserve", size(func(c *Config) *ByteSize { return &c.Storage.Reserve })},
 		{"storage.limit", size(func(c *Config) *ByteSize { return &c.Storage.Limit })},
 	}
 }

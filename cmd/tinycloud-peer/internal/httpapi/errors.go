@@ -20,6 +20,8 @@ func verdict(err error) (status int, text string) {
 		return http.StatusBadRequest, "The request could not be understood by the server due to malformed syntax."
 	case errors.Is(err, tinycloud.ErrQuota):
 		return http.StatusPaymentRequired, "Storage quota exceeded."
+	case errors.Is(err, tinycloud.ErrFull):
+		return http.StatusInsufficientStorage, "This node has no room left"
 	case errors.Is(err, tinycloud.ErrForbidden):
 		return http.StatusForbidden, "The signer may not do this."
 	case errors.Is(err, tinycloud.ErrNotFound):

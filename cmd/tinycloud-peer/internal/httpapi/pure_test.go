@@ -172,7 +172,7 @@ func TestVerdict(t *testing.T) {
 		tinycloud.ErrInvalid: 400, tinycloud.ErrUndecodable: 401, tinycloud.ErrForged: 401, tinycloud.ErrUnauthorized: 401,
 		tinycloud.ErrQuota: 402, tinycloud.ErrForbidden: 403, tinycloud.ErrNotFound: 404, tinycloud.ErrConflict: 409,
 		tinycloud.ErrPrecondition: 412, tinycloud.ErrTooLarge: 413, tinycloud.ErrRange: 416, tinycloud.ErrBusy: 429,
-		tinycloud.ErrUnsupported: 501, tinycloud.ErrUnavailable: 503, errors.New("disk on fire"): 500,
+		tinycloud.ErrUnsupported: 501, tinycloud.ErrFull: 507, tinycloud.ErrUnavailable: 503, errors.New("disk on fire"): 500,
 	} {
 		status, text := httpapi.Verdict(fmt.Errorf("where: %w", class))
 		if status != want || strings.Contains(text, "where") || strings.Contains(text, "fire") {

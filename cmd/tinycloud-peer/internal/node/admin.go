@@ -16,6 +16,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
 
@@ -25,6 +26,7 @@ const (
 
 	adminFailures = 10 // wrong secrets of a client at once
 	adminRetries  = 6  // more of them a minute
+	adminDelay    = 500 * time.Millisecond
 )
 
 // adminHandler answers /admin/…. Whoever reaches it is the operator.
@@ -63,15 +65,17 @@ func (n *Node) authenticated(h http.Handler) http.Handler {
 			sendJSON(w, http.StatusServiceUnavailable, adminError{"admin.secret is not set: /admin is closed over HTTP"})
 			return
 		}
-		if !failures.Left(r.RemoteAddr) { // nothing is said of a secret that is tried now
-			w.Header().Set("Retry-After", "10")
-			sendJSON(w, http.StatusTooManyRequests, adminError{"too many wrong admin secrets"})
-			return
+		// Before it is compared, so that who guesses learns nothing sooner; the operator, who may have the same address, is
+		// slowed down but let in.
+		if !failures.Left(r.RemoteAddr) && !wait.For(r.Context(), adminDelay) {
+			return // the client has gone
 		}
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		got := sha256.Sum256([]byte(token))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !ok {
-			failures.Allow(r.RemoteAddr)
+			if ok {
+				failures.Allow(r.RemoteAddr)
+			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			sendJSON(w, http.StatusUnauthorized, adminError{"wrong admin secret"})
 			return
@@ -106,6 +110,8 @@ func adminStatus(err error) int {
 		return http.StatusServiceUnavailable
 	case errors.Is(err, tinycloud.ErrUnauthorized), errors.Is(err, tinycloud.ErrForged):
 		return http.StatusForbidden
+	case errors.Is(err, tinycloud.ErrFull):
+		return http.StatusInsufficientStorage
 	case errors.Is(err, tinycloud.ErrConflict):
 		return http.StatusConflict
 	case errors.Is(err, tinycloud.ErrBusy):

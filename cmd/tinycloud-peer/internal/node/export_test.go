@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // What is said on the local network.
@@ -19,6 +21,14 @@ var (
 func Probe(question func(context.Context) error) func(context.Context) error {
 	return (&probe{question: question, now: time.Now}).ask
 }
+
+// Room returns what refuses while less than reserve bytes are free.
+func Room(reserve int64, free func(string) (int64, error), log *slog.Logger) func() error {
+	return (&room{dirs: []string{"database", "values"}, reserve: reserve, free: free, now: time.Now, log: log}).check
+}
+
+// Replicated is the store as replicas see it.
+func (n *Node) Replicated() replication.Store { return replicated{n.store, n.room} }
 
 // ServeHTTP exports serveHTTP to tests.
 var ServeHTTP = serveHTTP

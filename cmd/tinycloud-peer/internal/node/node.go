@@ -71,6 +71,7 @@ type Node struct {
 	spaces    *spaces
 	hooks     *hooks.Hooks
 	api       *httpapi.API
+	room      *room
 	probed    *probe            // whether the bucket can be reached
 	files     sync.Mutex        // held while values are freed, or copied for a backup
 	quota     *policy.Quota     // nil without quota_url
@@ -102,6 +103,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.openPolicies()
+	n.warnOpen()
 	if n.proxies, err = callers.NewProxies(cfg.TrustedProxies, cfg.ProxyHeaders); err != nil {
 		return nil, fmt.Errorf("ip_header: %w", err)
 	}
@@ -151,9 +153,10 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		database = n.cfg.Storage.Database.DSN()
 	}
 	n.spaces = newSpaces(n)
+	n.room = newRoom(n.cfg, n.log)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
@@ -164,7 +167,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
-		Inline: n.inline, Log: n.log.With("part", "blocks"),
+		Inline: n.inline, Room: n.room.check, Log: n.log.With("part", "blocks"),
 	}
 	if b := n.cfg.Storage.Blocks; b.Type == config.BlocksS3 {
 		o.S3 = blockstore.S3FromEnv(b.Endpoint, b.Bucket, os.Getenv)

@@ -262,7 +262,7 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
 	a.replica, err = replication.New(replication.Options{
-		Space: space, Key: n.keys.SpaceKey(space), Store: n.store, Values: fetched{n}, Hello: n.store.Hello(),
+		Space: space, Key: n.keys.SpaceKey(space), Store: replicated{n.store, n.room}, Values: fetched{n}, Hello: n.store.Hello(),
 		Addrs: func() []ma.Multiaddr { return n.spaceAddrs(space) },
 		Locate: func(ctx context.Context, front peer.AddrInfo, private bool) (peer.ID, error) {
 			if id := s.asker.told(space, front.ID); id != "" {
