@@ -161,6 +161,7 @@ func TestFull(t *testing.T) {
 				t.Error("reserved", i, status)
 			}
 		}
+		time.Sleep(time.Second) // so that who comes now is not as idle as they are
 		for _, address := range []string{"203.0.113.1", "127.0.0.1", proxy.String()} {
 			c := n.dial(address)
 			defer c.Close()
