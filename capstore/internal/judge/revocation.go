@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -124,8 +125,13 @@ func MayRevoke(r, target *token.Token, find func(tinycloud.Hash) *token.Token) b
 	return false
 }
 
+// ofSpace reports whether a capability is about all delegations of a Space, without any condition.
+func ofSpace(c recap.Capability) bool {
+	return c.Resource.Service() == "delegation" && c.Resource.Bare() && c.Caveats == nil
+}
+
 // revokes reports whether a delegation gives the right to revoke: for the target alone, or for all
-// delegations of a Space that its signer owns.
+// delegations of a Space that its signer owns and the target grants in.
 func revokes(p, target *token.Token, find func(tinycloud.Hash) *token.Token) bool {
 	for _, c := range p.Caps {
 		if c.Ability != token.AbilityRevoke {
@@ -134,8 +140,7 @@ func revokes(p, target *token.Token, find func(tinycloud.Hash) *token.Token) boo
 		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && Justified(p, c, find) {
 			return true
 		}
-		path, _ := c.Resource.Path()
-		if c.Resource.Service() == "delegation" && path == "" && c.Resource.Space().Owner() == p.Signer {
+		if ofSpace(c) && c.Resource.Space().Owner() == p.Signer && slices.Contains(target.Spaces(), c.Resource.Space()) {
 			return true
 		}
 	}

@@ -2,12 +2,19 @@ package judge
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
+
+// beside is another Space of an owner.
+func beside(s tinycloud.SpaceID) string {
+	id := s.String()
+	return id[:strings.LastIndex(id, ":")+1] + "beside"
+}
 
 // docs/protocol.md, "Revocations": who may revoke a delegation.
 func TestMayRevoke(t *testing.T) {
@@ -20,6 +27,10 @@ func TestMayRevoke(t *testing.T) {
 	rightBelow := grant(owner, cat, "delegation/revoke on delegation/x")
 	rightEmpty := grant(owner, cat, "delegation/revoke on delegation/")
 	rightElsewhere := grant(owner, cat, "delegation/revoke on kv")
+	rightQuery := grant(owner, cat, "delegation/revoke on delegation?x=y")
+	rightFragment := grant(owner, cat, "delegation/revoke on delegation#x")
+	rightIf := grant(owner, cat, "delegation/revoke on delegation", func(t *token.Token) { t.Caps[0].Caveats = []byte(`[{"until":"noon"}]`) })
+	rightBeside := grant(owner, cat, "delegation/revoke on "+beside(space)+"/delegation")
 	otherRight := grant(owner, cat, "delegation/status on delegation")
 	othersRight := grant(other, cat, "delegation/revoke on "+otherSpace.String()+"/delegation")
 	usurped := grant(mallory, cat, "delegation/revoke on delegation")
@@ -28,7 +39,7 @@ func TestMayRevoke(t *testing.T) {
 	toOne := grant(ann, cat, "delegation/revoke on urn:cid:"+target.ID.EventID())
 	unknown := grant(owner, cat, "delegation/revoke on delegation", issued(start))
 	facts := known([]*token.Token{
-		first, target, foreign, both, right, rightBelow, rightEmpty, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne,
+		first, target, foreign, both, right, rightBelow, rightEmpty, rightQuery, rightFragment, rightIf, rightBeside, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne,
 	})
 	for _, tt := range []struct {
 		name   string
@@ -46,7 +57,11 @@ func TestMayRevoke(t *testing.T) {
 		{"a stranger", mallory, target, nil, false},
 		{"who holds a right without naming it", cat, target, nil, false},
 		{"who holds the owner's right", cat, target, []*token.Token{right}, true},
-		{"who holds it with the empty path", cat, target, []*token.Token{rightEmpty}, true},
+		{"who holds it with the empty path", cat, target, []*token.Token{rightEmpty}, false},
+		{"who holds it with a query", cat, target, []*token.Token{rightQuery}, false},
+		{"who holds it with a fragment", cat, target, []*token.Token{rightFragment}, false},
+		{"who holds it with caveats", cat, target, []*token.Token{rightIf}, false},
+		{"who holds it on another Space of the owner", cat, target, []*token.Token{rightBeside}, false},
 		{"who holds it on a path", cat, target, []*token.Token{rightBelow}, false},
 		{"who holds it on another service", cat, target, []*token.Token{rightElsewhere}, false},
 		{"who holds another ability", cat, target, []*token.Token{otherRight}, false},
@@ -68,7 +83,7 @@ func TestMayRevoke(t *testing.T) {
 				t.Errorf("may revoke: %v, want %v", got, tt.want)
 			}
 			facts := known([]*token.Token{
-				first, target, foreign, both, right, rightBelow, rightEmpty, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne, r,
+				first, target, foreign, both, right, rightBelow, rightEmpty, rightQuery, rightFragment, rightIf, rightBeside, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne, r,
 			})
 			if by, got := facts.Revoked(tt.target.ID, seenFrom(1, 1, 0)); got != tt.want || got && by != r.ID {
 				t.Errorf("revoked: %v, want %v", got, tt.want)
