@@ -85,9 +85,9 @@ func TestJoiningBegins(t *testing.T) {
 		if st := s.status(o.space); st.State != capstore.StateHosted || !st.Opens.IsZero() || s.AnyJoining() {
 			t.Errorf("state %s, opens %s", st.State, st.Opens)
 		}
-		if !slices.ContainsFunc(s.told(), func(c capstore.Commit) bool { return c.Opened && c.Space == o.space }) {
-			t.Error("nobody was told")
-		}
+		eventually(t, 10*time.Second, func() bool { // it is told behind the transaction
+			return slices.ContainsFunc(s.told(), func(c capstore.Commit) bool { return c.Opened && c.Space == o.space })
+		})
 		// It holds a write now, and does not begin again.
 		c.ms.Add(1000)
 		o.hostOn(s)

@@ -2,6 +2,7 @@ package capstore_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -85,18 +86,28 @@ func TestStrangersProof(t *testing.T) {
 func TestProofFitsTheBound(t *testing.T) {
 	a, o, _ := setUp(t)
 	x := openNew(t, "x", o.clock)
-	manager := captest.NewSession("manager")
-	var proofs []tinycloud.Hash
-	for i := range 2 * hostlog.MaxChain {
-		grant := captest.HostOptions(o.space, string(manager.DID()))
-		grant.IssuedAt, grant.Expires = o.clock.now(), o.clock.now().Add(time.Duration(1+i)*time.Hour)
+	// As many as one may cite, on two levels: more than a proof may have.
+	director, manager := captest.NewSession("director"), captest.NewSession("manager")
+	caps := captest.HostOptions(o.space, "").Caps
+	var above, proofs []tinycloud.Hash
+	for i := range capstore.MaxProofs {
+		grant := captest.HostOptions(o.space, string(director.DID()))
+		grant.IssuedAt, grant.Expires = o.clock.now(), o.clock.now().Add(time.Duration(2+i)*time.Hour)
 		header := o.wallet.SignDelegation(grant)
+		a.delegate(header)
+		x.delegate(header)
+		above = append(above, captest.ID(header))
+	}
+	for i := range capstore.MaxProofs {
+		header := director.Delegate(manager.DID(), captest.TokenOptions{
+			Caps: caps, Proofs: above, Expires: o.clock.now().Add(time.Hour), Nonce: fmt.Sprint("manager ", i),
+		})
 		a.delegate(header)
 		x.delegate(header)
 		proofs = append(proofs, captest.ID(header))
 	}
 	header := manager.Delegate(tinycloud.Principal(x.host(o.space).String()), captest.TokenOptions{
-		Caps: captest.HostOptions(o.space, "").Caps, Proofs: proofs, Expires: o.clock.now().Add(time.Hour),
+		Caps: caps, Proofs: proofs, Expires: o.clock.now().Add(time.Hour),
 	})
 	x.delegate(header)
 	chain, err := x.HostChain(t.Context(), o.space)

@@ -64,7 +64,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := startGroup(t, 0)
-	g.nodes = cluster.New(cluster.Options{Binary: g.binary, Dir: dir})
+	// Nothing is kept free: it is the disk that refuses.
+	g.nodes = cluster.New(cluster.Options{Binary: g.binary, Dir: dir, Env: []string{"TINYCLOUD_STORAGE_RESERVE=0"}})
 	t.Cleanup(func() { g.must(g.nodes.Close()) }) // before the disk goes
 	p := g.add()
 	large, err := g.fill(p, "large", 500_000, 100)
