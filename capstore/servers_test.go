@@ -29,10 +29,12 @@ const (
 // everywhere runs a test on each database.
 func everywhere(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
-	t.Run(onSQLite, test)
 	if racing {
-		return // what only servers have is tested by those that call onServers
+		t.Run(onSQLite, test) // what only servers have is tested by those that call onServers
+		return
 	}
+	t.Parallel() // most of the time they wait for servers
+	t.Run(onSQLite, test)
 	t.Run(onMemory, test)
 	onServers(t, test)
 }
