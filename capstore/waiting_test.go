@@ -72,6 +72,7 @@ func TestWaitingEnds(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		c := newClock()
 		a, b := openPatient(t, "a", c), openPatient(t, "b", c)
+		capstore.SetPatience(b.Store, 30*time.Second) // the history comes while they wait, however long that takes
 		o, friend := newOwner(t, "alice", c), captest.NewSession("friend")
 		shared := o.shares(friend)
 		o.hostOn(a)
