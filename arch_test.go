@@ -3,8 +3,14 @@ package tinycloud_test
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -114,4 +120,62 @@ func TestReplicationHasNoDatabase(t *testing.T) {
 
 func short(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, module), "/")
+}
+
+// keeps are the structs that may keep a context; all others get it as an argument.
+var keeps = []string{
+	"capstore.tx", // a transaction, as in database/sql
+}
+
+// TestContexts holds that contexts come from main, and go down as arguments. What outlives its caller takes
+// context.WithoutCancel of the caller's.
+func TestContexts(t *testing.T) {
+	kept := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, src, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch x := n.(type) {
+			case *ast.SelectorExpr:
+				if isContext(x, "Background", "TODO") && path != filepath.Join("cmd", "tinycloud-peer", "main.go") {
+					t.Errorf("%s: context.%s: it has to come from the caller", path, x.Sel.Name)
+				}
+			case *ast.TypeSpec:
+				if s, ok := x.Type.(*ast.StructType); ok && hasContext(s) {
+					if kept++; !slices.Contains(keeps, file.Name.Name+"."+x.Name.Name) {
+						t.Errorf("%s: %s keeps a context", path, x.Name.Name)
+					}
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept != len(keeps) {
+		t.Errorf("%d structs keep a context, %d may", kept, len(keeps))
+	}
+}
+
+func isContext(x *ast.SelectorExpr, names ...string) bool {
+	pkg, ok := x.X.(*ast.Ident)
+	return ok && pkg.Name == "context" && slices.Contains(names, x.Sel.Name)
+}
+
+func hasContext(s *ast.StructType) bool {
+	return slices.ContainsFunc(s.Fields.List, func(f *ast.Field) bool {
+		x, ok := f.Type.(*ast.SelectorExpr)
+		return ok && isContext(x, "Context")
+	})
 }

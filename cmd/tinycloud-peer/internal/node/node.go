@@ -124,7 +124,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
 		Log: n.log.With("part", "http"),
 	})
-	n.register()
+	n.register(ctx)
 	return n, n.listen()
 }
 
@@ -280,12 +280,12 @@ func listenTCP(address string, port uint16) (net.Listener, error) {
 	return net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
 }
 
-func (n *Node) register() {
+func (n *Node) register(ctx context.Context) {
 	n.registry = prometheus.NewRegistry()
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
-	n.registry.MustRegister(n.store.Collectors()...)
+	n.registry.MustRegister(n.store.Collectors(ctx)...)
 	n.registry.MustRegister(n.hooks.Collectors()...)
 }
 
