@@ -8,7 +8,6 @@ import (
 	"go/token"
 	"io"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -131,18 +130,7 @@ var keeps = []string{
 // context.WithoutCancel of the caller's.
 func TestContexts(t *testing.T) {
 	kept := 0
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		src, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, src, 0)
-		if err != nil {
-			return err
-		}
+	eachFile(t, func(path string, file *ast.File) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch x := n.(type) {
 			case *ast.SelectorExpr:
@@ -158,11 +146,7 @@ func TestContexts(t *testing.T) {
 			}
 			return true
 		})
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if kept != len(keeps) {
 		t.Errorf("%d structs keep a context, %d may", kept, len(keeps))
 	}
@@ -178,4 +162,69 @@ func hasContext(s *ast.StructType) bool {
 		x, ok := f.Type.(*ast.SelectorExpr)
 		return ok && isContext(x, "Context")
 	})
+}
+
+// TestLogging holds that who has a context logs with it.
+func TestLogging(t *testing.T) {
+	eachFile(t, func(path string, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			var kind *ast.FuncType
+			var body *ast.BlockStmt
+			switch x := n.(type) {
+			case *ast.FuncDecl:
+				kind, body = x.Type, x.Body
+			case *ast.FuncLit:
+				kind, body = x.Type, x.Body
+			}
+			if kind == nil || body == nil || !slices.ContainsFunc(kind.Params.List, getsContext) {
+				return true
+			}
+			ast.Inspect(body, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				if f, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, f.Sel.Name) && isLogger(f.X) {
+					t.Errorf("%s: %s has a context to log %s with", path, f.Sel.Name, call.Args[0].(*ast.BasicLit).Value)
+				}
+				return true
+			})
+			return true
+		})
+	})
+}
+
+func getsContext(f *ast.Field) bool {
+	x, ok := f.Type.(*ast.SelectorExpr)
+	return ok && isContext(x, "Context") && len(f.Names) > 0 && f.Names[0].Name != "_"
+}
+
+func isLogger(x ast.Expr) bool {
+	switch x := x.(type) {
+	case *ast.Ident:
+		return strings.EqualFold(x.Name, "log")
+	case *ast.SelectorExpr:
+		return strings.EqualFold(x.Sel.Name, "log")
+	}
+	return false
+}
+
+// eachFile calls f with every file that is no test.
+func eachFile(t *testing.T, f func(path string, file *ast.File)) {
+	t.Helper()
+	n := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err == nil {
+			n++
+			f(path, file)
+		}
+		return err
+	})
+	if err != nil || n == 0 {
+		t.Fatalf("%d files: %v", n, err)
+	}
 }

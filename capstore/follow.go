@@ -24,7 +24,7 @@ func (s *Store) follow(ctx context.Context) {
 		case <-s.others.wake:
 		}
 		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("cannot follow the database, trying again", "error", err)
+			s.log.WarnContext(ctx, "cannot follow the database, trying again", "error", err)
 		}
 	}
 }
@@ -40,7 +40,7 @@ func (s *Store) followOnce(ctx context.Context) error {
 			return err
 		}
 		if rows[0].generation > o.told+1 {
-			s.log.Warn("missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
+			s.log.WarnContext(ctx, "missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
 		}
 		for len(rows) > 0 {
 			g, n := rows[0].generation, 1

@@ -134,7 +134,7 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces), (SELECT count(*) FROM conflicts WHERE since > ?)`,
 		now.UnixMilli(), string(s.o.Policy), now.Add(-conflictAge).UnixMilli())
 	if err != nil { // the families are missing rather than wrong
-		s.log.Debug("database does not tell its metrics", "error", err)
+		s.log.DebugContext(ctx, "database does not tell its metrics", "error", err)
 		return
 	}
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(due), "due")

@@ -249,7 +249,7 @@ func (w *writer) begin(ctx context.Context) (*tx, error) {
 func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
 	t, err := w.begin(ctx)
 	if err != nil {
-		w.s.log.Error("database out of reach", "error", err, "jobs", len(jobs))
+		w.s.log.ErrorContext(ctx, "database out of reach", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, err)
 		w.refuse(err)
 		return answered
@@ -270,7 +270,7 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
 		t.doubt()
 		t.rollback()
 		w.drop()
-		w.s.log.Error("commit failed", "error", err, "jobs", len(jobs))
+		w.s.log.ErrorContext(ctx, "commit failed", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}
@@ -285,7 +285,7 @@ func (w *writer) undo(t *tx, jobs []*job, err error, last bool) outcome {
 	t.rollback()
 	if t.failed && w.s.db.Shared && !db.Refused(err) {
 		w.drop()
-		w.s.log.Error("transaction failed", "error", err, "jobs", len(jobs))
+		w.s.log.ErrorContext(t.ctx, "transaction failed", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}
