@@ -3,8 +3,13 @@ package tinycloud_test
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -114,4 +119,112 @@ func TestReplicationHasNoDatabase(t *testing.T) {
 
 func short(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, module), "/")
+}
+
+// keeps are the structs that may keep a context; all others get it as an argument.
+var keeps = []string{
+	"capstore.tx", // a transaction, as in database/sql
+}
+
+// TestContexts holds that contexts come from main, and go down as arguments. What outlives its caller takes
+// context.WithoutCancel of the caller's.
+func TestContexts(t *testing.T) {
+	kept := 0
+	eachFile(t, func(path string, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch x := n.(type) {
+			case *ast.SelectorExpr:
+				if isContext(x, "Background", "TODO") && path != filepath.Join("cmd", "tinycloud-peer", "main.go") {
+					t.Errorf("%s: context.%s: it has to come from the caller", path, x.Sel.Name)
+				}
+			case *ast.TypeSpec:
+				if s, ok := x.Type.(*ast.StructType); ok && hasContext(s) {
+					if kept++; !slices.Contains(keeps, file.Name.Name+"."+x.Name.Name) {
+						t.Errorf("%s: %s keeps a context", path, x.Name.Name)
+					}
+				}
+			}
+			return true
+		})
+	})
+	if kept != len(keeps) {
+		t.Errorf("%d structs keep a context, %d may", kept, len(keeps))
+	}
+}
+
+func isContext(x *ast.SelectorExpr, names ...string) bool {
+	pkg, ok := x.X.(*ast.Ident)
+	return ok && pkg.Name == "context" && slices.Contains(names, x.Sel.Name)
+}
+
+func hasContext(s *ast.StructType) bool {
+	return slices.ContainsFunc(s.Fields.List, func(f *ast.Field) bool {
+		x, ok := f.Type.(*ast.SelectorExpr)
+		return ok && isContext(x, "Context")
+	})
+}
+
+// TestLogging holds that who has a context logs with it.
+func TestLogging(t *testing.T) {
+	eachFile(t, func(path string, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			var kind *ast.FuncType
+			var body *ast.BlockStmt
+			switch x := n.(type) {
+			case *ast.FuncDecl:
+				kind, body = x.Type, x.Body
+			case *ast.FuncLit:
+				kind, body = x.Type, x.Body
+			}
+			if kind == nil || body == nil || !slices.ContainsFunc(kind.Params.List, getsContext) {
+				return true
+			}
+			ast.Inspect(body, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok {
+					return true
+				}
+				if f, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, f.Sel.Name) && isLogger(f.X) {
+					t.Errorf("%s: %s has a context to log %s with", path, f.Sel.Name, call.Args[0].(*ast.BasicLit).Value)
+				}
+				return true
+			})
+			return true
+		})
+	})
+}
+
+func getsContext(f *ast.Field) bool {
+	x, ok := f.Type.(*ast.SelectorExpr)
+	return ok && isContext(x, "Context") && len(f.Names) > 0 && f.Names[0].Name != "_"
+}
+
+func isLogger(x ast.Expr) bool {
+	switch x := x.(type) {
+	case *ast.Ident:
+		return strings.EqualFold(x.Name, "log")
+	case *ast.SelectorExpr:
+		return strings.EqualFold(x.Sel.Name, "log")
+	}
+	return false
+}
+
+// eachFile calls f with every file that is no test.
+func eachFile(t *testing.T, f func(path string, file *ast.File)) {
+	t.Helper()
+	n := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err == nil {
+			n++
+			f(path, file)
+		}
+		return err
+	})
+	if err != nil || n == 0 {
+		t.Fatalf("%d files: %v", n, err)
+	}
 }

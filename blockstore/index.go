@@ -63,7 +63,7 @@ func openIndex(ctx context.Context, o Options) (*index, error) {
 	}
 	err := x.open(ctx)
 	if err != nil {
-		o.Log.Warn("chunk index is broken: it is built anew from the values", "dir", x.dir, "error", err)
+		o.Log.WarnContext(ctx, "chunk index is broken: it is built anew from the values", "dir", x.dir, "error", err)
 		if err = errors.Join(os.RemoveAll(x.dir), makeAll(o.FS, x.dir)); err == nil {
 			err = x.open(ctx)
 		}

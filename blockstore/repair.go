@@ -38,7 +38,7 @@ func (s *Store) ensure(ctx context.Context, space tinycloud.SpaceID, hash tinycl
 	}
 	m, err = s.scan(ctx, space, hash)
 	if errors.Is(err, tinycloud.ErrForged) {
-		s.log.Warn("stored value has other bytes than its name says: peers don't get it", "space", space, "error", err)
+		s.log.WarnContext(ctx, "stored value has other bytes than its name says: peers don't get it", "space", space, "error", err)
 		m.Links = nil
 	} else if err != nil {
 		return Manifest{}, err

@@ -101,7 +101,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.index, err = openIndex(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := s.sweep(); err != nil {
+	if err := s.sweep(ctx); err != nil {
 		return nil, errors.Join(s.fault(err), s.index.close(false))
 	}
 	if s.values, err = openBackend(ctx, o); err != nil {
@@ -187,7 +187,7 @@ func (s *Store) prepare() error {
 }
 
 // sweep removes bodies that were being staged when the last process ended, and assemblies given up.
-func (s *Store) sweep() error {
+func (s *Store) sweep(ctx context.Context) error {
 	oldest := time.Now().Add(-partLife)
 	return eachEntry(s.staging(""), func(e fs.DirEntry) error {
 		stale := strings.HasPrefix(e.Name(), stagePrefix)
@@ -198,7 +198,7 @@ func (s *Store) sweep() error {
 		if !stale {
 			return nil
 		}
-		s.log.Info("removed unfinished value", "file", e.Name())
+		s.log.InfoContext(ctx, "removed unfinished value", "file", e.Name())
 		return s.o.FS.Remove(s.staging(e.Name()))
 	})
 }

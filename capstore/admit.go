@@ -116,8 +116,8 @@ func (s *Store) entitledThen(ctx context.Context, t *Token) error {
 
 // entitled reports, with an error, whether that is for want of a delegation.
 func (s *Store) entitled(ctx context.Context, t *Token) (wanting bool, err error) {
-	c := s.chain(ctx, s.db.Read)
-	if err := c.authorise(t, s.o.Now()); err != nil {
+	c := s.chain(s.db.Read)
+	if err := c.authorise(ctx, t, s.o.Now()); err != nil {
 		return c.wanting, err
 	}
 	for _, id := range t.Spaces() {
@@ -164,7 +164,7 @@ func (s *Store) mutates(t *Token) bool {
 
 // Proven reports whether what is here proves that an invocation's signer holds every capability it names, now.
 func (s *Store) Proven(ctx context.Context, t *Token) bool {
-	return s.fresh(ctx) == nil && s.chain(ctx, s.db.Read).authorise(t, s.o.Now()) == nil
+	return s.fresh(ctx) == nil && s.chain(s.db.Read).authorise(ctx, t, s.o.Now()) == nil
 }
 
 // Authorise checks that an invocation's signer holds every capability it names, now. The signature is
@@ -174,8 +174,8 @@ func (s *Store) Authorise(ctx context.Context, t *Token) error {
 		return err
 	}
 	return s.informed(ctx, t.Spaces(), func() (bool, error) {
-		c := s.chain(ctx, s.db.Read)
-		err := c.authorise(t, s.o.Now())
+		c := s.chain(s.db.Read)
+		err := c.authorise(ctx, t, s.o.Now())
 		return c.wanting, err
 	})
 }
@@ -184,7 +184,6 @@ func (s *Store) Authorise(ctx context.Context, t *Token) error {
 // exist and fit.
 type chain struct {
 	s     *Store
-	ctx   context.Context
 	q     querier
 	extra map[tinycloud.Hash]tinycloud.Hash // revocations of the running transaction
 
@@ -211,8 +210,8 @@ func errTraversal() error {
 	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
 }
 
-func (s *Store) chain(ctx context.Context, q querier) *chain {
-	return &chain{s: s, ctx: ctx, q: q, looks: maxLooks, roots: map[root]bool{}}
+func (s *Store) chain(q querier) *chain {
+	return &chain{s: s, q: q, looks: maxLooks, roots: map[root]bool{}}
 }
 
 func (c *chain) revoked(id tinycloud.Hash) bool {
@@ -222,13 +221,13 @@ func (c *chain) revoked(id tinycloud.Hash) bool {
 	return c.s.isRevoked(id)
 }
 
-func (c *chain) parents(t *Token) ([]*Token, error) {
+func (c *chain) parents(ctx context.Context, t *Token) ([]*Token, error) {
 	if len(t.Proofs) > maxProofs {
 		return nil, errTraversal()
 	}
 	out := make([]*Token, 0, len(t.Proofs))
 	for _, id := range t.Proofs {
-		p, err := c.s.token(c.ctx, c.q, id)
+		p, err := c.s.token(ctx, c.q, id)
 		if err != nil {
 			return nil, err
 		}
@@ -255,7 +254,7 @@ func dependent(t *Token) []Capability {
 	return out
 }
 
-func (c *chain) authorise(t *Token, now time.Time) error {
+func (c *chain) authorise(ctx context.Context, t *Token, now time.Time) error {
 	wanted := dependent(t)
 	if len(wanted) == 0 {
 		return nil
@@ -263,7 +262,7 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 	if len(t.Proofs) == 0 || repeated(t.Proofs) {
 		return errNoParent()
 	}
-	parents, err := c.parents(t)
+	parents, err := c.parents(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -273,7 +272,7 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 		}
 	}
 	for _, p := range parents {
-		inWindow, err := c.lives(p, now, "delegation-revoked", "invoked")
+		inWindow, err := c.lives(ctx, p, now, "delegation-revoked", "invoked")
 		if err != nil {
 			return err
 		}
@@ -281,7 +280,7 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 			return errAction(wanted[0])
 		}
 	}
-	return c.all(t, wanted, parents, func(w Capability, caveats bool) error {
+	return c.all(ctx, t, wanted, parents, func(w Capability, caveats bool) error {
 		if caveats {
 			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
 		}
@@ -292,13 +291,13 @@ func (c *chain) authorise(t *Token, now time.Time) error {
 // all checks that a token's proofs grant each of its capabilities that needs them. That they do follows from the bytes of
 // the tokens alone, so it is found out once, and what was found out before the writer's transaction costs nothing in it.
 // refuse makes the refusal of what is not granted.
-func (c *chain) all(t *Token, wanted []Capability, parents []*Token, refuse func(w Capability, caveats bool) error) error {
+func (c *chain) all(ctx context.Context, t *Token, wanted []Capability, parents []*Token, refuse func(w Capability, caveats bool) error) error {
 	if c.s.granted.Contains(t.ID) {
 		c.wanting = false
 		return nil
 	}
 	for _, w := range wanted {
-		switch ok, caveats := c.granted(w, parents); {
+		switch ok, caveats := c.granted(ctx, w, parents); {
 		case c.failed != nil:
 			return c.failed
 		case !ok:
@@ -328,11 +327,11 @@ func errAction(c Capability) error {
 
 // granted reports whether one of the delegations holds a capability, and if not, whether only its
 // caveats stand in the way.
-func (c *chain) granted(w Capability, parents []*Token) (ok, caveats bool) {
+func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok, caveats bool) {
 	c.wanting = false // for what was granted
 	for _, p := range parents {
 		for i, held := range p.Caps {
-			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(p, i) {
+			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(ctx, p, i) {
 				if c.failed != nil {
 					return false, false
 				}
@@ -349,23 +348,23 @@ func (c *chain) granted(w Capability, parents []*Token) (ok, caveats bool) {
 
 // rooted reports whether a delegation's signer had one of its capabilities to give. A posted delegation
 // was checked when it came, one that a peer's history brought was not: histories hold what is void, too.
-func (c *chain) rooted(t *Token, i int) bool {
+func (c *chain) rooted(ctx context.Context, t *Token, i int) bool {
 	is, known := c.roots[root{t.ID, i}]
 	if known {
 		return is
 	}
-	is = judge.Justified(t, t.Caps[i], c.find)
+	is = judge.Justified(t, t.Caps[i], func(id tinycloud.Hash) *Token { return c.find(ctx, id) })
 	c.roots[root{t.ID, i}] = is
 	return is
 }
 
 // find looks at a delegation. Beyond what may be looked at there is none, and the chain has failed.
-func (c *chain) find(id tinycloud.Hash) *Token {
+func (c *chain) find(ctx context.Context, id tinycloud.Hash) *Token {
 	if c.looks--; c.looks < 0 {
 		c.failed = errTraversal()
 		return nil
 	}
-	p, err := c.s.token(c.ctx, c.q, id)
+	p, err := c.s.token(ctx, c.q, id)
 	if err != nil {
 		c.failed = err
 	}
@@ -377,9 +376,9 @@ func (c *chain) find(id tinycloud.Hash) *Token {
 }
 
 // stands reports whether a delegation's signer had all of it to give.
-func (c *chain) stands(t *Token) bool {
+func (c *chain) stands(ctx context.Context, t *Token) bool {
 	for i, held := range t.Caps {
-		if owner, ok := held.Resource.Owner(); (!ok || owner != t.Signer) && !c.rooted(t, i) {
+		if owner, ok := held.Resource.Owner(); (!ok || owner != t.Signer) && !c.rooted(ctx, t, i) {
 			return false
 		}
 	}
@@ -407,7 +406,7 @@ func (a *ancestry) look(t *Token, now time.Time) {
 }
 
 // ancestors walks what a delegation rests on, nearest first, up to the first that is revoked.
-func (c *chain) ancestors(p *Token, now time.Time) (a ancestry, err error) {
+func (c *chain) ancestors(ctx context.Context, p *Token, now time.Time) (a ancestry, err error) {
 	if len(dependent(p)) == 0 {
 		return a, nil
 	}
@@ -423,7 +422,7 @@ func (c *chain) ancestors(p *Token, now time.Time) (a ancestry, err error) {
 			if seen[id] = true; len(seen) > judge.MaxChain {
 				return a, errTraversal()
 			}
-			parent, err := c.s.token(c.ctx, c.q, id)
+			parent, err := c.s.token(ctx, c.q, id)
 			if err != nil {
 				return a, err
 			}
@@ -442,7 +441,7 @@ func (c *chain) ancestors(p *Token, now time.Time) (a ancestry, err error) {
 }
 
 // delegated checks a delegation against the ones it rests on (docs/protocol.md, "Admission of a delegation").
-func (c *chain) delegated(t *Token, now time.Time) error {
+func (c *chain) delegated(ctx context.Context, t *Token, now time.Time) error {
 	wanted := dependent(t)
 	if len(wanted) == 0 {
 		return nil
@@ -450,7 +449,7 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 	if len(t.Proofs) == 0 {
 		return errNoParent()
 	}
-	parents, err := c.parents(t)
+	parents, err := c.parents(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -460,7 +459,7 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 		}
 	}
 	for _, p := range parents {
-		if _, err := c.lives(p, now, "delegation-parent-revoked", "parent"); err != nil {
+		if _, err := c.lives(ctx, p, now, "delegation-parent-revoked", "parent"); err != nil {
 			return err
 		}
 	}
@@ -468,7 +467,7 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return c.all(t, wanted, kept, func(w Capability, caveats bool) error {
+	return c.all(ctx, t, wanted, kept, func(w Capability, caveats bool) error {
 		if caveats {
 			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
 		}
@@ -478,11 +477,11 @@ func (c *chain) delegated(t *Token, now time.Time) error {
 
 // lives refuses a cited delegation that is revoked, or rests on one that is; text and role are the
 // words of the refusal. It reports whether all it rests on is in its window.
-func (c *chain) lives(p *Token, now time.Time, text, role string) (inWindow bool, err error) {
+func (c *chain) lives(ctx context.Context, p *Token, now time.Time, text, role string) (inWindow bool, err error) {
 	if c.revoked(p.ID) {
 		return false, tinycloud.Refuse(tinycloud.ErrUnauthorized, "%s: %s", text, p.ID.EventID())
 	}
-	a, err := c.ancestors(p, now)
+	a, err := c.ancestors(ctx, p, now)
 	if err == nil && !a.revoked.IsZero() {
 		err = tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-ancestor-revoked: ancestor=%s %s=%s", a.revoked.EventID(), role, p.ID.EventID())
 	}

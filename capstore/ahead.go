@@ -154,7 +154,7 @@ func (t *tx) again(sp *space, x *next) error {
 	if err != nil {
 		return err
 	}
-	t.s.log.Warn("this host's clock was far ahead; its log forks", "space", sp.id.String(), "after", x.own.n, "events", len(events))
+	t.s.log.WarnContext(t.ctx, "this host's clock was far ahead; its log forks", "space", sp.id.String(), "after", x.own.n, "events", len(events))
 	for _, e := range events {
 		if e.token.Kind == token.Invocation && !e.token.ValidAt(t.now, judge.Slack) {
 			continue // it counts in its old epoch, when that is due

@@ -295,7 +295,7 @@ func (s *Store) keepRedating(ctx context.Context) {
 	for s.redating.wake.Within(ctx, pause) {
 		next, err := s.redateDue(ctx, false)
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("cannot bring the order of writes up to date", "error", err)
+			s.log.WarnContext(ctx, "cannot bring the order of writes up to date", "error", err)
 			next = time.Now().Add(redateEvery)
 		}
 		if next.IsZero() {

@@ -54,8 +54,8 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 // delegate reports, with a refusal, whether that is for want of a delegation.
 func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wanting bool, err error) {
 	// Here, so that what is refused, and the search for what it rests on, costs the writer nothing.
-	c := s.chain(ctx, s.db.Read)
-	if err := c.delegated(tok, s.o.Now()); err != nil {
+	c := s.chain(s.db.Read)
+	if err := c.delegated(ctx, tok, s.o.Now()); err != nil {
 		return out, c.wanting, err
 	}
 	allowed, err := s.allowed(ctx, tok)
@@ -65,13 +65,13 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 	s.compared(ctx, tok.Spaces())
 	err = s.add(ctx, func(t *tx) error {
 		out = Delegated{CID: tok.ID.EventID()}
-		c := s.chain(t.ctx, t)
+		c := s.chain(t)
 		c.extra = t.revoked
 		known, err := s.token(t.ctx, t, tok.ID)
 		if err != nil {
 			return err
 		}
-		if err := c.delegated(tok, t.now); err != nil {
+		if err := c.delegated(t.ctx, tok, t.now); err != nil {
 			wanting = c.wanting
 			return err
 		}
@@ -300,8 +300,8 @@ func (t *tx) mayRevoke(tok, target *Token) (wanting bool, err error) {
 		if p == nil || !ok {
 			continue
 		}
-		c := t.s.chain(t.ctx, t)
-		a, err := c.ancestors(p, t.now)
+		c := t.s.chain(t)
+		a, err := c.ancestors(t.ctx, p, t.now)
 		if err != nil {
 			return false, err
 		}
@@ -354,14 +354,14 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	if err != nil {
 		return nil, err
 	}
-	now, c := s.o.Now(), s.chain(ctx, s.db.Read)
+	now, c := s.o.Now(), s.chain(s.db.Read)
 	var out []Listed
 	for _, id := range ids {
 		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) || !c.stands(t) {
+		if t == nil || !t.ValidAt(now, 0) || s.isRevoked(id) || !f.matches(t, wallet) || !c.stands(ctx, t) {
 			continue
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})
@@ -415,13 +415,13 @@ func (s *Store) Chain(ctx context.Context, space tinycloud.SpaceID, id tinycloud
 		return nil, err
 	}
 	var out []Listed
-	now, c := s.o.Now(), s.chain(ctx, s.db.Read)
+	now, c := s.o.Now(), s.chain(s.db.Read)
 	for range judge.MaxChain {
 		t, err := s.token(ctx, s.db.Read, id)
 		if err != nil {
 			return nil, err
 		}
-		if t == nil || t.Kind != token.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(t) {
+		if t == nil || t.Kind != token.Delegation || !t.ValidAt(now, 0) || s.isRevoked(id) || !slices.Contains(t.Spaces(), space) || !c.stands(ctx, t) {
 			break
 		}
 		out = append(out, Listed{Token: t, Parents: t.Proofs})

@@ -51,8 +51,8 @@ func Remember(s *Store, tokens ...*Token) {
 
 // Looks is how many delegations are looked at to check one, and what is found.
 func Looks(s *Store, t *Token) (int, error) {
-	c := s.chain(context.Background(), s.db.Read)
-	err := c.delegated(t, s.o.Now())
+	c := s.chain(s.db.Read)
+	err := c.delegated(context.Background(), t, s.o.Now())
 	return maxLooks - max(c.looks, 0), err
 }
 

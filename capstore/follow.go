@@ -24,7 +24,7 @@ func (s *Store) follow(ctx context.Context) {
 		case <-s.others.wake:
 		}
 		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("cannot follow the database, trying again", "error", err)
+			s.log.WarnContext(ctx, "cannot follow the database, trying again", "error", err)
 		}
 	}
 }
@@ -40,7 +40,7 @@ func (s *Store) followOnce(ctx context.Context) error {
 			return err
 		}
 		if rows[0].generation > o.told+1 {
-			s.log.Warn("missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
+			s.log.WarnContext(ctx, "missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
 		}
 		for len(rows) > 0 {
 			g, n := rows[0].generation, 1
@@ -147,10 +147,10 @@ func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 		}
 		c.Writes = slices.DeleteFunc(c.Writes, func(w Change) bool { return w.Cursor.Compare(row.last) > 0 })
 	}
-	r := &reader{s: s, ctx: ctx, space: c.Space, sid: row.sid, hosts: make([]hostlog.Key, row.branch+1), maxValue: toldValue}
+	r := &reader{s: s, space: c.Space, sid: row.sid, hosts: make([]hostlog.Key, row.branch+1), maxValue: toldValue}
 	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
 	for n := row.first; n < row.first+min(row.entries, maxTold); n++ {
-		b, err := r.bundle(int(row.branch), uint64(n))
+		b, err := r.bundle(ctx, int(row.branch), uint64(n))
 		if err != nil {
 			return c, err
 		}

@@ -22,11 +22,11 @@ func (s *Store) OlderTips(ctx context.Context, id tinycloud.SpaceID) (tips []hos
 		return nil, err
 	}
 	err = s.db.Read.Snapshot(ctx, func(snap *db.Snapshot) error {
-		f := &foreign{ctx: ctx, q: snap, sid: sid, first: judge.Clock{}}
-		if err := f.find(); err != nil || len(f.first) == 0 {
+		f := &foreign{q: snap, sid: sid, first: judge.Clock{}}
+		if err := f.find(ctx); err != nil || len(f.first) == 0 {
 			return err
 		}
-		tips, err = f.tips()
+		tips, err = f.tips(ctx)
 		return err
 	})
 	return tips, err
@@ -34,14 +34,13 @@ func (s *Store) OlderTips(ctx context.Context, id tinycloud.SpaceID) (tips []hos
 
 // foreign looks for operations that older releases refuse.
 type foreign struct {
-	ctx   context.Context
 	q     querier
 	sid   int64
 	first judge.Clock // by branch: the number of the first entry with one
 }
 
-func (f *foreign) find() error {
-	return f.q.Each(f.ctx, func(scan db.Scan) error {
+func (f *foreign) find(ctx context.Context) error {
+	return f.q.Each(ctx, func(scan db.Scan) error {
 		var spot judge.Spot
 		err := scan(&spot.Branch, &spot.N)
 		f.first[spot.Branch] = spot.N
@@ -51,14 +50,14 @@ func (f *foreign) find() error {
 }
 
 // tips are those of all branches, each at its last entry that is not, and builds on none that is, foreign.
-func (f *foreign) tips() (tips []hostlog.Tip, err error) {
+func (f *foreign) tips(ctx context.Context) (tips []hostlog.Tip, err error) {
 	type branch struct {
 		index    uint32
 		host     hostlog.Key
 		from, to uint64
 	}
 	var branches []branch
-	err = f.q.Each(f.ctx, func(scan db.Scan) error {
+	err = f.q.Each(ctx, func(scan db.Scan) error {
 		var b branch
 		var host []byte
 		var base *int64
@@ -78,7 +77,7 @@ func (f *foreign) tips() (tips []hostlog.Tip, err error) {
 		var last *hostlog.Tip
 		for from, to := b.from, b.to+1; from < to; { // the past of a log's entries only grows
 			n := from + (to-from)/2
-			tip, plain, err := f.plain(judge.Spot{Branch: b.index, N: n})
+			tip, plain, err := f.plain(ctx, judge.Spot{Branch: b.index, N: n})
 			if err != nil {
 				return nil, err
 			}
@@ -98,9 +97,9 @@ func (f *foreign) tips() (tips []hostlog.Tip, err error) {
 }
 
 // plain reports whether an entry neither is nor builds on a foreign one.
-func (f *foreign) plain(at judge.Spot) (tip hostlog.Tip, plain bool, err error) {
+func (f *foreign) plain(ctx context.Context, at judge.Spot) (tip hostlog.Tip, plain bool, err error) {
 	var digest, clock []byte
-	ok, err := f.q.One(f.ctx, []any{&digest, &clock}, "SELECT e.digest, p.clock FROM entries e LEFT JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?",
+	ok, err := f.q.One(ctx, []any{&digest, &clock}, "SELECT e.digest, p.clock FROM entries e LEFT JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?",
 		f.sid, int64(at.Branch), int64(at.N))
 	if err != nil || !ok {
 		return tip, false, err

@@ -1,6 +1,7 @@
 package capstore
 
 import (
+	"context"
 	"fmt"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -21,9 +22,9 @@ type importRow struct {
 
 // imports calls yield with the import entries from the given numbers on, in the order they arrived, in
 // which parents come first.
-func (r *reader) imports(yield func(hostlog.Bundle) error, from map[int]uint64) error {
+func (r *reader) imports(ctx context.Context, yield func(hostlog.Bundle) error, from map[int]uint64) error {
 	var rows []importRow
-	err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
+	err := r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var row importRow
 		var digest, sig, list []byte
 		if err := scan(&row.branch, &row.entry.N, &row.entry.At, &digest, &sig, &list); err != nil {
@@ -45,7 +46,7 @@ func (r *reader) imports(yield func(hostlog.Bundle) error, from map[int]uint64) 
 		return err
 	}
 	for _, row := range rows {
-		b, err := r.importBundle(row)
+		b, err := r.importBundle(ctx, row)
 		if err == nil {
 			err = yield(b)
 		}
@@ -56,11 +57,11 @@ func (r *reader) imports(yield func(hostlog.Bundle) error, from map[int]uint64) 
 	return nil
 }
 
-func (r *reader) importBundle(row importRow) (hostlog.Bundle, error) {
+func (r *reader) importBundle(ctx context.Context, row importRow) (hostlog.Bundle, error) {
 	b := hostlog.Bundle{Entry: row.entry, Sig: row.sig}
 	b.Entry.Space, b.Entry.Host = r.space, r.hosts[row.branch]
 	if b.Entry.N > 0 {
-		prev, err := r.prev(row.branch, b.Entry.N)
+		prev, err := r.prev(ctx, row.branch, b.Entry.N)
 		if err != nil {
 			return b, err
 		}
@@ -70,14 +71,14 @@ func (r *reader) importBundle(row importRow) (hostlog.Bundle, error) {
 	for _, l := range row.list {
 		var part hostlog.Bundle
 		var eid int64
-		found, err := r.s.db.Read.One(r.ctx, []any{&eid, &part.Epoch}, "SELECT eid, bytes FROM epochs WHERE sid = ? AND id = ?", r.sid, l.Epoch[:])
+		found, err := r.s.db.Read.One(ctx, []any{&eid, &part.Epoch}, "SELECT eid, bytes FROM epochs WHERE sid = ? AND id = ?", r.sid, l.Epoch[:])
 		if err == nil && !found {
 			err = fmt.Errorf("imported epoch %s is lost: %w", l.Epoch, tinycloud.ErrUnavailable)
 		}
 		if err != nil {
 			return b, err
 		}
-		if err := r.fill(&part, eid); err != nil {
+		if err := r.fill(ctx, &part, eid); err != nil {
 			return b, err
 		}
 		b.Imported = append(b.Imported, hostlog.Imported{At: l.At, Epoch: part.Epoch, Events: part.Events, Ops: part.Ops})

@@ -317,7 +317,7 @@ func (t *tx) noteWaiting() {
 		switch {
 		case sp.waits():
 			if !waited {
-				t.s.log.Info("space begins joining", "space", sp.id, "deadline", t.s.opensAt(sp))
+				t.s.log.InfoContext(t.ctx, "space begins joining", "space", sp.id, "deadline", t.s.opensAt(sp))
 				j.wake.Give()
 			}
 			j.spaces[sp.id] = waiting{opens: sp.opens, restored: sp.state == stateRestored}
@@ -328,7 +328,7 @@ func (t *tx) noteWaiting() {
 	}
 	for _, e := range t.ended {
 		t.s.metrics.joined.WithLabelValues(string(e.why)).Inc()
-		t.s.log.Info("space is joining no more", "space", e.space, "by", e.why)
+		t.s.log.InfoContext(t.ctx, "space is joining no more", "space", e.space, "by", e.why)
 	}
 	if opened {
 		j.announce()

@@ -91,9 +91,9 @@ func (t *tx) authorised(tok *Token) error {
 	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
 		return err
 	}
-	c := t.s.chain(t.ctx, t)
+	c := t.s.chain(t)
 	c.extra = t.revoked
-	return c.authorise(tok, t.now)
+	return c.authorise(t.ctx, tok, t.now)
 }
 
 // bySpace splits operations into runs of one Space, keeping their order.
@@ -290,8 +290,8 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 	if !ok {
 		return false
 	}
-	c := s.chain(ctx, s.db.Read)
-	parents, err := c.parents(t)
+	c := s.chain(s.db.Read)
+	parents, err := c.parents(ctx, t)
 	if err != nil {
 		return false
 	}
@@ -301,7 +301,7 @@ func (s *Store) Covers(ctx context.Context, t *Token, space tinycloud.SpaceID, a
 			continue
 		}
 		wanted := Capability{Resource: resource, Ability: ability, Caveats: asked.Caveats}
-		if ok, _ := c.granted(wanted, parents); ok && c.failed == nil {
+		if ok, _ := c.granted(ctx, wanted, parents); ok && c.failed == nil {
 			return true
 		}
 	}

@@ -44,10 +44,10 @@ func (s *Store) Lead(ctx context.Context, task Task, f func(context.Context) err
 			wait.For(ctx, claimEvery)
 			continue
 		}
-		s.log.Info("this process leads", "task", task)
+		s.log.InfoContext(ctx, "this process leads", "task", task)
 		err := s.leadUntil(ctx, task, until, f)
 		s.release(ctx, task)
-		s.log.Info("this process leads no more", "task", task)
+		s.log.InfoContext(ctx, "this process leads no more", "task", task)
 		if err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func (s *Store) stayAboard(ctx context.Context) {
 			_, err = s.db.Control.Exec(ctx, "INSERT INTO leases (name, holder, expires) VALUES (?, ?, "+s.db.Clock+" + ?)", name, s.me[:], leaseTerm.Milliseconds())
 		}
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("cannot tell other processes that this one is here", "error", err)
+			s.log.WarnContext(ctx, "cannot tell other processes that this one is here", "error", err)
 		}
 		wait.For(ctx, renewEvery)
 	}
@@ -116,7 +116,7 @@ func (s *Store) leadUntil(ctx context.Context, task Task, until time.Time, f fun
 		case err := <-done:
 			return err
 		case <-end.C:
-			s.log.Warn("the lease cannot be renewed")
+			s.log.WarnContext(ctx, "the lease cannot be renewed")
 			stop()
 			return <-done
 		case <-tick.C:
@@ -135,7 +135,7 @@ func (s *Store) claim(ctx context.Context, task Task) (until time.Time, ok bool)
 	n, err := s.db.Control.Exec(ctx, "UPDATE leases SET holder = ?, expires = "+s.db.Clock+" + ? WHERE name = ? AND (holder = ? OR expires < "+s.db.Clock+")",
 		s.me[:], leaseTerm.Milliseconds(), string(task), s.me[:])
 	if err != nil && ctx.Err() == nil {
-		s.log.Warn("cannot ask for the lease", "error", err)
+		s.log.WarnContext(ctx, "cannot ask for the lease", "error", err)
 	}
 	return until, err == nil && n == 1
 }
@@ -146,6 +146,6 @@ func (s *Store) release(ctx context.Context, task Task) {
 	defer cancel()
 	_, err := s.db.Control.Exec(ctx, "UPDATE leases SET expires = 0 WHERE name = ? AND holder = ?", string(task), s.me[:])
 	if err != nil {
-		s.log.Warn("the lease runs out by itself", "error", err)
+		s.log.WarnContext(ctx, "the lease runs out by itself", "error", err)
 	}
 }

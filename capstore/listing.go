@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
@@ -23,16 +24,16 @@ type listing struct {
 }
 
 // start goes to where the cursor points. It may be any delegation that could have been listed.
-func (l *listing) start() error {
+func (l *listing) start(ctx context.Context) error {
 	if l.want.After.IsZero() {
 		return nil
 	}
-	t, err := l.s.token(l.ctx, l.q, l.want.After)
+	t, err := l.s.token(ctx, l.q, l.want.After)
 	if err != nil {
 		return err
 	}
 	if t != nil && t.Kind == token.Delegation {
-		seen, err := l.visible(t)
+		seen, err := l.visible(ctx, t)
 		if err != nil {
 			return err
 		}
@@ -51,15 +52,15 @@ type listedRow struct {
 }
 
 // page looks at delegations in order until the page is full, there are no more, or enough were looked at.
-func (l *listing) page() (p DelegationPage, err error) {
+func (l *listing) page(ctx context.Context) (p DelegationPage, err error) {
 	for scanned := 0; scanned < maxScanned; scanned += queryChunk {
-		rows, err := l.rows(queryChunk)
+		rows, err := l.rows(ctx, queryChunk)
 		if err != nil {
 			return p, err
 		}
 		for _, row := range rows {
 			l.age, l.cid = row.age, row.cid
-			r, ok, err := l.record(row)
+			r, ok, err := l.record(ctx, row)
 			if err != nil {
 				return p, err
 			}
@@ -85,15 +86,15 @@ func (l *listing) page() (p DelegationPage, err error) {
 }
 
 // rows reads the next delegations to which a key of the account is a party. Per key no more than n are read.
-func (l *listing) rows(n int) ([]listedRow, error) {
+func (l *listing) rows(ctx context.Context, n int) ([]listedRow, error) {
 	if l.account == nil {
-		if err := l.keys(); err != nil {
+		if err := l.keys(ctx); err != nil {
 			return nil, err
 		}
 	}
 	granted := map[listedRow]bool{} // by a row without its granted
 	for _, did := range l.account {
-		err := l.s.db.Read.Each(l.ctx, func(scan db.Scan) error {
+		err := l.s.db.Read.Each(ctx, func(scan db.Scan) error {
 			var r listedRow
 			var role int
 			err := scan(&r.age, &r.cid, &role)
@@ -115,7 +116,7 @@ func (l *listing) rows(n int) ([]listedRow, error) {
 }
 
 // keys finds the keys of the account, nearest to its owner first.
-func (l *listing) keys() error {
+func (l *listing) keys(ctx context.Context) error {
 	owner := indexed(l.owner)
 	l.account = []string{owner}
 	if signer := indexed(l.signer); signer != owner {
@@ -123,7 +124,7 @@ func (l *listing) keys() error {
 	}
 	known := map[string]bool{l.account[0]: true, l.account[len(l.account)-1]: true}
 	for i := 0; i < len(l.account) && len(l.account) < maxAccount; i++ {
-		err := l.s.db.Read.Each(l.ctx, func(scan db.Scan) error {
+		err := l.s.db.Read.Each(ctx, func(scan db.Scan) error {
 			var did string
 			err := scan(&did)
 			if err == nil && !known[did] && len(l.account) < maxAccount {
@@ -140,7 +141,7 @@ func (l *listing) keys() error {
 }
 
 // record reads a delegation of the account; ok is false when it is not to be listed.
-func (l *listing) record(row listedRow) (r DelegationRecord, ok bool, err error) {
+func (l *listing) record(ctx context.Context, row listedRow) (r DelegationRecord, ok bool, err error) {
 	if l.want.Direction == "granted" && !row.granted || l.want.Direction == "received" && row.granted {
 		return r, false, nil
 	}
@@ -149,14 +150,14 @@ func (l *listing) record(row listedRow) (r DelegationRecord, ok bool, err error)
 		return r, false, err
 	}
 	r.Granted = row.granted
-	r.Token, err = l.s.token(l.ctx, l.q, id)
+	r.Token, err = l.s.token(ctx, l.q, id)
 	if err != nil || r.Token == nil || !l.inSpace(r.Token) {
 		return r, false, err
 	}
-	if ok, err := l.visible(r.Token); err != nil || !ok {
+	if ok, err := l.visible(ctx, r.Token); err != nil || !ok {
 		return r, false, err
 	}
-	r.Lifecycle, err = l.lifecycle(r.Token, l.now)
+	r.Lifecycle, err = l.lifecycle(ctx, r.Token, l.now)
 	if err != nil || r.State == StateUnavailable {
 		return r, false, err
 	}
@@ -183,7 +184,7 @@ func (l *listing) inSpace(t *Token) bool {
 
 // visible keeps an owner from looking into the delegations of a key by giving it, unasked, the right to list the
 // owner's own.
-func (l *listing) visible(t *Token) (bool, error) {
+func (l *listing) visible(ctx context.Context, t *Token) (bool, error) {
 	if concerns(t, l.owner) || t.Signer == l.signer || t.Audience == l.signer {
 		return true, nil
 	}
@@ -193,7 +194,7 @@ func (l *listing) visible(t *Token) (bool, error) {
 			continue
 		}
 		seen[todo[0]] = true
-		p, err := l.s.token(l.ctx, l.q, todo[0])
+		p, err := l.s.token(ctx, l.q, todo[0])
 		if err != nil {
 			return false, err
 		}

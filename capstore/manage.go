@@ -35,11 +35,11 @@ type Lifecycle struct {
 }
 
 // lifecycle judges a delegation as admission would now.
-func (c *chain) lifecycle(t *Token, now time.Time) (Lifecycle, error) {
+func (c *chain) lifecycle(ctx context.Context, t *Token, now time.Time) (Lifecycle, error) {
 	if c.revoked(t.ID) {
-		return c.revocation(t)
+		return c.revocation(ctx, t)
 	}
-	a, err := c.ancestors(t, now)
+	a, err := c.ancestors(ctx, t, now)
 	switch {
 	case errors.Is(err, tinycloud.ErrUnauthorized): // too many ancestors
 		return Lifecycle{State: StateUnavailable}, nil
@@ -48,7 +48,7 @@ func (c *chain) lifecycle(t *Token, now time.Time) (Lifecycle, error) {
 	case !a.revoked.IsZero():
 		return Lifecycle{State: StateAncestorRevoked, Ancestor: a.revoked}, nil
 	}
-	stands := c.stands(t)
+	stands := c.stands(ctx, t)
 	if c.failed != nil {
 		return Lifecycle{}, c.failed
 	}
@@ -65,18 +65,18 @@ func (c *chain) lifecycle(t *Token, now time.Time) (Lifecycle, error) {
 }
 
 // revocation tells of the first revocation that this node learnt of.
-func (c *chain) revocation(t *Token) (Lifecycle, error) {
+func (c *chain) revocation(ctx context.Context, t *Token) (Lifecycle, error) {
 	l := Lifecycle{State: StateRevoked}
 	var id []byte
 	var ms int64
-	ok, err := c.q.One(c.ctx, []any{&id, &ms}, "SELECT revocation, at FROM revoked WHERE target = ? ORDER BY at, revocation LIMIT 1", t.ID[:])
+	ok, err := c.q.One(ctx, []any{&id, &ms}, "SELECT revocation, at FROM revoked WHERE target = ? ORDER BY at, revocation LIMIT 1", t.ID[:])
 	if err != nil {
 		return l, err
 	}
 	if !ok {
 		return l, fmt.Errorf("revocation of %s: %w", t.ID.EventID(), tinycloud.ErrUnavailable)
 	}
-	r, err := c.s.token(c.ctx, c.q, tinycloud.Hash(id))
+	r, err := c.s.token(ctx, c.q, tinycloud.Hash(id))
 	if err != nil {
 		return l, err
 	}
@@ -106,7 +106,7 @@ func (s *Store) DelegationStatus(ctx context.Context, inv *Token, id tinycloud.H
 }
 
 func (s *Store) delegationStatus(ctx context.Context, inv *Token, id tinycloud.Hash) (Lifecycle, error) {
-	c := s.chain(ctx, s.db.Read)
+	c := s.chain(s.db.Read)
 	target, err := s.token(ctx, s.db.Read, id)
 	if err != nil {
 		return Lifecycle{}, err
@@ -115,14 +115,14 @@ func (s *Store) delegationStatus(ctx context.Context, inv *Token, id tinycloud.H
 		return Lifecycle{}, tinycloud.ErrNotFound
 	}
 	now := s.o.Now()
-	may, err := c.maySee(inv, target, now)
+	may, err := c.maySee(ctx, inv, target, now)
 	if err != nil {
 		return Lifecycle{}, err
 	}
 	if !may {
 		return Lifecycle{}, tinycloud.ErrNotFound
 	}
-	l, err := c.lifecycle(target, now)
+	l, err := c.lifecycle(ctx, target, now)
 	if err != nil || l.ended() {
 		return l, err
 	}
@@ -130,7 +130,7 @@ func (s *Store) delegationStatus(ctx context.Context, inv *Token, id tinycloud.H
 	if err != nil || !waited {
 		return l, err
 	}
-	return s.chain(ctx, s.db.Read).lifecycle(target, s.o.Now())
+	return s.chain(s.db.Read).lifecycle(ctx, target, s.o.Now())
 }
 
 // ended reports whether a delegation will never be in force again, whatever comes.
@@ -167,12 +167,12 @@ func concerns(t *Token, p tinycloud.Principal) bool {
 
 // maySee tries, besides the signer's own standing, each right to ask for the status that its proofs hold: by
 // the check that any other invocation passes.
-func (c *chain) maySee(inv, target *Token, now time.Time) (bool, error) {
+func (c *chain) maySee(ctx context.Context, inv, target *Token, now time.Time) (bool, error) {
 	if concerns(target, inv.Signer) {
 		return true, nil
 	}
 	for _, id := range inv.Proofs {
-		p, err := c.s.token(c.ctx, c.q, id)
+		p, err := c.s.token(ctx, c.q, id)
 		if err != nil {
 			return false, err
 		}
@@ -184,7 +184,7 @@ func (c *chain) maySee(inv, target *Token, now time.Time) (bool, error) {
 				continue
 			}
 			as := &Token{Kind: token.Invocation, Signer: inv.Signer, Proofs: inv.Proofs, Caps: []Capability{{Resource: held.Resource, Ability: abilityStatus}}}
-			err := c.authorise(as, now)
+			err := c.authorise(ctx, as, now)
 			if err == nil || !errors.Is(err, tinycloud.ErrUnauthorized) {
 				return err == nil, err
 			}
@@ -238,17 +238,17 @@ func (s *Store) QueryDelegations(ctx context.Context, inv *Token, q DelegationQu
 		return DelegationPage{}, err
 	}
 	l := &listing{
-		chain: s.chain(ctx, s.db.Read), want: q, owner: inv.Caps[0].Resource.Space().Owner(), signer: inv.Signer, now: s.o.Now(),
+		chain: s.chain(s.db.Read), want: q, owner: inv.Caps[0].Resource.Space().Owner(), signer: inv.Signer, now: s.o.Now(),
 		age: math.MinInt64,
 	}
 	l.want.Limit = min(max(q.Limit, 1), MaxQueryLimit)
 	if id, err := tinycloud.ParseSpaceID(q.Space); err == nil {
 		l.want.Space = id.String()
 	}
-	if err := l.start(); err != nil {
+	if err := l.start(ctx); err != nil {
 		return DelegationPage{}, err
 	}
-	return l.page()
+	return l.page(ctx)
 }
 
 // ownedBy returns the hosted Spaces of an owner while any Space waits for its history.

@@ -89,14 +89,21 @@ func (t *tally) count(p *hostlog.Parsed, valid bool, now time.Time) {
 	}
 }
 
-// Collectors returns the metrics for the node's registry.
-func (s *Store) Collectors() []prometheus.Collector {
+// Collectors returns the metrics for the node's registry. Those of the database are read with the values of ctx.
+func (s *Store) Collectors(ctx context.Context) []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, m.joined, (*stored)(s)}
+	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, m.joined, &stored{s, func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(context.WithoutCancel(ctx), collectTime)
+	}}}
 }
 
 // stored is read from the database when it is asked for.
-type stored Store
+type stored struct {
+	*Store
+	within func() (context.Context, context.CancelFunc) // the collector is given no context
+}
+
+const collectTime = 2 * time.Second
 
 func wantsDesc() *prometheus.Desc {
 	return prometheus.NewDesc("tinycloud_wants", "Values that have to be fetched: due now, or waiting for their next try.", []string{"state"}, nil)
@@ -119,8 +126,7 @@ func (s *stored) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (s *stored) Collect(out chan<- prometheus.Metric) {
-	const patience = 2 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := s.within()
 	defer cancel()
 	now := s.o.Now()
 	var due, all, bytes, conflicts int64
@@ -128,7 +134,7 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces), (SELECT count(*) FROM conflicts WHERE since > ?)`,
 		now.UnixMilli(), string(s.o.Policy), now.Add(-conflictAge).UnixMilli())
 	if err != nil { // the families are missing rather than wrong
-		s.log.Debug("database does not tell its metrics", "error", err)
+		s.log.DebugContext(ctx, "database does not tell its metrics", "error", err)
 		return
 	}
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(due), "due")

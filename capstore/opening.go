@@ -45,7 +45,7 @@ func (s *Store) openDue(ctx context.Context) time.Duration {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			s.log.Warn("cannot open spaces in time, trying again", "error", err)
+			s.log.WarnContext(ctx, "cannot open spaces in time, trying again", "error", err)
 		}
 		return retryOpen
 	}

@@ -272,7 +272,7 @@ func (t *tx) ripen(sp *space, stored []byte) (added bool, err error) {
 	case errors.Is(err, errKnown), errors.Is(err, errGap), errors.Is(err, errHeld), errors.Is(err, errParked):
 		return false, nil
 	case blames(err):
-		t.s.log.Warn("a parked entry does not fit", "host", b.Entry.Host.String(), "n", b.Entry.N, "error", err)
+		t.s.log.WarnContext(t.ctx, "a parked entry does not fit", "host", b.Entry.Host.String(), "n", b.Entry.N, "error", err)
 		return false, nil
 	default:
 		return false, err
@@ -288,7 +288,7 @@ func (s *Store) keepUnparking(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.log.Warn("cannot add parked entries", "error", err)
+			s.log.WarnContext(ctx, "cannot add parked entries", "error", err)
 		case !next.IsZero():
 			pause = max(min(pause, next.Sub(s.o.Now())), time.Millisecond)
 		}

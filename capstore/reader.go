@@ -13,7 +13,6 @@ import (
 // reader makes bundles of stored entries.
 type reader struct {
 	s        *Store
-	ctx      context.Context
 	space    tinycloud.SpaceID
 	sid      int64
 	hosts    []hostlog.Key
@@ -25,7 +24,7 @@ const entriesAtOnce = 1 << 16
 
 // merged yields the entries that meet a condition and are wanted, parents first. It holds no connection while it yields,
 // which may take as long as the peer likes.
-func (r *reader) merged(yield func(hostlog.Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
+func (r *reader) merged(ctx context.Context, yield func(hostlog.Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
 	type place struct {
 		branch int
 		n      uint64
@@ -38,7 +37,7 @@ func (r *reader) merged(yield func(hostlog.Bundle) error, cond string, args []an
 	last := place{seq: -1, epoch: []byte{}}
 	for {
 		var places []place
-		err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
+		err := r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 			var p place
 			err := scan(&p.branch, &p.n, &p.seq, &p.epoch)
 			places = append(places, p)
@@ -51,7 +50,7 @@ func (r *reader) merged(yield func(hostlog.Bundle) error, cond string, args []an
 			if !wanted(p.branch, p.n) {
 				continue
 			}
-			b, err := r.bundle(p.branch, p.n)
+			b, err := r.bundle(ctx, p.branch, p.n)
 			if err != nil {
 				return err
 			}
@@ -67,10 +66,10 @@ func (r *reader) merged(yield func(hostlog.Bundle) error, cond string, args []an
 }
 
 // bundle reads one entry with all it names.
-func (r *reader) bundle(branch int, n uint64) (b hostlog.Bundle, err error) {
+func (r *reader) bundle(ctx context.Context, branch int, n uint64) (b hostlog.Bundle, err error) {
 	var eid int64
 	var sig, id []byte
-	ok, err := r.s.db.Read.One(r.ctx, []any{&b.Entry.At, &sig, &eid, &id, &b.Epoch}, `SELECT e.at, e.sig, p.eid, p.id, p.bytes
+	ok, err := r.s.db.Read.One(ctx, []any{&b.Entry.At, &sig, &eid, &id, &b.Epoch}, `SELECT e.at, e.sig, p.eid, p.id, p.bytes
 		FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND e.n = ?`, r.sid, branch, int64(n))
 	if err != nil {
 		return b, err
@@ -81,22 +80,22 @@ func (r *reader) bundle(branch int, n uint64) (b hostlog.Bundle, err error) {
 	b.Entry.Space, b.Entry.Host, b.Entry.N = r.space, r.hosts[branch], n
 	b.Entry.Epoch, b.Sig = tinycloud.Hash(id), hostlog.Signature(sig)
 	if n > 0 {
-		if b.Entry.Prev, err = r.prev(branch, n); err != nil {
+		if b.Entry.Prev, err = r.prev(ctx, branch, n); err != nil {
 			return b, err
 		}
 	}
-	return b, r.fill(&b, eid)
+	return b, r.fill(ctx, &b, eid)
 }
 
 // prev returns the digest of the entry before one, following a fork to its base.
-func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
+func (r *reader) prev(ctx context.Context, branch int, n uint64) (tinycloud.Hash, error) {
 	for range 64 {
-		digest, ok, err := r.s.digest(r.ctx, r.sid, branch, n-1)
+		digest, ok, err := r.s.digest(ctx, r.sid, branch, n-1)
 		if ok || err != nil {
 			return digest, err
 		}
 		var base *int64
-		if _, err := r.s.db.Read.One(r.ctx, []any{&base}, "SELECT base FROM logs WHERE sid = ? AND branch = ?", r.sid, branch); err != nil {
+		if _, err := r.s.db.Read.One(ctx, []any{&base}, "SELECT base FROM logs WHERE sid = ? AND branch = ?", r.sid, branch); err != nil {
 			return tinycloud.Hash{}, err
 		}
 		if base == nil {
@@ -108,8 +107,8 @@ func (r *reader) prev(branch int, n uint64) (tinycloud.Hash, error) {
 }
 
 // fill adds events, operations and small current values.
-func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
-	err := r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
+func (r *reader) fill(ctx context.Context, b *hostlog.Bundle, eid int64) error {
+	err := r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var e []byte
 		err := scan(&e)
 		b.Events = append(b.Events, e)
@@ -118,7 +117,7 @@ func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 	if err != nil {
 		return err
 	}
-	err = r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
+	err = r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var op []byte
 		err := scan(&op)
 		b.Ops = append(b.Ops, op)
@@ -127,7 +126,7 @@ func (r *reader) fill(b *hostlog.Bundle, eid int64) error {
 	if err != nil || len(b.Ops) == 0 {
 		return err
 	}
-	return r.s.db.Read.Each(r.ctx, func(scan db.Scan) error {
+	return r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var v hostlog.Value
 		var hash []byte
 		var size int64

@@ -244,7 +244,7 @@ func (s *Store) reviewSpace(ctx context.Context, id tinycloud.SpaceID) error {
 		}
 	}
 	if r.over() {
-		s.log.Info("a space's history was judged anew", "space", id.String(), "epochs", len(r.eids), "took", time.Since(began).Round(time.Millisecond))
+		s.log.InfoContext(ctx, "a space's history was judged anew", "space", id.String(), "epochs", len(r.eids), "took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
 }
@@ -263,7 +263,7 @@ func (s *Store) keepReviewing(ctx context.Context) {
 		err := s.Lead(ctx, judging, func(ctx context.Context) error {
 			for {
 				if err := s.Review(ctx); err != nil && ctx.Err() == nil {
-					s.log.Warn("cannot judge a history anew, trying again", "error", err)
+					s.log.WarnContext(ctx, "cannot judge a history anew, trying again", "error", err)
 				}
 				if !s.outdated.Within(ctx, s.lookAgain()) {
 					return nil
@@ -271,7 +271,7 @@ func (s *Store) keepReviewing(ctx context.Context) {
 			}
 		})
 		if err != nil && ctx.Err() == nil {
-			s.log.Warn("cannot lead the judging", "error", err)
+			s.log.WarnContext(ctx, "cannot lead the judging", "error", err)
 			wait.For(ctx, claimEvery)
 		}
 	}

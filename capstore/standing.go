@@ -15,7 +15,7 @@ func (s *Store) Standing(ctx context.Context, proofs []tinycloud.Hash) (ends tim
 	if err := s.fresh(ctx); err != nil {
 		return ends, err
 	}
-	c := s.chain(ctx, s.db.Read)
+	c := s.chain(s.db.Read)
 	seen := map[tinycloud.Hash]bool{}
 	for todo := proofs; len(todo) > 0; todo = todo[1:] {
 		id := todo[0]

@@ -53,7 +53,7 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []hostlo
 
 // missing calls yield with the entries of branches from the given numbers on.
 func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(hostlog.Bundle) error) error {
-	r := &reader{s: s, ctx: ctx, space: id, sid: sid, hosts: make([]hostlog.Key, len(rows)), maxValue: maxValue}
+	r := &reader{s: s, space: id, sid: sid, hosts: make([]hostlog.Key, len(rows)), maxValue: maxValue}
 	var parts []string
 	args := []any{sid}
 	for i, row := range rows {
@@ -70,11 +70,11 @@ func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, ro
 	if len(parts) > maxBranchesAsked {
 		cond, args = "e.branch < ?", []any{sid, chainBase}
 	}
-	if err := r.imports(yield, from); err != nil {
+	if err := r.imports(ctx, yield, from); err != nil {
 		return err
 	}
 	// What comes while we read is for another time: its parents may lie behind us.
-	return r.merged(yield, cond, args, func(branch int, n uint64) bool {
+	return r.merged(ctx, yield, cond, args, func(branch int, n uint64) bool {
 		first, ok := from[branch]
 		return ok && n >= first && n <= rows[branch].n
 	})
@@ -115,7 +115,6 @@ func (s *Store) logRows(ctx context.Context, sid int64) (rows []logRow, err erro
 // tip needs no query, and what the branches of a host have at one number is read once.
 type finder struct {
 	s    *Store
-	ctx  context.Context
 	sid  int64
 	rows []logRow
 	logs map[hostlog.Key][]int // branches
@@ -128,9 +127,9 @@ type numbered struct {
 	n    uint64
 }
 
-func (s *Store) finder(ctx context.Context, sid int64, rows []logRow) *finder {
+func (s *Store) finder(sid int64, rows []logRow) *finder {
 	f := &finder{
-		s: s, ctx: ctx, sid: sid, rows: rows,
+		s: s, sid: sid, rows: rows,
 		logs: map[hostlog.Key][]int{}, tips: make(map[hostlog.Tip]int, len(rows)), read: map[numbered]map[tinycloud.Hash]int{},
 	}
 	for i, r := range rows {
@@ -141,7 +140,7 @@ func (s *Store) finder(ctx context.Context, sid int64, rows []logRow) *finder {
 }
 
 // find returns the branch that an entry belongs to; ok is false when it is not stored.
-func (f *finder) find(t hostlog.Tip) (branch int, ok bool, err error) {
+func (f *finder) find(ctx context.Context, t hostlog.Tip) (branch int, ok bool, err error) {
 	if branch, ok = f.tips[t]; ok {
 		return branch, true, nil
 	}
@@ -153,7 +152,7 @@ func (f *finder) find(t hostlog.Tip) (branch int, ok bool, err error) {
 			if !f.rows[i].holds(t.N) {
 				continue
 			}
-			digest, ok, err := f.s.digest(f.ctx, f.sid, i, t.N)
+			digest, ok, err := f.s.digest(ctx, f.sid, i, t.N)
 			if err != nil {
 				return 0, false, err
 			}
@@ -173,7 +172,7 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []hostlog.Tip) (map
 	if err != nil {
 		return nil, nil, err
 	}
-	f := s.finder(ctx, sid, rows)
+	f := s.finder(sid, rows)
 	from := map[int]uint64{}
 	for i, r := range rows {
 		if r.base != nil {
@@ -183,7 +182,7 @@ func (s *Store) lacking(ctx context.Context, sid int64, have []hostlog.Tip) (map
 		}
 	}
 	for _, tip := range have {
-		i, ok, err := f.find(tip)
+		i, ok, err := f.find(ctx, tip)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -244,10 +243,10 @@ func (s *Store) Have(ctx context.Context, id tinycloud.SpaceID, theirs []hostlog
 	if err != nil {
 		return nil, false, err
 	}
-	f := s.finder(ctx, sid, rows)
+	f := s.finder(sid, rows)
 	told := map[hostlog.Key]bool{}
 	for _, tip := range theirs {
-		_, known, err := f.find(tip)
+		_, known, err := f.find(ctx, tip)
 		if err != nil {
 			return nil, false, err
 		}

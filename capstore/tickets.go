@@ -86,9 +86,9 @@ func (s *Store) IssueTicket(ctx context.Context, tok *Token, r TicketRequest) (T
 		if k.Expires, err = t.ticketExpiry(tok, r.Life); err != nil {
 			return err
 		}
-		c := s.chain(t.ctx, t)
+		c := s.chain(t)
 		c.extra = t.revoked
-		switch err := c.mayRead(&k, t.now); {
+		switch err := c.mayRead(t.ctx, &k, t.now); {
 		case errors.Is(err, tinycloud.ErrUnauthorized):
 			return errTicketScope()
 		case err != nil:
@@ -118,12 +118,12 @@ func mentions(tok *Token, key tinycloud.Resource) bool {
 
 // mayRead checks that the ticket's signer holds the right to read its key, now: without caveats, since a
 // ticket has none.
-func (c *chain) mayRead(k *Ticket, now time.Time) error {
+func (c *chain) mayRead(ctx context.Context, k *Ticket, now time.Time) error {
 	resource, ok := k.Space.NewKey("kv", k.Key)
 	if !ok {
 		return errTicketScope()
 	}
-	return c.authorise(k.token(Capability{Resource: resource, URI: resource.String(), Ability: token.AbilityGet}), now)
+	return c.authorise(ctx, k.token(Capability{Resource: resource, URI: resource.String(), Ability: token.AbilityGet}), now)
 }
 
 // ticketExpiry returns when the life asked for, the invocation or a delegation it cites ends first.
@@ -234,7 +234,7 @@ func (s *Store) Ticket(ctx context.Context, id TicketID) (Ticket, error) {
 	if !k.Expires.After(now) {
 		return k, tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL expired")
 	}
-	err = s.chain(ctx, s.db.Read).mayRead(&k, now)
+	err = s.chain(s.db.Read).mayRead(ctx, &k, now)
 	if errors.Is(err, tinycloud.ErrUnauthorized) {
 		err = tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL revoked")
 	}

@@ -37,14 +37,14 @@ func (s *Store) VerifyStored(ctx context.Context, o VerifyOptions, damaged func(
 	if o.Checked == nil {
 		o.Checked = func(int64) {}
 	}
-	v := &verifier{s: s, ctx: ctx, o: o, damaged: damaged}
-	if err := v.lengths(); err != nil || v.n > 0 {
+	v := &verifier{s: s, o: o, damaged: damaged}
+	if err := v.lengths(ctx); err != nil || v.n > 0 {
 		return err // nothing that reads rows may go on with those
 	}
 	if err := errors.Join(s.Review(ctx), s.Redate(ctx)); err != nil {
 		return err
 	}
-	if err := v.tokens(); err != nil {
+	if err := v.tokens(ctx); err != nil {
 		return err
 	}
 	all := map[tinycloud.SpaceID]int64{}
@@ -53,7 +53,7 @@ func (s *Store) VerifyStored(ctx context.Context, o VerifyOptions, damaged func(
 	maps.Copy(all, s.imported)
 	s.mu.RUnlock()
 	for id, sid := range all {
-		if err := v.space(id, sid); err != nil {
+		if err := v.space(ctx, id, sid); err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
 	}
@@ -62,7 +62,6 @@ func (s *Store) VerifyStored(ctx context.Context, o VerifyOptions, damaged func(
 
 type verifier struct {
 	s       *Store
-	ctx     context.Context
 	o       VerifyOptions
 	damaged func(Damage)
 	n       int // damages so far
@@ -79,12 +78,12 @@ func (v *verifier) tell(what, format string, args ...any) {
 	v.damaged(Damage{space, what, fmt.Sprintf(format, args...)})
 }
 
-func (v *verifier) each(f func(scan db.Scan) error, query string, args ...any) error {
-	return v.s.db.Read.Each(v.ctx, f, query, args...)
+func (v *verifier) each(ctx context.Context, f func(scan db.Scan) error, query string, args ...any) error {
+	return v.s.db.Read.Each(ctx, f, query, args...)
 }
 
 // lengths checks columns whose values are taken for hashes and keys.
-func (v *verifier) lengths() error {
+func (v *verifier) lengths(ctx context.Context) error {
 	for _, c := range []struct {
 		table, column string
 		n             int
@@ -110,7 +109,7 @@ func (v *verifier) lengths() error {
 	} {
 		var n int
 		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE length(%s) <> %d", c.table, c.column, c.n)
-		if _, err := v.s.db.Read.One(v.ctx, []any{&n}, query); err != nil {
+		if _, err := v.s.db.Read.One(ctx, []any{&n}, query); err != nil {
 			return err
 		}
 		if n > 0 {
@@ -118,15 +117,15 @@ func (v *verifier) lengths() error {
 		}
 	}
 	var n int
-	_, err := v.s.db.Read.One(v.ctx, []any{&n}, "SELECT count(*) FROM entries WHERE (branch < ? AND length(sig) <> 64) OR (branch >= ? AND length(sig) <> 0)", chainBase, chainBase)
+	_, err := v.s.db.Read.One(ctx, []any{&n}, "SELECT count(*) FROM entries WHERE (branch < ? AND length(sig) <> 64) OR (branch >= ? AND length(sig) <> 0)", chainBase, chainBase)
 	if n > 0 {
 		v.tell("column of a wrong length", "entries.sig: %d rows", n)
 	}
 	return err
 }
 
-func (v *verifier) tokens() error {
-	return v.each(func(scan db.Scan) error {
+func (v *verifier) tokens(ctx context.Context) error {
+	return v.each(ctx, func(scan db.Scan) error {
 		var id, b []byte
 		var kind token.Kind
 		if err := scan(&id, &kind, &b); err != nil {
@@ -149,23 +148,23 @@ func (v *verifier) tokens() error {
 }
 
 // space verifies the rows of a Space by themselves and, if they are whole, what follows from them.
-func (v *verifier) space(id tinycloud.SpaceID, sid int64) error {
+func (v *verifier) space(ctx context.Context, id tinycloud.SpaceID, sid int64) error {
 	before := v.n
 	v.id, v.sid = id, sid
 	defer func() { v.id = tinycloud.SpaceID{} }()
-	if err := errors.Join(v.epochs(), v.entries(), v.values(), v.usage()); err != nil {
+	if err := errors.Join(v.epochs(ctx), v.entries(ctx), v.values(ctx), v.usage(ctx)); err != nil {
 		return err
 	}
 	if v.n > before {
 		return nil
 	}
-	return v.replay()
+	return v.replay(ctx)
 }
 
 // usage checks the count of the Space's bytes.
-func (v *verifier) usage() error {
+func (v *verifier) usage(ctx context.Context) error {
 	var counted, held, past, retired int64
-	_, err := v.s.db.Read.One(v.ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes,
+	_, err := v.s.db.Read.One(ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes,
 		(SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) + (SELECT coalesce(sum(size), 0) FROM pending WHERE pending.sid = spaces.sid),
 		past, (SELECT coalesce(sum(size), 0) FROM past WHERE past.sid = spaces.sid) FROM spaces WHERE sid = ?`, v.sid)
 	if err == nil && (counted != held-retired || past != retired) {
@@ -175,14 +174,14 @@ func (v *verifier) usage() error {
 }
 
 // epochs checks the bytes of epochs, events and operations.
-func (v *verifier) epochs() error {
+func (v *verifier) epochs(ctx context.Context) error {
 	type row struct {
 		eid       int64
 		id, bytes []byte
 		seq       uint64
 		clock     []byte
 	}
-	return v.each(func(scan db.Scan) error {
+	return v.each(ctx, func(scan db.Scan) error {
 		var r row
 		if err := scan(&r.eid, &r.id, &r.seq, &r.clock, &r.bytes); err != nil {
 			return err
@@ -195,27 +194,27 @@ func (v *verifier) epochs() error {
 			return nil
 		}
 		clock := decodeClock(r.clock)
-		seq, sound, err := v.past(clock, e.Parents)
+		seq, sound, err := v.past(ctx, clock, e.Parents)
 		if err != nil {
 			return err
 		}
 		if seq != r.seq || !sound || !bytes.Equal(encodeClock(clock), r.clock) {
 			v.tell("epoch whose place in the history is another", "%s", id)
 		}
-		return v.events(r.eid, id, e)
+		return v.events(ctx, r.eid, id, e)
 	}, "SELECT eid, id, seq, clock, bytes FROM epochs WHERE sid = ?", v.sid)
 }
 
 // past returns the seq that follows on epochs, and whether a clock covers them, with all before them, and
 // nothing else. It need not name entries that came when it was made already.
-func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64, sound bool, err error) {
+func (v *verifier) past(ctx context.Context, clock judge.Clock, parents []tinycloud.Hash) (seq uint64, sound bool, err error) {
 	most := judge.Clock{}
 	sound = true
 	for _, p := range parents {
 		var eid int64
 		var s uint64
 		var theirs []byte
-		found, err := v.s.db.Read.One(v.ctx, []any{&eid, &s, &theirs}, "SELECT eid, seq, clock FROM epochs WHERE sid = ? AND id = ?", v.sid, p[:])
+		found, err := v.s.db.Read.One(ctx, []any{&eid, &s, &theirs}, "SELECT eid, seq, clock FROM epochs WHERE sid = ? AND id = ?", v.sid, p[:])
 		if err != nil {
 			return 0, false, err
 		}
@@ -229,7 +228,7 @@ func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64
 			most.Add(judge.Spot{Branch: b, N: n})
 		}
 		covered := false
-		err = v.each(func(scan db.Scan) error {
+		err = v.each(ctx, func(scan db.Scan) error {
 			var s judge.Spot
 			err := scan(&s.Branch, &s.N)
 			covered = covered || clock.Has(s)
@@ -247,9 +246,9 @@ func (v *verifier) past(clock judge.Clock, parents []tinycloud.Hash) (seq uint64
 	return seq, sound, nil
 }
 
-func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
+func (v *verifier) events(ctx context.Context, eid int64, id tinycloud.Hash, e dag.Epoch) error {
 	n := 0
-	err := v.each(func(scan db.Scan) error {
+	err := v.each(ctx, func(scan db.Scan) error {
 		var event, b []byte
 		var idx int
 		if err := scan(&idx, &event, &b); err != nil {
@@ -266,7 +265,7 @@ func (v *verifier) events(eid int64, id tinycloud.Hash, e dag.Epoch) error {
 		return err
 	}
 	ops := 0
-	err = v.each(func(scan db.Scan) error {
+	err = v.each(ctx, func(scan db.Scan) error {
 		var idx, k int
 		var key, b []byte
 		var removes bool
@@ -304,8 +303,8 @@ func (v *verifier) key(key string) []byte {
 }
 
 // entries checks the log entries: digest, signature, and that each follows the one before.
-func (v *verifier) entries() error {
-	_, logs, err := v.s.lacking(v.ctx, v.sid, nil)
+func (v *verifier) entries(ctx context.Context) error {
+	_, logs, err := v.s.lacking(ctx, v.sid, nil)
 	if err != nil {
 		return err
 	}
@@ -313,7 +312,7 @@ func (v *verifier) entries() error {
 	for i, l := range logs {
 		hosts[i] = l.host
 	}
-	r := &reader{s: v.s, ctx: v.ctx, space: v.id, sid: v.sid, hosts: hosts}
+	r := &reader{s: v.s, space: v.id, sid: v.sid, hosts: hosts}
 	check := func(branch int, e hostlog.Entry, digest, sig []byte) {
 		if branch >= len(hosts) {
 			v.tell("log entry whose log is lost", "%d of branch %d", e.N, branch)
@@ -322,7 +321,7 @@ func (v *verifier) entries() error {
 		e.Space, e.Host = v.id, hosts[branch]
 		if e.N > 0 {
 			var err error
-			if e.Prev, err = r.prev(branch, e.N); err != nil {
+			if e.Prev, err = r.prev(ctx, branch, e.N); err != nil {
 				v.tell("log entry that is lost", "%d of %s", e.N-1, e.Host)
 				return
 			}
@@ -332,7 +331,7 @@ func (v *verifier) entries() error {
 			v.tell("log entry whose bytes or signature are others", "%d of %s", e.N, e.Host)
 		}
 	}
-	err = v.each(func(scan db.Scan) error {
+	err = v.each(ctx, func(scan db.Scan) error {
 		var branch int
 		var e hostlog.Entry
 		var id, digest, sig []byte
@@ -346,7 +345,7 @@ func (v *verifier) entries() error {
 	if err != nil {
 		return err
 	}
-	if err := v.each(func(scan db.Scan) error {
+	if err := v.each(ctx, func(scan db.Scan) error {
 		var branch int
 		var e hostlog.Entry
 		var digest, sig, list []byte
@@ -359,12 +358,12 @@ func (v *verifier) entries() error {
 	}, "SELECT e.branch, e.n, e.at, e.digest, e.sig, i.list FROM imports i JOIN entries e ON e.sid = i.sid AND e.branch = i.branch AND e.n = i.n WHERE i.sid = ?", v.sid); err != nil {
 		return err
 	}
-	return v.tips()
+	return v.tips(ctx)
 }
 
 // tips checks that the logs end where their entries do, and have no gaps.
-func (v *verifier) tips() error {
-	return v.each(func(scan db.Scan) error {
+func (v *verifier) tips(ctx context.Context) error {
+	return v.each(ctx, func(scan db.Scan) error {
 		var branch, entries int64
 		var n, last, first int64
 		var digest, tip []byte

@@ -13,8 +13,8 @@ import (
 )
 
 // values checks the values against their hashes, and that every current one is here or looked for.
-func (v *verifier) values() error {
-	err := v.each(func(scan db.Scan) error {
+func (v *verifier) values(ctx context.Context) error {
+	err := v.each(ctx, func(scan db.Scan) error {
 		var hash, inline []byte
 		var size, due int64
 		if err := scan(&hash, &size, &inline, &due); err != nil {
@@ -24,7 +24,7 @@ func (v *verifier) values() error {
 		v.o.Checked(size)
 		switch {
 		case inline == nil && size > 0 && due < neverDue && v.o.Large != nil:
-			if err := v.o.Large(v.ctx, v.id, h, size); err != nil && v.ctx.Err() != nil {
+			if err := v.o.Large(ctx, v.id, h, size); err != nil && ctx.Err() != nil {
 				return err
 			} else if err != nil {
 				v.tell("value whose file is lost or holds other bytes", "%s: %v", h, err)
@@ -37,7 +37,7 @@ func (v *verifier) values() error {
 	if err != nil {
 		return err
 	}
-	return v.each(func(scan db.Scan) error {
+	return v.each(ctx, func(scan db.Scan) error {
 		var key []byte
 		err := scan(&key)
 		v.tell("current value that is lost", "%q", key)
@@ -47,22 +47,22 @@ func (v *verifier) values() error {
 }
 
 // replay judges the history again in an empty store and compares what follows from it.
-func (v *verifier) replay() error {
-	scratch, err := Open(v.ctx, Options{Database: InMemory, Services: v.s.o.Services, Keys: v.s.o.Keys, Now: v.s.o.Now, Log: slog.New(slog.DiscardHandler)})
+func (v *verifier) replay(ctx context.Context) error {
+	scratch, err := Open(ctx, Options{Database: InMemory, Services: v.s.o.Services, Keys: v.s.o.Keys, Now: v.s.o.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(v.ctx))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
 	go func() { done <- scratch.Run(ctx) }()
-	err = v.replayInto(scratch)
+	err = v.replayInto(ctx, scratch)
 	cancel()
 	return errors.Join(err, <-done, scratch.Close())
 }
 
-func (v *verifier) replayInto(scratch *Store) error {
+func (v *verifier) replayInto(ctx context.Context, scratch *Store) error {
 	var sid int64
-	err := scratch.do(v.ctx, func(t *tx) error {
+	err := scratch.do(ctx, func(t *tx) error {
 		err := t.create(v.id, StateHosted)
 		sid = t.s.ids[v.id]
 		return err
@@ -70,20 +70,20 @@ func (v *verifier) replayInto(scratch *Store) error {
 	if err != nil {
 		return err
 	}
-	from, logs, err := v.s.lacking(v.ctx, v.sid, nil)
+	from, logs, err := v.s.lacking(ctx, v.sid, nil)
 	if err != nil {
 		return err
 	}
 	var batch []hostlog.Bundle
 	flush := func() error {
-		a, err := scratch.Apply(v.ctx, v.id, batch)
+		a, err := scratch.Apply(ctx, v.id, batch)
 		if err == nil && a.Covered < len(batch) && !a.Parked {
 			err = fmt.Errorf("entry %d of %s does not follow: %w", batch[a.Covered].Entry.N, batch[a.Covered].Entry.Host, tinycloud.ErrInvalid)
 		}
 		batch = nil
 		return err
 	}
-	err = v.s.missing(v.ctx, v.id, v.sid, logs, from, 0, func(b hostlog.Bundle) error {
+	err = v.s.missing(ctx, v.id, v.sid, logs, from, 0, func(b hostlog.Bundle) error {
 		b.Values, b.Large = nil, nil
 		if batch = append(batch, b); len(batch) == hostlog.MaxAtOnce || len(b.Imported) > 0 {
 			return flush()
@@ -100,14 +100,14 @@ func (v *verifier) replayInto(scratch *Store) error {
 	if err != nil {
 		return err
 	}
-	if err := scratch.Redate(v.ctx); err != nil {
+	if err := scratch.Redate(ctx); err != nil {
 		return err
 	}
-	return v.compare(scratch, sid)
+	return v.compare(ctx, scratch, sid)
 }
 
 // compare looks every verdict up among those made anew.
-func (v *verifier) compare(scratch *Store, sid int64) error {
+func (v *verifier) compare(ctx context.Context, scratch *Store, sid int64) error {
 	for _, c := range []struct{ what, ours, theirs string }{
 		{
 			"epoch that is judged otherwise", "SELECT id, seq, t, written, begin_of, valid FROM epochs WHERE sid = ?",
@@ -141,16 +141,16 @@ func (v *verifier) compare(scratch *Store, sid int64) error {
 		if v.s.db.Shared { // there the column may hold what stands for a long key
 			c.ours = strings.Replace(c.ours, "SELECT k.key,", "SELECT coalesce(k.whole, k.key),", 1)
 		}
-		if err := v.compareRows(scratch, sid, c.what, c.ours, c.theirs); err != nil {
+		if err := v.compareRows(ctx, scratch, sid, c.what, c.ours, c.theirs); err != nil {
 			return err
 		}
 	}
-	return v.compareSums(scratch, sid)
+	return v.compareSums(ctx, scratch, sid)
 }
 
-func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs string) error {
+func (v *verifier) compareRows(ctx context.Context, scratch *Store, sid int64, what, ours, theirs string) error {
 	columns := strings.Count(theirs, "?") - 1
-	return v.each(func(scan db.Scan) error {
+	return v.each(ctx, func(scan db.Scan) error {
 		row, dest := make([]any, columns), make([]any, columns)
 		for i := range row {
 			dest[i] = &row[i]
@@ -167,7 +167,7 @@ func (v *verifier) compareRows(scratch *Store, sid int64, what, ours, theirs str
 			row[0] = string(key)
 		}
 		var n int
-		if _, err := scratch.db.Read.One(v.ctx, []any{&n}, theirs, append([]any{sid}, row...)...); err != nil {
+		if _, err := scratch.db.Read.One(ctx, []any{&n}, theirs, append([]any{sid}, row...)...); err != nil {
 			return err
 		}
 		if n != 1 {
@@ -185,14 +185,14 @@ func name(column any) string {
 }
 
 // compareSums looks for rows that are not here, and at the heads.
-func (v *verifier) compareSums(scratch *Store, sid int64) error {
+func (v *verifier) compareSums(ctx context.Context, scratch *Store, sid int64) error {
 	for _, table := range []string{"epochs", "kv", "events", "ops", "conflicts", "pending", "states"} {
 		var ours, theirs int64
 		query := "SELECT count(*) FROM " + table + " WHERE sid = ?"
-		if _, err := v.s.db.Read.One(v.ctx, []any{&ours}, query, v.sid); err != nil {
+		if _, err := v.s.db.Read.One(ctx, []any{&ours}, query, v.sid); err != nil {
 			return err
 		}
-		if _, err := scratch.db.Read.One(v.ctx, []any{&theirs}, query, sid); err != nil {
+		if _, err := scratch.db.Read.One(ctx, []any{&theirs}, query, sid); err != nil {
 			return err
 		}
 		if ours < theirs {
@@ -200,7 +200,7 @@ func (v *verifier) compareSums(scratch *Store, sid int64) error {
 		}
 	}
 	heads := func(s *Store) (out string, err error) {
-		err = s.do(v.ctx, func(t *tx) error {
+		err = s.do(ctx, func(t *tx) error {
 			t.s.mu.RLock()
 			sid := max(t.s.ids[v.id], t.s.imported[v.id])
 			sp := t.s.spaces[v.id]

@@ -29,6 +29,7 @@ type job struct {
 
 // tx is the writer's transaction. Its methods run on the writer's goroutine.
 type tx struct {
+	// ctx is of the writer, not of a caller, who may go: as in database/sql, a transaction keeps what its statements run in.
 	ctx     context.Context
 	s       *Store
 	conn    *db.Conn
@@ -56,10 +57,10 @@ type tx struct {
 // follows what other processes write there.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.gone)
-	w := &writer{s: s}
+	w, own := &writer{s: s}, context.WithoutCancel(ctx) // jobs that were accepted are finished
 	defer w.close()
 	if !s.db.Shared {
-		if err := w.connect(); err != nil {
+		if err := w.connect(own); err != nil {
 			return err
 		}
 	}
@@ -67,15 +68,15 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			w.finish(kept)
+			w.finish(own, kept)
 			return nil
 		case j := <-s.jobs:
-			w.group(j)
+			w.group(own, j)
 		case j := <-s.bulk:
-			w.each([]*job{j})
+			w.each(own, []*job{j})
 			select { // who waited comes before the next one
 			case j := <-s.jobs:
-				w.group(j)
+				w.group(own, j)
 			default:
 			}
 		}
@@ -97,24 +98,24 @@ func (s *Store) keep(ctx context.Context) <-chan struct{} {
 }
 
 // finish runs the jobs that were accepted, and those of who is still at work: they wait for their jobs.
-func (w *writer) finish(kept <-chan struct{}) {
+func (w *writer) finish(ctx context.Context, kept <-chan struct{}) {
 	for {
 		select {
 		case j := <-w.s.jobs:
-			w.group(j)
+			w.group(ctx, j)
 			continue
 		case j := <-w.s.bulk:
-			w.each([]*job{j})
+			w.each(ctx, []*job{j})
 			continue
 		case <-kept:
 		}
 		break
 	}
 	for len(w.s.jobs) > 0 {
-		w.group(<-w.s.jobs)
+		w.group(ctx, <-w.s.jobs)
 	}
 	for len(w.s.bulk) > 0 {
-		w.each([]*job{<-w.s.bulk})
+		w.each(ctx, []*job{<-w.s.bulk})
 	}
 }
 
@@ -160,8 +161,8 @@ type writer struct {
 	conn *db.Conn // nil: to be opened
 }
 
-func (w *writer) connect() (err error) {
-	w.conn, err = w.s.db.Writer(context.Background())
+func (w *writer) connect(ctx context.Context) (err error) {
+	w.conn, err = w.s.db.Writer(ctx)
 	return err
 }
 
@@ -189,42 +190,42 @@ const (
 )
 
 // group commits a job together with those that wait behind it.
-func (w *writer) group(first *job) {
+func (w *writer) group(ctx context.Context, first *job) {
 	jobs := []*job{first}
 	for len(jobs) < maxGroup && len(w.s.jobs) > 0 {
 		jobs = append(jobs, <-w.s.jobs)
 	}
-	o := w.transact(jobs, false)
+	o := w.transact(ctx, jobs, false)
 	if o == again {
-		o = w.transact(jobs, true)
+		o = w.transact(ctx, jobs, true)
 	}
 	if o != alone {
 		return
 	}
-	w.each(jobs) // one failed after it had written
+	w.each(ctx, jobs) // one failed after it had written
 }
 
 // each gives every job a transaction of its own.
-func (w *writer) each(jobs []*job) {
+func (w *writer) each(ctx context.Context, jobs []*job) {
 	for _, j := range jobs {
-		if w.transact([]*job{j}, false) == again {
-			w.transact([]*job{j}, true)
+		if w.transact(ctx, []*job{j}, false) == again {
+			w.transact(ctx, []*job{j}, true)
 		}
 	}
 }
 
 // begin opens a transaction. A server may have ended a connection that was idle; a new one is tried.
-func (w *writer) begin() (*tx, error) {
+func (w *writer) begin(ctx context.Context) (*tx, error) {
 	s := w.s
 	t := &tx{
-		ctx: context.Background(), s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
+		ctx: ctx, s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
 		pairs: map[string]bool{},
 	}
 	for {
 		fresh := w.conn == nil
 		if fresh {
-			if err := w.connect(); err != nil {
+			if err := w.connect(ctx); err != nil {
 				return nil, err
 			}
 		}
@@ -245,10 +246,10 @@ func (w *writer) begin() (*tx, error) {
 }
 
 // transact runs jobs in one transaction. Without another try to come, it answers whatever happens.
-func (w *writer) transact(jobs []*job, last bool) outcome {
-	t, err := w.begin()
+func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
+	t, err := w.begin(ctx)
 	if err != nil {
-		w.s.log.Error("database out of reach", "error", err, "jobs", len(jobs))
+		w.s.log.ErrorContext(ctx, "database out of reach", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, err)
 		w.refuse(err)
 		return answered
@@ -269,7 +270,7 @@ func (w *writer) transact(jobs []*job, last bool) outcome {
 		t.doubt()
 		t.rollback()
 		w.drop()
-		w.s.log.Error("commit failed", "error", err, "jobs", len(jobs))
+		w.s.log.ErrorContext(ctx, "commit failed", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}
@@ -284,7 +285,7 @@ func (w *writer) undo(t *tx, jobs []*job, err error, last bool) outcome {
 	t.rollback()
 	if t.failed && w.s.db.Shared && !db.Refused(err) {
 		w.drop()
-		w.s.log.Error("transaction failed", "error", err, "jobs", len(jobs))
+		w.s.log.ErrorContext(t.ctx, "transaction failed", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}

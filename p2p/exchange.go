@@ -142,7 +142,7 @@ func (x *exchange) serve(ctx context.Context, s network.Stream) {
 			err = s.Reset()
 		}
 		if err != nil {
-			x.p.log.Debug("stream of blocks not closed", "error", err)
+			x.p.log.DebugContext(ctx, "stream of blocks not closed", "error", err)
 		}
 		return
 	}

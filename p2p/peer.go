@@ -181,7 +181,7 @@ func (p *Peer) start(ctx context.Context, key crypto.PrivKey) error {
 	}
 	p.swarm.SetStreamHandler(p.inbound)
 	p.swarm.Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { p.connected(c) },
+		ConnectedF:    func(_ network.Network, c network.Conn) { p.connected(ctx, c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { p.disconnected(c) },
 	})
 	if err := p.swarm.Listen(circuitAddr()); err != nil {

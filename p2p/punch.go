@@ -108,7 +108,7 @@ func (u *puncher) direct(ctx context.Context, fronts []peer.ID) {
 		if ctx.Err() != nil {
 			return
 		}
-		u.settle(id)
+		u.settle(ctx, id)
 	}
 }
 
@@ -123,7 +123,7 @@ func (u *puncher) observe(ctx context.Context, fronts []peer.ID) bool {
 		asked++
 		a, err := u.front.seenBy(ctx, id)
 		if err != nil {
-			u.front.log.Debug("no address from outside", "of", id, "error", err)
+			u.front.log.DebugContext(ctx, "no address from outside", "node", id, "error", err)
 			continue
 		}
 		if manet.IsPublicAddr(a) && !slices.ContainsFunc(seen, a.Equal) {
@@ -137,20 +137,20 @@ func (u *puncher) observe(ctx context.Context, fronts []peer.ID) bool {
 	u.observed = seen
 	u.mu.Unlock()
 	if u.service == nil {
-		u.start()
+		u.start(ctx)
 	}
 	return true
 }
 
 // start begins to answer others that punch, and to punch.
-func (u *puncher) start() {
+func (u *puncher) start(ctx context.Context) {
 	h, ok := u.front.host.(interface{ IDService() identify.IDService })
 	if !ok {
 		return
 	}
 	service, err := holepunch.NewService(u.front.host, h.IDService(), u.addrs)
 	if err != nil {
-		u.front.log.Warn("no hole punching", "error", err)
+		u.front.log.WarnContext(ctx, "no hole punching", "error", err)
 		return
 	}
 	u.service = service
@@ -179,19 +179,19 @@ func (u *puncher) punch(ctx context.Context, id peer.ID) {
 		return
 	}
 	if err != nil {
-		u.front.log.Debug("no direct connection yet", "front", id, "error", err)
+		u.front.log.DebugContext(ctx, "no direct connection yet", "node", id, "error", err)
 	}
 }
 
 // settle closes circuits to a front that is connected directly, also because
 // it punched; what runs over them begins anew on the direct connection.
-func (u *puncher) settle(id peer.ID) {
+func (u *puncher) settle(ctx context.Context, id peer.ID) {
 	if u.front.onlyRelayed(id) {
 		return
 	}
 	for _, c := range u.front.host.Network().ConnsToPeer(id) {
 		if isRelayed(c) {
-			u.front.log.Info("connected directly, circuit closed", "front", id)
+			u.front.log.InfoContext(ctx, "connected directly, circuit closed", "node", id)
 			_ = c.Close()
 		}
 	}

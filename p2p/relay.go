@@ -123,7 +123,7 @@ func (f *Front) relay(ctx context.Context, s network.Stream, dst peer.ID) bool {
 	there, err := f.stop(ctx, src, dst)
 	if err != nil {
 		leave()
-		f.log.Debug("no circuit", "from", src, "to", dst, "error", err)
+		f.log.DebugContext(ctx, "no circuit", "node", src, "to", dst, "error", err)
 		return false
 	}
 	if err := hopStatus(s, pb.Status_OK); err != nil {

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -57,7 +58,7 @@ func newSession(id peer.ID, dir network.Direction) *session {
 
 // connected is called by the swarm for each secured connection, before any of
 // its streams.
-func (p *Peer) connected(c network.Conn) {
+func (p *Peer) connected(ctx context.Context, c network.Conn) {
 	raw := rawOf(c)
 	if raw == nil { // not made by our transport
 		_ = c.Close()
@@ -70,7 +71,7 @@ func (p *Peer) connected(c network.Conn) {
 	p.transition.Lock()
 	p.mu.Lock()
 	dead := p.supersede(c)
-	s, losing, err := p.admit(id, c.Stat().Direction)
+	s, losing, err := p.admit(ctx, id, c.Stat().Direction)
 	if err == nil && len(s.conns) >= connsPerPeer {
 		err = fmt.Errorf("%d connections of one peer: %w", len(s.conns), ErrBusy)
 	}
@@ -88,7 +89,7 @@ func (p *Peer) connected(c network.Conn) {
 	p.transition.Unlock()
 	if err != nil {
 		p.front.refused("connection")
-		p.log.Debug("refused connection", "peer", id, "reason", err)
+		p.log.DebugContext(ctx, "refused connection", "peer", id, "error", err)
 		_ = c.Close()
 	}
 	closeAll(dead)
@@ -111,7 +112,7 @@ func (p *Peer) supersede(c network.Conn) []network.Conn {
 
 // admit returns the session that a new connection of id belongs to, and the
 // connections that have to make room for it. p.mu is held.
-func (p *Peer) admit(id peer.ID, dir network.Direction) (_ *session, losing []network.Conn, err error) {
+func (p *Peer) admit(ctx context.Context, id peer.ID, dir network.Direction) (_ *session, losing []network.Conn, err error) {
 	if p.closed {
 		return nil, nil, fmt.Errorf("space peer: %w", ErrClosed)
 	}
@@ -132,7 +133,7 @@ func (p *Peer) admit(id peer.ID, dir network.Direction) (_ *session, losing []ne
 	}
 	s := newSession(id, dir)
 	p.sessions[id], p.latest[id] = s, s
-	s.timer = time.AfterFunc(p.o.ProbationTimeout, func() { p.expire(s) })
+	s.timer = time.AfterFunc(p.o.ProbationTimeout, func() { p.expire(ctx, s) })
 	p.running.Add(1) // until finish ends
 	go p.begin(s, before)
 	return s, losing, nil
@@ -234,7 +235,7 @@ func (p *Peer) endLocked(s *session) []network.Conn {
 }
 
 // expire ends s if it is still in probation.
-func (p *Peer) expire(s *session) {
+func (p *Peer) expire(ctx context.Context, s *session) {
 	p.mu.Lock()
 	if s.state != inProbation {
 		p.mu.Unlock()
@@ -242,7 +243,7 @@ func (p *Peer) expire(s *session) {
 	}
 	conns := p.endLocked(s)
 	p.mu.Unlock()
-	p.log.Debug("probation over", "peer", s.id)
+	p.log.DebugContext(ctx, "probation over", "peer", s.id)
 	closeAll(conns)
 }
 

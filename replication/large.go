@@ -95,7 +95,7 @@ func (r *Replica) try(ctx context.Context, value tinycloud.Hash, src source) err
 	if !errors.Is(err, tinycloud.ErrForged) && !errors.Is(err, tinycloud.ErrInvalid) {
 		return err
 	}
-	r.log.WarnContext(ctx, "manifest does not give the value", "value", value, "host", src.peer, "error", err)
+	r.log.WarnContext(ctx, "manifest does not give the value", "value", value, "peer", src.peer, "error", err)
 	r.wants.ban(key)
 	if src.peer != (hostlog.Key{}) {
 		r.wants.ban(ban{value: value, peer: src.peer})

@@ -62,12 +62,12 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 	}
 	switch {
 	case first.Same != nil:
-		r.clock(m, first.Same.Now)
+		r.clock(ctx, m, first.Same.Now)
 		m.told = wire.HashTips(ours)
 		r.equal(ctx, m, first.Same.Joining)
 		return true, nil
 	case first.Tips != nil:
-		r.clock(m, first.Tips.Now)
+		r.clock(ctx, m, first.Tips.Now)
 		theirs, err := readTips(f, first)
 		if err != nil {
 			return false, err

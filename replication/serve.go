@@ -59,7 +59,7 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 
 // serveOpen answers one round: nothing if the tips are equal, else what the peer says it lacks.
 func (r *Replica) serveOpen(ctx context.Context, m *remote, f *wire.Framer, open *wire.Open) error {
-	r.clock(m, open.Now)
+	r.clock(ctx, m, open.Now)
 	tips, err := r.tipsFor(ctx, m)
 	if err != nil {
 		return own(err)

@@ -191,7 +191,7 @@ func (r *Replica) othersWait() bool {
 }
 
 // clock notes a peer's time.
-func (r *Replica) clock(m *remote, now int64) {
+func (r *Replica) clock(ctx context.Context, m *remote, now int64) {
 	skew := time.Until(time.UnixMilli(now)).Round(time.Millisecond)
 	r.mu.Lock()
 	s := r.seen[m.host]
@@ -200,6 +200,6 @@ func (r *Replica) clock(m *remote, now int64) {
 	r.seen[m.host] = s
 	r.mu.Unlock()
 	if warn {
-		r.log.Warn("clocks differ", "peer", m.id, "difference", skew)
+		r.log.WarnContext(ctx, "clocks differ", "peer", m.id, "difference", skew)
 	}
 }

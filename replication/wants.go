@@ -295,7 +295,7 @@ func (r *Replica) failed(ctx context.Context, w hostlog.Want, err error) {
 		most = pastRetry
 	}
 	wait := backoff(w.Tries+1, most)
-	r.log.DebugContext(ctx, "value did not come", "value", w.Hash, "tries", w.Tries+1, "error", err)
+	r.log.DebugContext(ctx, "value did not come", "value", w.Hash, "attempts", w.Tries+1, "error", err)
 	if err := r.o.Store.WantFailed(ctx, r.space, w.Hash, wait); err != nil && ctx.Err() == nil {
 		r.log.WarnContext(ctx, "cannot record that a value did not come", "error", err)
 	}

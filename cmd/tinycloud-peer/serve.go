@@ -35,7 +35,7 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 	// Before the first line of libp2p, which is told nothing but what needs attention.
 	gologshim.SetDefaultHandler(atLeast{log.Handler(), slog.LevelWarn})
 	for _, w := range warnings {
-		log.Warn("configuration", "warning", w.String())
+		log.WarnContext(ctx, "configuration", "warning", w.String())
 	}
 	if c.Lease {
 		var cancel context.CancelFunc

@@ -167,7 +167,7 @@ func (l *Locator) Serve(ctx context.Context, s network.Stream) {
 // when the question came.
 func (l *Locator) deny(ctx context.Context, f *wire.Exchange, caller peer.ID, cause error, began time.Time) error {
 	l.o.Metrics.Refused("where")
-	l.o.Log.InfoContext(ctx, "question for a space refused", "peer", caller, "error", cause)
+	l.o.Log.InfoContext(ctx, "question for a space refused", "node", caller, "error", cause)
 	if !isDenial(cause) {
 		return cause
 	}

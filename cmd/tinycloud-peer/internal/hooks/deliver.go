@@ -43,7 +43,7 @@ func (h *Hooks) feed(ctx context.Context) {
 				continue
 			}
 			if err := h.collect(ctx, w); err != nil && ctx.Err() == nil {
-				h.log.Warn("webhook is not told of changes, trying again", "webhook", w.ID, "error", err)
+				h.log.WarnContext(ctx, "webhook is not told of changes, trying again", "webhook", w.ID, "error", err)
 				h.retry(ctx, w.Space)
 			}
 		}
@@ -53,7 +53,7 @@ func (h *Hooks) feed(ctx context.Context) {
 		case <-h.bus.news:
 		case <-h.reload:
 			if err := h.load(ctx); err != nil && ctx.Err() == nil {
-				h.log.Warn("webhooks of other processes are not known, trying again", "error", err)
+				h.log.WarnContext(ctx, "webhooks of other processes are not known, trying again", "error", err)
 				wait.For(ctx, pause)
 				h.reload.Give()
 			}
@@ -102,7 +102,7 @@ func (h *Hooks) collect(ctx context.Context, w *webhook) error {
 			w.stored = next.Epoch
 			if dropped > 0 {
 				h.metrics.deliveries.WithLabelValues(outcomeDropped).Add(float64(dropped))
-				h.log.Warn("webhook is too slow, its oldest deliveries were dropped", "webhook", w.ID, "dropped", dropped)
+				h.log.WarnContext(ctx, "webhook is too slow, its oldest deliveries were dropped", "webhook", w.ID, "dropped", dropped)
 			}
 			h.kicked(w.ID)
 		}
@@ -224,7 +224,7 @@ func (h *Hooks) call(ctx context.Context, w *webhook) time.Time {
 		switch {
 		case err != nil:
 			if ctx.Err() == nil {
-				h.log.Warn("deliveries not read, trying again", "webhook", w.ID, "error", err)
+				h.log.WarnContext(ctx, "deliveries not read, trying again", "webhook", w.ID, "error", err)
 			}
 			return now.Add(pause)
 		case len(ds) == 0:
@@ -239,7 +239,7 @@ func (h *Hooks) call(ctx context.Context, w *webhook) time.Time {
 			return time.Time{}
 		case err != nil:
 			if ctx.Err() == nil {
-				h.log.Warn("outcome of a delivery not stored, trying again", "webhook", w.ID, "error", err)
+				h.log.WarnContext(ctx, "outcome of a delivery not stored, trying again", "webhook", w.ID, "error", err)
 			}
 			return now.Add(pause)
 		case !ok:
@@ -251,10 +251,10 @@ func (h *Hooks) call(ctx context.Context, w *webhook) time.Time {
 // finish ends a webhook whose registration rests on what was revoked.
 func (h *Hooks) finish(ctx context.Context, w *webhook, why error) {
 	if err := h.o.Store.EndWebhook(ctx, w.ID); err != nil {
-		h.log.Warn("webhook not ended", "webhook", w.ID, "error", err)
+		h.log.WarnContext(ctx, "webhook not ended", "webhook", w.ID, "error", err)
 		return
 	}
-	h.log.Info("webhook ended", "webhook", w.ID, "reason", why)
+	h.log.InfoContext(ctx, "webhook ended", "webhook", w.ID, "reason", why)
 	h.remove(w.ID)
 }
 
@@ -274,11 +274,11 @@ func (h *Hooks) attempt(ctx context.Context, w *webhook, d capstore.Delivery) (o
 	d.Tries++
 	if d.Tries > len(delays()) {
 		h.metrics.deliveries.WithLabelValues(outcomeAbandoned).Inc()
-		h.log.Warn("delivery given up", "webhook", w.ID, "event", d.Event, "attempts", d.Tries, "error", failed)
+		h.log.WarnContext(ctx, "delivery given up", "webhook", w.ID, "event", d.Event, "attempts", d.Tries, "error", failed)
 		return false, h.o.Store.Settle(ctx, []int64{d.Number}, nil)
 	}
 	h.metrics.deliveries.WithLabelValues(outcomeRetry).Inc()
-	h.log.Debug("delivery failed", "webhook", w.ID, "event", d.Event, "attempts", d.Tries, "error", failed)
+	h.log.DebugContext(ctx, "delivery failed", "webhook", w.ID, "event", d.Event, "attempts", d.Tries, "error", failed)
 	d.Due = h.o.Now().Add(delays()[d.Tries-1])
 	return false, h.o.Store.Settle(ctx, nil, []capstore.Delivery{d})
 }

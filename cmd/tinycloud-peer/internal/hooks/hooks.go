@@ -134,7 +134,7 @@ func (h *Hooks) Run(ctx context.Context) error {
 		}
 		return h.o.Lead(ctx, func(ctx context.Context) error {
 			if err := h.deliver(ctx); err != nil {
-				h.log.Warn("webhooks are not called, trying again", "error", err)
+				h.log.WarnContext(ctx, "webhooks are not called, trying again", "error", err)
 			}
 			return nil
 		})

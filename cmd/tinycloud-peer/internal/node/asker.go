@@ -138,7 +138,7 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 	list, err := a.n.namedNodes(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			a.log.Warn("cannot read the paired nodes, trying again", "error", err)
+			a.log.WarnContext(ctx, "cannot read the paired nodes, trying again", "error", err)
 			time.AfterFunc(time.Second, a.renew)
 		}
 		return
@@ -297,10 +297,10 @@ func (a *asker) begin(ctx context.Context, g *errgroup.Group, x *askedNode, spac
 		a.mu.Unlock()
 		if err == nil && host != "" {
 			if err := a.meet(ctx, node, host, space); err != nil && ctx.Err() == nil {
-				a.log.Warn("cannot join a space at a named node", "space", space, "error", err)
+				a.log.WarnContext(ctx, "cannot join a space at a named node", "space", space, "error", err)
 			}
 		} else if err != nil && ctx.Err() == nil {
-			a.log.Debug("a named node is of no use to a space yet", "node", node.front.ID, "space", space, "error", err)
+			a.log.DebugContext(ctx, "a named node is of no use to a space yet", "node", node.front.ID, "space", space, "error", err)
 		}
 		a.mu.Lock()
 		delete(a.views, space)
@@ -425,7 +425,7 @@ func (x *named) knownAmong(hosts []hostlog.Host) peer.ID {
 
 // meet has a Space replicate with a named node.
 func (a *asker) meet(ctx context.Context, x named, host peer.ID, space tinycloud.SpaceID) error {
-	a.log.Info("a named node is a host of a space", "node", x.front.ID, "space", space)
+	a.log.InfoContext(ctx, "a named node is a host of a space", "node", x.front.ID, "space", space)
 	if err := a.n.store.AddFound(ctx, space, x.addrsOf(host)); err != nil {
 		return err
 	}

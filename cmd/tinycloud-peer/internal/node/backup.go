@@ -37,7 +37,7 @@ func (n *Node) collect(ctx context.Context) error {
 				err = errors.Join(err, n.collectOnce(ctx, time.Now().Add(-collectAge)))
 			}
 			if err != nil && ctx.Err() == nil {
-				n.log.Warn("values nobody needs not freed, trying again", "error", err)
+				n.log.WarnContext(ctx, "values nobody needs not freed, trying again", "error", err)
 			}
 		}
 	}
@@ -52,7 +52,7 @@ func (n *Node) collectOnce(ctx context.Context, before time.Time) error {
 			return err
 		}
 		if freed.Values > 0 {
-			n.log.Info("freed values", "space", space, "values", freed.Values, "bytes", freed.Bytes)
+			n.log.InfoContext(ctx, "freed values", "space", space, "values", freed.Values, "bytes", freed.Bytes)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ func OpenData(ctx context.Context, cfg config.Config, log *slog.Logger) (*Data, 
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	err := n.loadKeys()
+	err := n.loadKeys(ctx)
 	if err == nil {
 		err = n.openStores(ctx)
 	}

@@ -79,7 +79,7 @@ func (f *finder) look(ctx context.Context, g *errgroup.Group) {
 	secrets, err := f.n.store.Rendezvouses(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			f.log.Warn("cannot read the names to be found under", "error", err)
+			f.log.WarnContext(ctx, "cannot read the names to be found under", "error", err)
 		}
 		return
 	}

@@ -73,7 +73,7 @@ func (a *asker) consider(ctx context.Context, space tinycloud.SpaceID) {
 		_, err = a.n.store.EndJoin(ctx, space, why, nil)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errNotRead) {
-		a.log.Warn("cannot tell whether a space may open", "space", space, "error", err)
+		a.log.WarnContext(ctx, "cannot tell whether a space may open", "space", space, "error", err)
 	}
 }
 

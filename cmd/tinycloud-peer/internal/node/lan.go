@@ -32,9 +32,9 @@ func (w byLAN) announce(_ context.Context, name p2p.Name, secret tinycloud.Hash,
 	})
 }
 
-func (w byLAN) find(_ context.Context, name p2p.Name, _ func(peer.AddrInfo)) {
+func (w byLAN) find(ctx context.Context, name p2p.Name, _ func(peer.AddrInfo)) {
 	if err := w.lan.Ask(name); err != nil {
-		w.log.Debug("nobody asked on the local network", "error", err)
+		w.log.DebugContext(ctx, "nobody asked on the local network", "error", err)
 	}
 }
 

@@ -30,7 +30,7 @@ func (n *Node) replicate(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			n.log.Warn("cannot replicate yet, trying again", "error", err)
+			n.log.WarnContext(ctx, "cannot replicate yet, trying again", "error", err)
 			if !wait.For(ctx, frontRetry) {
 				return nil
 			}
@@ -42,7 +42,7 @@ func (n *Node) replicate(ctx context.Context) error {
 		n.log.InfoContext(ctx, "replicating", "listen", texts(n.front.Load().Addrs()))
 		err := errors.Join(n.spaces.run(ctx), n.closeFront())
 		if n.shared() && errors.Is(err, tinycloud.ErrUnavailable) {
-			n.log.Warn("replication ended, starting it again", "error", err)
+			n.log.WarnContext(ctx, "replication ended, starting it again", "error", err)
 			return nil
 		}
 		return err

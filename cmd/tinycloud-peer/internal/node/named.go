@@ -68,7 +68,7 @@ func (n *Node) namedNodes(ctx context.Context) ([]named, error) {
 			text := addr + "/p2p/" + p.Peer
 			to, err := parseTarget(text)
 			if err != nil {
-				n.log.Warn("address of a paired node ignored", "addr", text, "error", err)
+				n.log.WarnContext(ctx, "address of a paired node ignored", "addr", text, "error", err)
 				continue
 			}
 			out = n.addNamed(out, to, text, true)

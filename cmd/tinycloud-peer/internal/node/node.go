@@ -99,7 +99,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := checkIsolated(cfg.P2P); err != nil {
 		return nil, err
 	}
-	if err := n.loadKeys(); err != nil {
+	if err := n.loadKeys(ctx); err != nil {
 		return nil, err
 	}
 	n.openPolicies()
@@ -110,7 +110,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.openStores(ctx); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.openLocator(), n.openPairing()); err != nil {
+	if err := errors.Join(n.openLocator(), n.openPairing(ctx)); err != nil {
 		return nil, err
 	}
 	if err := n.checkFront(ctx); err != nil {
@@ -124,17 +124,17 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
 		Log: n.log.With("part", "http"),
 	})
-	n.register()
+	n.register(ctx)
 	return n, n.listen()
 }
 
-func (n *Node) loadKeys() error {
+func (n *Node) loadKeys(ctx context.Context) error {
 	secret, warnings, err := n.cfg.ResolveSecret()
 	if err != nil {
 		return fmt.Errorf("keys.secret: %w", err)
 	}
 	for _, w := range warnings {
-		n.log.Warn("configuration", "warning", w.String())
+		n.log.WarnContext(ctx, "configuration", "warning", w.String())
 	}
 	n.keys, err = hostkeys.New(secret.Bytes())
 	if err != nil {
@@ -280,12 +280,12 @@ func listenTCP(address string, port uint16) (net.Listener, error) {
 	return net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
 }
 
-func (n *Node) register() {
+func (n *Node) register(ctx context.Context) {
 	n.registry = prometheus.NewRegistry()
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
-	n.registry.MustRegister(n.store.Collectors()...)
+	n.registry.MustRegister(n.store.Collectors(ctx)...)
 	n.registry.MustRegister(n.hooks.Collectors()...)
 }
 
@@ -316,15 +316,15 @@ func (n *Node) Run(ctx context.Context) error {
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
 	replicas := begin(ctx, n.replicate, fail)
-	n.log.Info("serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
+	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
 	err := n.serve(ctx)
 	fail(err)
-	n.log.Info("stopping")
+	n.log.InfoContext(ctx, "stopping")
 	err = errors.Join(err, replicas.end())
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, n.store.SaveReplays(saving), writer.end(), n.close())
-	n.log.Info("stopped")
+	n.log.InfoContext(ctx, "stopped")
 	return err
 }
 
@@ -343,7 +343,7 @@ func (n *Node) serve(ctx context.Context) error {
 	g.Go(func() error { return n.collect(ctx) })
 	g.Go(func() error {
 		if err := n.store.FollowPolicies(ctx); err != nil && ctx.Err() == nil {
-			n.log.Warn("what is kept of the history does not follow p2p.values yet", "error", err)
+			n.log.WarnContext(ctx, "what is kept of the history does not follow p2p.values yet", "error", err)
 		}
 		return nil
 	})
@@ -365,7 +365,7 @@ func (n *Node) saveReplays(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			if err := n.store.SaveReplays(ctx); err != nil && ctx.Err() == nil {
-				n.log.Warn("used tokens not saved, trying again", "error", err)
+				n.log.WarnContext(ctx, "used tokens not saved, trying again", "error", err)
 			}
 		}
 	}

@@ -58,13 +58,13 @@ type InviteView struct {
 	UsedBy  string    `json:"usedBy"` // peer id; "" while it is open
 }
 
-func (n *Node) openPairing() (err error) {
+func (n *Node) openPairing(ctx context.Context) (err error) {
 	id, err := p2p.PeerIDFromEd25519(n.nodeKey())
 	if err != nil {
 		return err
 	}
 	if paired := n.store.PairedCount(); paired > 0 && n.cfg.P2P.Isolated {
-		n.log.Warn("p2p.isolated is set: paired nodes are not asked", "paired", paired)
+		n.log.WarnContext(ctx, "p2p.isolated is set: paired nodes are not asked", "paired", paired)
 	}
 	n.pairing, err = replication.NewPairing(replication.PairingOptions{
 		Node: id, Addrs: n.frontAddrs, Store: n.store, Metrics: n.spaces.metrics, Log: n.log.With("part", "pairing"),
@@ -155,7 +155,7 @@ func (n *Node) adminPair(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	n.log.Info("paired", "node", p.Peer, "back", p.Back, "addrs", p.Addrs)
+	n.log.InfoContext(r.Context(), "paired", "node", p.Peer, "back", p.Back, "addrs", p.Addrs)
 	v := n.pairedView(p)
 	if unreached == nil {
 		return http.StatusOK, v, nil
@@ -281,7 +281,7 @@ func (n *Node) adminUnpair(r *http.Request) (int, any, error) {
 	case err != nil:
 		return 0, nil, err
 	}
-	n.log.Info("unpaired", "node", id, "in p2p.bootstrap", configured)
+	n.log.InfoContext(r.Context(), "unpaired", "node", id, "configured", configured)
 	v := NodeView{Peer: id, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"}
 	if configured {
 		v.Source = "bootstrap"
@@ -312,7 +312,7 @@ func (n *Node) adminInvite(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	n.log.Info("made an invite", "expires", stored.Expires)
+	n.log.InfoContext(r.Context(), "made an invite", "expires", stored.Expires)
 	return http.StatusOK, InviteView{Invite: i.Text(), Expires: stored.Expires}, nil
 }
 

@@ -74,7 +74,7 @@ func (s *spaces) calmDown(ctx context.Context) error {
 		for space, a := range s.tooMany() {
 			g.Go(func() error {
 				if err := s.layDown(ctx, space, a); err != nil {
-					s.log.Debug("space does not rest", "space", space, "error", err)
+					s.log.DebugContext(ctx, "space does not rest", "space", space, "error", err)
 				} else {
 					laid.Add(1)
 				}

@@ -45,7 +45,7 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, trusted func
 	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(draining); err != nil {
-		log.Warn("requests cut off", "listener", l.Addr().String(), "error", err)
+		log.WarnContext(ctx, "requests cut off", "listener", l.Addr().String(), "error", err)
 		_ = server.Close() // what Shutdown left
 	}
 	<-failed // it is http.ErrServerClosed

@@ -53,7 +53,7 @@ func (s *spaces) loadMet(ctx context.Context) {
 	met, err := s.n.store.Met(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			s.log.Warn("cannot tell which spaces to replicate, trying again", "error", err)
+			s.log.WarnContext(ctx, "cannot tell which spaces to replicate, trying again", "error", err)
 		}
 		return
 	}
@@ -168,7 +168,7 @@ func (s *spaces) seek(ctx context.Context, space tinycloud.SpaceID) {
 	defer cancel()
 	err := s.answered(ctx, space)
 	if err != nil {
-		s.log.Debug("no other host answers", "space", space, "error", err)
+		s.log.DebugContext(ctx, "no other host answers", "space", space, "error", err)
 	} else if s.ask(ctx, request{space: space, rest: s.trialAfter}) {
 		if a := s.get(space); a != nil {
 			select {

@@ -190,7 +190,7 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 	}
 	a, err := s.open(ctx, space)
 	if err != nil {
-		s.log.Warn("space not replicated, trying again", "space", space, "error", err)
+		s.log.WarnContext(ctx, "space not replicated, trying again", "space", space, "error", err)
 		return false
 	}
 	own, stop := context.WithCancel(ctx)
@@ -213,7 +213,7 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 		err = errors.Join(err, a.topic.Close(), a.peer.Close())
 		failed := err != nil && own.Err() == nil
 		if failed {
-			s.log.Warn("replica ended, starting it again", "space", space, "error", err)
+			s.log.WarnContext(ctx, "replica ended, starting it again", "space", space, "error", err)
 		}
 		s.ended(ctx, space, failed)
 		return nil // of one Space; the others go on

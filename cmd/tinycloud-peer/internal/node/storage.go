@@ -94,7 +94,7 @@ func (n *Node) repair(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		n.log.Warn("chunk index not repaired, trying again", "error", err)
+		n.log.WarnContext(ctx, "chunk index not repaired, trying again", "error", err)
 		if !wait.For(ctx, again) {
 			return
 		}

@@ -69,14 +69,14 @@ func (l *Allowlist) ask(ctx context.Context, space tinycloud.SpaceID) permission
 	}
 	switch {
 	case err != nil:
-		l.o.Log.Warn("allow list cannot be asked", "space", space, "error", err)
+		l.o.Log.WarnContext(ctx, "allow list cannot be asked", "space", space, "error", err)
 		return permission{errUnreachable(), now.Add(unreachableFor)}
 	case resp.status/100 == 2 && names(resp.body, space):
 		return permission{nil, now.Add(allowedFor)}
 	case resp.status/100 == 3:
-		l.o.Log.Warn("allow list redirects, which is not followed", "space", space, "status", resp.status)
+		l.o.Log.WarnContext(ctx, "allow list redirects, which is not followed", "space", space, "status", resp.status)
 	default:
-		l.o.Log.Info("allow list does not name the space", "space", space, "status", resp.status)
+		l.o.Log.InfoContext(ctx, "allow list does not name the space", "space", space, "status", resp.status)
 	}
 	return permission{tinycloud.Refuse(tinycloud.ErrForbidden, "Space not allowed"), now.Add(deniedFor)}
 }
