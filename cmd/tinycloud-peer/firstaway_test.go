@@ -22,7 +22,7 @@ func TestFirstHostIsAway(t *testing.T) {
 			t.Parallel()
 			g := startGroup(t, 0)
 			first := g.start()
-			users := g.newUsers(scale(t, "AWAY_ROUNDS", 5), first)
+			users := g.newUsers(scale(t, "AWAY_ROUNDS", 4), first)
 			second := ways[name].second(g, first, users)
 			g.must(second.Stop())
 			second.Set(joinTimeout + "1s")

@@ -312,7 +312,7 @@ func scale(t *testing.T, name string, usual int) int {
 // the sign-in, and create them if they are told that there are none: they never are, and what the users had stays.
 func TestLoadOrCreate(t *testing.T) {
 	t.Parallel()
-	rounds := scale(t, "LOAD_ROUNDS", 6)
+	rounds := scale(t, "LOAD_ROUNDS", 4)
 	for name, w := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
