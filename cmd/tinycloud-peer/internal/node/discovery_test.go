@@ -94,7 +94,7 @@ func await(t *testing.T, ok func() bool, what func() string) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(30 * time.Second)
+	limit := time.After(90 * time.Second) // what gossip loses comes with the next round, within a minute
 	for !ok() {
 		select {
 		case <-tick.C:
