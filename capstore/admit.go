@@ -200,6 +200,13 @@ type root struct {
 	n     int
 }
 
+// proven is a token that was found to be granted all it needs, as what it was used: of a delegation the proofs have to
+// last as long as itself, of an invocation not.
+type proven struct {
+	token tinycloud.Hash
+	kind  token.Kind
+}
+
 // What may be asked of this node to find out whether a token's signer has what it gives or uses.
 const (
 	maxProofs = 8    // that it cites
@@ -244,10 +251,16 @@ func errNoParent() error {
 	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Cannot find parent delegation")
 }
 
+// depends reports whether a token's signer holds a capability by proofs alone, owning not what it is about.
+func depends(t *Token, c Capability) bool {
+	owner, ok := c.Resource.Owner()
+	return !ok || owner != t.Signer
+}
+
 func dependent(t *Token) []Capability {
 	var out []Capability
 	for _, c := range t.Caps {
-		if owner, ok := c.Resource.Owner(); !ok || owner != t.Signer {
+		if depends(t, c) {
 			out = append(out, c)
 		}
 	}
@@ -292,7 +305,8 @@ func (c *chain) authorise(ctx context.Context, t *Token, now time.Time) error {
 // the tokens alone, so it is found out once, and what was found out before the writer's transaction costs nothing in it.
 // refuse makes the refusal of what is not granted.
 func (c *chain) all(ctx context.Context, t *Token, wanted []Capability, parents []*Token, refuse func(w Capability, caveats bool) error) error {
-	if c.s.granted.Contains(t.ID) {
+	as := proven{t.ID, t.Kind}
+	if c.s.granted.Contains(as) {
 		c.wanting = false
 		return nil
 	}
@@ -305,7 +319,7 @@ func (c *chain) all(ctx context.Context, t *Token, wanted []Capability, parents 
 		}
 	}
 	if !t.ID.IsZero() {
-		c.s.granted.Add(t.ID, struct{}{})
+		c.s.granted.Add(as, struct{}{})
 	}
 	return nil
 }
@@ -378,7 +392,7 @@ func (c *chain) find(ctx context.Context, id tinycloud.Hash) *Token {
 // stands reports whether a delegation's signer had all of it to give.
 func (c *chain) stands(ctx context.Context, t *Token) bool {
 	for i, held := range t.Caps {
-		if owner, ok := held.Resource.Owner(); (!ok || owner != t.Signer) && !c.rooted(ctx, t, i) {
+		if depends(t, held) && !c.rooted(ctx, t, i) {
 			return false
 		}
 	}

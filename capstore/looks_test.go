@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -91,5 +92,40 @@ func TestChainsAreBounded(t *testing.T) {
 			t.Errorf("%d looks once it is known, %v", looks, err)
 		}
 		from, proof = to, tok.ID
+	}
+}
+
+// What a token is granted as an invocation it need not be granted as a delegation: the proofs of that have to last as long
+// as it does.
+func TestGrantedAsWhatItWasUsed(t *testing.T) {
+	c := newClock()
+	o := newOwner(t, "alice", c)
+	s := open(t, "one", c, capstore.InMemory)
+	o.hostOn(s)
+	at := o.space.String() + "/kv/"
+	root := func(life time.Duration, key string) tinycloud.Hash {
+		header := o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: o.session.URI(), IssuedAt: c.now(), Expires: c.now().Add(life), Caps: captest.Caps{at + key: {"tinycloud.kv/get"}},
+		})
+		s.delegate(header)
+		return captest.ID(header)
+	}
+	proofs := []tinycloud.Hash{root(time.Minute, "short"), root(time.Hour, "long")}
+	header := o.session.Delegate(captest.NewSession("other").DID(), captest.TokenOptions{
+		Caps: captest.Caps{at + "short": {"tinycloud.kv/get"}, at + "long": {"tinycloud.kv/get"}}, Proofs: proofs, Expires: c.now().Add(2 * time.Minute),
+	})
+	used, err := capstore.ParseInvocation(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Admit(t.Context(), used); err != nil {
+		t.Fatal(err)
+	}
+	passed, err := capstore.ParseDelegation(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Delegate(t.Context(), passed); !errors.Is(err, tinycloud.ErrUnauthorized) {
+		t.Errorf("passed on for longer than it was given: %v", err)
 	}
 }

@@ -118,8 +118,8 @@ type Store struct {
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining  joining
 
-	tokens  *lru.Cache[tinycloud.Hash, *Token]   // delegations and revocations
-	granted *lru.Cache[tinycloud.Hash, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
+	tokens  *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
+	granted *lru.Cache[proven, struct{}]       // tokens whose proofs grant all that they need, see [chain.all]
 	seen    replays
 	others  others
 	paired  atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
@@ -183,7 +183,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
-	s.granted, _ = lru.New[tinycloud.Hash, struct{}](rememberedTokens)
+	s.granted, _ = lru.New[proven, struct{}](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
 	if err := s.register(o.Services); err != nil {
 		return nil, err
