@@ -119,11 +119,9 @@ func (t *tx) foldKey(sp *space, key string) (flips []flip, err error) {
 	if err := f.findFloor(&k); err != nil {
 		return nil, err
 	}
-	pending, err := t.pendingPlaces(sp, subject{dag.KV, key})
-	if err != nil {
+	if k.pending, err = t.waits(sp, subject{dag.KV, key}); err != nil {
 		return nil, err
 	}
-	k.pending = pending > 0
 	if len(f.writes) > 0 {
 		w := f.writes[0]
 		op, err := t.opAt(w.place.opPlace)

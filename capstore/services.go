@@ -115,6 +115,9 @@ func (t *tx) addPending(sp *space, n *node, p placedOp, valid bool) error {
 
 // setPending notes whether an operation is pending. Its bytes count in the quota while it is.
 func (t *tx) setPending(sp *space, row int64, p placedOp) error {
+	if sp.pending == 0 && !p.op.pending {
+		return nil // as nearly always
+	}
 	var one int
 	was, err := t.one([]any{&one}, "SELECT 1 FROM pending WHERE eid = ? AND idx = ? AND n = ?", row, int64(p.at.Index), p.n)
 	if err != nil || was == p.op.pending {
@@ -135,14 +138,32 @@ func (t *tx) setPending(sp *space, row int64, p placedOp) error {
 	return t.add(db.Insert{Into: "pending", Columns: "eid idx n sid size"}, row, int64(p.at.Index), p.n, sp.sid, size)
 }
 
-// pendingPlaces is the number of the valid operations on a subject that are pending, or whose event has a pending one in
-// another place: which of its places counts can't be told then.
-func (t *tx) pendingPlaces(sp *space, s subject) (n int, err error) {
-	if sp.pending == 0 {
-		return 0, nil
+// pendingOn is the number of the valid operations on a subject of a service that are pending, or whose event has a pending
+// one in another place: which of its places counts can't be told then.
+const pendingOn = `SELECT count(*) FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.service = ? AND e.valid = 1
+	AND EXISTS (SELECT 1 FROM events x JOIN pending y ON y.eid = x.eid AND y.idx = x.idx WHERE x.sid = o.sid AND x.id = e.id AND x.valid = 1)`
+
+// pending reports whether operations on a subject are.
+func (s *Store) pending(ctx context.Context, q querier, sid int64, about subject) (bool, error) {
+	var n int
+	_, err := q.One(ctx, []any{&n}, pendingOn, sid, s.key(about.name), about.service)
+	return n > 0, err
+}
+
+// readable refuses what a subject is asked for while operations on it are pending.
+func (s *Store) readable(ctx context.Context, q querier, sid int64, about subject) error {
+	if pending, err := s.pending(ctx, q, sid, about); err != nil || !pending {
+		return err
 	}
-	_, err = t.one([]any{&n}, pendingOn, sp.sid, t.s.key(s.name), s.service)
-	return n, err
+	return errUpgrade()
+}
+
+// waits is the same in a transaction; nearly always there are none in the whole Space.
+func (t *tx) waits(sp *space, about subject) (bool, error) {
+	if sp.pending == 0 {
+		return false, nil
+	}
+	return t.s.pending(t.ctx, t, sp.sid, about)
 }
 
 // subjectsOfEvent are the subjects of all operations of an event, in all its places.
@@ -246,12 +267,8 @@ func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, ab
 		return nil, errUpgrade()
 	}
 	err = s.db.Read.Snapshot(ctx, func(q *db.Snapshot) error {
-		var n int
-		if _, err := q.One(ctx, []any{&n}, pendingOn, sid, s.key(about), name); err != nil {
+		if err := s.readable(ctx, q, sid, subject{name, about}); err != nil {
 			return err
-		}
-		if n > 0 {
-			return errUpgrade()
 		}
 		h := tinycloud.Sum([]byte(about))
 		_, err := q.One(ctx, []any{&state}, "SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?", sid, name, h[:])
@@ -259,11 +276,6 @@ func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, ab
 	})
 	return state, err
 }
-
-// pendingOn is the number of the valid operations on a subject of a service that are pending, or whose event has a pending
-// one in another place.
-const pendingOn = `SELECT count(*) FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.service = ? AND e.valid = 1
-	AND EXISTS (SELECT 1 FROM events x JOIN pending y ON y.eid = x.eid AND y.idx = x.idx WHERE x.sid = o.sid AND x.id = e.id AND x.valid = 1)`
 
 // Perform carries out what an admitted invocation asks of a service in a Space: all or nothing, durable when it returns.
 // plan is called in the transaction, once its authority is judged, and may be called again.
@@ -284,11 +296,9 @@ func (s *Store) Perform(ctx context.Context, tok *Token, space tinycloud.SpaceID
 		if err != nil {
 			return err
 		}
-		n, err := t.pendingPlaces(sp, subject{name, p.Subject})
-		if err != nil {
+		if waits, err := t.waits(sp, subject{name, p.Subject}); err != nil {
 			return err
-		}
-		if n > 0 {
+		} else if waits {
 			return errUpgrade()
 		}
 		ops := make([]dag.Operation, len(p.Ops))
@@ -319,12 +329,8 @@ func (s *Store) Readable(ctx context.Context, t *Token) error {
 		if sid == 0 {
 			continue
 		}
-		var n int
-		if _, err := s.db.Read.One(ctx, []any{&n}, pendingOn, sid, s.key(path), name); err != nil {
+		if err := s.readable(ctx, s.db.Read, sid, subject{name, path}); err != nil {
 			return err
-		}
-		if n > 0 {
-			return errUpgrade()
 		}
 	}
 	return nil

@@ -144,6 +144,7 @@ func testService(t *testing.T) {
 	if x, y := a.status(o.space), b.status(o.space); x.StateHash != y.StateHash || x.Void != 0 {
 		t.Errorf("%+v, %+v", x, y)
 	}
+	eventually(t, 10*time.Second, func() bool { return len(b.written()) >= 4 }) // they are told behind the transactions
 	var told []string
 	for _, x := range b.written() {
 		told = append(told, x.Service+" "+x.Key+" "+x.Ability)
@@ -236,6 +237,7 @@ func testPendingOperations(t *testing.T) {
 	if err := o.try(b, "visits", 1, 1); !errors.Is(err, tinycloud.ErrUnavailable) {
 		t.Errorf("written beside what it can't read: %v", err)
 	}
+	eventually(t, 10*time.Second, func() bool { return len(plain.written()) >= 1 })
 	if len(plain.written()) != 1 {
 		t.Errorf("told %+v", plain.written())
 	}

@@ -344,7 +344,7 @@ func (r *Replica) Check(ctx context.Context, from peer.ID, data []byte) error {
 }
 
 // kept reports whether a bundle is not to be told by gossip, since an older peer listens that takes it for a forgery.
-func (r *Replica) kept(b hostlog.Bundle) bool { return b.Foreign() && !r.onlyNewer() }
+func (r *Replica) kept(b hostlog.Bundle) bool { return !r.onlyNewer() && b.Foreign() }
 
 // fits reports whether all that bundles build on is here or about to be. What does not fit is not passed on: the
 // removal of a host that is among the listeners may be in what is missing. Neither does what builds on a removal that

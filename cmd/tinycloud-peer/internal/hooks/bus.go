@@ -63,8 +63,11 @@ func (s *subscriber) matches(c capstore.Change) bool {
 	return slices.ContainsFunc(s.scopes, func(x Scope) bool { return x.matches(c) })
 }
 
-func (s *subscriber) spaces() (out []tinycloud.SpaceID) {
-	for _, x := range s.scopes {
+func (s *subscriber) spaces() []tinycloud.SpaceID { return spacesOf(s.scopes) }
+
+// spacesOf are the Spaces of some scopes, each once.
+func spacesOf(scopes []Scope) (out []tinycloud.SpaceID) {
+	for _, x := range scopes {
 		if !slices.Contains(out, x.Space) {
 			out = append(out, x.Space)
 		}

@@ -28,7 +28,7 @@ func newPlaces(most limits) *places {
 
 // enter takes a place; ok is false when there is none. A client whose address is zero shares with nobody.
 func (p *places) enter(ticket string, scopes []Scope, from netip.Addr) (leave func(), ok bool) {
-	id, spaces := tinycloud.Sum([]byte(ticket)), (&subscriber{scopes: scopes}).spaces()
+	id, spaces := tinycloud.Sum([]byte(ticket)), spacesOf(scopes)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all >= p.most.all || p.tickets[id] >= p.most.ticket || from.IsValid() && p.addresses[from] >= p.most.address ||
