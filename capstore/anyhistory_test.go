@@ -260,6 +260,18 @@ func newChaos(t *testing.T, seed uint64, s *testStore) *chaos {
 	return c
 }
 
+// newHistory has a store hold a whole random history.
+func newHistory(t *testing.T, seed uint64, s *testStore) *chaos {
+	t.Helper()
+	c := newChaos(t, seed, s)
+	var again []said
+	for i := range 45 {
+		again = c.step(i, again)
+	}
+	s.redate()
+	return c
+}
+
 // hosting makes a store a host.
 func (c *chaos) hosting(s *testStore) {
 	options := captest.HostOptions(c.o.space, s.host(c.o.space).String())
@@ -280,12 +292,7 @@ func TestAnyHistory(t *testing.T) {
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			s := openNew(t, "honest", newClock())
-			c := newChaos(t, seed, s)
-			var again []said
-			for i := range 45 {
-				again = c.step(i, again)
-			}
-			s.redate()
+			c := newHistory(t, seed, s)
 			want, bundles := s.status(c.o.space), all(t, s, c.o.space)
 			s.whole()
 			for i := range 3 {

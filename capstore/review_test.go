@@ -189,12 +189,7 @@ func TestReviewsConverge(t *testing.T) {
 	for _, seed := range []uint64{15, 22} {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			s := openNew(t, "honest", newClock())
-			c := newChaos(t, seed, s)
-			var again []said
-			for i := range 45 {
-				again = c.step(i, again)
-			}
-			s.redate()
+			c := newHistory(t, seed, s)
 			want, bundles := s.status(c.o.space), all(t, s, c.o.space)
 			parts := openWith(t, "parts", s.clock, newDatabase(t), func(*capstore.Options) {}, func(s *capstore.Store) {
 				capstore.SetReview(s, 1, time.Microsecond)

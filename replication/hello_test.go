@@ -149,14 +149,7 @@ func TestNewerMessagesAreNoOffence(t *testing.T) {
 		nodes := cluster(t, f, o, 2)
 		f.setLoss(func(_, _ peerID) bool { return true })
 		nodes[1].put("a", "1")
-		var bundles []hostlog.Bundle
-		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b hostlog.Bundle) error {
-			bundles = append(bundles, b)
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		bundles := nodes[1].bundles()
 		message := wiretest.BatchMessage(bundles[len(bundles)-1])
 		foreign := wiretest.WithField(t, []byte{0xa0}, "newer", 1)
 		for _, b := range [][]byte{wiretest.WithField(t, message, "newer", 1), foreign, foreign, foreign} {

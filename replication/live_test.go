@@ -37,14 +37,7 @@ func TestCheckRejects(t *testing.T) {
 		nodes := cluster(t, f, o, 2)
 		f.setLoss(func(_, _ peerID) bool { return true })
 		nodes[1].put("a", "1")
-		var bundles []hostlog.Bundle
-		err := nodes[1].store.Missing(t.Context(), o.space, nil, 4096, func(b hostlog.Bundle) error {
-			bundles = append(bundles, b)
-			return nil
-		})
-		if err != nil || len(bundles) == 0 {
-			t.Fatal(bundles, err)
-		}
+		bundles := nodes[1].bundles()
 		last := bundles[len(bundles)-1]
 		forged := last
 		forged.Sig[3] ^= 1

@@ -248,6 +248,19 @@ func (n *node) revoke(header string) {
 	}
 }
 
+// bundles are all that the node has, with small values.
+func (n *node) bundles() (all []hostlog.Bundle) {
+	n.t.Helper()
+	err := n.store.Missing(n.t.Context(), n.o.space, nil, 4096, func(b hostlog.Bundle) error {
+		all = append(all, b)
+		return nil
+	})
+	if err != nil || len(all) == 0 {
+		n.t.Fatal(all, err)
+	}
+	return all
+}
+
 // join asks for another node's history.
 func (n *node) join(others ...*node) {
 	n.t.Helper()

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,9 +39,10 @@ func TestMayRevoke(t *testing.T) {
 	passed := grant(cat, mallory, "delegation/revoke on delegation", by(right))
 	toOne := grant(ann, cat, "delegation/revoke on urn:cid:"+target.ID.EventID())
 	unknown := grant(owner, cat, "delegation/revoke on delegation", issued(start))
-	facts := known([]*token.Token{
+	all := []*token.Token{
 		first, target, foreign, both, right, rightBelow, rightEmpty, rightQuery, rightFragment, rightIf, rightBeside, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne,
-	})
+	}
+	facts := known(all)
 	for _, tt := range []struct {
 		name   string
 		signer tinycloud.Principal
@@ -82,9 +84,7 @@ func TestMayRevoke(t *testing.T) {
 			if got := MayRevoke(r, tt.target, facts.Delegation); got != tt.want {
 				t.Errorf("may revoke: %v, want %v", got, tt.want)
 			}
-			facts := known([]*token.Token{
-				first, target, foreign, both, right, rightBelow, rightEmpty, rightQuery, rightFragment, rightIf, rightBeside, rightElsewhere, otherRight, othersRight, usurped, delegators, passed, toOne, r,
-			})
+			facts := known(append(slices.Clone(all), r))
 			if by, got := facts.Revoked(tt.target.ID, seenFrom(1, 1, 0)); got != tt.want || got && by != r.ID {
 				t.Errorf("revoked: %v, want %v", got, tt.want)
 			}

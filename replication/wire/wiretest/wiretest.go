@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/libp2p/go-libp2p/core/network"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -283,4 +284,24 @@ func WithField(t testing.TB, b []byte, name string, value any) []byte {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// Besiege opens streams to a node without end, as it seems, and checks that some of them are heard and not all.
+func Besiege(t *testing.T, open func() (network.Stream, error)) {
+	t.Helper()
+	heard := 0
+	for range 200 {
+		s, err := open()
+		if err != nil {
+			continue // reset while it was opened
+		}
+		_ = s.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := s.Read(make([]byte, 1)); err == nil {
+			heard++
+		}
+		_ = s.Reset()
+	}
+	if heard == 0 || heard > 100 {
+		t.Errorf("%d of 200 streams were heard", heard)
+	}
 }
