@@ -84,7 +84,7 @@ func TestBoundsOfAnEpoch(t *testing.T) {
 			{"more metadata", c.l.epoch(c.o.clock.now(), nil, headers(16<<10+1)), tinycloud.ErrInvalid},
 			{"64 KiB of token", c.l.epoch(c.o.clock.now(), nil, long), nil}, // void, as any that can't be read
 		} {
-			if err := hostlog.Check(c.o.space, &tt.b); !errors.Is(err, tt.want) {
+			if err := hostlog.CheckAll(c.o.space, []hostlog.Bundle{tt.b}).Bad; !errors.Is(err, tt.want) {
 				t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 			}
 		}
@@ -103,7 +103,7 @@ func TestBoundsOfAnEpoch(t *testing.T) {
 		old.Imported = []hostlog.Imported{{At: old.Entry.At, Epoch: e.Epoch, Events: e.Events, Ops: e.Ops}}
 		old.Entry.Import = hostlog.ImportHash(old.Imported)
 		old = c.l.sign(old)
-		if err := hostlog.Check(c.o.space, &old); err != nil {
+		if err := hostlog.CheckAll(c.o.space, []hostlog.Bundle{old}).Bad; err != nil {
 			t.Errorf("an old history: %v", err)
 		}
 	})

@@ -229,7 +229,7 @@ func TestImportRefuses(t *testing.T) {
 		{"forged", func() hostlog.Bundle { b := good; b.Sig[0] ^= 1; return b }(), tinycloud.ErrForged},
 		{"good", good, nil},
 	} {
-		if err := hostlog.Check(o.space, &tt.b); !errors.Is(err, tt.want) {
+		if err := hostlog.CheckAll(o.space, []hostlog.Bundle{tt.b}).Bad; !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}

@@ -34,7 +34,7 @@ func checkLog(t *testing.T, s *testStore, space tinycloud.SpaceID) []hostlog.Bun
 		if epochs[b.Entry.Epoch] {
 			t.Errorf("epoch %s twice", b.Entry.Epoch.EpochID())
 		}
-		if err := hostlog.Check(space, &b); err != nil {
+		if err := hostlog.CheckAll(space, []hostlog.Bundle{b}).Bad; err != nil {
 			t.Error(err)
 		}
 		epochs[b.Entry.Epoch], prev = true, b.Entry.Digest()
@@ -190,7 +190,7 @@ func TestSharedTold(t *testing.T) {
 		}
 		slices.SortFunc(locals, func(a, b hostlog.Bundle) int { return int(a.Entry.N) - int(b.Entry.N) })
 		for i, b := range locals {
-			if err := hostlog.Check(o.space, &b); err != nil || b.Entry.N != uint64(i) {
+			if err := hostlog.CheckAll(o.space, []hostlog.Bundle{b}).Bad; err != nil || b.Entry.N != uint64(i) {
 				t.Errorf("entry %d: %v", b.Entry.N, err)
 			}
 		}

@@ -12,19 +12,6 @@ import (
 // MaxAtOnce bounds the bundles that are checked, and entered into a history, together.
 const MaxAtOnce = 512
 
-// Check reports what the bytes of a bundle alone decide: encodings, hashes, bounds and the entry's signature. An
-// error of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] is the sender's fault.
-func Check(space tinycloud.SpaceID, b *Bundle) error {
-	p, err := parse(space, b)
-	if err != nil {
-		return err
-	}
-	if !Verify(b.Entry.Host, p.Digest, b.Sig) {
-		return fmt.Errorf("entry %d of %s: signature: %w", b.Entry.N, b.Entry.Host, tinycloud.ErrForged)
-	}
-	return nil
-}
-
 // Checked are bundles of a Space whose bytes and signatures were checked.
 type Checked struct {
 	Space tinycloud.SpaceID
@@ -32,8 +19,9 @@ type Checked struct {
 	Bad   error     // of the first one behind them
 }
 
-// CheckAll checks what bundles alone decide, on all cores. It needs no store, so that the next bundles are verified
-// while a transaction runs.
+// CheckAll checks what bundles alone decide, on all cores: encodings, hashes, bounds and the entries' signatures. An
+// error of class [tinycloud.ErrInvalid] or [tinycloud.ErrForged] is the sender's fault. It needs no store, so that the
+// next bundles are verified while a transaction runs.
 func CheckAll(id tinycloud.SpaceID, bundles []Bundle) Checked {
 	if len(bundles) > MaxAtOnce {
 		return Checked{Space: id, Bad: fmt.Errorf("%d bundles at once: %w", len(bundles), tinycloud.ErrTooLarge)}

@@ -12,7 +12,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
-// service is the one whose changes there are.
+// service is the one that webhooks tell of.
 const service = "kv"
 
 // event is a change as clients see it.
