@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -200,22 +201,23 @@ func foreign(environ []string) []string {
 	return out
 }
 
-// freePorts returns TCP ports that nobody listens on; they are all different.
+// freePorts returns TCP ports that nobody listens on; they are all different. They lie below those that systems give to
+// whoever asks for any port, so that nobody gets one while its peer is down.
 func freePorts(n int) ([]string, error) {
 	var ports []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := strconv.Itoa(10_000 + mathrand.IntN(20_000))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 		if err != nil {
-			return nil, err
+			continue
 		}
 		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
 		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, errors.New("no free TCP ports")
 }
 
 // Start starts the peer's process and waits until it answers.
