@@ -14,6 +14,7 @@ import (
 // A host that got a rule wrong would be found out: rules with that defect, which such a host would have in
 // common with nobody, give another state than the hosts have, within a few seeds.
 func TestPlantedDefects(t *testing.T) {
+	t.Parallel()
 	const seeds = 16
 	left := map[oracletest.Defect]bool{}
 	for _, d := range oracletest.Defects() {

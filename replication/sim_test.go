@@ -41,6 +41,7 @@ func TestSimulation(t *testing.T) {
 	}
 	for seed := first; seed < first+n; seed++ {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newSim(t, seed)
 				defer s.report()
