@@ -1,12 +1,18 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 // naming starts nodes of which each names the one after it, the last one the first: two name each other.
@@ -14,7 +20,7 @@ func (g *group) naming(n int) []*cluster.Peer {
 	g.Helper()
 	var peers []*cluster.Peer
 	for range n {
-		peers = append(peers, g.start())
+		peers = append(peers, g.start(joinTimeout+"1h")) // nobody gets anywhere by waiting for it
 	}
 	addrs := make([]string, n)
 	for i, p := range peers {
@@ -70,11 +76,7 @@ func TestFreshNodesInACircle(t *testing.T) {
 				}
 				return nil
 			}))
-			took := time.Since(began)
-			t.Logf("%d users began on %d nodes in %s", len(users), n, took.Round(time.Millisecond))
-			if took > 9*time.Second { // less than p2p.join_timeout: no node had to run into it
-				t.Errorf("took %s", took)
-			}
+			t.Logf("%d users began on %d nodes in %s", len(users), n, time.Since(began).Round(time.Millisecond))
 			for _, u := range users {
 				for _, name := range u.names() {
 					u.remember(name, settings, defaults) // whoever won
@@ -122,15 +124,87 @@ func TestManySignInsAtOnce(t *testing.T) {
 	second := ways["paired"].second(g, first, users)
 	began := time.Now()
 	g.must(atOnce(len(users), users, func(_ int, u *user) error { return u.begin(g.ctx, second) }))
-	took := time.Since(began)
-	t.Logf("%d sign-ins of %d Spaces in %s", len(users), len(users)*5, took.Round(time.Millisecond))
-	if most := time.Duration(len(users)) * time.Second; took > most {
-		t.Errorf("took %s, want at most %s", took, most)
-	}
+	t.Logf("%d sign-ins of %d Spaces in %s", len(users), len(users)*5, time.Since(began).Round(time.Millisecond))
 	for _, u := range users {
 		g.must(u.keeps(g.ctx, first, second))
 		g.polite(u)
 	}
+}
+
+// TestSeveralProcessesJoin has users come to a second host that is two processes on one database: they sign in at one, and
+// their apps ask both. One process is killed meanwhile, whichever leads. Nobody is told that there is nothing.
+func TestSeveralProcessesJoin(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(testing.TB) *testservers.Database{"Postgres": testservers.Postgres, "MariaDB": testservers.MariaDB} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := open(t)
+			g := startGroup(t, 0)
+			first := g.start()
+			users := g.newUsers(4, first)
+			shared := []string{
+				"TINYCLOUD_KEYS_SECRET=" + base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("of two processes", 4))),
+				"TINYCLOUD_STORAGE_DATABASE=" + db.DSN, bootstrapTo + g.nodeAddr(first),
+			}
+			shared = append(shared, s3Env(testservers.S3(t))...)
+			one, other := g.start(shared...), g.start(shared...)
+			g.must(atOnce(2, users[:2], func(_ int, u *user) error { return u.begin(g.ctx, one, other) }))
+			g.must(one.Kill()) // it led: it was there first
+			g.must(atOnce(2, users[2:], func(_ int, u *user) error { return u.begin(g.ctx, other) }))
+			g.must(one.Start(g.ctx))
+			for _, u := range users {
+				g.must(u.keeps(g.ctx, first, other, one))
+				g.polite(u)
+				g.noConflicts(u, first, other)
+			}
+		})
+	}
+}
+
+// TestAllHostsAreRestored restores the only two hosts from backups at the same time. Neither can know what the other one
+// still has, so each waits for it; alone it refuses. Together they go on, the least host first, with all that either has.
+func TestAllHostsAreRestored(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 2)
+	g.same()
+	peers := g.nodes.Peers()
+	a, b := peers[0], peers[1]
+	for _, p := range peers {
+		local := admin.Local(filepath.Join(p.Dir, "data"))
+		g.put(a, "backup/"+p.Name, "1")
+		g.same()
+		_, err := local.Backup(g.ctx, filepath.Join(p.Dir, "backup"))
+		local.Close()
+		g.must(err)
+	}
+	g.put(b, "lost", "is in no backup")
+	g.same()
+	for _, p := range peers {
+		g.must(p.Stop())
+		data := filepath.Join(p.Dir, "data")
+		g.must(os.Rename(data, data+".lost"))
+		g.must(os.Rename(filepath.Join(p.Dir, "backup"), data))
+		p.Set(joinTimeout + "1s")
+	}
+	g.must(a.Start(g.ctx))
+	if err := g.owner.Put(g.ctx, a, "early", []byte("1")); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("a write while the other host is away: %v", err)
+	}
+	g.must(b.Start(g.ctx))
+	g.must(atOnce(2, peers, func(i int, p *cluster.Peer) error {
+		return cluster.Poll(g.ctx, pollEvery, func() (bool, error) {
+			v, err := p.Admin.Space(g.ctx, g.owner.Space)
+			return err == nil && v.State == "synced", err
+		})
+	}))
+	g.put(a, "from/a", "2")
+	g.put(b, "from/b", "2")
+	g.same()
+	for _, p := range peers {
+		g.reads("backup/"+p.Name, "1", a, b) // the first backup lacks the second value, the second has it
+	}
+	g.reads("from/a", "2", a, b)
+	g.reads("from/b", "2", a, b)
 }
 
 // arriveAnew has the laptop create everything at a host, which must not know what there is.
