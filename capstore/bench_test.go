@@ -14,12 +14,14 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 // benchStore returns a running store on disk that hosts a Space, and n signed puts for it.
 func benchStore(b *testing.B, name string, n int, change ...func(*capstore.Options)) (*capstore.Store, *owner, []*capstore.Token) {
 	b.Helper()
-	options := capstore.Options{Database: newDatabase(b), Keys: keys(name)}
+	options := capstore.Options{Services: servicetest.Services(), Database: newDatabase(b), Keys: keys(name)}
 	for _, c := range change {
 		c(&options)
 	}
@@ -79,7 +81,7 @@ func delegateAll(b *testing.B, s *capstore.Store, headers ...string) {
 	}
 }
 
-func benchValue(space tinycloud.SpaceID, i int) capstore.Op {
+func benchValue(space tinycloud.SpaceID, i int) kv.Op {
 	value := make([]byte, 1024)
 	copy(value, fmt.Sprint(i))
 	return putOp(space, fmt.Sprint("key/", i), string(value))
@@ -109,7 +111,7 @@ func BenchmarkPut(b *testing.B) {
 				concurrently(b, callers, func(i int) error {
 					err := s.Admit(b.Context(), toks[i])
 					if err == nil {
-						_, err = s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil)
+						_, err = kv.Of(s).Write(b.Context(), toks[i], []kv.Op{benchValue(o.space, i)}, nil)
 					}
 					return err
 				})
@@ -142,13 +144,13 @@ func BenchmarkGet(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/callers=%d", kind, callers), func(b *testing.B) {
 				s, o, toks := benchStore(b, "bench", keys)
 				for i, tok := range toks {
-					if _, err := s.Write(b.Context(), tok, []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+					if _, err := kv.Of(s).Write(b.Context(), tok, []kv.Op{benchValue(o.space, i)}, nil); err != nil {
 						b.Fatal(err)
 					}
 				}
 				b.ResetTimer()
 				concurrently(b, callers, func(i int) error {
-					r, err := s.Get(b.Context(), o.space, fmt.Sprint("key/", i%keys))
+					r, err := kv.Of(s).Get(b.Context(), o.space, fmt.Sprint("key/", i%keys))
 					if err == nil {
 						_, err = s.Inline(b.Context(), o.space, r.Value)
 					}
@@ -163,7 +165,7 @@ func BenchmarkGet(b *testing.B) {
 func BenchmarkApply(b *testing.B) {
 	s, o, toks := benchStore(b, "source", b.N)
 	for i, tok := range toks {
-		if _, err := s.Write(b.Context(), tok, []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+		if _, err := kv.Of(s).Write(b.Context(), tok, []kv.Op{benchValue(o.space, i)}, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -201,7 +203,7 @@ func BenchmarkLimitedPut(b *testing.B) {
 			}
 			b.ResetTimer()
 			for i := range b.N {
-				if _, err := s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+				if _, err := kv.Of(s).Write(b.Context(), toks[i], []kv.Op{benchValue(o.space, i)}, nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -212,7 +214,7 @@ func BenchmarkLimitedPut(b *testing.B) {
 // BenchmarkIssueTicket issues one after the other; beyond the bound of a Space they are refused.
 func BenchmarkIssueTicket(b *testing.B) {
 	s, o, toks := benchStore(b, "tickets", 1)
-	if _, err := s.Write(b.Context(), toks[0], []capstore.Op{benchValue(o.space, 0)}, nil); err != nil {
+	if _, err := kv.Of(s).Write(b.Context(), toks[0], []kv.Op{benchValue(o.space, 0)}, nil); err != nil {
 		b.Fatal(err)
 	}
 	w := captest.NewWallet("bench")

@@ -9,17 +9,17 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // listed returns the conflicts of a Space, so many a page, and checks that pages, counts and status agree.
-func (s *testStore) listed(space tinycloud.SpaceID, page int) (out []capstore.Conflict) {
+func (s *testStore) listed(space tinycloud.SpaceID, page int) (out []kv.Conflict) {
 	s.t.Helper()
-	for after, more := (capstore.ConflictCursor{}), true; more; more = after != (capstore.ConflictCursor{}) {
+	for after, more := (kv.ConflictCursor{}), true; more; more = after != (kv.ConflictCursor{}) {
 		list, next, err := s.Conflicts(s.t.Context(), space, after, page)
-		if err != nil || len(list) > page || len(list) < page && next != (capstore.ConflictCursor{}) {
+		if err != nil || len(list) > page || len(list) < page && next != (kv.ConflictCursor{}) {
 			s.t.Fatalf("a page of %d, on to %+v, %v", len(list), next, err)
 		}
 		out, after = append(out, list...), next
@@ -84,7 +84,7 @@ func (o *owner) hosts(t *testing.T, names ...string) (stores []*testStore) {
 func (s *testStore) conflicting(space tinycloud.SpaceID, key string, want ...string) {
 	s.t.Helper()
 	var got []string
-	list, _, err := s.Conflicts(s.t.Context(), space, capstore.ConflictCursor{}, 100)
+	list, _, err := s.Conflicts(s.t.Context(), space, kv.ConflictCursor{}, 100)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func testConflicts(t *testing.T) {
 		if l.Value == tinycloud.Sum([]byte("b of "+l.Key[len(l.Key)-1:])) {
 			by = 1
 		}
-		want := capstore.Conflict{
+		want := kv.Conflict{
 			Key: l.Key, Event: l.Event, Epoch: l.Epoch, Value: l.Value, Size: 6, Actor: o.session.DID(), Early: true, Held: true,
 			Metadata: map[string]string{"content-type": "text/plain"}, At: wrote.Add(time.Duration(by) * time.Millisecond).UTC(), Since: met.UTC(),
 		}
@@ -179,7 +179,7 @@ func testConflicts(t *testing.T) {
 	}
 	wantHeld(t, x, o.space, "a of 3", true)
 
-	c.ms.Add(capstore.ConflictAge.Milliseconds() - 1000)
+	c.ms.Add(kv.ConflictAge.Milliseconds() - 1000)
 	expire := func(s *testStore) {
 		t.Helper()
 		if err := s.Expire(t.Context()); err != nil {
@@ -200,7 +200,7 @@ func testConflicts(t *testing.T) {
 	wantHeld(t, x, o.space, "c of 3", true)
 }
 
-func keysOf(list []capstore.Conflict) (keys []string) {
+func keysOf(list []kv.Conflict) (keys []string) {
 	for _, c := range list {
 		keys = append(keys, c.Key+" "+c.Event.String())
 	}
@@ -347,7 +347,7 @@ func TestFloodOfConflicts(t *testing.T) {
 			}
 			return held, here
 		}
-		if held, here := count(); held != capstore.MaxConflicts || here != 0 {
+		if held, here := count(); held != kv.MaxConflicts || here != 0 {
 			r.Errorf("%d are held, %d here", held, here)
 		}
 		r.won("flooded", "flooded", fmt.Sprint("flood ", flood-1))
@@ -381,11 +381,11 @@ func TestRoomForConflicts(t *testing.T) {
 			return c.says(c.l, parents, said{o.invoke(c.T, "k", "tinycloud.kv/put"), []dag.Op{write("k", fmt.Sprint(n))}})
 		}
 		var forks []tinycloud.Hash
-		for range capstore.MaxConflicts + 1 { // the last one is the winner
+		for range kv.MaxConflicts + 1 { // the last one is the winner
 			forks = append(forks, fork())
 		}
-		fork(forks[:capstore.MaxConflicts-1]...) // has seen all but the last two
-		for range capstore.MaxConflicts {
+		fork(forks[:kv.MaxConflicts-1]...) // has seen all but the last two
+		for range kv.MaxConflicts {
 			fork()
 		}
 		held := 0
@@ -395,7 +395,7 @@ func TestRoomForConflicts(t *testing.T) {
 				held++
 			}
 		}
-		if len(list) != capstore.MaxConflicts+2 || held != capstore.MaxConflicts {
+		if len(list) != kv.MaxConflicts+2 || held != kv.MaxConflicts {
 			c.Errorf("%d conflicts, %d are held", len(list), held)
 		}
 	})

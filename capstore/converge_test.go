@@ -15,6 +15,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
@@ -70,7 +71,7 @@ func step(t *testing.T, rng *rand.Rand, stores []*testStore, sessions []*owner) 
 	case 7:
 		tok := x.invoke(t, key, "tinycloud.kv/put")
 		for _, i := range rng.Perm(len(stores))[:2] {
-			_, err := stores[i].Write(t.Context(), tok, []capstore.Op{putOp(x.space, key, fmt.Sprint("twice ", i))}, nil)
+			_, err := stores[i].Write(t.Context(), tok, []kv.Op{putOp(x.space, key, fmt.Sprint("twice ", i))}, nil)
 			allowed(err)
 		}
 	case 8:
@@ -247,7 +248,7 @@ func oracle(t *testing.T, bundles []hostlog.Bundle) oracletest.State {
 func conflicts(t *testing.T, s *testStore, space tinycloud.SpaceID) map[string]map[tinycloud.Hash]bool {
 	t.Helper()
 	out := map[string]map[tinycloud.Hash]bool{}
-	for after, more := (capstore.ConflictCursor{}), true; more; more = after != (capstore.ConflictCursor{}) {
+	for after, more := (kv.ConflictCursor{}), true; more; more = after != (kv.ConflictCursor{}) {
 		list, next, err := s.Conflicts(t.Context(), space, after, 3)
 		if err != nil {
 			t.Fatal(err)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// HoldsValue is the query of [Store] for who holds a value.
-const HoldsValue = holdsValue
+// HoldsValue is the query of a store for whether a value is held, given twice by Space and hash.
+func HoldsValue(s *Store) string { return s.held.which }
 
 // Waiting is the number of jobs that wait for the writer, those that take long apart.
 func Waiting(s *Store) (jobs, bulk int) { return len(s.jobs), len(s.bulk) }
@@ -32,12 +32,6 @@ const (
 func SetReview(s *Store, epochs int64, slice time.Duration) {
 	s.reviewAtOnce, s.reviewSlice = epochs, slice
 }
-
-// MaxConflicts is how many conflicts of a key have their values held.
-const MaxConflicts = maxConflicts
-
-// ConflictAge is how long a conflict is listed.
-const ConflictAge = conflictAge
 
 // SetPatience sets how long requests wait for the end of joining.
 func SetPatience(s *Store, d time.Duration) { s.patience = d }

@@ -17,9 +17,11 @@ type placedOp struct {
 	event tinycloud.Hash
 }
 
-// placed is the same as its service sees it; row is that of the epoch.
-func (p placedOp) placed(row int64) service.Placed {
-	return service.Placed{Subject: p.op.Subject, Bytes: p.op.Bytes, At: p.at, N: p.n, Event: p.event, Row: row}
+// placed is the same as its service sees it; n is the epoch.
+func (p placedOp) placed(n *node) service.Placed {
+	return service.Placed{
+		Subject: p.op.Subject, Bytes: p.op.Bytes, At: p.at, N: p.n, Event: p.event, Row: n.eid, Order: orderOf(n, p.at.Index), Removes: p.op.Removes, Valid: true,
+	}
 }
 
 // fold stores the operations of an event and applies the valid ones. So many operations of the epoch came
@@ -77,9 +79,12 @@ func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, ops []operation, 
 // foldOp applies a valid operation and announces it. many says that its event stands in other epochs too, twice that it
 // stood in this one before.
 func (t *tx) foldOp(sp *space, n *node, e *hostlog.Event, o placedOp, index int, many, twice bool, p *hostlog.Parsed) error {
-	counts, err := o.op.by.Apply(t.at(sp, n, o.op.Service), o.placed(n.eid), many || twice)
-	if err != nil || !counts {
+	counts, err := o.op.by.Apply(t.at(sp, n, o.op.Service), o.placed(n), many || twice)
+	if err != nil {
 		return err
+	}
+	if !counts {
+		return t.setValid(n.eid, int64(o.at.Index), o.n, false)
 	}
 	return t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
 }

@@ -5,6 +5,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
@@ -46,7 +47,7 @@ func (f *foreign) find(ctx context.Context) error {
 		f.first[spot.Branch] = spot.N
 		return err
 	}, `SELECT e.branch, min(e.n) FROM ops o JOIN entries e ON e.eid = o.eid WHERE o.sid = ?
-		AND (o.service <> 'kv' OR EXISTS (SELECT 1 FROM pending y WHERE y.eid = o.eid AND y.idx = o.idx AND y.n = o.n)) GROUP BY e.branch`, f.sid)
+		AND (o.service <> ? OR EXISTS (SELECT 1 FROM pending y WHERE y.eid = o.eid AND y.idx = o.idx AND y.n = o.n)) GROUP BY e.branch`, f.sid, dag.KV)
 }
 
 // tips are those of all branches, each at its last entry that is not, and builds on none that is, foreign.

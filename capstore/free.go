@@ -9,11 +9,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// holdsValue asks whether a key of a Space holds a value, at every write: an index has to answer it.
-const holdsValue = "SELECT 1 FROM kv WHERE sid = ? AND value = ? AND live = 1 LIMIT 1"
-
-// release lets go of a value that no key of the Space holds, in the transaction that overwrites or deletes the
-// last one: it no longer counts in the quota. Where other hosts may bring it back it becomes past; else a small
+// release lets go of a value that the state of no service holds any more, in the transaction that changes the last one
+// that did: it no longer counts in the quota. Where other hosts may bring it back it becomes past; else a small
 // one is freed with its row, of a larger one the row, and its file goes with the next collection.
 func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if sp.folding {
@@ -23,20 +20,15 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		sp.dropped[hash] = struct{}{}
 		return nil
 	}
-	var one int
-	held, err := t.one([]any{&one}, holdsValue, sp.sid, hash[:])
-	if err != nil || held {
+	current, past, err := t.isHeld(sp, hash)
+	if err != nil || current {
 		return err
 	}
 	keeps, err := t.keeps(sp)
 	if err != nil {
 		return err
 	}
-	disputed, err := t.isDisputed(sp, hash)
-	if err != nil {
-		return err
-	}
-	if !keeps && !disputed {
+	if !keeps && !past {
 		if err := t.unwant(sp, hash); err != nil {
 			return err
 		}
@@ -46,7 +38,7 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	if err != nil || !here {
 		return err
 	}
-	if keeps || disputed || sp.shared() {
+	if keeps || past || sp.shared() {
 		return t.retire(sp, hash, size)
 	}
 	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
@@ -55,14 +47,13 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 	return t.grow(sp, -size)
 }
 
-// unheld are the rows of a Space, given twice, whose value no key holds.
-const unheld = " WHERE sid = ? AND hash NOT IN (SELECT value FROM kv WHERE sid = ? AND live = 1)"
+// forget deletes the rows of a table by values that nothing holds, current or of the past.
+func (t *tx) forget(sp *space, table string) error {
+	return t.exec("DELETE FROM "+table+" WHERE sid = ? AND NOT "+t.s.held.either(table+".sid", table+".hash"), sp.sid)
+}
 
-// unwanted are the rows of a Space, given three times, whose value is neither a key's nor that of a conflict.
-const unwanted = unheld + " AND hash NOT IN (SELECT value FROM conflicts WHERE sid = ? AND turn > 0)"
-
-// sweep lets go of all values that no key of a Space holds. Those of a Space that is imported and not hosted
-// yet belong to keys that count for nothing so far.
+// sweep lets go of all values that nothing holds in a Space. Those of a Space that is imported and not hosted
+// yet belong to what counts for nothing so far.
 func (t *tx) sweep(sp *space) error {
 	if sp.state == StateImporting || sp.state == StateImported {
 		return nil
@@ -72,12 +63,12 @@ func (t *tx) sweep(sp *space) error {
 		return err
 	}
 	if !keeps {
-		if err := t.exec("DELETE FROM wants"+unwanted, sp.sid, sp.sid, sp.sid); err != nil {
+		if err := t.forget(sp, "wants"); err != nil {
 			return err
 		}
 	}
 	if !keeps && !sp.shared() {
-		if err := t.exec("DELETE FROM vals"+unwanted, sp.sid, sp.sid, sp.sid); err != nil {
+		if err := t.forget(sp, "vals"); err != nil {
 			return err
 		}
 	}
@@ -93,7 +84,7 @@ type Freed struct {
 	Bytes  int64
 }
 
-// Sweep lets go of the values of a Space that no key holds, of which there are some only after a crash of an older
+// Sweep lets go of the values of a Space that nothing holds, of which there are some only after a crash of an older
 // version or of what brought them, and frees those that are past for long.
 func (s *Store) Sweep(ctx context.Context, id tinycloud.SpaceID) (freed Freed, err error) {
 	var sid int64

@@ -1,7 +1,6 @@
 package capstore
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -402,12 +401,4 @@ func (t *tx) verdict(sp *space, n *node, i int, e *hostlog.Event, ops []operatio
 		return err.Error()
 	}
 	return ""
-}
-
-func encodeMeta(m map[string]string) []byte {
-	b, err := json.Marshal(shown(m))
-	if err != nil {
-		panic(err) // strings always encode
-	}
-	return b
 }

@@ -192,9 +192,9 @@ func (t *tx) insertJoins(sp *space, addrs []string) error {
 	return nil
 }
 
-// written reports whether a Space holds a write or a delete that counts.
+// written reports whether an operation of a Space counts.
 func written(ctx context.Context, q querier, sid int64) (yes bool, err error) {
-	_, err = q.One(ctx, []any{&yes}, "SELECT EXISTS (SELECT 1 FROM kv WHERE sid = ?)", sid)
+	_, err = q.One(ctx, []any{&yes}, "SELECT EXISTS (SELECT 1 FROM ops WHERE sid = ? AND valid = 1)", sid)
 	return yes, err
 }
 

@@ -111,7 +111,7 @@ func agree(t *testing.T, rng *rand.Rand, o *owner, stores []*testStore) {
 	for _, s := range stores {
 		s.whole()
 	}
-	same := func(what string, got capstore.Status) {
+	same := func(what string, got status) {
 		t.Helper()
 		if got.StateHash != want.StateHash || got.Void != want.Void {
 			t.Errorf("%s: %+v\nwant %+v", what, got, want)

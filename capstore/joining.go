@@ -464,19 +464,14 @@ func (s *Store) hostsHere(tok *Token, id tinycloud.SpaceID) bool {
 	return ok && tok.HostsSpace(id) && host == s.hostKey(id)
 }
 
-// present refuses operations on Spaces that are joining.
-func (t *tx) present(ops []Op) error {
-	for _, op := range ops {
-		if !t.s.Hosted(op.Space) {
-			continue // it is refused as such
-		}
-		sp, err := t.space(op.Space)
-		if err != nil {
-			return err
-		}
-		if sp.state == StateJoining {
-			return errJoining()
-		}
+// present refuses to add to a Space that is joining.
+func (t *tx) present(id tinycloud.SpaceID) error {
+	if !t.s.Hosted(id) {
+		return nil // it is refused as such
 	}
-	return nil
+	sp, err := t.space(id)
+	if err == nil && sp.state == StateJoining {
+		return errJoining()
+	}
+	return err
 }

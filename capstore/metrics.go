@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // metrics count over all Spaces; they name none.
@@ -113,26 +114,23 @@ func bytesDesc() *prometheus.Desc {
 	return prometheus.NewDesc("tinycloud_stored_bytes", "Bytes of the values of all Spaces.", nil, nil)
 }
 
-func conflictsDesc() *prometheus.Desc {
-	return prometheus.NewDesc("tinycloud_conflicts", "Writes that lost against others which did not know of them, and are listed.", nil, nil)
-}
-
 // Describe implements [prometheus.Collector].
 func (s *stored) Describe(out chan<- *prometheus.Desc) {
 	out <- wantsDesc()
 	out <- bytesDesc()
-	out <- conflictsDesc()
+	for _, g := range s.gauges() {
+		out <- prometheus.NewDesc(g.Name, g.Help, nil, nil)
+	}
 }
 
 // Collect implements [prometheus.Collector].
 func (s *stored) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := s.within()
 	defer cancel()
-	now := s.o.Now()
-	var due, all, bytes, conflicts int64
-	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes, &conflicts}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
-		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces), (SELECT count(*) FROM conflicts WHERE since > ?)`,
-		now.UnixMilli(), string(s.o.Policy), now.Add(-conflictAge).UnixMilli())
+	var due, all, bytes int64
+	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
+		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`,
+		s.o.Now().UnixMilli(), string(s.o.Policy))
 	if err != nil { // the families are missing rather than wrong
 		s.log.DebugContext(ctx, "database does not tell its metrics", "error", err)
 		return
@@ -140,5 +138,20 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(due), "due")
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(all-due), "waiting")
 	out <- prometheus.MustNewConstMetric(bytesDesc(), prometheus.GaugeValue, float64(bytes))
-	out <- prometheus.MustNewConstMetric(conflictsDesc(), prometheus.GaugeValue, float64(conflicts))
+	for _, g := range s.gauges() {
+		var n int64
+		if _, err := s.db.Read.One(ctx, []any{&n}, g.Query, g.Args...); err != nil {
+			s.log.DebugContext(ctx, "database does not tell its metrics", "error", err)
+			return
+		}
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(g.Name, g.Help, nil, nil), prometheus.GaugeValue, float64(n))
+	}
+}
+
+// gauges are those of the services.
+func (s *stored) gauges() (out []service.Gauge) {
+	for _, k := range s.keepers {
+		out = append(out, k.Gauges(s.o.Now())...)
+	}
+	return out
 }

@@ -102,7 +102,7 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 	ref := dag.EventRef{Event: tok.ID}
 	for _, op := range ops {
 		if len(op.Bytes) > dag.MaxOpSize {
-			return tinycloud.Refuse(tinycloud.ErrTooLarge, "Key and headers exceed %d bytes", dag.MaxOpSize)
+			return errOpSize()
 		}
 		p.Ops, ref.Ops = append(p.Ops, op.Bytes), append(ref.Ops, op.ID())
 	}

@@ -15,11 +15,6 @@ import (
 // version that have the same entries are in the same state.
 const Rules = judge.Rules
 
-// OwnHello is what this release tells where no further services are configured; see [Store.Hello].
-func OwnHello() hostlog.Hello {
-	return hostlog.Hello{Rules: Rules, Services: []hostlog.Service{{Name: "kv", Version: 1}}}
-}
-
 // toldNothing is the rules of a host that was met and told none.
 const toldNothing = -1
 

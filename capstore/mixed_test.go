@@ -12,6 +12,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 // What another host told last of its release is kept, over restarts too, and written only when it changes.
@@ -33,7 +35,7 @@ func testSaveHello(t *testing.T) {
 		if err != nil || len(hosts) != 2 {
 			t.Fatalf("%+v, %v", hosts, err)
 		}
-		if diff := cmp.Diff(capstore.OwnHello(), hosts[0].Hello); diff != "" || hosts[0].OlderThan(capstore.Rules) {
+		if diff := cmp.Diff(servicetest.Hello(), hosts[0].Hello); diff != "" || hosts[0].OlderThan(capstore.Rules) {
 			t.Error(diff)
 		}
 		return hosts[1]
@@ -51,8 +53,8 @@ func testSaveHello(t *testing.T) {
 	}{
 		{hostlog.Hello{}, true, true},
 		{hostlog.Hello{}, false, true},
-		{capstore.OwnHello(), true, false},
-		{capstore.OwnHello(), false, false},
+		{servicetest.Hello(), true, false},
+		{servicetest.Hello(), false, false},
 		{newer, true, false},
 		{hostlog.Hello{Rules: capstore.Rules - 1}, true, true},
 		{hostlog.Hello{}, true, true}, // it went back to an old release
@@ -73,7 +75,7 @@ func testSaveHello(t *testing.T) {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
-	if _, err := a.SaveHello(t.Context(), captest.NewWallet("else").Space("elsewhere"), other, capstore.OwnHello()); !errors.Is(err, tinycloud.ErrNotFound) {
+	if _, err := a.SaveHello(t.Context(), captest.NewWallet("else").Space("elsewhere"), other, servicetest.Hello()); !errors.Is(err, tinycloud.ErrNotFound) {
 		t.Errorf("of a space that is not here: %v", err)
 	}
 	if a.path == capstore.InMemory {
@@ -92,7 +94,7 @@ func TestPastValuesBesideOlderHosts(t *testing.T) { everywhere(t, testPastValues
 func testPastValuesBesideOlderHosts(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, o *owner, a, b *testStore, header string){
 		"upgraded": func(t *testing.T, o *owner, a, b *testStore, _ string) {
-			if _, err := a.SaveHello(t.Context(), o.space, b.host(o.space), capstore.OwnHello()); err != nil {
+			if _, err := a.SaveHello(t.Context(), o.space, b.host(o.space), servicetest.Hello()); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -121,8 +123,8 @@ func testPastValuesBesideOlderHosts(t *testing.T) {
 			a.delegate(o.header)
 			write := func(value string, size int64) {
 				t.Helper()
-				op := capstore.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(value)), Size: size}
-				if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []capstore.Op{op}, nil); err != nil {
+				op := kv.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(value)), Size: size}
+				if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []kv.Op{op}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

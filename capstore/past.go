@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -9,12 +10,12 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
-// A value whose last key was overwritten or deleted may be current again: when history comes late that puts the newer
+// A value that was current, and is held no more, may be current again: when history comes late that puts the newer
 // write at a lower place, or a host is removed whose write it was (docs/replication.md, "Past values"). Its writer
 // may be the only host that had it, and has promised to keep it. So in a Space of several hosts it is past, not gone,
-// for [pastAge]; the oldest go earlier when they are more than current values are, and more than [minPast]. That of a
-// conflict is past for as long as the conflict is listed; when there is no room for all, the keys take turns, so that
-// a flood of conflicts of one key drives out its own.
+// for [pastAge]; the oldest go earlier when they are more than current values are, and more than [minPast]. One that a
+// service holds as such is past for as long as its row may be; when there is no room for all, those go by their turns, so
+// that a flood of one subject drives out its own.
 const (
 	pastAge   = 24 * time.Hour
 	minPast   = 64 << 20 // bytes
@@ -36,7 +37,7 @@ func (sp *space) shared() bool {
 	return sp.others
 }
 
-// retire makes a value past that is here and that no key holds. Whether it stays is known, see [tx.keeps].
+// retire makes a value past that is here and that is current no more. Whether it stays is known, see [tx.keeps].
 func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	err := t.add(db.Insert{Into: "past", Columns: "sid hash size since", Key: "sid hash"}, sp.sid, hash[:], size, t.now.UnixMilli())
 	if err != nil {
@@ -53,20 +54,20 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 		return nil
 	}
 	all, err := t.freePast(sp, past-most, t.now.UnixMilli())
-	if err != nil || !all || sp.conflicts == 0 {
+	if err != nil || !all {
 		return err
 	}
 	if _, err := t.one([]any{&past}, "SELECT past FROM spaces WHERE sid = ?", sp.sid); err != nil || past <= most {
 		return err
 	}
-	return t.freeConflicts(sp, past-most)
+	return t.freeHeld(sp, past-most)
 }
 
-// retireAll makes all values past that no key holds.
+// retireAll makes all values past that are not current.
 func (t *tx) retireAll(sp *space) error {
 	// 0 * size tells the servers the type of the time.
-	return t.exec("INSERT INTO past (sid, hash, size, since) SELECT sid, hash, size, 0 * size + ? FROM vals"+unheld+
-		" AND hash NOT IN (SELECT hash FROM past WHERE sid = ?)", t.now.UnixMilli(), sp.sid, sp.sid, sp.sid)
+	return t.exec("INSERT INTO past (sid, hash, size, since) SELECT sid, hash, size, 0 * size + ? FROM vals WHERE sid = ? AND NOT "+t.s.held.any(true, "vals.sid", "vals.hash")+
+		" AND hash NOT IN (SELECT hash FROM past WHERE sid = ?)", t.now.UnixMilli(), sp.sid, sp.sid)
 }
 
 // revive makes a past value count again.
@@ -95,6 +96,7 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 	}
 	var hashes [][]byte
 	var freed int64
+	held, args := t.s.held.recent("past.sid", "past.hash", t.now)
 	err = t.each(func(scan db.Scan) error {
 		var hash []byte
 		var size int64
@@ -103,21 +105,28 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 		}
 		hashes, freed = append(hashes, hash), freed+size
 		return nil
-	}, `SELECT hash, size FROM past WHERE sid = ? AND since <= ? AND NOT EXISTS
-		(SELECT 1 FROM conflicts c WHERE c.sid = past.sid AND c.value = past.hash AND c.turn > 0 AND c.since > ?) ORDER BY since LIMIT ?`,
-		sp.sid, upTo, t.now.Add(-conflictAge).UnixMilli(), pastBatch)
+	}, "SELECT hash, size FROM past WHERE sid = ? AND since <= ? AND NOT "+held+" ORDER BY since LIMIT ?",
+		slices.Concat([]any{sp.sid, upTo}, args, []any{pastBatch})...)
 	if err != nil {
 		return false, err
 	}
 	return len(hashes) < pastBatch, t.freeHashes(sp, hashes, freed)
 }
 
-// freeConflicts frees the values of conflicts, those of the keys with the most first and of these the oldest, until so many
-// bytes are free or a batch is done.
-func (t *tx) freeConflicts(sp *space, bytes int64) error {
+// freeHeld frees past values that services hold, by their turns, until so many bytes are free or a batch of each is done.
+func (t *tx) freeHeld(sp *space, bytes int64) error {
 	if mixed, err := t.mixed(sp); mixed || err != nil {
 		return err
 	}
+	for _, x := range t.s.held.holding(false) {
+		if err := t.freeTurns(sp, x, bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) freeTurns(sp *space, x heldTable, bytes int64) error {
 	var hashes [][]byte
 	var freed int64
 	seen := map[string]bool{}
@@ -130,13 +139,13 @@ func (t *tx) freeConflicts(sp *space, bytes int64) error {
 		seen[string(hash)] = true
 		hashes, freed = append(hashes, hash), freed+size
 		return nil
-	}, `SELECT p.hash, p.size, c.turn, c.since FROM conflicts c JOIN past p ON p.sid = c.sid AND p.hash = c.value
-		WHERE c.sid = ? AND c.turn > 0 ORDER BY c.turn DESC, c.since LIMIT ?`, sp.sid, pastBatch)
+	}, "SELECT p.hash, p.size, h."+x.Turn+", h."+x.Since+" FROM "+x.Name+" h JOIN past p ON p.sid = h.sid AND p.hash = h."+x.Value+
+		" WHERE h.sid = ? AND "+x.Held+" ORDER BY h."+x.Turn+" DESC, h."+x.Since+" LIMIT ?", sp.sid, pastBatch)
 	if err != nil {
 		return err
 	}
 	for _, hash := range hashes {
-		if err := t.exec("UPDATE conflicts SET turn = 0 WHERE sid = ? AND value = ?", sp.sid, hash); err != nil {
+		if err := t.exec("UPDATE "+x.Name+" SET "+x.Turn+" = 0 WHERE sid = ? AND "+x.Value+" = ?", sp.sid, hash); err != nil {
 			return err
 		}
 	}

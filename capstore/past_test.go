@@ -5,7 +5,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // A value that was overwritten is current again when the newer write turns out to have a lower place: its
@@ -26,7 +26,7 @@ func testPastValue(t *testing.T) {
 	}
 	tok := o.invoke(t, "k", "tinycloud.kv/put")
 	for _, s := range []*testStore{a, b} {
-		if _, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, "k", "newer")}, nil); err != nil {
+		if _, err := s.Write(t.Context(), tok, []kv.Op{putOp(o.space, "k", "newer")}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -74,8 +74,8 @@ func testPastBounds(t *testing.T) {
 	a.delegate(o.header)
 	write := func(value string, size int64) {
 		t.Helper()
-		op := capstore.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(value)), Size: size}
-		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []capstore.Op{op}, nil); err != nil {
+		op := kv.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(value)), Size: size}
+		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []kv.Op{op}, nil); err != nil {
 			t.Fatal(err)
 		}
 		wantUsage(t, a, o.space, size)

@@ -110,7 +110,7 @@ func (s *Store) followPolicy(ctx context.Context, id tinycloud.SpaceID) error {
 			if err := t.setKept(sp, keptNot); err != nil {
 				return err
 			}
-			return t.exec("DELETE FROM wants"+unwanted, sp.sid, sp.sid, sp.sid)
+			return t.forget(sp, "wants")
 		})
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // A policy says what is fetched, and what stays of the history.
@@ -29,8 +30,8 @@ func testPolicies(t *testing.T) {
 		t.Helper()
 		hash := tinycloud.Sum([]byte(value))
 		values[hash] = value
-		op := capstore.Op{Space: o.space, Key: "k", Value: hash, Size: 1000}
-		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []capstore.Op{op}, nil); err != nil {
+		op := kv.Op{Space: o.space, Key: "k", Value: hash, Size: 1000}
+		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []kv.Op{op}, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.pull(a, o.space)

@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // SpaceUsage is how many bytes of values a Space holds here.
@@ -113,7 +114,7 @@ func (s *Store) learnQuotas(ctx context.Context, q querier) error {
 
 // fits refuses writes beyond the Space's limit, all of them together, with the texts that clients parse.
 // What is held already takes no more room.
-func (t *tx) fits(sp *space, ops []Op) error {
+func (t *tx) fits(sp *space, p service.Plan) error {
 	if t.s.o.Limit == nil {
 		return nil
 	}
@@ -121,7 +122,7 @@ func (t *tx) fits(sp *space, ops []Op) error {
 	if !limited {
 		return nil
 	}
-	grown, err := t.growth(sp, ops)
+	grown, err := t.growth(sp, p)
 	if err != nil || grown == 0 {
 		return err
 	}
@@ -138,20 +139,21 @@ func (t *tx) fits(sp *space, ops []Op) error {
 	return nil
 }
 
-// growth is how many bytes a Space gains by operations.
-func (t *tx) growth(sp *space, ops []Op) (bytes int64, err error) {
-	counted := make(map[tinycloud.Hash]bool, len(ops))
-	for _, op := range ops {
-		if op.Delete || counted[op.Value] {
+// growth is how many bytes a Space gains by a plan.
+func (t *tx) growth(sp *space, p service.Plan) (bytes int64, err error) {
+	bytes = p.Grows
+	counted := make(map[tinycloud.Hash]bool, len(p.Values))
+	for _, v := range p.Values {
+		if counted[v.Hash] {
 			continue
 		}
-		counted[op.Value] = true
-		held, err := t.counts(sp, op.Value)
+		counted[v.Hash] = true
+		held, err := t.counts(sp, v.Hash)
 		if err != nil {
 			return 0, err
 		}
 		if !held {
-			bytes += op.Size
+			bytes += v.Size
 		}
 	}
 	return bytes, nil

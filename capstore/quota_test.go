@@ -15,6 +15,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // usage returns the counter of a Space, having compared it with what its rows add up to.
@@ -58,7 +59,7 @@ func wantUsage(t *testing.T, s *testStore, space tinycloud.SpaceID, want int64) 
 // write carries out writes of pairs of key and value with one invocation.
 func (o *owner) write(s *testStore, pairs ...string) error {
 	caps := captest.Caps{}
-	var ops []capstore.Op
+	var ops []kv.Op
 	for i := 0; i < len(pairs); i += 2 {
 		caps[o.space.String()+"/kv/"+pairs[i]] = []string{"tinycloud.kv/put"}
 		ops = append(ops, putOp(o.space, pairs[i], pairs[i+1]))
@@ -111,8 +112,8 @@ func testUsage(t *testing.T) {
 	wantUsage(t, two, o.space, 11)
 	two.pull(one, o.space)
 	wantUsage(t, two, o.space, 11)
-	large := capstore.Op{Space: o.space, Key: "large", Value: tinycloud.Sum([]byte("large")), Size: 1000}
-	if _, err := one.Write(t.Context(), o.invoke(t, "large", "tinycloud.kv/put"), []capstore.Op{large}, nil); err != nil {
+	large := kv.Op{Space: o.space, Key: "large", Value: tinycloud.Sum([]byte("large")), Size: 1000}
+	if _, err := one.Write(t.Context(), o.invoke(t, "large", "tinycloud.kv/put"), []kv.Op{large}, nil); err != nil {
 		t.Fatal(err)
 	}
 	wantUsage(t, one, o.space, 1011)
@@ -211,7 +212,7 @@ func testUsageAfterRollback(t *testing.T) {
 	tok := o.invoke(t, "b", "tinycloud.kv/put")
 	op := putOp(o.space, "b", "b")
 	op.Inline, op.Size, op.Metadata = nil, 1<<20, map[string]string{"x": strings.Repeat("x", 1<<20)}
-	if _, err := s.Write(t.Context(), tok, []capstore.Op{op}, nil); !errors.Is(err, tinycloud.ErrTooLarge) {
+	if _, err := s.Write(t.Context(), tok, []kv.Op{op}, nil); !errors.Is(err, tinycloud.ErrTooLarge) {
 		t.Fatal(err)
 	}
 	wantUsage(t, s, o.space, 5)

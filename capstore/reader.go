@@ -126,6 +126,16 @@ func (r *reader) fill(ctx context.Context, b *hostlog.Bundle, eid int64) error {
 	if err != nil || len(b.Ops) == 0 {
 		return err
 	}
+	for _, x := range r.s.held.holding(true) {
+		if err := r.values(ctx, b, eid, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// values adds the values that rows of a table hold by operations of an epoch.
+func (r *reader) values(ctx context.Context, b *hostlog.Bundle, eid int64, x heldTable) error {
 	return r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var v hostlog.Value
 		var hash []byte
@@ -140,6 +150,6 @@ func (r *reader) fill(ctx context.Context, b *hostlog.Bundle, eid int64) error {
 			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: size})
 		}
 		return nil
-	}, `SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN kv k ON k.sid = o.sid AND k.key = o.key AND o.service = 'kv' AND k.live = 1
-		JOIN epochs p ON p.eid = o.eid AND p.id = k.epoch JOIN vals v ON v.sid = k.sid AND v.hash = k.value WHERE o.eid = ? AND o.removes = 0`, r.maxValue, eid)
+	}, "SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN "+x.Name+" h ON h.sid = o.sid AND h."+x.Key+" = o.key AND o.service = ? AND "+x.Held+
+		" JOIN epochs p ON p.eid = o.eid AND p.id = h."+x.Epoch+" JOIN vals v ON v.sid = h.sid AND v.hash = h."+x.Value+" WHERE o.eid = ? AND o.removes = 0", r.maxValue, x.service, eid)
 }

@@ -24,9 +24,3 @@ func EncodeEpoch(parents []tinycloud.Hash, events []EpochEvent) []byte {
 	}
 	return e.Encode()
 }
-
-// EncodeOp returns the bytes of an operation: of its key and, for a write, value and metadata. A delete
-// names no version, as over the reference's HTTP API.
-func EncodeOp(op Op) []byte {
-	return dag.Op{Key: op.Key, Delete: op.Delete, Value: op.Value, Metadata: op.Metadata}.Encode()
-}

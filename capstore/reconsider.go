@@ -69,33 +69,30 @@ func (t *tx) refoldAll(sp *space, subjects map[subject]struct{}) error {
 	return nil
 }
 
-// refoldTold folds a key anew and announces the deletes whose verdicts that changes.
-func (t *tx) refoldTold(sp *space, key string) error {
-	flips, err := t.foldKey(sp, key)
+// flip is an operation whose verdict changed when its subject was folded.
+type flip struct {
+	opPlace
+	valid bool
+}
+
+// flipped announces what a flip makes valid, or void.
+func (t *tx) flipped(sp *space, f flip) error {
+	n, err := t.nodeBy(sp, "eid = ?", f.eid)
 	if err != nil {
 		return err
 	}
-	for _, f := range flips {
-		n, err := t.nodeBy(sp, "eid = ?", f.eid)
-		if err != nil {
-			return err
-		}
-		events, err := t.storedEvents(n)
-		if err != nil {
-			return err
-		}
-		failed := error(nil)
-		operations(n, events, int(f.idx), func(v *revisited) {
-			if v.p.n == f.n {
-				v.was, v.now = !f.valid, f.valid
-				failed = t.reannounced(sp, v)
-			}
-		})
-		if failed != nil {
-			return failed
-		}
+	events, err := t.storedEvents(n)
+	if err != nil {
+		return err
 	}
-	return nil
+	failed := error(nil)
+	operations(n, events, int(f.idx), func(v *revisited) {
+		if v.p.n == f.n {
+			v.was, v.now = !f.valid, f.valid
+			failed = t.reannounced(sp, v)
+		}
+	})
+	return failed
 }
 
 // operations calls f for the operations of an event.
@@ -115,11 +112,11 @@ func (t *tx) reannounced(sp *space, v *revisited) error {
 	if v.was == v.now {
 		return nil
 	}
-	many, err := t.standsTwice(sp, v.p.event, false)
+	places, err := t.places(sp, v.p.event)
 	if err != nil {
 		return err
 	}
-	return t.reannounce(sp, v.n, v.e, v.p, v.was, v.now, many, v.index)
+	return t.reannounce(sp, v.n, v.e, v.p, v.was, v.now, places > 1, v.index)
 }
 
 // subjectsOf adds the subjects of the operations of an epoch.

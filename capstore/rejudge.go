@@ -196,7 +196,7 @@ func (t *tx) rejudgeEvent(sp *space, n *node, i int, e *storedEvent, times []tim
 		}
 		if valid && !op.pending {
 			var err error
-			if v.now, err = op.by.Stands(t.at(sp, n, op.Service), v.p.placed(n.eid), v.was); err != nil {
+			if v.now, err = op.by.Stands(t.at(sp, n, op.Service), v.p.placed(n), v.was); err != nil {
 				return err
 			}
 		}

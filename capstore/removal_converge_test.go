@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // removals makes a random history in which hosts are removed, by the owner or by themselves, at any host,
@@ -47,7 +48,7 @@ func removals(t *testing.T, rng *rand.Rand, steps int) (*owner, []*testStore) {
 		case 8, 9:
 			tok := o.invoke(t, key, "tinycloud.kv/put")
 			for _, i := range rng.Perm(len(stores))[:2] {
-				_, err := stores[i].Write(t.Context(), tok, []capstore.Op{putOp(o.space, key, fmt.Sprint("twice ", i))}, nil)
+				_, err := stores[i].Write(t.Context(), tok, []kv.Op{putOp(o.space, key, fmt.Sprint("twice ", i))}, nil)
 				allowed(t, err)
 			}
 		case 10:

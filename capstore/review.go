@@ -157,10 +157,14 @@ func (t *tx) reviewEnd(sp *space) error {
 	if err := t.findHeads(sp); err != nil {
 		return err
 	}
-	// Keys that no operation is on any more, of which only damage leaves some.
-	err := t.exec("DELETE FROM kv WHERE sid = ? AND NOT EXISTS (SELECT 1 FROM ops o WHERE o.sid = kv.sid AND o.key = kv.key AND o.service = 'kv')", sp.sid)
-	if err != nil {
-		return err
+	for _, x := range t.s.held.tables { // rows of subjects that no operation is on, of which only damage leaves some
+		if x.Key == "" {
+			continue
+		}
+		err := t.exec("DELETE FROM "+x.Name+" WHERE sid = ? AND NOT EXISTS (SELECT 1 FROM ops o WHERE o.sid = "+x.Name+".sid AND o.key = "+x.Name+"."+x.Key+" AND o.service = ?)", sp.sid, x.service)
+		if err != nil {
+			return err
+		}
 	}
 	sp.folding, sp.closed, sp.next = false, false, nil
 	if err := t.sweep(sp); err != nil {

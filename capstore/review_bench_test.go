@@ -13,6 +13,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 // longHistory has a store write b.N epochs.
@@ -20,7 +22,7 @@ func longHistory(b *testing.B, s *capstore.Store) *owner {
 	b.Helper()
 	o, toks := benchOwner(b, s, "bench", "bench", b.N)
 	concurrently(b, 16, func(i int) error {
-		_, err := s.Write(b.Context(), toks[i], []capstore.Op{putOp(o.space, fmt.Sprint("key/", i%10_000), fmt.Sprint(i))}, nil)
+		_, err := kv.Of(s).Write(b.Context(), toks[i], []kv.Op{putOp(o.space, fmt.Sprint("key/", i%10_000), fmt.Sprint(i))}, nil)
 		return err
 	})
 	return o
@@ -29,7 +31,7 @@ func longHistory(b *testing.B, s *capstore.Store) *owner {
 // BenchmarkReview measures how long a history of b.N epochs is judged anew that an older release judged, and how long
 // writes in another Space take meanwhile.
 func BenchmarkReview(b *testing.B) {
-	options := capstore.Options{Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys("bench")}
+	options := capstore.Options{Services: servicetest.Services(), Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys("bench")}
 	s, stop := runStore(b, options)
 	longHistory(b, s)
 	stop()
@@ -55,7 +57,7 @@ func BenchmarkReview(b *testing.B) {
 	var waits []time.Duration
 	for i := 0; !reviewed() && i < len(toks); i++ {
 		began := time.Now()
-		if _, err := s.Write(b.Context(), toks[i], []capstore.Op{benchValue(o.space, i)}, nil); err != nil {
+		if _, err := kv.Of(s).Write(b.Context(), toks[i], []kv.Op{benchValue(o.space, i)}, nil); err != nil {
 			b.Fatal(err)
 		}
 		waits = append(waits, time.Since(began))
@@ -74,7 +76,7 @@ func BenchmarkReview(b *testing.B) {
 // that their times change: what that costs the node, as a share of one core.
 func BenchmarkEarlyWitness(b *testing.B) {
 	const seconds = 10
-	s, stop := runStore(b, capstore.Options{Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys("bench")})
+	s, stop := runStore(b, capstore.Options{Services: servicetest.Services(), Database: filepath.Join(b.TempDir(), "caps.db"), Keys: keys("bench")})
 	defer stop()
 	o, _ := benchOwner(b, s, "bench", "bench", 0)
 	l := newLiar(o)

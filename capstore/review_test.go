@@ -14,6 +14,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // reviewed is a database with two Spaces, the history of one of which has to be judged anew.
@@ -22,7 +23,7 @@ type reviewed struct {
 	c           *clock
 	o, other    *owner
 	path        string
-	want        capstore.Status
+	want        status
 	bundles     []hostlog.Bundle // of a peer, not known here
 	put, beside *capstore.Token
 }
@@ -107,7 +108,7 @@ func (r *reviewed) closed(parts int) (s *testStore, told <-chan struct{}, answer
 		capstore.SetReview(s, 10, time.Microsecond)
 		requests := map[string]func() error{
 			"a put": func() error {
-				_, err := s.Write(r.Context(), r.put, ops(putOp(r.o.space, "k", "v")), nil)
+				_, err := kv.Of(s).Write(r.Context(), r.put, ops(putOp(r.o.space, "k", "v")), nil)
 				return err
 			},
 			"a peer's entries": func() error {
@@ -115,7 +116,7 @@ func (r *reviewed) closed(parts int) (s *testStore, told <-chan struct{}, answer
 				return err
 			},
 			"a put in another Space": func() error {
-				_, err := s.Write(r.Context(), r.beside, ops(putOp(r.other.space, "k", "v")), nil)
+				_, err := kv.Of(s).Write(r.Context(), r.beside, ops(putOp(r.other.space, "k", "v")), nil)
 				return err
 			},
 		}

@@ -3,10 +3,8 @@ package capstore
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -41,26 +39,26 @@ func (s subject) compare(t subject) int {
 
 func (o operation) subject() subject { return subject{o.Service, o.Subject} }
 
-// errUpgrade is the refusal of what only a newer release knows.
-func errUpgrade() error {
-	return tinycloud.Refuse(tinycloud.ErrUnavailable, "Written by a newer release; this host needs an upgrade")
-}
-
 // register makes the services of a store.
 func (s *Store) register(more []service.Service) error {
-	s.services = map[string]service.Service{dag.KV: keyValue{s}}
+	s.services = map[string]service.Service{}
 	for _, x := range more {
 		if _, ok := s.services[x.Name()]; ok || !dag.ServiceName(x.Name()) {
 			return fmt.Errorf("service %q: %w", x.Name(), tinycloud.ErrInvalid)
 		}
 		s.services[x.Name()] = x
+		if k, ok := x.(service.Keeper); ok {
+			s.keepers = append(s.keepers, k)
+		}
 	}
+	slices.SortFunc(s.keepers, func(a, b service.Keeper) int { return cmp.Compare(a.Name(), b.Name()) })
+	s.held = newHeld(s.keepers)
 	return nil
 }
 
 // Hello is what this node tells of itself.
 func (s *Store) Hello() hostlog.Hello {
-	h := OwnHello()
+	h := hostlog.Hello{Rules: Rules}
 	for _, x := range s.o.Services {
 		h.Services = append(h.Services, hostlog.Service{Name: x.Name(), Version: x.Version()})
 	}
@@ -89,11 +87,21 @@ func (s *Store) readAll(ops []dag.Operation) []operation {
 	return out
 }
 
+// asked is what an operation needs its token to ask for.
+func (o operation) asked() judge.Asked {
+	return judge.Asked{Service: o.Service, Path: o.Subject, Ability: o.Ability}
+}
+
+// askedFor reports whether a token asks for the operation, which this host reads.
+func (o operation) askedFor(space tinycloud.SpaceID, tok *Token) bool {
+	return !o.pending && slices.ContainsFunc(tok.Caps, func(c Capability) bool { return o.asked().In(space, c) })
+}
+
 // asked is what operations need their token to ask for.
 func asked(ops []operation) []judge.Asked {
 	out := make([]judge.Asked, len(ops))
 	for i, o := range ops {
-		out[i] = judge.Asked{Service: o.Service, Path: o.Subject, Ability: o.Ability}
+		out[i] = o.asked()
 	}
 	return out
 }
@@ -155,7 +163,7 @@ func (s *Store) readable(ctx context.Context, q querier, sid int64, about subjec
 	if pending, err := s.pending(ctx, q, sid, about); err != nil || !pending {
 		return err
 	}
-	return errUpgrade()
+	return service.Upgrade()
 }
 
 // waits is the same in a transaction; nearly always there are none in the whole Space.
@@ -188,72 +196,23 @@ func scanSubject(scan db.Scan, into map[subject]struct{}) error {
 	return nil
 }
 
-// refoldSubject computes what a subject holds anew. What a service that is not here keeps is nothing.
+// refoldSubject computes what a subject holds anew, and announces what that changes. What a service that is not here
+// keeps is nothing.
 func (t *tx) refoldSubject(sp *space, s subject) error {
-	x := t.s.services[s.service]
-	if x == nil {
+	by := t.s.services[s.service]
+	if by == nil {
 		return nil
 	}
-	return x.Fold(t.in(sp, s.service), s.name)
-}
-
-// inSpace is a transaction in one Space as a service sees it.
-type inSpace struct {
-	t       *tx
-	sp      *space
-	service string
-	epoch   *node       // that is being placed or judged, if one is
-	past    judge.Clock // of an epoch that is being made
-}
-
-func (t *tx) in(sp *space, service string) *inSpace { return &inSpace{t: t, sp: sp, service: service} }
-
-// at is the same at the place of an epoch.
-func (t *tx) at(sp *space, n *node, service string) *inSpace {
-	return &inSpace{t: t, sp: sp, service: service, epoch: n}
-}
-
-func (x *inSpace) Now() time.Time           { return x.t.now }
-func (x *inSpace) Space() tinycloud.SpaceID { return x.sp.id }
-
-func (x *inSpace) State(subject string) (state []byte, err error) {
-	id := tinycloud.Sum([]byte(subject))
-	_, err = x.t.one([]any{&state}, "SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?", x.sp.sid, x.service, id[:])
-	return state, err
-}
-
-func (x *inSpace) SetState(subject string, state []byte) error {
-	id := tinycloud.Sum([]byte(subject))
-	x.t.touch(x.sp)
-	if len(state) == 0 {
-		return x.t.exec("DELETE FROM states WHERE sid = ? AND service = ? AND id = ?", x.sp.sid, x.service, id[:])
+	x := t.in(sp, s.service)
+	if err := by.Fold(x, s.name); err != nil {
+		return err
 	}
-	return x.t.add(db.Insert{Into: "states", Columns: "sid service id subject state", Key: "sid service id", Replace: true},
-		x.sp.sid, x.service, id[:], []byte(subject), state)
-}
-
-func (x *inSpace) Operations(name string, f func(service.Placed) error) error {
-	var list []service.Placed
-	err := x.t.each(func(scan db.Scan) error {
-		var p service.Placed
-		var epoch, event []byte
-		var idx int64
-		if err := scan(&p.Row, &p.At.Seq, &epoch, &idx, &p.N, &p.Bytes, &event); err != nil {
+	for _, f := range x.flips {
+		if err := t.flipped(sp, f); err != nil {
 			return err
 		}
-		p.Subject, p.Event, p.At.Epoch, p.At.Index = name, tinycloud.Hash(event), tinycloud.Hash(epoch), uint64(idx)
-		list = append(list, p)
-		return nil
-	}, `SELECT p.eid, p.seq, p.id, o.idx, o.n, o.bytes, e.id FROM ops o JOIN epochs p ON p.eid = o.eid JOIN events e ON e.eid = o.eid AND e.idx = o.idx
-		WHERE o.sid = ? AND o.key = ? AND o.service = ? AND o.valid = 1
-		AND NOT EXISTS (SELECT 1 FROM pending y WHERE y.eid = o.eid AND y.idx = o.idx AND y.n = o.n)
-		ORDER BY p.written, p.seq, p.id, o.idx, o.n`, x.sp.sid, x.t.s.key(name), x.service)
-	for _, p := range list {
-		if err == nil {
-			err = f(p)
-		}
 	}
-	return err
+	return nil
 }
 
 // ServiceState is what a service keeps of a subject, nil for nothing. The error is of class [tinycloud.ErrUnavailable]
@@ -264,7 +223,7 @@ func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, ab
 		return nil, err
 	}
 	if s.services[name] == nil {
-		return nil, errUpgrade()
+		return nil, service.Upgrade()
 	}
 	err = s.db.Read.Snapshot(ctx, func(q *db.Snapshot) error {
 		if err := s.readable(ctx, q, sid, subject{name, about}); err != nil {
@@ -275,45 +234,6 @@ func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, ab
 		return err
 	})
 	return state, err
-}
-
-// Perform carries out what an admitted invocation asks of a service in a Space: all or nothing, durable when it returns.
-// plan is called in the transaction, once its authority is judged, and may be called again.
-func (s *Store) Perform(ctx context.Context, tok *Token, space tinycloud.SpaceID, name string, plan func(service.Tx) (service.Plan, error)) error {
-	s.compared(ctx, tok.Spaces())
-	return s.do(ctx, func(t *tx) error {
-		if err := t.authorised(tok); err != nil {
-			return err
-		}
-		sp, err := t.space(space)
-		if err != nil {
-			return err
-		}
-		if err := t.admitted(sp); err != nil {
-			return err
-		}
-		p, err := plan(t.in(sp, name))
-		if err != nil {
-			return err
-		}
-		if waits, err := t.waits(sp, subject{name, p.Subject}); err != nil {
-			return err
-		} else if waits {
-			return errUpgrade()
-		}
-		ops := make([]dag.Operation, len(p.Ops))
-		for i, b := range p.Ops {
-			o, ok, err := dag.ReadOperation(b)
-			if err != nil || !ok || o.Service != name || o.Subject != p.Subject {
-				return fmt.Errorf("operation of service %q: %w", name, errors.Join(err, tinycloud.ErrInvalid))
-			}
-			ops[i] = o
-		}
-		if err := t.root(sp, tok, 0); err != nil {
-			return err
-		}
-		return t.mint(sp, tok, ops, nil)
-	})
 }
 
 // Readable refuses an invocation that asks for a subject of a service that is not here, while operations on it are

@@ -18,7 +18,7 @@ import (
 // counting opens a store that has the counter.
 func counting(t *testing.T, name string, c *clock, path string, version uint64) *testStore {
 	t.Helper()
-	return openWith(t, name, c, path, func(o *capstore.Options) { o.Services = []service.Service{servicetest.Counter{Form: version}} })
+	return openWith(t, name, c, path, func(o *capstore.Options) { o.Services = servicetest.Services(servicetest.Counter{Form: version}) })
 }
 
 // counts reads the counter of a subject: its sum and what was added last; "upgrade" where it can't be known.
@@ -65,9 +65,7 @@ func (o accountant) try(s *testStore, about string, by int64, version uint64) er
 	if err := s.Admit(s.t.Context(), tok); err != nil {
 		return err
 	}
-	return s.Perform(s.t.Context(), tok, o.space, "counter", func(service.Tx) (service.Plan, error) {
-		return service.Plan{Subject: about, Ops: [][]byte{servicetest.Addition(about, by, version)}}, nil
-	})
+	return s.Perform(s.t.Context(), servicetest.Request(tok, o.space, about, by, version))
 }
 
 func (o accountant) add(s *testStore, about string, by int64) {
@@ -109,9 +107,7 @@ func testService(t *testing.T) {
 	}
 	tok := o.token(t, "visits")
 	once := func(s *testStore) error {
-		return s.Perform(t.Context(), tok, o.space, "counter", func(service.Tx) (service.Plan, error) {
-			return service.Plan{Subject: "visits", Ops: [][]byte{servicetest.Addition("visits", 1, 1)}}, nil
-		})
+		return s.Perform(t.Context(), servicetest.Request(tok, o.space, "visits", 1, 1))
 	}
 	if err := once(b); err != nil { // beside what a has
 		t.Fatal(err)
@@ -122,9 +118,9 @@ func testService(t *testing.T) {
 	for name, bad := range map[string][]byte{
 		"another subject": servicetest.Addition("likes", 1, 1), "a key": []byte("\xa2\x63key\x61k\x67version\xf6"), "no operation": {0x01}, "nothing": nil,
 	} {
-		err := a.Perform(t.Context(), o.token(t, "visits"), o.space, "counter", func(service.Tx) (service.Plan, error) {
-			return service.Plan{Subject: "visits", Ops: [][]byte{bad}}, nil
-		})
+		err := a.Perform(t.Context(), service.Request{Token: o.token(t, "visits"), Service: "counter", Parts: []service.Part{
+			{Space: o.space, Plan: func(service.Tx) (service.Plan, error) { return service.Plan{Ops: [][]byte{bad}}, nil }},
+		}})
 		if !errors.Is(err, tinycloud.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -15,6 +15,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 // checkLog fails unless a Space's own log is one chain and its epochs are unique.
@@ -62,7 +64,7 @@ func TestSharedWriters(t *testing.T) {
 				for i := w * each; i < (w+1)*each; i++ {
 					err := s.Admit(t.Context(), toks[i])
 					if err == nil {
-						_, err = s.Write(t.Context(), toks[i], []capstore.Op{putOp(o.space, fmt.Sprint("k", i), fmt.Sprint(i))}, nil)
+						_, err = s.Write(t.Context(), toks[i], []kv.Op{putOp(o.space, fmt.Sprint("k", i), fmt.Sprint(i))}, nil)
 					}
 					if err != nil {
 						t.Error(err)
@@ -206,7 +208,7 @@ func TestSharedOtherSecret(t *testing.T) {
 		c, url := newClock(), newDatabase(t)
 		a := open(t, "one", c, url)
 		newOwner(t, "alice", c).hostOn(a)
-		s, err := capstore.Open(t.Context(), capstore.Options{Database: url, Keys: keys("two")})
+		s, err := capstore.Open(t.Context(), capstore.Options{Services: servicetest.Services(), Database: url, Keys: keys("two")})
 		if err == nil {
 			t.Error(s.Close(), "opened")
 		} else if text := err.Error(); !strings.Contains(text, "another secret") || !strings.Contains(text, "storage.database") || strings.Contains(text, "p%40ss") {
@@ -349,7 +351,7 @@ func TestServerKilled(t *testing.T) {
 					mu.Lock()
 					tok := o.invoke(t, key, "tinycloud.kv/put")
 					mu.Unlock()
-					_, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, key, value)}, nil)
+					_, err := s.Write(t.Context(), tok, []kv.Op{putOp(o.space, key, value)}, nil)
 					mu.Lock()
 					if err == nil {
 						acked[key] = value

@@ -104,11 +104,11 @@ type minting struct {
 
 // folds is what the folding of operations has in mind.
 type folds struct {
-	dropped   map[tinycloud.Hash]struct{} // while subjects are folded: values to be freed, unless another holds them
-	folding   bool                        // anew: a value that nothing holds now may be held again in a moment
-	others    bool                        // hosts are known, once it is asked for, see [space.shared]
-	conflicts int64                       // rows of them
-	pending   int64                       // operations that are
+	dropped map[tinycloud.Hash]struct{} // while subjects are folded: values to be freed, unless another holds them
+	folding bool                        // anew: a value that nothing holds now may be held again in a moment
+	others  bool                        // hosts are known, once it is asked for, see [space.shared]
+	pending int64                       // operations that are
+	memory  map[string]any              // of services, see [service.Tx]
 }
 
 // States of a Space on this node.
@@ -129,7 +129,7 @@ const rememberedNodes = 4096
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
 	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state}
 	sp.imports, sp.facts, sp.placed = map[tinycloud.Hash]int64{}, judge.NewFacts(id), map[tinycloud.Hash]bool{}
-	sp.todo.epochs = map[int64]struct{}{}
+	sp.todo.epochs, sp.memory = map[int64]struct{}{}, map[string]any{}
 	sp.host = hostlog.Key(sp.key.Public().(ed25519.PublicKey))
 	sp.nodes, _ = lru.New[tinycloud.Hash, *node](rememberedNodes)
 	return sp
@@ -216,7 +216,7 @@ func (t *tx) load(sp *space, heads []byte) error {
 	if err := t.loadImports(sp); err != nil {
 		return err
 	}
-	if _, err := t.one([]any{&sp.conflicts, &sp.pending}, "SELECT (SELECT count(*) FROM conflicts WHERE sid = ?), (SELECT count(*) FROM pending WHERE sid = ?)", sp.sid, sp.sid); err != nil {
+	if _, err := t.one([]any{&sp.pending}, "SELECT count(*) FROM pending WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
 	return t.loadFacts(sp)

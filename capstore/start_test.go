@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 // A database that cannot be used says so at once, names its setting and hides the password.
@@ -46,7 +47,7 @@ func TestOpenRefusals(t *testing.T) {
 			"reference":      {reference.DSN, "import-reference"},
 		} {
 			begin := time.Now()
-			s, err := capstore.Open(t.Context(), capstore.Options{Database: tt.dsn, Keys: keys("one")})
+			s, err := capstore.Open(t.Context(), capstore.Options{Services: servicetest.Services(), Database: tt.dsn, Keys: keys("one")})
 			if err == nil {
 				t.Errorf("%s: opened, %v", name, s.Close())
 				continue

@@ -3,8 +3,6 @@ package capstore
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"io"
 	"time"
 
@@ -26,14 +24,12 @@ type Status struct {
 	Void   int64 // epochs that count for nothing
 	Parked int64 // entries of the future, and what follows them
 	Events int64
-	Keys   int64
-	Wants  int64 // values that are to be fetched, without those that only conflicts name
+	Keys   int64 // subjects that hold a value
+	Wants  int64 // values that are to be fetched, without those that are only held as past
 	Bytes  int64
-	// Conflicts counts the writes that lost against others which did not know of them, see [Store.Conflicts].
-	Conflicts int64
 	// Pending counts operations that a newer release can read.
 	Pending int64
-	// StateHash is equal on two hosts iff their KV maps are, and what other services keep.
+	// StateHash is equal on two hosts iff what their services keep is.
 	StateHash string
 	// Expires is when this node's host delegation ends, zero for never or when there is none.
 	Expires time.Time
@@ -65,11 +61,8 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		return Status{}, err
 	}
 	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM wants w`+lacking+" AND"+missed+`), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
+		(SELECT count(*) FROM wants w`+lacking+" AND "+s.missed()+`), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
-		return Status{}, err
-	}
-	if st.Conflicts, err = s.conflictCount(ctx, sp.sid); err != nil {
 		return Status{}, err
 	}
 	if d, err := s.hostDelegation(ctx, id, sp.host, lastsLonger); err != nil {
@@ -81,35 +74,25 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	return st, err
 }
 
-// stateHash hashes the DAG-CBOR of [[key, multihash, metadata]…] over the current keys in byte order, then those of what
-// other services keep: [service, hash of the subject, state], in the order of the first two.
-func (s *Store) stateHash(ctx context.Context, sid int64) (keys int64, hash string, err error) {
+// stateHash hashes what services digest of their tables, in the order of their names, then the DAG-CBOR of what they
+// keep else: [service, hash of the subject, state], in the order of the first two.
+func (s *Store) stateHash(ctx context.Context, sid int64) (subjects int64, hash string, err error) {
 	h := blake3.New()
 	err = s.db.Read.Snapshot(ctx, func(snap *db.Snapshot) error {
-		if _, err := snap.One(ctx, []any{&keys}, "SELECT count(*) FROM kv WHERE sid = ? AND live = 1", sid); err != nil {
+		if _, err := snap.One(ctx, []any{&subjects}, "SELECT "+s.held.countCurrent("x.sid")+" FROM spaces x WHERE x.sid = ?", sid); err != nil {
 			return err
 		}
-		_, _ = h.Write(dag.AppendHead(nil, 4<<5, uint64(keys)))
-		err := s.eachKey(ctx, snap, sid, keyRange{full: true}, func(k keyed) error {
-			m := map[string]string{}
-			if err := json.Unmarshal(k.meta, &m); err != nil {
-				return fmt.Errorf("metadata of %q: %w", k.key, err)
+		for _, k := range s.keepers {
+			if err := k.Digest(ctx, rows{snap, s, sid}, h); err != nil {
+				return err
 			}
-			b := dag.AppendText(dag.AppendHead(nil, 4<<5, 3), k.key)
-			value := tinycloud.Hash(k.value).Multihash()
-			b = append(dag.AppendHead(b, 2<<5, uint64(len(value))), value...)
-			_, err := h.Write(dag.AppendMap(b, m))
-			return err
-		})
-		if err != nil {
-			return err
 		}
 		return hashStates(ctx, snap, sid, h)
 	})
-	return keys, hex.EncodeToString(h.Sum(nil)), err
+	return subjects, hex.EncodeToString(h.Sum(nil)), err
 }
 
-// hashStates adds what services beside key-value keep: nothing where there are none.
+// hashStates adds what services keep beside tables of their own: nothing where there is none.
 func hashStates(ctx context.Context, snap *db.Snapshot, sid int64, h io.Writer) error {
 	return snap.Each(ctx, func(scan db.Scan) error {
 		var name string

@@ -9,7 +9,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // A general codec, with the order of DAG-CBOR, comes to the same state hash.
@@ -22,7 +22,7 @@ func TestStateHash(t *testing.T) {
 	var want []any
 	metadata := map[string]string{
 		"content-type": "text/plain", "content-language": "dé",
-		capstore.MetaPrefix + "b": "1", capstore.MetaPrefix + "aa": "", capstore.MetaPrefix + "long": strings.Repeat("v", 300),
+		kv.MetaPrefix + "b": "1", kv.MetaPrefix + "aa": "", kv.MetaPrefix + "long": strings.Repeat("v", 300),
 	}
 	for _, key := range []string{"a", "b/c", "long/" + strings.Repeat("k", 70)} {
 		op := putOp(o.space, key, "value of "+key)

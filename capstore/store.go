@@ -68,7 +68,7 @@ type Options struct {
 	// Named reports whether nodes are named by the configuration: a Space that comes to be hosted here begins
 	// joining then. Nil: none are. It runs on the writer's goroutine: it must not block.
 	Named func() bool
-	// Services stand beside key-value.
+	// Services keep the state of Spaces: package kv, and what stands beside it.
 	Services []service.Service
 	// Unpaired says that paired nodes are not asked about Spaces, so that none waits for them.
 	Unpaired bool
@@ -125,6 +125,8 @@ type Store struct {
 	paired  atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
 	services map[string]service.Service // by name; never changes
+	keepers  []service.Keeper           // those with tables of their own, by name
+	held     *held
 
 	redating     redating
 	outdated     wait.Signal   // a long history has to be judged anew

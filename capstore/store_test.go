@@ -18,6 +18,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 )
 
 func TestMain(m *testing.M) {
@@ -46,6 +48,7 @@ func newClock() *clock {
 // testStore is a running store of a node with a given name.
 type testStore struct {
 	*capstore.Store
+	*kv.Keys
 	t     *testing.T
 	name  keys
 	clock *clock
@@ -82,7 +85,7 @@ func open(t *testing.T, name string, c *clock, path string) *testStore {
 func openWith(t *testing.T, name string, c *clock, path string, change func(*capstore.Options), before ...func(*capstore.Store)) *testStore {
 	t.Helper()
 	ts := &testStore{t: t, name: keys(name), clock: c, path: path}
-	options := capstore.Options{Database: path, Keys: keys(name), Now: c.now, Committed: func(c capstore.Commit) {
+	options := capstore.Options{Services: servicetest.Services(), Database: path, Keys: keys(name), Now: c.now, Committed: func(c capstore.Commit) {
 		ts.mu.Lock()
 		defer ts.mu.Unlock()
 		ts.commits = append(ts.commits, c)
@@ -92,7 +95,7 @@ func openWith(t *testing.T, name string, c *clock, path string, change func(*cap
 	if err != nil {
 		t.Fatal(err)
 	}
-	ts.Store = s
+	ts.Store, ts.Keys = s, kv.Of(s)
 	for _, f := range before {
 		f(s)
 	}
@@ -138,10 +141,18 @@ func (s *testStore) delegate(header string) capstore.Delegated {
 	return d
 }
 
-func (s *testStore) status(space tinycloud.SpaceID) capstore.Status {
+// status is what a store and its keys know of a Space.
+type status struct {
+	capstore.Status
+	Conflicts int64
+}
+
+func (s *testStore) status(space tinycloud.SpaceID) (st status) {
 	s.t.Helper()
-	st, err := s.Status(s.t.Context(), space)
-	if err != nil {
+	var err1, err2 error
+	st.Status, err1 = s.Status(s.t.Context(), space)
+	st.Conflicts, err2 = s.ConflictCount(s.t.Context(), space)
+	if err := errors.Join(err1, err2); err != nil {
 		s.t.Fatal(err)
 	}
 	return st
@@ -190,7 +201,7 @@ func (o *owner) invoke(t *testing.T, key, ability string) *capstore.Token {
 	return o.invokeFor(t, time.Minute, key, ability)
 }
 
-func ops(o ...capstore.Op) []capstore.Op { return o }
+func ops(o ...kv.Op) []kv.Op { return o }
 
 // redate waits for what late entries change in the order of writes.
 func (s *testStore) redate() {
@@ -213,8 +224,8 @@ func (o *owner) invokeFor(t *testing.T, life time.Duration, key, ability string)
 	return tok
 }
 
-func putOp(space tinycloud.SpaceID, key, value string) capstore.Op {
-	return capstore.Op{
+func putOp(space tinycloud.SpaceID, key, value string) kv.Op {
+	return kv.Op{
 		Space: space, Key: key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value)), Inline: []byte(value),
 		Metadata: map[string]string{"content-type": "text/plain"},
 	}
@@ -225,7 +236,7 @@ func (o *owner) put(s *testStore, key, value string) error {
 	if err := s.Admit(s.t.Context(), tok); err != nil {
 		return err
 	}
-	_, err := s.Write(s.t.Context(), tok, []capstore.Op{putOp(o.space, key, value)}, nil)
+	_, err := s.Write(s.t.Context(), tok, []kv.Op{putOp(o.space, key, value)}, nil)
 	return err
 }
 
@@ -234,7 +245,7 @@ func (o *owner) del(s *testStore, key string) error {
 	if err := s.Admit(s.t.Context(), tok); err != nil {
 		return err
 	}
-	_, err := s.Write(s.t.Context(), tok, []capstore.Op{{Space: o.space, Key: key, Delete: true}}, nil)
+	_, err := s.Write(s.t.Context(), tok, []kv.Op{{Space: o.space, Key: key, Delete: true}}, nil)
 	return err
 }
 
@@ -354,7 +365,7 @@ func testKV(t *testing.T) {
 	}
 	tok := o.invoke(t, "r", "tinycloud.kv/put")
 	for _, want := range []error{nil, tinycloud.ErrConflict} {
-		if _, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, "r", "x")}, nil); !errors.Is(err, want) {
+		if _, err := s.Write(t.Context(), tok, []kv.Op{putOp(o.space, "r", "x")}, nil); !errors.Is(err, want) {
 			t.Errorf("write with a token: %v, want %v", err, want)
 		}
 	}
@@ -379,7 +390,7 @@ func testReopen(t *testing.T) {
 		t.Skip("nothing is left of it")
 	}
 	if !strings.Contains(s.path, "://") {
-		if _, err := capstore.Open(t.Context(), capstore.Options{Database: s.path, Keys: s.name}); err == nil {
+		if _, err := capstore.Open(t.Context(), capstore.Options{Services: servicetest.Services(), Database: s.path, Keys: s.name}); err == nil {
 			t.Fatal("a second store opened the same file")
 		}
 	}
@@ -469,7 +480,7 @@ func testGroupSurvivesAFailedJob(t *testing.T) {
 	for i := range writers {
 		tok := o.invoke(t, fmt.Sprint("k", i), "tinycloud.kv/put")
 		go func() {
-			_, err := s.Write(t.Context(), tok, []capstore.Op{putOp(o.space, fmt.Sprint("k", i), "v")}, nil)
+			_, err := s.Write(t.Context(), tok, []kv.Op{putOp(o.space, fmt.Sprint("k", i), "v")}, nil)
 			results <- err
 		}()
 	}
@@ -478,7 +489,7 @@ func testGroupSurvivesAFailedJob(t *testing.T) {
 		op := putOp(o.space, "large", "v")
 		op.Inline = nil // so that a row of its value is written before its headers are found too large
 		op.Metadata["x-tinycloud-meta-large"] = strings.Repeat("x", 70_000)
-		_, err := s.Write(t.Context(), large, []capstore.Op{op}, nil)
+		_, err := s.Write(t.Context(), large, []kv.Op{op}, nil)
 		if !errors.Is(err, tinycloud.ErrTooLarge) {
 			err = fmt.Errorf("large write: %w", err)
 		} else {

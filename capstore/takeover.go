@@ -323,7 +323,7 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 		return out, err
 	}
 	_, err = o.s.db.Read.One(ctx, []any{&out.Void, &out.Keys, &out.Wants}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM kv WHERE sid = ? AND live = 1), (SELECT count(*) FROM wants w`+lacking+" AND"+missed+`)`, sid, sid, sid, int64(neverDue))
+		`+o.s.held.countCurrent("x.sid")+`, (SELECT count(*) FROM wants w`+lacking+" AND "+o.s.missed()+") FROM spaces x WHERE x.sid = ?", sid, sid, int64(neverDue), sid)
 	return out, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -84,36 +85,23 @@ func (v *verifier) each(ctx context.Context, f func(scan db.Scan) error, query s
 
 // lengths checks columns whose values are taken for hashes and keys.
 func (v *verifier) lengths(ctx context.Context) error {
-	for _, c := range []struct {
-		table, column string
-		n             int
-	}{
-		{"spaces", "host", 32},
-		{"tokens", "id", 32},
-		{"mentions", "id", 32},
-		{"revoked", "target", 32},
-		{"revoked", "revocation", 32},
-		{"logs", "host", 32},
-		{"logs", "digest", 32},
-		{"entries", "digest", 32},
-		{"epochs", "id", 32},
-		{"events", "id", 32},
-		{"kv", "epoch", 32},
-		{"kv", "value", 32},
-		{"kv", "f_epoch", 32},
-		{"vals", "hash", 32},
-		{"wants", "hash", 32},
-		{"chains", "host", 32},
-		{"conflicts", "event", 32},
-		{"conflicts", "value", 32},
-	} {
-		var n int
-		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE length(%s) <> %d", c.table, c.column, c.n)
-		if _, err := v.s.db.Read.One(ctx, []any{&n}, query); err != nil {
-			return err
-		}
-		if n > 0 {
-			v.tell("column of a wrong length", "%s.%s: %d rows", c.table, c.column, n)
+	columns := map[string][]string{
+		"spaces": {"host"}, "tokens": {"id"}, "mentions": {"id"}, "revoked": {"target", "revocation"}, "logs": {"host", "digest"},
+		"entries": {"digest"}, "epochs": {"id"}, "events": {"id"}, "vals": {"hash"}, "wants": {"hash"}, "chains": {"host"},
+	}
+	for _, x := range v.s.held.tables {
+		columns[x.Name] = x.Hashes
+	}
+	for _, table := range slices.Sorted(maps.Keys(columns)) {
+		for _, column := range columns[table] {
+			var n int
+			query := fmt.Sprintf("SELECT count(*) FROM %s WHERE length(%s) <> %d", table, column, len(tinycloud.Hash{}))
+			if _, err := v.s.db.Read.One(ctx, []any{&n}, query); err != nil {
+				return err
+			}
+			if n > 0 {
+				v.tell("column of a wrong length", "%s.%s: %d rows", table, column, n)
+			}
 		}
 	}
 	var n int

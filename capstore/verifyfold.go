@@ -37,13 +37,23 @@ func (v *verifier) values(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, x := range v.s.held.holding(true) {
+		if err := v.lost(ctx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost looks for rows whose current value is neither here nor looked for.
+func (v *verifier) lost(ctx context.Context, x heldTable) error {
 	return v.each(ctx, func(scan db.Scan) error {
-		var key []byte
-		err := scan(&key)
-		v.tell("current value that is lost", "%q", key)
+		var subject []byte
+		err := scan(&subject)
+		v.tell("current value that is lost", "%q", subject)
 		return err
-	}, `SELECT k.key FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value LEFT JOIN wants w ON w.sid = k.sid AND w.hash = k.value
-		WHERE k.sid = ? AND k.live = 1 AND v.hash IS NULL AND w.hash IS NULL`, v.sid)
+	}, "SELECT h."+x.Key+" FROM "+x.Name+" h LEFT JOIN vals v ON v.sid = h.sid AND v.hash = h."+x.Value+" LEFT JOIN wants w ON w.sid = h.sid AND w.hash = h."+x.Value+
+		" WHERE h.sid = ? AND "+x.Held+" AND v.hash IS NULL AND w.hash IS NULL", v.sid)
 }
 
 // replay judges the history again in an empty store and compares what follows from it.
@@ -106,50 +116,71 @@ func (v *verifier) replayInto(ctx context.Context, scratch *Store) error {
 	return v.compare(ctx, scratch, sid)
 }
 
+// compared is a query for rows with one that counts those that are the same in a store made anew.
+type compared struct {
+	what, ours, theirs string
+	subject            bool // the first column is a subject
+}
+
 // compare looks every verdict up among those made anew.
 func (v *verifier) compare(ctx context.Context, scratch *Store, sid int64) error {
-	for _, c := range []struct{ what, ours, theirs string }{
+	all := []compared{
 		{
-			"epoch that is judged otherwise", "SELECT id, seq, t, written, begin_of, valid FROM epochs WHERE sid = ?",
-			"SELECT count(*) FROM epochs WHERE sid = ? AND id = ? AND seq = ? AND t = ? AND written = ? AND begin_of = ? AND valid = ?",
+			what: "epoch that is judged otherwise", ours: "SELECT id, seq, t, written, begin_of, valid FROM epochs WHERE sid = ?",
+			theirs: "SELECT count(*) FROM epochs WHERE sid = ? AND id = ? AND seq = ? AND t = ? AND written = ? AND begin_of = ? AND valid = ?",
 		},
 		{
-			"event that is judged otherwise", "SELECT p.id, e.idx, e.kind, e.valid FROM epochs p JOIN events e ON e.eid = p.eid WHERE p.sid = ?",
-			"SELECT count(*) FROM epochs p JOIN events e ON e.eid = p.eid WHERE p.sid = ? AND p.id = ? AND e.idx = ? AND e.kind = ? AND e.valid = ?",
+			what: "event that is judged otherwise", ours: "SELECT p.id, e.idx, e.kind, e.valid FROM epochs p JOIN events e ON e.eid = p.eid WHERE p.sid = ?",
+			theirs: "SELECT count(*) FROM epochs p JOIN events e ON e.eid = p.eid WHERE p.sid = ? AND p.id = ? AND e.idx = ? AND e.kind = ? AND e.valid = ?",
 		},
 		{
-			"operation that is judged otherwise", "SELECT p.id, o.idx, o.n, o.valid FROM epochs p JOIN ops o ON o.eid = p.eid WHERE p.sid = ?",
-			"SELECT count(*) FROM epochs p JOIN ops o ON o.eid = p.eid WHERE p.sid = ? AND p.id = ? AND o.idx = ? AND o.n = ? AND o.valid = ?",
+			what: "operation that is judged otherwise", ours: "SELECT p.id, o.idx, o.n, o.valid FROM epochs p JOIN ops o ON o.eid = p.eid WHERE p.sid = ?",
+			theirs: "SELECT count(*) FROM epochs p JOIN ops o ON o.eid = p.eid WHERE p.sid = ? AND p.id = ? AND o.idx = ? AND o.n = ? AND o.valid = ?",
 		},
 		{
-			"log entry that is judged otherwise", "SELECT digest, n, at, valid FROM entries WHERE sid = ? AND branch < 1073741824",
-			"SELECT count(*) FROM entries WHERE sid = ? AND digest = ? AND n = ? AND at = ? AND valid = ?",
+			what: "log entry that is judged otherwise", ours: "SELECT digest, n, at, valid FROM entries WHERE sid = ? AND branch < 1073741824",
+			theirs: "SELECT count(*) FROM entries WHERE sid = ? AND digest = ? AND n = ? AND at = ? AND valid = ?",
 		},
 		{
-			"key that holds something else", "SELECT k.key, k.live, k.seq, k.epoch, k.idx, k.value, k.meta, k.f_seq, k.f_epoch, k.f_idx FROM kv k WHERE k.sid = ?",
-			"SELECT count(*) FROM kv WHERE sid = ? AND key = ? AND live = ? AND seq = ? AND epoch = ? AND idx = ? AND value = ? AND meta = ? AND f_seq = ? AND f_epoch = ? AND f_idx = ?",
+			what: "state of a service that should be another", ours: "SELECT s.service, s.id, s.state FROM states s WHERE s.sid = ?",
+			theirs: "SELECT count(*) FROM states WHERE sid = ? AND service = CAST(? AS TEXT) AND id = ? AND state = ?",
 		},
-		{
-			"state of a service that should be another", "SELECT s.service, s.id, s.state FROM states s WHERE s.sid = ?",
-			"SELECT count(*) FROM states WHERE sid = ? AND service = CAST(? AS TEXT) AND id = ? AND state = ?",
-		},
-		{
-			"conflict that is none", "SELECT c.event, p.id, c.idx, c.n, c.value FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ?",
-			"SELECT count(*) FROM conflicts c JOIN epochs p ON p.eid = c.eid WHERE c.sid = ? AND c.event = ? AND p.id = ? AND c.idx = ? AND c.n = ? AND c.value = ?",
-		},
-	} {
-		if v.s.db.Shared { // there the column may hold what stands for a long key
-			c.ours = strings.Replace(c.ours, "SELECT k.key,", "SELECT coalesce(k.whole, k.key),", 1)
-		}
-		if err := v.compareRows(ctx, scratch, sid, c.what, c.ours, c.theirs); err != nil {
+	}
+	for _, x := range v.s.held.tables {
+		all = append(all, v.rowsOf(x))
+	}
+	for _, c := range all {
+		if err := v.compareRows(ctx, scratch, sid, c); err != nil {
 			return err
 		}
 	}
 	return v.compareSums(ctx, scratch, sid)
 }
 
-func (v *verifier) compareRows(ctx context.Context, scratch *Store, sid int64, what, ours, theirs string) error {
-	columns := strings.Count(theirs, "?") - 1
+// rowsOf compares the rows of a service's table.
+func (v *verifier) rowsOf(x heldTable) compared {
+	c := compared{what: x.What, subject: x.Same[0] == x.Key}
+	from := " FROM " + x.Name + " h"
+	var ours, same []string
+	for _, column := range x.Same {
+		ours, same = append(ours, "h."+column), append(same, "h."+column+" = ?")
+		switch last := len(ours) - 1; column {
+		case "eid": // the number of a row is another in each database
+			from += " JOIN epochs p ON p.eid = h.eid"
+			ours[last], same[last] = "p.id", "p.id = ?"
+		case x.Key:
+			if v.s.db.Shared { // there the column may hold what stands for a longer one
+				ours[last] = "coalesce(h.whole, h." + x.Key + ")"
+			}
+		}
+	}
+	c.ours = "SELECT " + strings.Join(ours, ", ") + from + " WHERE h.sid = ?"
+	c.theirs = "SELECT count(*)" + from + " WHERE h.sid = ? AND " + strings.Join(same, " AND ")
+	return c
+}
+
+func (v *verifier) compareRows(ctx context.Context, scratch *Store, sid int64, c compared) error {
+	columns := strings.Count(c.theirs, "?") - 1
 	return v.each(ctx, func(scan db.Scan) error {
 		row, dest := make([]any, columns), make([]any, columns)
 		for i := range row {
@@ -163,18 +194,18 @@ func (v *verifier) compareRows(ctx context.Context, scratch *Store, sid int64, w
 				row[i] = []byte{} // that is how the driver reads an empty one
 			}
 		}
-		if key, ok := row[0].([]byte); ok && strings.Contains(theirs, "AND key = ?") {
-			row[0] = string(key)
+		if name, ok := row[0].([]byte); ok && c.subject {
+			row[0] = string(name)
 		}
 		var n int
-		if _, err := scratch.db.Read.One(ctx, []any{&n}, theirs, append([]any{sid}, row...)...); err != nil {
+		if _, err := scratch.db.Read.One(ctx, []any{&n}, c.theirs, append([]any{sid}, row...)...); err != nil {
 			return err
 		}
 		if n != 1 {
-			v.tell(what, "%s", name(row[0]))
+			v.tell(c.what, "%s", name(row[0]))
 		}
 		return nil
-	}, ours, v.sid)
+	}, c.ours, v.sid)
 }
 
 func name(column any) string {
@@ -186,7 +217,11 @@ func name(column any) string {
 
 // compareSums looks for rows that are not here, and at the heads.
 func (v *verifier) compareSums(ctx context.Context, scratch *Store, sid int64) error {
-	for _, table := range []string{"epochs", "kv", "events", "ops", "conflicts", "pending", "states"} {
+	tables := []string{"epochs", "events", "ops", "pending", "states"}
+	for _, x := range v.s.held.tables {
+		tables = append(tables, x.Name)
+	}
+	for _, table := range tables {
 		var ours, theirs int64
 		query := "SELECT count(*) FROM " + table + " WHERE sid = ?"
 		if _, err := v.s.db.Read.One(ctx, []any{&ours}, query, v.sid); err != nil {

@@ -32,13 +32,13 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 		copy(w.Manifest[:], manifest)
 		due = append(due, w)
 		return nil
-	}, `SELECT w.hash, w.size, w.manifest, w.tries, CASE WHEN EXISTS (SELECT 1 FROM kv k WHERE k.sid = w.sid AND k.value = w.hash AND k.live = 1) THEN 0 ELSE 1 END
-		FROM wants w WHERE w.sid = ? AND w.due <= ? ORDER BY w.due LIMIT ?`, sid, now, limit)
+	}, "SELECT w.hash, w.size, w.manifest, w.tries, CASE WHEN "+s.held.any(true, "w.sid", "w.hash")+
+		" THEN 0 ELSE 1 END FROM wants w WHERE w.sid = ? AND w.due <= ? ORDER BY w.due LIMIT ?", sid, now, limit)
 	return due, err
 }
 
 // Wanting reports whether values of a Space are still to be fetched, due or not; none is while its policy is [Lazy]. One
-// that only a conflict names counts until a try has failed: it may be that nobody has it any more.
+// that is only held as past counts until a try has failed: it may be that nobody has it any more.
 func (s *Store) Wanting(ctx context.Context, id tinycloud.SpaceID) (bool, error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
@@ -48,26 +48,26 @@ func (s *Store) Wanting(ctx context.Context, id tinycloud.SpaceID) (bool, error)
 		return false, err
 	}
 	var one int
-	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM wants w"+lacking+" AND (w.tries = 0 OR"+missed+") LIMIT 1", sid, neverDue)
+	return s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM wants w"+lacking+" AND (w.tries = 0 OR "+s.missed()+") LIMIT 1", sid, neverDue)
 }
 
-// lacking are the values of a Space that are to be fetched, due or not; missed those that a key or the policy names.
-const (
-	lacking = " WHERE w.sid = ? AND w.due < ?"
-	missed  = ` (EXISTS (SELECT 1 FROM kv k WHERE k.sid = w.sid AND k.value = w.hash AND k.live = 1)
-		OR EXISTS (SELECT 1 FROM spaces s WHERE s.sid = w.sid AND s.kept <> 0))`
-)
+// lacking are the values of a Space that are to be fetched, due or not.
+const lacking = " WHERE w.sid = ? AND w.due < ?"
+
+// missed is the condition of those that are current, or named by the policy.
+func (s *Store) missed() string {
+	return "(" + s.held.any(true, "w.sid", "w.hash") + " OR EXISTS (SELECT 1 FROM spaces s WHERE s.sid = w.sid AND s.kept <> 0))"
+}
 
 // Arrived records that a value is here: its bytes, or in the block store when inline is nil. One that is no
-// longer wanted, since no key holds it any more, is not kept.
+// longer wanted, since nothing holds it any more, is not kept.
 func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error {
 	return s.do(ctx, func(t *tx) error {
 		sp, err := t.space(id)
 		if err != nil {
 			return err
 		}
-		var one int
-		held, err := t.one([]any{&one}, holdsValue, sp.sid, hash[:])
+		current, past, err := t.isHeld(sp, hash)
 		if err != nil {
 			return err
 		}
@@ -75,16 +75,12 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 		if err != nil {
 			return err
 		}
-		disputed, err := t.isDisputed(sp, hash)
-		if err != nil {
-			return err
-		}
-		if held || keeps || disputed {
+		if current || keeps || past {
 			if err := t.saveValue(sp, hash, size, inline); err != nil {
 				return err
 			}
 		}
-		if err := t.unwant(sp, hash); err != nil || held {
+		if err := t.unwant(sp, hash); err != nil || current {
 			return err
 		}
 		return t.release(sp, hash)

@@ -19,6 +19,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
@@ -54,14 +55,14 @@ func TestHostsTellTheirRules(t *testing.T) {
 		f, o := newFabric(t), newOwner("rules")
 		nodes := cluster(t, f, o, 2)
 		a, b := nodes[0], nodes[1]
-		if diff := cmp.Diff(capstore.OwnHello(), a.hostAt(a).Hello); diff != "" {
+		if diff := cmp.Diff(servicetest.Hello(), a.hostAt(a).Hello); diff != "" {
 			t.Error(diff)
 		}
 		check := func(older bool) {
 			t.Helper()
 			for _, pair := range [][2]*node{{a, b}, {b, a}} {
 				h := pair[0].hostAt(pair[1])
-				if !h.Met || h.OlderThan(capstore.Rules) != older || !older && cmp.Diff(capstore.OwnHello(), h.Hello) != "" || older && h.Hello.Rules != 0 {
+				if !h.Met || h.OlderThan(capstore.Rules) != older || !older && cmp.Diff(servicetest.Hello(), h.Hello) != "" || older && h.Hello.Rules != 0 {
 					t.Errorf("%s takes %s for %+v", pair[0].name, pair[1].name, h)
 				}
 			}
@@ -88,7 +89,7 @@ func TestToldIsBoundAndBounded(t *testing.T) {
 		x := newOutsider(t, f, o, "outsider")
 		x.greets = []protocol.ID{wire.HelloProtocol}
 		chain := [][]byte{bytesOf(t, o.hosting(x.key, captest.DelegationOptions{IssuedAt: time.Now()}))}
-		own := wiretest.Told(capstore.OwnHello())
+		own := wiretest.Told(servicetest.Hello())
 		services := func(count int, name string) []byte {
 			h := hostlog.Hello{Rules: 1}
 			for range count {

@@ -25,6 +25,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
@@ -121,7 +122,7 @@ func handshakeRefuses(t *testing.T, version protocol.ID) {
 		x.greets = []protocol.ID{version}
 		var told []byte
 		if version == wire.HelloProtocol {
-			told = wiretest.Told(capstore.OwnHello())
+			told = wiretest.Told(servicetest.Hello())
 		}
 		now := time.Now()
 		did, other := didOf(x.key), didOf(keys("someone else").SpaceKey(o.space))

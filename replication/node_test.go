@@ -25,6 +25,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -138,7 +140,7 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 	}
 	n.log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", string(n.name))
 	n.store, err = capstore.Open(t.Context(), capstore.Options{
-		Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: n.log,
+		Services: servicetest.Services(), Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: n.log,
 		Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 		Committed: func(c capstore.Commit) {
 			if r := n.committed.Load(); r != nil {
@@ -293,13 +295,13 @@ func (n *node) tryPut(key, value string) error {
 	if err := n.store.Admit(ctx, tok); err != nil {
 		return err
 	}
-	op := capstore.Op{Space: o.space, Key: key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value))}
+	op := kv.Op{Space: o.space, Key: key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value))}
 	if len(value) <= 64<<10 {
 		op.Inline = []byte(value)
 	} else {
 		n.values.put([]byte(value))
 	}
-	_, err = n.store.Write(ctx, tok, []capstore.Op{op}, nil)
+	_, err = kv.Of(n.store).Write(ctx, tok, []kv.Op{op}, nil)
 	return err
 }
 
@@ -307,7 +309,7 @@ func (n *node) tryPut(key, value string) error {
 func (n *node) get(key string) string {
 	n.t.Helper()
 	ctx := context.Background()
-	r, err := n.store.Get(ctx, n.o.space, key)
+	r, err := kv.Of(n.store).Get(ctx, n.o.space, key)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return "(none)"
 	}

@@ -21,6 +21,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
@@ -42,7 +43,7 @@ func newPairing(t *testing.T, name string) *pairing {
 	t.Helper()
 	x := &pairing{t: t}
 	x.store = must(capstore.Open(t.Context(), capstore.Options{
-		Database: filepath.Join(t.TempDir(), "caps.db"), Keys: keys(name),
+		Services: servicetest.Services(), Database: filepath.Join(t.TempDir(), "caps.db"), Keys: keys(name),
 		Now: func() time.Time { return time.Now().Add(time.Duration(x.ahead.Load())) },
 	}))
 	x.front = must(p2p.New(p2p.Options{

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
@@ -51,16 +51,16 @@ func (s *sim) audit() {
 // observe reads from a host what [oracletest.Fold] computes.
 func (s *sim) observe(n *simNode) (st oracletest.State) {
 	ctx := context.Background()
-	keys, _, err := n.store.List(ctx, s.o.space, "", "", 0)
+	keys, _, err := kv.Of(n.store).List(ctx, s.o.space, "", "", 0)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	st.Keys = map[string]tinycloud.Hash{}
 	for _, k := range keys {
-		st.Keys[k] = must(n.store.Get(ctx, s.o.space, k)).Value
+		st.Keys[k] = must(kv.Of(n.store).Get(ctx, s.o.space, k)).Value
 	}
 	st.Conflicts = map[string]map[tinycloud.Hash]bool{}
-	list, _, err := n.store.Conflicts(ctx, s.o.space, capstore.ConflictCursor{}, 1000)
+	list, _, err := kv.Of(n.store).Conflicts(ctx, s.o.space, kv.ConflictCursor{}, 1000)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -122,13 +122,13 @@ func differences(want, got oracletest.State) (out []string) {
 
 // readable checks that every key's value is here.
 func (s *sim) readable(n *simNode) {
-	keys, _, err := n.store.List(context.Background(), s.o.space, "", "", 0)
+	keys, _, err := kv.Of(n.store).List(context.Background(), s.o.space, "", "", 0)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	for _, k := range keys {
 		got := n.get(k)
-		if got == "(none)" || got == "(on its way)" && !s.lost(must(n.store.Get(context.Background(), s.o.space, k)).Value) {
+		if got == "(none)" || got == "(on its way)" && !s.lost(must(kv.Of(n.store).Get(context.Background(), s.o.space, k)).Value) {
 			s.t.Errorf("%s reads %s of %s", n.name, got, k)
 		}
 	}

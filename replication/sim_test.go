@@ -20,6 +20,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/oracletest"
 )
 
@@ -168,7 +169,7 @@ func (s *sim) loadOrCreate(n *simNode, key string) {
 	if n.store.Present(context.Background(), s.o.space) != nil {
 		return
 	}
-	if _, err := n.store.Get(context.Background(), s.o.space, key); errors.Is(err, tinycloud.ErrNotFound) {
+	if _, err := kv.Of(n.store).Get(context.Background(), s.o.space, key); errors.Is(err, tinycloud.ErrNotFound) {
 		s.put(n, s.token(n, s.o, key, "tinycloud.kv/put"), "default of "+string(n.name))
 	}
 }
@@ -316,19 +317,19 @@ func (s *sim) token(n *simNode, x *owner, key, ability string) call {
 }
 
 func (s *sim) put(n *simNode, c call, value string) {
-	s.write(n, c, capstore.Op{
+	s.write(n, c, kv.Op{
 		Space: s.o.space, Key: c.key, Value: tinycloud.Sum([]byte(value)), Size: int64(len(value)), Inline: []byte(value),
 	}, value[:min(len(value), 24)])
 }
 
 func (s *sim) del(n *simNode, c call) {
-	s.write(n, c, capstore.Op{Space: s.o.space, Key: c.key, Delete: true}, "delete")
+	s.write(n, c, kv.Op{Space: s.o.space, Key: c.key, Delete: true}, "delete")
 }
 
-func (s *sim) write(n *simNode, c call, op capstore.Op, what string) {
+func (s *sim) write(n *simNode, c call, op kv.Op, what string) {
 	err := n.store.Admit(context.Background(), c.Token)
 	if err == nil {
-		_, err = n.store.Write(context.Background(), c.Token, []capstore.Op{op}, nil)
+		_, err = kv.Of(n.store).Write(context.Background(), c.Token, []kv.Op{op}, nil)
 	}
 	if err == nil {
 		s.acked = append(s.acked, ack{by: n, event: c.ID})

@@ -21,6 +21,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
@@ -75,7 +77,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 	x := &real{node: node{t: t, o: o, name: keys(name), dir: t.TempDir()}, came: make(chan struct{}, 1)}
 	var r atomic.Pointer[replication.Replica]
 	x.store = must(capstore.Open(t.Context(), capstore.Options{
-		Database: filepath.Join(x.dir, "caps.db"), Keys: x.name,
+		Services: servicetest.Services(), Database: filepath.Join(x.dir, "caps.db"), Keys: x.name,
 		Committed: func(c capstore.Commit) {
 			if r := r.Load(); r != nil {
 				r.Committed(c.Commit)
@@ -105,7 +107,7 @@ func newReal(t *testing.T, o *owner, name string) *real {
 	}))
 	front.Start(ctx)
 	x.r = must(replication.New(replication.Options{
-		Space: o.space, Key: x.key(), Store: x.store, Values: onDisk{x.blocks, x.store}, Hello: capstore.OwnHello(),
+		Space: o.space, Key: x.key(), Store: x.store, Values: onDisk{x.blocks, x.store}, Hello: servicetest.Hello(),
 		Addrs: func() []ma.Multiaddr {
 			return front.SpaceAddrs(must(p2p.PeerIDFromEd25519(x.key().Public().(ed25519.PublicKey))))
 		},
@@ -213,7 +215,7 @@ func TestSockets(t *testing.T) {
 
 func (x *real) read(t *testing.T, key string) string {
 	t.Helper()
-	rec, err := x.store.Get(t.Context(), x.o.space, key)
+	rec, err := kv.Of(x.store).Get(t.Context(), x.o.space, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,9 @@
 package service
 
 import (
+	"cmp"
 	"errors"
 	"slices"
-	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -37,6 +37,11 @@ type Service interface {
 // ErrNewer is the error for an operation of a form that this release does not know.
 var ErrNewer = errors.New("operation of a newer form")
 
+// Upgrade is the refusal of what only a newer release knows.
+func Upgrade() error {
+	return tinycloud.Refuse(tinycloud.ErrUnavailable, "Written by a newer release; this host needs an upgrade")
+}
+
 // Op is what the history has to know of an operation beside its subject.
 type Op struct {
 	Ability string         // that its token has to ask for on the subject, in its canonical spelling
@@ -53,23 +58,13 @@ type Position struct {
 
 // Compare orders positions by seq, epoch digest and index.
 func (p Position) Compare(q Position) int {
-	switch {
-	case p.Seq != q.Seq:
-		return cmpUint(p.Seq, q.Seq)
-	case p.Epoch != q.Epoch:
-		return slices.Compare(p.Epoch[:], q.Epoch[:])
-	}
-	return cmpUint(p.Index, q.Index)
+	return cmp.Or(cmp.Compare(p.Seq, q.Seq), slices.Compare(p.Epoch[:], q.Epoch[:]), cmp.Compare(p.Index, q.Index))
 }
 
-func cmpUint(a, b uint64) int {
-	if a < b {
-		return -1
-	}
-	if a > b {
-		return 1
-	}
-	return 0
+// Order is where an operation stands in the order of writes (docs/replication.md, "Order of operations"). Those of one
+// transaction can be compared; which of two has the other in its past tells [Tx.Sees].
+type Order interface {
+	Compare(Order) int
 }
 
 // Placed is an operation at its place in the history.
@@ -80,27 +75,24 @@ type Placed struct {
 	N       int            // among the operations of its event
 	Event   tinycloud.Hash // whose event it is
 	Row     int64          // of its epoch in the database
+	Order   Order
+	Removes bool
+	Valid   bool // the last verdict on it
 }
+
+// Is reports whether p and q are one operation at one place.
+func (p Placed) Is(q Placed) bool { return p.Row == q.Row && p.At.Index == q.At.Index && p.N == q.N }
 
 // Plan is what a request makes.
 type Plan struct {
-	Subject string
-	Ops     [][]byte // all of one service and of the subject
-	Grows   int64    // bytes by which the state may grow, for the quota
+	Ops    [][]byte // all of one service
+	Values []Value  // that they name
+	Grows  int64    // bytes by which the state may grow beside the values, for the quota
 }
 
-// Tx is a transaction of the writer in one Space, as a service sees it. What a service stores by it is durable together
-// with the operations, or not at all.
-type Tx interface {
-	// Now is the time of the transaction.
-	Now() time.Time
-	// Space is where it is.
-	Space() tinycloud.SpaceID
-	// State is what the service has stored for a subject, nil for nothing. It is part of the Space's state hash.
-	State(subject string) ([]byte, error)
-	// SetState stores the state of a subject; an empty one is none.
-	SetState(subject string, state []byte) error
-	// Operations calls f for the valid operations on a subject, each event at each of its places, in the order of writes
-	// without regard to earliness: by time, seq, epoch digest and index.
-	Operations(subject string, f func(Placed) error) error
+// Value is a value that an operation names.
+type Value struct {
+	Hash  tinycloud.Hash
+	Size  int64  // in bytes
+	Bytes []byte // nil when the block store has it
 }

@@ -16,8 +16,22 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
+
+// Hello is what a node of this release tells that has key-value alone.
+func Hello() hostlog.Hello {
+	return hostlog.Hello{Rules: judge.Rules, Services: []hostlog.Service{{Name: kv.Name, Version: kv.Service{}.Version()}}}
+}
+
+// Services are key-value, and more.
+func Services(more ...service.Service) []service.Service {
+	return append([]service.Service{kv.Service{}}, more...)
+}
 
 // Counter is a service: what it keeps of a subject is the sum of what was added, and what was added last.
 type Counter struct {
@@ -129,7 +143,12 @@ func (c Counter) Invoke(w http.ResponseWriter, r *http.Request, call service.Cal
 	if err != nil {
 		return tinycloud.Refuse(tinycloud.ErrInvalid, "not a number: %q", b)
 	}
-	return call.Store.Perform(r.Context(), call.Token, call.Space, c.Name(), func(service.Tx) (service.Plan, error) {
-		return service.Plan{Subject: call.Path, Ops: [][]byte{Addition(call.Path, by, c.Form)}}, nil
-	})
+	return call.Store.Perform(r.Context(), Request(call.Token, call.Space, call.Path, by, c.Form))
+}
+
+// Request asks to add to a counter.
+func Request(tok *token.Token, space tinycloud.SpaceID, about string, by int64, form uint64) service.Request {
+	return service.Request{Token: tok, Service: "counter", Parts: []service.Part{{Space: space, Plan: func(service.Tx) (service.Plan, error) {
+		return service.Plan{Ops: [][]byte{Addition(about, by, form)}}, nil
+	}}}}
 }

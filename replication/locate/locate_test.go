@@ -22,6 +22,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/locate"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
@@ -39,7 +40,7 @@ type locating struct {
 func newLocating(t *testing.T, o *owner, name, host string) *locating {
 	t.Helper()
 	x := &locating{node: node{t: t, o: o, name: keys(name)}}
-	x.store = must(capstore.Open(t.Context(), capstore.Options{Database: filepath.Join(t.TempDir(), "caps.db"), Keys: x.name}))
+	x.store = must(capstore.Open(t.Context(), capstore.Options{Services: servicetest.Services(), Database: filepath.Join(t.TempDir(), "caps.db"), Keys: x.name}))
 	x.front = must(p2p.New(p2p.Options{
 		Key: keys(name + " node").SpaceKey(o.space), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")},
 	}))

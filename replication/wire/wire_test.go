@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire/wiretest"
 )
@@ -197,7 +197,7 @@ func TestMostTips(t *testing.T) {
 }
 
 func FuzzGreeting(f *testing.F) {
-	told := wiretest.Told(capstore.OwnHello())
+	told := wiretest.Told(servicetest.Hello())
 	for _, frame := range [][]byte{
 		wiretest.FieldsNonce([32]byte{1}),
 		wiretest.Proof(wire.Nonces{Version: wire.HelloProtocol}, [32]byte{2}, [][]byte{[]byte("token"), {}}, told),
@@ -225,7 +225,7 @@ func FuzzGreeting(f *testing.F) {
 }
 
 func FuzzTold(f *testing.F) {
-	own := wiretest.Told(capstore.OwnHello())
+	own := wiretest.Told(servicetest.Hello())
 	f.Add(own)
 	f.Add(wiretest.WithField(f, own, "newer", 1))
 	f.Add(wiretest.Told(hostlog.Hello{Rules: 1 << 40}))

@@ -324,7 +324,7 @@ func (f *Facts) allowed(t *token.Token, ops []Asked, at time.Time, h Here) error
 	for _, op := range ops {
 		err := fmt.Errorf("operation on %q was not invoked: %w", op.Path, tinycloud.ErrUnauthorized)
 		for _, c := range t.Caps {
-			if !op.in(f.space, c) {
+			if !op.In(f.space, c) {
 				continue
 			}
 			s := f.search()
@@ -356,8 +356,8 @@ type Asked struct {
 	Ability string // canonical; "": any, of an operation that this release can't read
 }
 
-// in reports whether a capability asks for that.
-func (a Asked) in(space tinycloud.SpaceID, c recap.Capability) bool {
+// In reports whether a capability asks for that.
+func (a Asked) In(space tinycloud.SpaceID, c recap.Capability) bool {
 	path, ok := c.Resource.Path()
 	return ok && path == a.Path && c.Resource.Space() == space && c.Resource.Service() == a.Service &&
 		(a.Ability == "" || canonicalAbility(c.Ability) == a.Ability)

@@ -20,6 +20,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -50,7 +52,7 @@ func start(t testing.TB, name, path string, o hooks.Options) *host {
 	h := &host{t: t, name: keys(name), path: path}
 	var err error
 	h.store, err = capstore.Open(context.Background(), capstore.Options{
-		Database: path, Keys: h.name, Committed: func(c capstore.Commit) { h.hooks.Committed(c) }, JoinTimeout: time.Hour,
+		Services: servicetest.Services(), Database: path, Keys: h.name, Committed: func(c capstore.Commit) { h.hooks.Committed(c) }, JoinTimeout: time.Hour,
 	})
 	must(t, err)
 	o.Store, o.TicketKey, o.SecretKey = h.store, [32]byte{1}, [32]byte{2}
@@ -151,7 +153,7 @@ func (o *owner) token(path, ability string) *capstore.Token {
 func (o *owner) put(h *host, key string) {
 	o.t.Helper()
 	value := []byte("value of " + key)
-	_, err := h.store.Write(context.Background(), o.token("kv/"+key, "tinycloud.kv/put"), []capstore.Op{{
+	_, err := kv.Of(h.store).Write(context.Background(), o.token("kv/"+key, "tinycloud.kv/put"), []kv.Op{{
 		Space: o.space, Key: key, Value: tinycloud.Sum(value), Size: int64(len(value)), Inline: value,
 	}}, nil)
 	must(o.t, err)
@@ -159,7 +161,7 @@ func (o *owner) put(h *host, key string) {
 
 func (o *owner) del(h *host, key string) {
 	o.t.Helper()
-	_, err := h.store.Write(context.Background(), o.token("kv/"+key, "tinycloud.kv/del"), []capstore.Op{{Space: o.space, Key: key, Delete: true}}, nil)
+	_, err := kv.Of(h.store).Write(context.Background(), o.token("kv/"+key, "tinycloud.kv/del"), []kv.Op{{Space: o.space, Key: key, Delete: true}}, nil)
 	must(o.t, err)
 }
 

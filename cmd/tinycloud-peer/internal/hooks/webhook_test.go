@@ -26,6 +26,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
 
@@ -191,7 +192,7 @@ func TestRestart(t *testing.T) {
 	h.stop()
 
 	// A process that dies right after its writes: the hooks are never told of them.
-	writer, err := capstore.Open(t.Context(), capstore.Options{Database: h.path, Keys: h.name})
+	writer, err := capstore.Open(t.Context(), capstore.Options{Services: servicetest.Services(), Database: h.path, Keys: h.name})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
@@ -76,6 +77,7 @@ type Options struct {
 // API answers HTTP requests. Its methods may be called concurrently.
 type API struct {
 	o       Options
+	keys    *kv.Keys
 	log     *slog.Logger
 	metrics *metrics
 	clients *callers.Budget // of reads of public Spaces
@@ -124,7 +126,7 @@ func New(o Options) *API {
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{beside: map[string]service.HTTP{}, o: o, log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
+	a := &API{beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}

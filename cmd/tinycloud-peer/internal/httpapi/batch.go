@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 const maxBatchRead = 100 // keys
@@ -39,7 +39,7 @@ type batchResult struct {
 type batchItem struct {
 	before, after []byte
 	op            op
-	rec           capstore.Record
+	rec           kv.Record
 	hasValue      bool
 }
 
@@ -99,7 +99,7 @@ func (a *API) readBatch(c *call, ops []op) error {
 func (a *API) batchItem(ctx context.Context, o op) (batchItem, error) {
 	item := batchItem{op: o, hasValue: o.action == actionGet}
 	result := batchResult{Key: o.key, OK: true}
-	rec, err := a.o.Store.Get(ctx, o.space, o.key)
+	rec, err := a.keys.Get(ctx, o.space, o.key)
 	if err == nil && o.action == actionGet {
 		rec, err = a.present(ctx, o.space, o.key, rec)
 	}
@@ -131,10 +131,10 @@ func (a *API) batchItem(ctx context.Context, o op) (batchItem, error) {
 	return item, nil
 }
 
-func batchHeaders(rec capstore.Record, sized bool) map[string]string {
+func batchHeaders(rec kv.Record, sized bool) map[string]string {
 	out := map[string]string{"etag": etag(rec.Value)}
 	for name, value := range rec.Metadata {
-		if lower := strings.ToLower(name); capstore.IsMetadata(lower, value) {
+		if lower := strings.ToLower(name); kv.IsMetadata(lower, value) {
 			out[lower] = value
 		}
 	}
@@ -145,7 +145,7 @@ func batchHeaders(rec capstore.Record, sized bool) map[string]string {
 }
 
 func (a *API) openItem(c *call, item batchItem) (io.ReadSeekCloser, error) {
-	value, err := a.o.Store.Open(c.r.Context(), item.op.space, item.rec)
+	value, err := a.keys.Open(c.r.Context(), item.op.space, item.rec)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return nil, notHere()
 	}

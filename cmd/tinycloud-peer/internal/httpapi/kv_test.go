@@ -15,6 +15,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 )
 
@@ -125,16 +126,16 @@ func TestLongList(t *testing.T) {
 	var want []string
 	for i := 0; i < total; i += batch {
 		caps := captest.Caps{}
-		var ops []capstore.Op
+		var ops []kv.Op
 		for j := i; j < i+batch; j++ {
 			key := fmt.Sprintf("k/%04d", j)
 			want = append(want, key)
 			caps[o.space.String()+"/kv/"+key] = []string{"tinycloud.kv/put"}
-			ops = append(ops, capstore.Op{Space: o.space, Key: key, Value: tinycloud.Sum(nil), Inline: []byte{}})
+			ops = append(ops, kv.Op{Space: o.space, Key: key, Value: tinycloud.Sum(nil), Inline: []byte{}})
 		}
 		token, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{Caps: caps, Proofs: o.proofs()}))
 		must(t, err)
-		_, err = n.store.Write(t.Context(), token, ops, nil)
+		_, err = kv.Of(n.store).Write(t.Context(), token, ops, nil)
 		must(t, err)
 	}
 	if diff := cmp.Diff(want, o.keys("k", nil)); diff != "" {

@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 const listPage = 1000 // keys read at a time
 
 // lister reads the keys below a prefix that the authorising capability covers.
 type lister struct {
-	store *capstore.Store
+	store *capstore.Store // nil where all is
+	keys  *kv.Keys
 	token *capstore.Token
 	op    op
 	after string
@@ -24,8 +26,16 @@ type lister struct {
 
 // newLister finds out whether keys have to be judged one by one. They have not if a name that nobody can have
 // foreseen is covered: then so are all its siblings.
-func newLister(ctx context.Context, store *capstore.Store, t *capstore.Token, o op, after string) *lister {
-	return &lister{store, t, o, after, store.Covers(ctx, t, o.space, o.ability, o.key+rand.Text())}
+func (a *API) newLister(ctx context.Context, t *capstore.Token, o op, after string) *lister {
+	l := &lister{store: a.o.Store, keys: a.keys, token: t, op: o, after: after}
+	l.all = l.covers(ctx, o.key+rand.Text())
+	return l
+}
+
+// covers reports whether the capability covers a key.
+func (l *lister) covers(ctx context.Context, key string) bool {
+	about, ok := l.op.space.NewKey(kv.Name, key)
+	return ok && l.store.Covers(ctx, l.token, about, l.op.ability)
 }
 
 // next returns up to n keys and whether there are more.
@@ -35,7 +45,7 @@ func (l *lister) next(ctx context.Context, n int) (keys []string, more bool, err
 		size = n + 1
 	}
 	for {
-		page, more, err := l.store.List(ctx, l.op.space, l.op.key, l.after, size)
+		page, more, err := l.keys.List(ctx, l.op.space, l.op.key, l.after, size)
 		if err != nil {
 			return nil, false, err
 		}
@@ -62,13 +72,13 @@ func (l *lister) next(ctx context.Context, n int) (keys []string, more bool, err
 func (l *lister) covered(ctx context.Context, key string) bool {
 	rest := strings.TrimPrefix(key, l.op.key)
 	within := rest == "" || rest[0] == '/' || strings.HasSuffix(l.op.key, "/")
-	return l.all || within || l.store.Covers(ctx, l.token, l.op.space, l.op.ability, key)
+	return l.all || within || l.covers(ctx, key)
 }
 
 // list answers with whole keys in byte order. Without a limit it sends page after page.
 func (a *API) list(c *call, o op) error {
 	ctx := c.r.Context()
-	l := newLister(ctx, a.o.Store, c.token, o, c.options.after)
+	l := a.newLister(ctx, c.token, o, c.options.after)
 	if limit := c.options.limit; limit > 0 {
 		keys, more, err := l.next(ctx, limit)
 		if err != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // metadataOf returns what is stored of a request's headers: lower-case names, the last value of each. A
@@ -16,7 +16,7 @@ func metadataOf(h http.Header) map[string]string {
 	out := map[string]string{}
 	for name, values := range h {
 		lower := strings.ToLower(name)
-		if last := values[len(values)-1]; capstore.IsMetadata(lower, last) {
+		if last := values[len(values)-1]; kv.IsMetadata(lower, last) {
 			out[lower] = last
 		}
 	}
@@ -36,7 +36,7 @@ func checkStored(metadata map[string]string) error {
 func setMetadata(h http.Header, metadata map[string]string) {
 	h["Content-Type"] = nil
 	for name, value := range metadata {
-		if lower := strings.ToLower(name); capstore.IsMetadata(lower, value) {
+		if lower := strings.ToLower(name); kv.IsMetadata(lower, value) {
 			h.Set(lower, value)
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // maxBatchMetadata is how many bytes of names and values the parts of a batch may bring to be stored: they share
@@ -45,8 +45,8 @@ type batchPut struct {
 	c        *call
 	body     *bodyReader
 	capped   *cappedReader
-	ops      []capstore.Op // in the order signed
-	staged   []Staged      // by operation; nil until its part was read
+	ops      []kv.Op  // in the order signed
+	staged   []Staged // by operation; nil until its part was read
 	index    map[string]int
 	metadata int // bytes
 }
@@ -59,11 +59,11 @@ func (a *API) putBatch(c *call, ops []op) error {
 	}
 	b := &batchPut{
 		api: a, c: c, body: &bodyReader{r: c.r.Body, w: c.w},
-		ops: make([]capstore.Op, len(ops)), staged: make([]Staged, len(ops)), index: make(map[string]int, len(ops)),
+		ops: make([]kv.Op, len(ops)), staged: make([]Staged, len(ops)), index: make(map[string]int, len(ops)),
 	}
 	b.capped = &cappedReader{r: b.body, left: a.o.MaxBody}
 	for i, o := range ops {
-		b.ops[i], b.index[o.key] = capstore.Op{Space: o.space, Key: o.key}, i
+		b.ops[i], b.index[o.key] = kv.Op{Space: o.space, Key: o.key}, i
 	}
 	defer b.discard()
 	a.learnQuota(c.r.Context(), ops[0].space)
@@ -73,7 +73,7 @@ func (a *API) putBatch(c *call, ops []op) error {
 	if err := b.commit(); err != nil {
 		return err
 	}
-	if _, err := a.o.Store.Write(c.r.Context(), c.token, b.ops, nil); err != nil {
+	if _, err := a.keys.Write(c.r.Context(), c.token, b.ops, nil); err != nil {
 		return err
 	}
 	written := b.keys(func(int) bool { return true })
@@ -193,12 +193,12 @@ func (b *batchPut) broken(err error) error {
 
 // commit makes values too long for the database durable, once nothing speaks against any of the operations.
 func (b *batchPut) commit() error {
-	large := func(o capstore.Op) bool { return o.Inline == nil }
+	large := func(o kv.Op) bool { return o.Inline == nil }
 	if !slices.ContainsFunc(b.ops, large) {
 		return nil
 	}
 	ctx := b.c.r.Context()
-	if err := b.api.o.Store.Check(ctx, b.c.token, b.ops, nil); err != nil {
+	if err := b.api.keys.Check(ctx, b.c.token, b.ops, nil); err != nil {
 		return err
 	}
 	for i, o := range b.ops {

@@ -20,6 +20,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
@@ -60,7 +61,7 @@ func newNode(t *testing.T, change ...func(*capstore.Options, *httpapi.Options)) 
 	n.blocks, err = blockstore.Open(t.Context(), blockstore.Options{Dir: t.TempDir(), Log: log})
 	must(t, err)
 	t.Cleanup(func() { check(t, n.blocks.Close()) })
-	co := capstore.Options{Database: capstore.InMemory, Keys: n.keys, Blocks: blocks{n.blocks}, Log: log, Committed: func(c capstore.Commit) { n.hooks.Committed(c) }}
+	co := capstore.Options{Services: servicetest.Services(), Database: capstore.InMemory, Keys: n.keys, Blocks: blocks{n.blocks}, Log: log, Committed: func(c capstore.Commit) { n.hooks.Committed(c) }}
 	ao := httpapi.Options{
 		Stage: func(ctx context.Context, body io.Reader, limit int64) (httpapi.Staged, error) {
 			s, err := n.blocks.Stage(ctx, body, limit)

@@ -7,17 +7,17 @@ import (
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // options are what the headers of an invocation ask for.
 type options struct {
-	pre         *capstore.Precondition // of a put or delete; nil for none
-	ifNoneMatch string                 // of a get; "" for none
-	maxBytes    int64                  // of a get's body; 0 for no bound
-	limit       int                    // of a list's keys; 0 for all
-	cursor      string                 // of a list; "" for the beginning
-	after       string                 // what the cursor says: the last key already listed
+	pre         *kv.Precondition // of a put or delete; nil for none
+	ifNoneMatch string           // of a get; "" for none
+	maxBytes    int64            // of a get's body; 0 for no bound
+	limit       int              // of a list's keys; 0 for all
+	cursor      string           // of a list; "" for the beginning
+	after       string           // what the cursor says: the last key already listed
 }
 
 const maxListLimit = 1000
@@ -83,13 +83,13 @@ func (o *options) readPreconditions(h http.Header, p plan) error {
 	case hasNoneMatch && (p.multipart || !p.single(actionPut)):
 		return badOption("If-None-Match: * requires exactly one non-multipart KV put")
 	case hasNoneMatch:
-		o.pre = &capstore.Precondition{Absent: true}
+		o.pre = &kv.Precondition{Absent: true}
 		return nil
 	case p.multipart || !p.single(actionPut, actionDelete):
 		return badOption("If-Match requires exactly one non-multipart KV put or delete")
 	}
 	hash, err := parseETag(match)
-	o.pre = &capstore.Precondition{Match: &hash}
+	o.pre = &kv.Precondition{Match: &hash}
 	return err
 }
 

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 const (
@@ -85,7 +85,7 @@ func (a *API) getPublic(w http.ResponseWriter, r *http.Request, segment, path st
 	if err != nil || !utf8.ValidString(key) {
 		return badOption("Invalid key")
 	}
-	rec, err := a.o.Store.Get(r.Context(), space, key)
+	rec, err := a.keys.Get(r.Context(), space, key)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return tinycloud.Refuse(tinycloud.ErrNotFound, "Key not found")
 	}
@@ -104,10 +104,10 @@ func (a *API) getPublic(w http.ResponseWriter, r *http.Request, segment, path st
 }
 
 // setPublicRecord sets what everyone may know of a value besides its bytes.
-func setPublicRecord(h http.Header, rec capstore.Record) {
+func setPublicRecord(h http.Header, rec kv.Record) {
 	setMetadata(h, rec.Metadata)
 	for name := range h {
-		if strings.HasPrefix(strings.ToLower(name), capstore.MetaPrefix) {
+		if strings.HasPrefix(strings.ToLower(name), kv.MetaPrefix) {
 			h.Del(name)
 		}
 	}
@@ -124,7 +124,7 @@ func (a *API) listPublic(w http.ResponseWriter, r *http.Request, segment string)
 	if !utf8.ValidString(prefix) {
 		return badOption("Invalid prefix")
 	}
-	l := &lister{store: a.o.Store, op: op{space: space, key: prefix}, all: true}
+	l := &lister{keys: a.keys, op: op{space: space, key: prefix}, all: true}
 	keys, more, err := l.next(r.Context(), listPage)
 	if err != nil && !errors.Is(err, tinycloud.ErrNotFound) {
 		return err

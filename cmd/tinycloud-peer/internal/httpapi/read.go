@@ -9,12 +9,12 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // record finds the live version of a key.
-func (a *API) record(c *call, o op) (capstore.Record, error) {
-	rec, err := a.o.Store.Get(c.r.Context(), o.space, o.key)
+func (a *API) record(c *call, o op) (kv.Record, error) {
+	rec, err := a.keys.Get(c.r.Context(), o.space, o.key)
 	var refusal *tinycloud.Refusal
 	if errors.Is(err, tinycloud.ErrNotFound) && !errors.As(err, &refusal) {
 		return rec, tinycloud.Refuse(tinycloud.ErrNotFound, "Key not found")
@@ -32,7 +32,7 @@ func notHere() error {
 
 // present returns the record of a value that is here. One that is not is asked of the other hosts, for which the
 // reader waits a while.
-func (a *API) present(ctx context.Context, space tinycloud.SpaceID, key string, rec capstore.Record) (capstore.Record, error) {
+func (a *API) present(ctx context.Context, space tinycloud.SpaceID, key string, rec kv.Record) (kv.Record, error) {
 	if rec.Size >= 0 {
 		return rec, nil
 	}
@@ -45,14 +45,14 @@ func (a *API) present(ctx context.Context, space tinycloud.SpaceID, key string, 
 		a.log.DebugContext(ctx, "value not fetched", "value", rec.Value, "error", err)
 		return rec, notHere()
 	}
-	again, err := a.o.Store.Get(ctx, space, key)
+	again, err := a.keys.Get(ctx, space, key)
 	if err != nil || again.Value != rec.Value || again.Size < 0 {
 		return rec, notHere() // written anew meanwhile
 	}
 	return again, nil
 }
 
-func setRecord(h http.Header, rec capstore.Record) {
+func setRecord(h http.Header, rec kv.Record) {
 	setMetadata(h, rec.Metadata)
 	h.Set("ETag", etag(rec.Value))
 }
@@ -100,10 +100,10 @@ func frameNotModified(h http.Header) {
 // delivery is a value on its way to a client.
 type delivery struct {
 	space    tinycloud.SpaceID
-	rec      capstore.Record
-	headers  func(http.Header, capstore.Record) // sets the stored headers and the entity tag
-	cache    string                             // Cache-Control
-	maxBytes int64                              // of the body; 0 for no bound
+	rec      kv.Record
+	headers  func(http.Header, kv.Record) // sets the stored headers and the entity tag
+	cache    string                       // Cache-Control
+	maxBytes int64                        // of the body; 0 for no bound
 }
 
 func (d delivery) describe(h http.Header) {
@@ -135,7 +135,7 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request, d delivery) error 
 		return tinycloud.Refuse(tinycloud.ErrTooLarge,
 			"KV response is %d bytes, exceeding the requested limit of %d bytes", p.length, d.maxBytes)
 	}
-	value, err := a.o.Store.Open(r.Context(), d.space, d.rec)
+	value, err := a.keys.Open(r.Context(), d.space, d.rec)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return notHere()
 	}

@@ -212,7 +212,7 @@ func (a *API) getSigned(w http.ResponseWriter, r *http.Request, text string) err
 	if err := a.o.Store.AwaitHistory(r.Context(), ticket.Space); err != nil {
 		return err
 	}
-	rec, err := a.o.Store.Get(r.Context(), ticket.Space, ticket.Key)
+	rec, err := a.keys.Get(r.Context(), ticket.Space, ticket.Key)
 	switch {
 	case errors.Is(err, tinycloud.ErrNotFound):
 		return tinycloud.Refuse(tinycloud.ErrNotFound, "Key not found")

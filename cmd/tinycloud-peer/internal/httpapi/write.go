@@ -9,7 +9,7 @@ import (
 	"os"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // put stores the request's body. Bytes too long for the database are durable before the row that names them.
@@ -25,14 +25,14 @@ func (a *API) put(c *call, o op) error {
 		return err
 	}
 	defer staged.Discard()
-	put := capstore.Op{
+	put := kv.Op{
 		Space: o.space, Key: o.key, Value: staged.Hash(), Size: staged.Size(), Metadata: metadata,
 	}
 	if b, small := staged.Bytes(); small {
 		put.Inline = b
 		return a.write(c, put)
 	}
-	if err := a.o.Store.Check(ctx, c.token, []capstore.Op{put}, c.options.pre); err != nil {
+	if err := a.keys.Check(ctx, c.token, []kv.Op{put}, c.options.pre); err != nil {
 		return err
 	}
 	if err := staged.Commit(ctx, o.space); err != nil {
@@ -49,12 +49,12 @@ func (a *API) learnQuota(ctx context.Context, space tinycloud.SpaceID) {
 }
 
 func (a *API) delete(c *call, o op) error {
-	return a.write(c, capstore.Op{Space: o.space, Key: o.key, Delete: true})
+	return a.write(c, kv.Op{Space: o.space, Key: o.key, Delete: true})
 }
 
 // write answers when the operation is durable.
-func (a *API) write(c *call, o capstore.Op) error {
-	hashes, err := a.o.Store.Write(c.r.Context(), c.token, []capstore.Op{o}, c.options.pre)
+func (a *API) write(c *call, o kv.Op) error {
+	hashes, err := a.keys.Write(c.r.Context(), c.token, []kv.Op{o}, c.options.pre)
 	if err != nil {
 		return err
 	}

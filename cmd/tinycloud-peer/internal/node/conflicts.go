@@ -12,7 +12,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 const (
@@ -58,7 +58,7 @@ func (n *Node) adminConflicts(r *http.Request) (int, any, error) {
 			return 0, nil, fmt.Errorf("limit: %q, expected 1 to %d: %w", text, conflictsMost, tinycloud.ErrInvalid)
 		}
 	}
-	list, next, err := n.store.Conflicts(r.Context(), space, after, limit)
+	list, next, err := n.keyValue.Conflicts(r.Context(), space, after, limit)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -78,8 +78,8 @@ type conflictCursor struct {
 	Event tinycloud.Hash
 }
 
-func encodeConflictCursor(c capstore.ConflictCursor) string {
-	if c == (capstore.ConflictCursor{}) {
+func encodeConflictCursor(c kv.ConflictCursor) string {
+	if c == (kv.ConflictCursor{}) {
 		return ""
 	}
 	b, err := json.Marshal(conflictCursor{[]byte(c.Key), c.Event})
@@ -89,7 +89,7 @@ func encodeConflictCursor(c capstore.ConflictCursor) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func decodeConflictCursor(text string) (out capstore.ConflictCursor, err error) {
+func decodeConflictCursor(text string) (out kv.ConflictCursor, err error) {
 	if text == "" {
 		return out, nil
 	}
@@ -101,7 +101,7 @@ func decodeConflictCursor(text string) (out capstore.ConflictCursor, err error) 
 	if err != nil {
 		return out, fmt.Errorf("after: it is no cursor: %w", tinycloud.ErrInvalid)
 	}
-	return capstore.ConflictCursor{Key: string(c.Key), Event: c.Event}, nil
+	return kv.ConflictCursor{Key: string(c.Key), Event: c.Event}, nil
 }
 
 // conflictValue answers with the bytes of a value of a Space, which a conflict names by its CID.
@@ -121,7 +121,7 @@ func (n *Node) sendConflictValue(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("value: %w", errors.Join(err, tinycloud.ErrInvalid))
 	}
-	disputed, err := n.store.Disputed(r.Context(), space, value)
+	disputed, err := n.keyValue.Disputed(r.Context(), space, value)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
@@ -62,6 +63,7 @@ type Node struct {
 	log       *slog.Logger
 	keys      *hostkeys.Static
 	store     *capstore.Store
+	keyValue  *kv.Keys // in store
 	blocks    *blockstore.Store
 	front     atomic.Pointer[p2p.Front] // nil while another process leads
 	lan       atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
@@ -161,6 +163,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.keyValue = kv.Of(n.store)
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
 		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Now: n.o.Now, Log: n.log.With("part", "hooks"),
@@ -179,11 +182,11 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	return err
 }
 
-// historyOf are services as the history knows them.
+// historyOf are services as the history knows them, with key-value, which every node has.
 func historyOf(all []service.HTTP) []service.Service {
-	out := make([]service.Service, len(all))
-	for i, x := range all {
-		out[i] = x
+	out := []service.Service{kv.Service{}}
+	for _, x := range all {
+		out = append(out, x)
 	}
 	return out
 }

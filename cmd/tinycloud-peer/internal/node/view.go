@@ -117,12 +117,16 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	if err != nil {
 		return SpaceView{}, err
 	}
+	conflicts, err := n.keyValue.ConflictCount(ctx, space)
+	if err != nil {
+		return SpaceView{}, err
+	}
 	n.entrance(ctx, space)
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
-		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: st.Conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
+		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
 		v.Heads = append(v.Heads, h.EpochID())

@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
 // Bounds of what is tried to find the order that an epoch's id was made of, which the rows do not tell.
@@ -300,7 +301,7 @@ func (r *reading) ops(ctx context.Context, event tinycloud.Hash, writes []write)
 		if err := rows.Scan(&key); err != nil {
 			return nil, 0, errors.Join(err, rows.Close())
 		}
-		all = append(all, write{event: event, key: key, op: capstore.EncodeOp(capstore.Op{Key: key, Delete: true}), odd: -1})
+		all = append(all, write{event: event, key: key, op: kv.EncodeOp(kv.Op{Key: key, Delete: true}), odd: -1})
 	}
 	// tinycloud.kv/del comes before tinycloud.kv/put
 	slices.SortStableFunc(all, func(a, b write) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.odd, b.odd)) })
@@ -356,11 +357,11 @@ func (r *reading) nextWrite() (bool, error) {
 			continue
 		}
 		for name, value := range m {
-			if !capstore.IsMetadata(name, value) {
+			if !kv.IsMetadata(name, value) {
 				w.odd = 1
 			}
 		}
-		w.event, w.op = h, capstore.EncodeOp(capstore.Op{Key: w.key, Value: v, Metadata: m})
+		w.event, w.op = h, kv.EncodeOp(kv.Op{Key: w.key, Value: v, Metadata: m})
 		r.ahead.at, r.ahead.w, r.ahead.any = at, w, true
 		return true, nil
 	}

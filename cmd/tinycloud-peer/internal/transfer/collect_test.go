@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
 )
@@ -19,7 +20,7 @@ import (
 func (o *old) write(d *node.Data, key string, value *string) {
 	o.t.Helper()
 	ability := "tinycloud.kv/put"
-	op := capstore.Op{Space: o.space, Key: key, Delete: value == nil}
+	op := kv.Op{Space: o.space, Key: key, Delete: value == nil}
 	if value == nil {
 		ability = "tinycloud.kv/del"
 	} else {
@@ -45,7 +46,7 @@ func (o *old) write(d *node.Data, key string, value *string) {
 		Caps: captest.Caps{o.space.String() + "/kv/" + key: {ability}}, Proofs: []tinycloud.Hash{captest.ID(grant)},
 	}))
 	must(o.t, err)
-	_, err = d.Store.Write(o.t.Context(), inv, []capstore.Op{op}, nil)
+	_, err = kv.Of(d.Store).Write(o.t.Context(), inv, []kv.Op{op}, nil)
 	must(o.t, err)
 }
 
@@ -156,12 +157,12 @@ func TestReadOfOverwritten(t *testing.T) {
 	cfg, o := filled(t)
 	with(t, cfg, func(d *node.Data) {
 		for key, size := range map[string]int{"k/0": len("third"), "race": 3, "large": 3_200_000} {
-			r, err := d.Store.Get(t.Context(), o.space, key)
+			r, err := kv.Of(d.Store).Get(t.Context(), o.space, key)
 			must(t, err)
 			size = max(size, int(r.Size))
 			next := "next " + key
 			o.write(d, key, &next)
-			v, err := d.Store.Open(t.Context(), o.space, r)
+			v, err := kv.Of(d.Store).Open(t.Context(), o.space, r)
 			must(t, err)
 			b, err := io.ReadAll(v)
 			must(t, err)

@@ -24,6 +24,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
@@ -193,12 +194,12 @@ func (o *old) when() any {
 }
 
 // commit adds an epoch with one event after the given parents.
-func (o *old) commit(parents []tinycloud.Hash, event []byte, ops ...capstore.Op) tinycloud.Hash {
+func (o *old) commit(parents []tinycloud.Hash, event []byte, ops ...kv.Op) tinycloud.Hash {
 	o.t.Helper()
 	o.at = o.at.Add(time.Second)
 	ev := capstore.EpochEvent{Event: tinycloud.Sum(event)}
 	for _, op := range ops {
-		ev.Ops = append(ev.Ops, capstore.EncodeOp(op))
+		ev.Ops = append(ev.Ops, kv.EncodeOp(op))
 	}
 	id, seq := tinycloud.Sum(capstore.EncodeEpoch(parents, []capstore.EpochEvent{ev})), 0
 	for _, p := range parents {
@@ -215,7 +216,7 @@ func (o *old) commit(parents []tinycloud.Hash, event []byte, ops ...capstore.Op)
 	return id
 }
 
-func (o *old) row(op capstore.Op, seq int, epoch, event tinycloud.Hash) {
+func (o *old) row(op kv.Op, seq int, epoch, event tinycloud.Hash) {
 	o.t.Helper()
 	if op.Delete {
 		var last []byte
@@ -268,14 +269,14 @@ func (o *old) put(parents []tinycloud.Hash, key, value string) tinycloud.Hash {
 	dir := filepath.Join(o.blocks, strings.TrimPrefix(string(o.space.Owner()), "did:"), o.space.Name())
 	must(o.t, os.MkdirAll(dir, 0o700))
 	must(o.t, os.WriteFile(filepath.Join(dir, base64.URLEncoding.EncodeToString(h[:])), []byte(value), 0o600))
-	return o.commit(parents, o.invocation(key, "tinycloud.kv/put"), capstore.Op{
+	return o.commit(parents, o.invocation(key, "tinycloud.kv/put"), kv.Op{
 		Key: key, Value: h, Metadata: map[string]string{"content-type": "text/plain", "cookie": "secret", "host": "old"},
 	})
 }
 
 func (o *old) del(parents []tinycloud.Hash, key string) tinycloud.Hash {
 	o.t.Helper()
-	return o.commit(parents, o.invocation(key, "tinycloud.kv/del"), capstore.Op{Key: key, Delete: true})
+	return o.commit(parents, o.invocation(key, "tinycloud.kv/del"), kv.Op{Key: key, Delete: true})
 }
 
 // fill writes a history with races, deletes, a replay, reads and a value of more than a block.
@@ -292,8 +293,8 @@ func (o *old) fill() {
 	o.commit(slices.Clone(o.heads), o.invocation("k/2", "tinycloud.kv/get"))
 	again := o.invocation("twice", "tinycloud.kv/put")
 	h := tinycloud.Sum([]byte("third")) // equal bytes under two keys
-	o.commit(slices.Clone(o.heads), again, capstore.Op{Key: "twice", Value: h, Metadata: map[string]string{}})
-	op := capstore.EncodeOp(capstore.Op{Key: "twice", Value: h, Metadata: map[string]string{}})
+	o.commit(slices.Clone(o.heads), again, kv.Op{Key: "twice", Value: h, Metadata: map[string]string{}})
+	op := kv.EncodeOp(kv.Op{Key: "twice", Value: h, Metadata: map[string]string{}})
 	o.replay(again, op)
 	o.put(slices.Clone(o.heads), "large", strings.Repeat("0123456789abcdef", 200_000))
 	o.put(slices.Clone(o.heads), "medium", strings.Repeat("x", 100_000))

@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
@@ -254,7 +255,7 @@ func (h *history) flush(ctx context.Context) error {
 // compare tells of keys that do not hold what they held.
 func (o *TakeOver) compare(ctx context.Context, s reference.Space) error {
 	return o.From.Current(ctx, s, func(reference.Oddity) {}, func(k reference.Key) error {
-		r, err := o.To.Store.Get(ctx, s.ID, k.Key)
+		r, err := kv.Of(o.To.Store).Get(ctx, s.ID, k.Key)
 		if err != nil && !errors.Is(err, tinycloud.ErrNotFound) {
 			return err
 		}

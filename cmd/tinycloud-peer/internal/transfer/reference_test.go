@@ -14,6 +14,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
@@ -50,7 +51,7 @@ func file(t testing.TB, path string) config.Database {
 // read returns the value of a key; "(none)" without one.
 func read(t testing.TB, d *node.Data, space tinycloud.SpaceID, key string) (string, map[string]string) {
 	t.Helper()
-	r, err := d.Store.Get(t.Context(), space, key)
+	r, err := kv.Of(d.Store).Get(t.Context(), space, key)
 	if errors.Is(err, tinycloud.ErrNotFound) {
 		return "(none)", nil
 	}
@@ -124,7 +125,7 @@ func checkServed(t *testing.T, d *node.Data, version string) {
 			t.Errorf("%s: %q %v, want %q %s", s.Key, got, meta, want, s.Type)
 		}
 		for name, value := range meta {
-			if !capstore.IsMetadata(name, value) {
+			if !kv.IsMetadata(name, value) {
 				t.Errorf("%s: shows %s", s.Key, name)
 			}
 		}

@@ -1,4 +1,4 @@
-package capstore
+package kv
 
 import (
 	"context"
@@ -8,18 +8,13 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
-
-// key returns the form of a key that its column is searched by.
-func (s *Store) key(key string) any {
-	indexed, _ := s.db.Key(key)
-	return indexed
-}
 
 // List returns up to limit keys that begin with a prefix and come after another, in byte order; more
 // says that there are others. No limit is 0.
-func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int) (keys []string, more bool, err error) {
-	sid, err := s.sid(ctx, space)
+func (k *Keys) List(ctx context.Context, space tinycloud.SpaceID, prefix, after string, limit int) (keys []string, more bool, err error) {
+	rows, err := k.store.Reader(ctx, space)
 	if err != nil {
 		return nil, false, err
 	}
@@ -33,7 +28,7 @@ func (s *Store) List(ctx context.Context, space tinycloud.SpaceID, prefix, after
 	if limit > 0 {
 		r.limit = limit + 1
 	}
-	err = s.eachKey(ctx, s.db.Read, sid, r, func(row keyed) error {
+	err = lister{rows}.each(ctx, r, func(row keyed) error {
 		if limit > 0 && len(keys) == limit {
 			more = true
 			return errEnough
@@ -72,22 +67,25 @@ type keyed struct {
 	value, meta []byte
 }
 
-// errEnough ends eachKey.
+// errEnough ends [lister.each].
 var errEnough = errors.New("enough")
 
 // keysAtOnce bounds the rows of one query to a server.
 const keysAtOnce = 500
 
-// eachKey calls f for the live keys of a range in byte order, until it returns errEnough.
+// lister reads live keys.
+type lister struct{ service.Reader }
+
+// each calls f for the live keys of a range in byte order, until it returns errEnough.
 //
 // A server's index holds long keys in a form that is in order only among keys of different heads. Keys of
 // one head lie side by side: they are sorted here when a page holds all of them, else by the database.
-func (s *Store) eachKey(ctx context.Context, q querier, sid int64, r keyRange, f func(keyed) error) error {
+func (l lister) each(ctx context.Context, r keyRange, f func(keyed) error) error {
 	var err error
-	if s.db.Shared {
-		err = s.pageKeys(ctx, q, sid, r, f)
+	if l.Dialect().Shared {
+		err = l.pages(ctx, r, f)
 	} else {
-		err = s.queryKeys(ctx, q, sid, r, false, f)
+		err = l.query(ctx, r, false, f)
 	}
 	if errors.Is(err, errEnough) {
 		return nil
@@ -95,10 +93,10 @@ func (s *Store) eachKey(ctx context.Context, q querier, sid int64, r keyRange, f
 	return err
 }
 
-func (s *Store) pageKeys(ctx context.Context, q querier, sid int64, r keyRange, f func(keyed) error) error {
+func (l lister) pages(ctx context.Context, r keyRange, f func(keyed) error) error {
 	for {
 		if len(r.from) >= db.KeyHead {
-			if err := s.queryKeys(ctx, q, sid, r, true, f); err != nil || !r.skipHead() {
+			if err := l.query(ctx, r, true, f); err != nil || !r.skipHead() {
 				return err
 			}
 		}
@@ -108,7 +106,7 @@ func (s *Store) pageKeys(ctx context.Context, q querier, sid int64, r keyRange, 
 		if r.limit > 0 {
 			asked.limit = min(r.limit, keysAtOnce)
 		}
-		err := s.queryKeys(ctx, q, sid, asked, false, func(k keyed) error { page = append(page, k); return nil })
+		err := l.query(ctx, asked, false, func(k keyed) error { page = append(page, k); return nil })
 		if err != nil {
 			return err
 		}
@@ -165,15 +163,15 @@ func (r *keyRange) skipHead() bool {
 	return true
 }
 
-// queryKeys asks for the keys of a range: by the index alone, or those of one head, sorted whole.
-func (s *Store) queryKeys(ctx context.Context, q querier, sid int64, r keyRange, long bool, f func(keyed) error) error {
-	columns, args := "k.key, k.whole", []any{sid}
+// query asks for the keys of a range: by the index alone, or those of one head, sorted whole.
+func (l lister) query(ctx context.Context, r keyRange, long bool, f func(keyed) error) error {
+	columns, args := "k.key, k.whole", []any{l.Sid()}
 	if r.full {
 		columns += ", k.value, k.meta"
 	}
 	query, order := "SELECT "+columns+" FROM kv k WHERE k.sid = ? AND k.live = 1", "k.key"
 	limited := func(by, op, bound string) {
-		query, args = query+" AND "+by+op+"?", append(args, s.db.Bytes(bound))
+		query, args = query+" AND "+by+op+"?", append(args, l.Dialect().Bytes(bound))
 	}
 	if long {
 		head := r.from[:db.KeyHead]
@@ -195,7 +193,7 @@ func (s *Store) queryKeys(ctx context.Context, q querier, sid int64, r keyRange,
 	if r.limit > 0 {
 		query, args = query+" LIMIT ?", append(args, r.limit)
 	}
-	return q.Each(ctx, func(scan db.Scan) error {
+	return l.Each(ctx, func(scan db.Scan) error {
 		var k keyed
 		var whole []byte
 		dest := []any{&k.indexed, &whole, &k.value, &k.meta}
@@ -214,12 +212,4 @@ func flag(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-// stored is a key as its column gives it, in the form that the column is searched by.
-func (s *Store) stored(column []byte) any {
-	if s.db.Shared {
-		return column
-	}
-	return string(column)
 }

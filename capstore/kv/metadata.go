@@ -1,4 +1,4 @@
-package capstore
+package kv
 
 import (
 	"maps"

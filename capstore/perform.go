@@ -1,0 +1,114 @@
+package capstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+)
+
+// Perform carries out what an admitted invocation asks of a service: all or nothing, durable when it returns. Authority,
+// replay and quota are judged in the transaction.
+func (s *Store) Perform(ctx context.Context, r service.Request) error {
+	do := s.do
+	if r.Adds {
+		do = s.add
+	}
+	if !r.Only {
+		s.compared(ctx, r.Token.Spaces())
+	}
+	return do(ctx, func(t *tx) error { return t.perform(r) })
+}
+
+func (t *tx) perform(r service.Request) error {
+	for _, part := range r.Parts {
+		if err := t.present(part.Space); err != nil {
+			return err
+		}
+	}
+	if err := t.authorised(r.Token); err != nil {
+		return err
+	}
+	for _, part := range r.Parts {
+		sp, err := t.space(part.Space)
+		if err != nil {
+			return err
+		}
+		if err := t.admitted(sp); err != nil {
+			return err
+		}
+		p, err := part.Plan(t.in(sp, r.Service))
+		if err != nil {
+			return err
+		}
+		ops, err := t.planned(sp, r, p)
+		if err != nil {
+			return err
+		}
+		if err := t.fits(sp, p); err != nil {
+			return err
+		}
+		if r.Only {
+			continue
+		}
+		if err := t.carryOut(sp, r.Token, ops, p.Values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// planned reads the operations of a plan. What the token doesn't ask for would be void.
+func (t *tx) planned(sp *space, r service.Request, p service.Plan) ([]dag.Operation, error) {
+	ops := make([]dag.Operation, len(p.Ops))
+	for i, b := range p.Ops {
+		if len(b) > dag.MaxOpSize {
+			return nil, errOpSize()
+		}
+		o, ok, err := dag.ReadOperation(b)
+		if err != nil || !ok || o.Service != r.Service || !t.s.read(o).askedFor(sp.id, r.Token) {
+			return nil, fmt.Errorf("operation of service %q: %w", r.Service, errors.Join(err, tinycloud.ErrInvalid))
+		}
+		if waits, err := t.waits(sp, subject{r.Service, o.Subject}); err != nil {
+			return nil, err
+		} else if waits {
+			return nil, service.Upgrade()
+		}
+		ops[i] = o
+	}
+	return ops, nil
+}
+
+func errOpSize() error {
+	return tinycloud.Refuse(tinycloud.ErrTooLarge, "Key and headers exceed %d bytes", dag.MaxOpSize)
+}
+
+// authorised judges replay and authority of an invocation.
+func (t *tx) authorised(tok *Token) error {
+	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
+		return err
+	}
+	c := t.s.chain(t)
+	c.extra = t.revoked
+	return c.authorise(t.ctx, tok, t.now)
+}
+
+// carryOut mints the epoch of a plan, after those of the delegations it rests on.
+func (t *tx) carryOut(sp *space, tok *Token, ops []dag.Operation, values []service.Value) error {
+	if err := t.root(sp, tok, 0); err != nil {
+		return err
+	}
+	var small []hostlog.Value
+	for _, v := range values {
+		if v.Bytes != nil {
+			small = append(small, hostlog.Value{Hash: v.Hash, Bytes: v.Bytes})
+		} else if err := t.saveValue(sp, v.Hash, v.Size, nil); err != nil {
+			return err
+		}
+	}
+	return t.mint(sp, tok, ops, small)
+}

@@ -1,0 +1,86 @@
+package service
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+)
+
+// HTTP is a service that clients invoke.
+type HTTP interface {
+	Service
+	// Invoke carries an admitted invocation out and answers it, or returns an error that is answered by its class. What
+	// changes nothing it may not be asked for twice: its token is burned before.
+	Invoke(w http.ResponseWriter, r *http.Request, c Call) error
+}
+
+// Call is an admitted invocation that asks for one thing of a service.
+type Call struct {
+	Store   Store
+	Token   *token.Token
+	Space   tinycloud.SpaceID
+	Path    string // of the resource, never percent-decoded
+	Ability string // as signed
+}
+
+// Store is what a service asks of the store outside of the writer's transactions.
+type Store interface {
+	// Now is the store's clock.
+	Now() time.Time
+	// Perform carries a request out: all or nothing, durable when it returns.
+	Perform(ctx context.Context, r Request) error
+	// ServiceState is what a service has stored for a subject, nil for nothing. The error is of class
+	// [tinycloud.ErrUnavailable] while operations on it are pending.
+	ServiceState(ctx context.Context, space tinycloud.SpaceID, name, about string) ([]byte, error)
+	// Reader reads the rows of a hosted Space as they are at each query.
+	Reader(ctx context.Context, space tinycloud.SpaceID) (Reader, error)
+	// Value opens a value of a Space. The error is of class [tinycloud.ErrUnavailable] while it is still to be fetched
+	// from another host.
+	Value(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (io.ReadSeekCloser, error)
+	// HeldValue opens a value that was here a moment ago, and not small: its row may be gone since, its file is not for
+	// a while.
+	HeldValue(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (io.ReadSeekCloser, error)
+}
+
+// Request is what an admitted invocation asks of a service. Authority, replay and quota are judged in the transaction.
+type Request struct {
+	Token   *token.Token
+	Service string
+	Adds    bool // it may take room: refused while there is none
+	Only    bool // it is judged and not carried out
+	Parts   []Part
+}
+
+// Part is what a request asks for in one Space.
+type Part struct {
+	Space tinycloud.SpaceID
+	// Plan is called in the transaction, once the authority of the token is judged, and may be called again.
+	Plan func(Tx) (Plan, error)
+}
+
+// Reader reads the rows of one Space.
+type Reader interface {
+	Sid() int64
+	// Dialect is the database's.
+	Dialect() db.Dialect
+	// One scans the first row of a query; ok is false when there is none.
+	One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error)
+	// Each calls f for each row of a query. f must not use the reader.
+	Each(ctx context.Context, f func(db.Scan) error, query string, args ...any) error
+	// Told is what is to be told of an operation, by the row of its epoch, the index of its event and its number there.
+	Told(ctx context.Context, row int64, index uint64, n int) (Told, error)
+}
+
+// Told is what is told of an operation.
+type Told struct {
+	Bytes []byte
+	Epoch tinycloud.Hash
+	Actor tinycloud.Principal // who signed the invocation
+	Time  time.Time           // when it was written, as far as the order goes by it; zero for what is older than that
+	Early bool                // it is of a history's first day
+}
