@@ -39,13 +39,14 @@ var allowed = map[string][]string{
 	"capstore/hostlog":                    {"", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/parallel"},
 	"capstore/internal/judge":             {"", "capstore/hostlog", "capstore/internal/token", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/dag"},
 	"capstore/internal/db":                {""},
-	"capstore/service":                    {"", "capstore/internal/token"},
+	"capstore/service":                    {"", "capstore/internal/token", "capstore/internal/db"},
+	"capstore/kv":                         {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/token", "capstore/internal/dag"},
 	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
 	"replication/wire":                    {"", "capstore/hostlog"},
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -1,6 +1,6 @@
 // Package kv is key-value, the service of keys: an operation writes a key or deletes it. What a key holds is the greatest
 // write to it that no delete reaches; writes that lost against others which did not know of them are its conflicts. The
-// package knows the history by the seam alone (package service). Source: docs/protocol.md, "Key-value";
+// package knows the history by the seam alone (package service). Source: docs/protocol.md, "KV";
 // docs/replication.md, "Order of operations" and "Conflicts".
 package kv
 

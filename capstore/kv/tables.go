@@ -23,7 +23,7 @@ func (Service) Tables() []service.Table {
 		{
 			Name: "conflicts", What: "conflict that is none", Hashes: []string{"event", "value"},
 			Same:  []string{"event", "eid", "idx", "n", "value"},
-			Value: "value", Held: "turn <> 0", Since: "since", Turn: "turn", For: ConflictAge,
+			Value: "value", Held: "turn > 0", Since: "since", Turn: "turn", For: ConflictAge,
 		},
 	}
 }
