@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -42,11 +43,12 @@ var allowed = map[string][]string{
 	"capstore/service":                    {"", "capstore/internal/token", "capstore/internal/db"},
 	"capstore/kv":                         {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/token", "capstore/internal/dag"},
 	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
+	"capstore/tickets":                    {"", "capstore", "capstore/kv", "capstore/internal/judge", "capstore/internal/token"},
 	"replication/wire":                    {"", "capstore/hostlog"},
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/tickets", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.
@@ -115,6 +117,28 @@ func TestReplicationHasNoDatabase(t *testing.T) {
 		if !strings.Contains(all, d) {
 			t.Errorf("%s is not what this test has to look for", d)
 		}
+	}
+}
+
+// What a service keeps, and what stands beside the history, is no concern of the history: none of its statements names
+// such a table.
+func TestHistoryKnowsNoService(t *testing.T) {
+	tables := regexp.MustCompile(`\b(kv|conflicts|tickets|webhooks|deliveries)\b`)
+	n := 0
+	eachFile(t, func(path string, file *ast.File) {
+		if filepath.Dir(path) != "capstore" {
+			return
+		}
+		n++
+		ast.Inspect(file, func(x ast.Node) bool {
+			if text, ok := x.(*ast.BasicLit); ok && text.Kind == token.STRING && tables.MatchString(text.Value) && !strings.Contains(text.Value, module) && text.Value != `"webhooks"` {
+				t.Errorf("%s names a table that is not the history's: %s", path, text.Value)
+			}
+			return true
+		})
+	})
+	if n == 0 {
+		t.Error("no files")
 	}
 }
 

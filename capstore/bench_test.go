@@ -16,6 +16,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 )
 
 // benchStore returns a running store on disk that hosts a Space, and n signed puts for it.
@@ -234,7 +235,7 @@ func BenchmarkIssueTicket(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		_, _, err := s.IssueTicket(b.Context(), inv, capstore.TicketRequest{Space: o.space, Key: "key/0", Life: 280 * time.Second})
+		_, _, err := tickets.Of(s, 0).Issue(b.Context(), inv, tickets.Request{Space: o.space, Key: "key/0", Life: 280 * time.Second})
 		if err != nil && !errors.Is(err, tinycloud.ErrBusy) {
 			b.Fatal(err)
 		}

@@ -126,7 +126,7 @@ func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 	c = Commit{
 		Commit:    hostlog.Commit{Remote: int(row.remote), Wants: int(row.wants), Opened: row.flags&flagOpened != 0},
 		LastWrite: row.last, Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0,
-		Webhooks: row.flags&flagWebhooks != 0, Pairs: row.flags&flagPairs != 0,
+		Beside: row.flags&flagBeside != 0, Pairs: row.flags&flagPairs != 0,
 	}
 	var text string
 	if row.sid == 0 {

@@ -83,7 +83,7 @@ const (
 	flagCreated = 1 << iota
 	flagJoins
 	flagQuotas
-	flagWebhooks
+	flagBeside
 	flagPairs
 	flagOpened
 )
@@ -207,13 +207,13 @@ func (t *tx) tell() error {
 	for target, r := range t.revoked {
 		revoked = append(append(revoked, target[:]...), r[:]...)
 	}
-	if len(t.order) == 0 || len(t.quotas) > 0 || t.hooks || len(t.pairs) > 0 {
+	if len(t.order) == 0 || len(t.quotas) > 0 || t.beside || len(t.pairs) > 0 {
 		c := commit{generation: g, hosts: []byte{}, revoked: revoked}
 		if len(t.quotas) > 0 {
 			c.flags |= flagQuotas
 		}
-		if t.hooks {
-			c.flags |= flagWebhooks
+		if t.beside {
+			c.flags |= flagBeside
 		}
 		if len(t.pairs) > 0 {
 			c.flags |= flagPairs
@@ -268,7 +268,7 @@ func (t *tx) record(c commit) error {
 
 // next is the generation that the transaction makes, 0 when it makes none.
 func (t *tx) next() int64 {
-	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.hooks && len(t.pairs) == 0 {
+	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.beside && len(t.pairs) == 0 {
 		return 0
 	}
 	return t.generation + 1

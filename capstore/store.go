@@ -52,7 +52,6 @@ type Options struct {
 	Keys        Keys          // required
 	Blocks      Blocks        // nil: every value is inline
 	MaxLifetime time.Duration // of an invocation from now; 0 means 300 s
-	MaxTickets  int           // of a Space within the life of the oldest; 0 means 10,000
 	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
 	// writer's goroutine: it must not block.
 	Limit func(tinycloud.SpaceID) (int64, bool)
@@ -86,8 +85,8 @@ type Commit struct {
 
 	Created bool // the Space is new on this node
 	Joins   bool // addresses to join it through were added
-	// Webhooks says that webhooks came or went in another process. Then Space may be zero.
-	Webhooks bool
+	// Beside says that rows beside the history came or went in another process: [BesideTx.Tell]. Then Space may be zero.
+	Beside bool
 	// Pairs says that paired nodes came or went, here or in another process. Then Space may be zero.
 	Pairs bool
 
@@ -179,9 +178,6 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.JoinTimeout == 0 {
 		s.o.JoinTimeout = joinTimeout
-	}
-	if s.o.MaxTickets == 0 {
-		s.o.MaxTickets = maxTickets
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)

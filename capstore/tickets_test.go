@@ -13,15 +13,16 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 )
 
-func (o *owner) ticket(s *testStore, key string) (capstore.TicketID, capstore.Ticket, error) {
+func (o *owner) ticket(s *testStore, key string) (tickets.ID, tickets.Ticket, error) {
 	s.t.Helper()
 	tok := o.invoke(s.t, key, "tinycloud.kv/get")
 	if err := s.AdmitReusable(s.t.Context(), tok); err != nil {
 		s.t.Fatal(err)
 	}
-	return s.IssueTicket(s.t.Context(), tok, capstore.TicketRequest{Space: o.space, Key: key, Life: time.Minute})
+	return tickets.Of(s.Store, 0).Issue(s.t.Context(), tok, tickets.Request{Space: o.space, Key: key, Life: time.Minute})
 }
 
 // signedIn is a store with a Space that holds the key k.
@@ -56,25 +57,25 @@ func testTicket(t *testing.T) {
 	if end := s.clock.now().Add(time.Minute); !issued.Expires.Equal(end) || issued.Value != tinycloud.Sum([]byte("value")) {
 		t.Errorf("%+v, want it to end at %v", issued, end)
 	}
-	parsed, ok := capstore.ParseTicketID(id.String())
+	parsed, ok := tickets.ParseID(id.String())
 	if !ok || parsed != id {
 		t.Errorf("%s: %v", id, ok)
 	}
-	k, err := s.Ticket(t.Context(), parsed)
+	k, err := tickets.Of(s.Store, 0).Find(t.Context(), parsed)
 	if err != nil || k.Space != o.space || k.Key != "k" || k.Value != issued.Value || !k.Expires.Equal(issued.Expires) {
 		t.Errorf("%+v: %v", k, err)
 	}
-	_, err = s.Ticket(t.Context(), capstore.TicketID{})
+	_, err = tickets.Of(s.Store, 0).Find(t.Context(), tickets.ID{})
 	refused(t, "unknown", err, tinycloud.ErrUnauthorized, "signed URL ticket not found")
 
 	s.clock.ms.Add(60_000)
-	_, err = s.Ticket(t.Context(), id)
+	_, err = tickets.Of(s.Store, 0).Find(t.Context(), id)
 	refused(t, "at its end", err, tinycloud.ErrUnauthorized, "signed URL expired")
 	s.clock.ms.Add(11 * 60_000)
 	if _, _, err := o.ticket(s, "k"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Ticket(t.Context(), id)
+	_, err = tickets.Of(s.Store, 0).Find(t.Context(), id)
 	refused(t, "long after", err, tinycloud.ErrUnauthorized, "signed URL ticket not found")
 }
 
@@ -98,7 +99,7 @@ func testTicketNeedsNoCaveats(t *testing.T) {
 	if err := s.AdmitReusable(t.Context(), tok); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = s.IssueTicket(t.Context(), tok, capstore.TicketRequest{Space: o.space, Key: "k", Life: time.Minute})
+	_, _, err = tickets.Of(s.Store, 0).Issue(t.Context(), tok, tickets.Request{Space: o.space, Key: "k", Life: time.Minute})
 	refused(t, "with caveats", err, tinycloud.ErrForbidden, "signed URL scope is not authorized")
 }
 
@@ -106,7 +107,7 @@ func testTicketNeedsNoCaveats(t *testing.T) {
 func TestTicketSecret(t *testing.T) {
 	s, o := signedIn(t)
 	tok := o.invoke(t, "k", "tinycloud.kv/get")
-	id, _, err := s.IssueTicket(t.Context(), tok, capstore.TicketRequest{Space: o.space, Key: "k", Life: time.Minute})
+	id, _, err := tickets.Of(s.Store, 0).Issue(t.Context(), tok, tickets.Request{Space: o.space, Key: "k", Life: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +160,7 @@ func TestTicketMigration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Ticket(t.Context(), id); err != nil || s.get(o.space, "k") != "value" {
+	if _, err := tickets.Of(s.Store, 0).Find(t.Context(), id); err != nil || s.get(o.space, "k") != "value" {
 		t.Errorf("after the migration: %v", err)
 	}
 }
@@ -169,7 +170,7 @@ func FuzzTicketID(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if id, ok := capstore.ParseTicketID(text); ok && id.String() != text {
+		if id, ok := tickets.ParseID(text); ok && id.String() != text {
 			t.Errorf("%q is another spelling of %s", text, id)
 		}
 	})

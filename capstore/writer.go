@@ -46,7 +46,7 @@ type tx struct {
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]*int64 // nil: cleared
 	tally    tally
-	hooks    bool            // webhooks came or went
+	beside   bool            // rows beside the history came or went
 	pairs    map[string]bool // nodes that are paired from now on, or no more
 	ended    []ended         // Spaces that are joining no more
 

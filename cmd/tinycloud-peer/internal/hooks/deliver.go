@@ -13,7 +13,6 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
@@ -88,14 +87,14 @@ func (h *Hooks) collect(ctx context.Context, w *webhook) error {
 		if err != nil {
 			return err
 		}
-		var ds []capstore.Delivery
+		var ds []delivery
 		for _, c := range changes {
 			if w.scope.matches(c) {
-				ds = append(ds, capstore.Delivery{Event: eventID(c), Body: encode(c), Due: h.o.Now()})
+				ds = append(ds, delivery{Event: eventID(c), Body: encode(c), Due: h.o.Now()})
 			}
 		}
 		if len(ds) > 0 || next.Epoch-w.stored > scanAgain {
-			dropped, err := h.o.Store.Enqueue(ctx, w.ID, ds, next, h.o.Deliveries)
+			dropped, err := h.rows().enqueue(ctx, w.ID, ds, next, h.o.Deliveries)
 			if err != nil {
 				return err
 			}
@@ -219,7 +218,7 @@ func (h *Hooks) takeKicked() (out []string) {
 // when to call again.
 func (h *Hooks) call(ctx context.Context, w *webhook) time.Time {
 	for {
-		ds, err := h.o.Store.Deliveries(ctx, w.ID, 1)
+		ds, err := h.rows().deliveries(ctx, w.ID, 1)
 		now := h.o.Now()
 		switch {
 		case err != nil:
@@ -250,7 +249,7 @@ func (h *Hooks) call(ctx context.Context, w *webhook) time.Time {
 
 // finish ends a webhook whose registration rests on what was revoked.
 func (h *Hooks) finish(ctx context.Context, w *webhook, why error) {
-	if err := h.o.Store.EndWebhook(ctx, w.ID); err != nil {
+	if err := h.rows().end(ctx, w.ID); err != nil {
 		h.log.WarnContext(ctx, "webhook not ended", "webhook", w.ID, "error", err)
 		return
 	}
@@ -259,7 +258,7 @@ func (h *Hooks) finish(ctx context.Context, w *webhook, why error) {
 }
 
 // attempt makes a delivery and stores its outcome. It reports whether it was accepted.
-func (h *Hooks) attempt(ctx context.Context, w *webhook, d capstore.Delivery) (ok bool, err error) {
+func (h *Hooks) attempt(ctx context.Context, w *webhook, d delivery) (ok bool, err error) {
 	if _, err := h.o.Store.Standing(ctx, w.Proofs); err != nil {
 		return false, err
 	}
@@ -269,22 +268,22 @@ func (h *Hooks) attempt(ctx context.Context, w *webhook, d capstore.Delivery) (o
 	}
 	if failed == nil {
 		h.metrics.deliveries.WithLabelValues(outcomeDelivered).Inc()
-		return true, h.o.Store.Settle(ctx, []int64{d.Number}, nil)
+		return true, h.rows().settle(ctx, []int64{d.Number}, nil)
 	}
 	d.Tries++
 	if d.Tries > len(delays()) {
 		h.metrics.deliveries.WithLabelValues(outcomeAbandoned).Inc()
 		h.log.WarnContext(ctx, "delivery given up", "webhook", w.ID, "event", d.Event, "attempts", d.Tries, "error", failed)
-		return false, h.o.Store.Settle(ctx, []int64{d.Number}, nil)
+		return false, h.rows().settle(ctx, []int64{d.Number}, nil)
 	}
 	h.metrics.deliveries.WithLabelValues(outcomeRetry).Inc()
 	h.log.DebugContext(ctx, "delivery failed", "webhook", w.ID, "event", d.Event, "attempts", d.Tries, "error", failed)
 	d.Due = h.o.Now().Add(delays()[d.Tries-1])
-	return false, h.o.Store.Settle(ctx, nil, []capstore.Delivery{d})
+	return false, h.rows().settle(ctx, nil, []delivery{d})
 }
 
 // post sends a delivery. Only an answer of 2xx is no error.
-func (h *Hooks) post(ctx context.Context, w *webhook, d capstore.Delivery) error {
+func (h *Hooks) post(ctx context.Context, w *webhook, d delivery) error {
 	secret, err := h.decrypt(w)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 
@@ -28,6 +29,14 @@ func ParseEventID(text string) (tinycloud.Hash, int, bool) { return parseEventID
 
 // EventID exports eventID to tests.
 func EventID(c capstore.Change) string { return eventID(c) }
+
+// Delivery exports delivery to tests.
+type Delivery = delivery
+
+// Deliveries exports the rows of a webhook to tests.
+func Deliveries(ctx context.Context, h *Hooks, id string, limit int) ([]Delivery, error) {
+	return h.rows().deliveries(ctx, id, limit)
+}
 
 // OpenTicket exports open to tests.
 func OpenTicket(h *Hooks, ticket string) error {

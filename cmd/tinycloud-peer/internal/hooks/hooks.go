@@ -117,7 +117,7 @@ func orDefault(n, otherwise int) int {
 
 // Committed tells the hooks of a commit. It is for [capstore.Options]: it does not block.
 func (h *Hooks) Committed(c capstore.Commit) {
-	if c.Webhooks {
+	if c.Beside {
 		h.reload.Give()
 	}
 	h.bus.publish(c)

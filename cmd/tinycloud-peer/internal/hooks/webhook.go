@@ -75,16 +75,16 @@ func ParseRegistration(body []byte) (q Registration, err error) {
 
 // webhook is a webhook at work.
 type webhook struct {
-	capstore.Webhook
+	registered
 	scope  Scope
 	stored int64 // epoch of the cursor in the database; of the goroutine that collects, as is Cursor
 }
 
-func scopeOf(w capstore.Webhook) Scope {
+func scopeOf(w registered) Scope {
 	return Scope{Space: w.Space, Service: w.Service, Prefix: w.Prefix, Abilities: w.Abilities}
 }
 
-func record(w capstore.Webhook) Record {
+func record(w registered) Record {
 	r := Record{
 		ID: w.ID, SubscriberDID: string(w.Subscriber), Space: w.Space.String(), Service: w.Service, Abilities: w.Abilities,
 		CallbackURL: w.URL, SecretKeyID: "primary", Active: w.Active, CreatedAt: formatTime(w.Created),
@@ -119,14 +119,14 @@ func (h *Hooks) Register(ctx context.Context, t *capstore.Token, q Registration)
 	if err != nil {
 		return Record{}, err
 	}
-	w := capstore.Webhook{
+	w := registered{
 		ID: strings.ToLower(rand.Text()), Space: q.Scope.Space, Subscriber: t.Signer, Service: q.Scope.Service, Prefix: q.Scope.Prefix,
 		Abilities: q.Scope.Abilities, URL: q.CallbackURL, Proofs: t.Proofs, Active: true, Created: h.o.Now(), Cursor: from,
 	}
 	if w.Secret, err = h.encrypt(w.ID, q.Secret); err != nil {
 		return Record{}, err
 	}
-	if err := h.o.Store.AddWebhook(ctx, w, h.o.Webhooks); err != nil {
+	if err := h.rows().add(ctx, w, h.o.Webhooks); err != nil {
 		return Record{}, err
 	}
 	h.add(w)
@@ -144,7 +144,7 @@ func (h *Hooks) List(ctx context.Context, t *capstore.Token, space tinycloud.Spa
 	if err := permitted(t, AbilityList, space, path); err != nil {
 		return nil, err
 	}
-	all, err := h.o.Store.Webhooks(ctx)
+	all, err := h.rows().all(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -160,18 +160,18 @@ func (h *Hooks) List(ctx context.Context, t *capstore.Token, space tinycloud.Spa
 // Unregister removes a webhook for an admitted invocation. One that is unknown, or of a Space that the
 // invocation does not name, is a refusal of class [tinycloud.ErrNotFound].
 func (h *Hooks) Unregister(ctx context.Context, t *capstore.Token, id string) error {
-	all, err := h.o.Store.Webhooks(ctx)
+	all, err := h.rows().all(ctx)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(w capstore.Webhook) bool { return w.ID == id && slices.Contains(t.Spaces(), w.Space) })
+	i := slices.IndexFunc(all, func(w registered) bool { return w.ID == id && slices.Contains(t.Spaces(), w.Space) })
 	if i < 0 {
 		return tinycloud.Refuse(tinycloud.ErrNotFound, "webhook not found")
 	}
 	if err := permitted(t, AbilityUnregister, all[i].Space, "webhooks/"+id, scopeOf(all[i]).path()); err != nil {
 		return err
 	}
-	if err := h.o.Store.RemoveWebhook(ctx, id); err != nil {
+	if err := h.rows().remove(ctx, id); err != nil {
 		return err
 	}
 	h.remove(id)
@@ -179,13 +179,13 @@ func (h *Hooks) Unregister(ctx context.Context, t *capstore.Token, id string) er
 }
 
 // add puts a webhook to work, once.
-func (h *Hooks) add(w capstore.Webhook) {
+func (h *Hooks) add(w registered) {
 	h.mu.Lock()
 	if h.webhooks[w.ID] != nil {
 		h.mu.Unlock()
 		return
 	}
-	h.webhooks[w.ID] = &webhook{Webhook: w, scope: scopeOf(w), stored: w.Cursor.Epoch}
+	h.webhooks[w.ID] = &webhook{registered: w, scope: scopeOf(w), stored: w.Cursor.Epoch}
 	h.mu.Unlock()
 	h.bus.watch(w.Space, 1)
 }
@@ -204,7 +204,7 @@ func (h *Hooks) remove(id string) {
 // load takes up the webhooks that are stored: of the node's last life, or of other processes. Those that are
 // not stored any more it forgets.
 func (h *Hooks) load(ctx context.Context) error {
-	all, err := h.o.Store.Webhooks(ctx)
+	all, err := h.rows().all(ctx)
 	if err != nil {
 		return fmt.Errorf("webhooks: %w", err)
 	}

@@ -236,12 +236,12 @@ func TestDeliveriesAreBounded(t *testing.T) {
 	h = start(t, "host", h.path, hooks.Options{Transport: c, Lookup: publicName, Deliveries: 10})
 	o.put(h, "last")
 	for { // until the feed has stored the last
-		ds, err := h.store.Deliveries(t.Context(), record.ID, 100)
+		ds, err := hooks.Deliveries(t.Context(), h.hooks, record.ID, 100)
 		must(t, err)
 		if len(ds) > 10 {
 			t.Fatalf("%d deliveries", len(ds))
 		}
-		if slices.ContainsFunc(ds, func(d capstore.Delivery) bool { return strings.Contains(string(d.Body), `"path":"last"`) }) {
+		if slices.ContainsFunc(ds, func(d hooks.Delivery) bool { return strings.Contains(string(d.Body), `"path":"last"`) }) {
 			break
 		}
 	}

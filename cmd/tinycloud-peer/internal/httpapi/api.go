@@ -12,6 +12,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
@@ -42,11 +43,13 @@ type StageFunc func(ctx context.Context, body io.Reader, limit int64) (Staged, e
 
 // Options configure an [API].
 type Options struct {
-	Store   *capstore.Store
-	Stage   StageFunc
-	Health  func(context.Context) error    // of what else is needed to serve; nil: nothing is
-	HostDID func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
-	Hooks   *hooks.Hooks                   // nil: none are served
+	Store *capstore.Store
+	// MaxTickets is how many signed URLs a Space has within the life of the oldest; 0 means 10,000.
+	MaxTickets int
+	Stage      StageFunc
+	Health     func(context.Context) error    // of what else is needed to serve; nil: nothing is
+	HostDID    func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
+	Hooks      *hooks.Hooks                   // nil: none are served
 	// Services stand beside key-value, with those names.
 	Services []service.HTTP
 
@@ -78,6 +81,7 @@ type Options struct {
 type API struct {
 	o       Options
 	keys    *kv.Keys
+	tickets *tickets.Tickets
 	log     *slog.Logger
 	metrics *metrics
 	clients *callers.Budget // of reads of public Spaces
@@ -126,7 +130,7 @@ func New(o Options) *API {
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
+	a := &API{beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), tickets: tickets.Of(o.Store, o.MaxTickets), log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}

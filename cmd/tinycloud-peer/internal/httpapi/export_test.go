@@ -7,6 +7,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 )
 
 // PartOf exports partOf to tests.
@@ -43,4 +44,4 @@ func ParseQuery(b []byte) (capstore.DelegationQuery, error) { return parseQuery(
 func Said(t time.Time) *time.Time { return said(t) }
 
 // ParseSigned exports parseSigned to tests.
-func ParseSigned(body []byte) (capstore.TicketRequest, error) { return parseSigned(body) }
+func ParseSigned(body []byte) (tickets.Request, error) { return parseSigned(body) }

@@ -16,6 +16,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 )
 
 const (
@@ -51,7 +52,7 @@ func (a *API) issueSigned(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, ticket, err := a.o.Store.IssueTicket(r.Context(), token, request)
+	id, ticket, err := a.tickets.Issue(r.Context(), token, request)
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func readSigned(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // parseSigned reads what a URL is asked for: {space, path, ttlSeconds?, contentHash?, etag?}, where clients also
 // write ttl_seconds and content_hash. Other members are ignored; one that stands twice, in either spelling, is
 // refused. Refusals are of class [tinycloud.ErrInvalid].
-func parseSigned(body []byte) (request capstore.TicketRequest, err error) {
+func parseSigned(body []byte) (request tickets.Request, err error) {
 	members, err := signedMembers(body)
 	if err != nil {
 		return request, err
@@ -151,13 +152,13 @@ func textMember(members map[string]json.RawMessage, name string) (text string, o
 func signedLife(members map[string]json.RawMessage) (time.Duration, error) {
 	raw, ok := members["ttlSeconds"]
 	if !ok {
-		return capstore.MaxTicketLife, nil
+		return tickets.MaxLife, nil
 	}
 	seconds, err := strconv.ParseUint(string(raw), 10, 64)
 	if err != nil {
 		return 0, badOption("Invalid signed URL request: ttlSeconds must be a whole number of seconds")
 	}
-	return time.Duration(min(seconds, uint64(capstore.MaxTicketLife/time.Second))) * time.Second, nil
+	return time.Duration(min(seconds, uint64(tickets.MaxLife/time.Second))) * time.Second, nil
 }
 
 // signedValue reads the value that the URL is to be bound to, nil for the current one.
@@ -201,11 +202,11 @@ func parseDigest(text string) (h tinycloud.Hash, ok bool) {
 // getSigned answers whoever holds a URL.
 func (a *API) getSigned(w http.ResponseWriter, r *http.Request, text string) error {
 	sandbox(w.Header())
-	id, ok := capstore.ParseTicketID(text)
+	id, ok := tickets.ParseID(text)
 	if !ok {
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "signed URL ticket not found")
 	}
-	ticket, err := a.o.Store.Ticket(r.Context(), id)
+	ticket, err := a.tickets.Find(r.Context(), id)
 	if err != nil {
 		return err
 	}

@@ -137,7 +137,7 @@ func TestSignedRevocation(t *testing.T) {
 // TestSignedBound: a Space has so many URLs at once; those that expired make room, and other Spaces don't mind.
 func TestSignedBound(t *testing.T) {
 	clock := new(ticking)
-	n := newNode(t, clock.use, func(co *capstore.Options, _ *httpapi.Options) { co.MaxTickets = 3 })
+	n := newNode(t, clock.use, func(_ *capstore.Options, o *httpapi.Options) { o.MaxTickets = 3 })
 	o, other := n.owner("bound"), n.owner("other")
 	o.put("k", "v", nil).want(t, "put", 200, "")
 	other.put("k", "w", nil).want(t, "put", 200, "")

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 )
 
@@ -302,7 +302,7 @@ func FuzzSignedRequest(f *testing.F) {
 		_ = json.Unmarshal(exact["space"], &seen.Space)
 		_ = json.Unmarshal(exact["path"], &seen.Path)
 		space, err := tinycloud.ParseSpaceID(seen.Space)
-		if err != nil || space != request.Space || seen.Path != request.Key || request.Life < 0 || request.Life > capstore.MaxTicketLife {
+		if err != nil || space != request.Space || seen.Path != request.Key || request.Life < 0 || request.Life > tickets.MaxLife {
 			t.Errorf("%q: %+v", body, request)
 		}
 	})

@@ -1,0 +1,118 @@
+package capstore
+
+import (
+	"context"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+)
+
+// Beside is what the store shows to those who keep rows of their own in its database, beside the history: tickets,
+// webhooks. Their tables are in its migrations, and are no concern of it else.
+type Beside struct{ s *Store }
+
+// Beside returns what the store shows to those who keep rows of their own.
+func (s *Store) Beside() Beside { return Beside{s} }
+
+// Insert is an INSERT of one row, for [BesideTx.Add].
+type Insert = db.Insert
+
+// Now is the store's clock.
+func (b Beside) Now() time.Time { return b.s.o.Now() }
+
+// One scans the first row of a query; ok is false when there is none.
+func (b Beside) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	return b.s.db.Read.One(ctx, dest, query, args...)
+}
+
+// Each calls f for each row of a query.
+func (b Beside) Each(ctx context.Context, f func(scan func(dest ...any) error) error, query string, args ...any) error {
+	return b.s.db.Read.Each(ctx, f, query, args...)
+}
+
+// Update runs f in a transaction of the writer, which is durable when it returns; f may be called again. What takes room
+// is refused while there is none.
+func (b Beside) Update(ctx context.Context, takesRoom bool, f func(BesideTx) error) error {
+	do := b.s.do
+	if takesRoom {
+		do = b.s.add
+	}
+	return do(ctx, func(t *tx) error { return f(BesideTx{t}) })
+}
+
+// Right checks that a claim is one to an ability on something, now, also by what other processes have just revoked. A
+// refusal of class [tinycloud.ErrUnauthorized] says that it is not.
+func (b Beside) Right(ctx context.Context, c Claim, about tinycloud.Resource, ability string) error {
+	if err := b.s.fresh(ctx); err != nil {
+		return err
+	}
+	return b.s.chain(b.s.db.Read).right(ctx, c, about, ability, b.Now())
+}
+
+// Claim is what a right rests on that outlives the invocation it was shown by: who signed that, and the delegations that
+// it cites. It has no caveats: a right under some is none.
+type Claim struct {
+	Signer tinycloud.Principal
+	Proofs []tinycloud.Hash
+}
+
+func (c *chain) right(ctx context.Context, claim Claim, about tinycloud.Resource, ability string, now time.Time) error {
+	return c.authorise(ctx, &Token{
+		Kind: token.Invocation, Signer: claim.Signer, Proofs: claim.Proofs, Caps: []Capability{{Resource: about, URI: about.String(), Ability: ability}},
+	}, now)
+}
+
+// BesideTx is a transaction of the writer as those see it who keep rows of their own.
+type BesideTx struct{ t *tx }
+
+// Now is the time of the transaction.
+func (b BesideTx) Now() time.Time { return b.t.now }
+
+// Sid is the number of a hosted Space, in the column sid of tables.
+func (b BesideTx) Sid(id tinycloud.SpaceID) (int64, error) { return b.t.s.sid(b.t.ctx, id) }
+
+// Text is any text as a column of bytes holds it that is not searched.
+func (b BesideTx) Text(text string) any { return b.t.s.db.Bytes(text) }
+
+// One scans the first row of a query; ok is false when there is none.
+func (b BesideTx) One(dest []any, query string, args ...any) (ok bool, err error) {
+	return b.t.one(dest, query, args...)
+}
+
+// Each calls f for each row of a query. f must not use the transaction.
+func (b BesideTx) Each(f func(scan func(dest ...any) error) error, query string, args ...any) error {
+	return b.t.each(f, query, args...)
+}
+
+// Exec runs a statement. What is refused must not have written before, or its whole group is tried again.
+func (b BesideTx) Exec(query string, args ...any) error { return b.t.exec(query, args...) }
+
+// Add inserts a row.
+func (b BesideTx) Add(i Insert, args ...any) error { return b.t.add(i, args...) }
+
+// Tell has the other processes on a server's database told that rows came or went: [Commit.Beside].
+func (b BesideTx) Tell() { b.t.beside = true }
+
+// Right is [Beside.Right] in the transaction.
+func (b BesideTx) Right(c Claim, about tinycloud.Resource, ability string) error {
+	chain := b.t.s.chain(b.t)
+	chain.extra = b.t.revoked
+	return chain.right(b.t.ctx, c, about, ability, b.t.now)
+}
+
+// Ends is when the first of an invocation and the known delegations that it cites ends; zero for never.
+func (b BesideTx) Ends(tok *Token) (time.Time, error) {
+	end := tok.Expires
+	for _, id := range tok.Proofs {
+		p, err := b.t.s.token(b.t.ctx, b.t, id)
+		if err != nil {
+			return end, err
+		}
+		if p != nil && !p.Expires.IsZero() && (end.IsZero() || p.Expires.Before(end)) { // an owner may cite what does not exist
+			end = p.Expires
+		}
+	}
+	return end, nil
+}
