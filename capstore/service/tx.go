@@ -21,8 +21,8 @@ type Tx interface {
 	State(subject string) ([]byte, error)
 	// SetState stores the state of a subject; an empty one is none.
 	SetState(subject string, state []byte) error
-	// Memory keeps something for the service, of this Space, for as long as that is true: what make returns is returned
-	// again until the transaction that changed it fails, another process writes, or the Space is no longer loaded.
+	// Memory keeps something for the service, of this Space, that follows from what it has stored: what load returns is
+	// returned again until a transaction that wrote fails, another process writes, or the Space is no longer loaded.
 	Memory(load func() (any, error)) (any, error)
 	Rows
 	Past
