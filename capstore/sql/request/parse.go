@@ -329,3 +329,11 @@ func blobOfMembers(v json.RawMessage) (any, error) {
 	}
 	return b, nil
 }
+
+// ParseValue reads a parameter from compact JSON.
+func ParseValue(v []byte) (any, error) {
+	if len(v) == 0 || !json.Valid(v) {
+		return nil, invalid("value is not JSON")
+	}
+	return value(v)
+}

@@ -19,9 +19,13 @@ type Meter struct {
 
 	LastRowID bool // a row got the greatest id there is: the next one would get a random one
 
-	calls   int64 // of the progress handler, in the statement that runs
-	running bool
+	calls     int64 // of the progress handler, in the statement that runs
+	compiling int64 // likewise, in the one that is compiled
+	running   bool
 }
+
+// CompileLimit is how many steps it may take to compile a statement: views of views double with each.
+const CompileLimit = 1_000_000
 
 // Reset begins to count, with the limits that are set.
 func (m *Meter) Reset() {
@@ -73,6 +77,9 @@ var onProgress = func(_ *libc.TLS, db uintptr) int32 {
 	}
 	m := &c.Meter
 	if !m.running {
+		if m.compiling++; over(m.compiling*stepsBetween, CompileLimit) {
+			return 1
+		}
 		return 0
 	}
 	m.calls++

@@ -19,6 +19,7 @@ type Stmt struct {
 	Params   int    // the greatest number of a parameter
 	ReadOnly bool   // it writes nothing to the file itself
 	Explain  bool   // it is an EXPLAIN
+	Note     any    // what its user wants to know of it when it is found in the cache
 }
 
 // Prepare compiles the first statement of a text. An empty one has no effect: see [Stmt.Empty].
@@ -27,6 +28,7 @@ func (c *Conn) Prepare(sql string) (*Stmt, error) {
 	defer libc.Xfree(c.tls, text)
 	out := c.tls.Alloc(16)
 	defer c.tls.Free(16)
+	c.Meter.compiling = 0
 	if rc := sq.Xsqlite3_prepare_v3(c.tls, c.db, text, int32(len(sql)+1), 0, out, out+8); rc != sq.SQLITE_OK {
 		return nil, c.failure(rc)
 	}
@@ -204,6 +206,7 @@ func (c *Conn) Each(sql string, params []any, f func(*Stmt) error) error {
 	if err := s.Bind(params); err != nil {
 		return err
 	}
+	c.Meter.compiling = 0
 	for {
 		switch rc := sq.Xsqlite3_step(c.tls, s.p); rc {
 		case sq.SQLITE_ROW:

@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/internal/wal"
+)
+
+func (d *DB) undoPath(n int) string { return filepath.Join(d.dir, fmt.Sprintf("undo-%d", n)) }
+
+// fold moves the older part of the log into the base, and keeps what it overwrites there.
+func (d *DB) fold() error {
+	want := max(0, d.frames()-d.opts.Keep)
+	i := sort.Search(len(d.marks), func(i int) bool { return int(d.marks[i].frames) > want }) - 1
+	if i <= 0 || d.marks[i].frames == 0 {
+		return nil
+	}
+	defer d.readers.stop()()
+	err := errors.Join(d.readers.close(), d.disconnect())
+	if err == nil {
+		err = d.foldTo(i)
+	}
+	if err == nil {
+		err = d.compactUndo()
+	}
+	if err == nil {
+		err = d.connect()
+	}
+	if err != nil {
+		return d.fails(fmt.Errorf("fold: %w", err))
+	}
+	return nil
+}
+
+// foldTo moves the log up to a mark into the base. Until the log is swapped it covers all that is written to the base, so
+// that a stop at any point leaves a state.
+func (d *DB) foldTo(i int) (err error) {
+	m := d.marks[i]
+	latest, size, err := d.latestFrames(int(m.frames))
+	if err != nil {
+		return err
+	}
+	base, err := os.OpenFile(d.base(), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, base.Close()) }()
+	log, err := os.Open(d.logPath())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	if err := d.keepPages(base, latest, size, i); err != nil {
+		return err
+	}
+	d.marks = slices.Clone(d.marks[i:]) // none before the base, once it begins to change
+	if err := d.saveMarks(); err != nil {
+		return err
+	}
+	d.at("fold begun")
+	if err := d.movePages(base, log, latest, size); err != nil {
+		return err
+	}
+	return d.swapLog(m)
+}
+
+// latestFrames are the last frame of each page among the first so many, and the size of the database after them.
+func (d *DB) latestFrames(frames int) (latest map[uint32]int, size uint32, err error) {
+	latest = map[uint32]int{}
+	n := 0
+	_, err = wal.Scan(d.logPath(), func(k int, f wal.Frame) bool {
+		if k >= frames {
+			return false
+		}
+		n++
+		latest[f.Page] = k
+		if f.Pages != 0 {
+			size = f.Pages
+		}
+		return true
+	})
+	if err == nil && n < frames {
+		err = fmt.Errorf("the log has %d frames of %d", n, frames)
+	}
+	maps.DeleteFunc(latest, func(page uint32, _ int) bool { return page > size })
+	return latest, size, err
+}
+
+// keepPages writes the segment that brings the base back to where it is.
+func (d *DB) keepPages(base *os.File, latest map[uint32]int, size uint32, i int) error {
+	info, err := base.Stat()
+	if err != nil {
+		return err
+	}
+	old := uint32(info.Size() / wal.PageSize)
+	pages := slices.Sorted(maps.Keys(latest))
+	pages = slices.DeleteFunc(pages, func(p uint32) bool { return p > old })
+	for p := size + 1; p <= old; p++ {
+		pages = append(pages, p)
+	}
+	u := segment{N: d.nextUndo, From: d.marks[0].pos, FromDigest: d.marks[0].digest, To: d.marks[i].pos, Pages: len(pages)}
+	d.nextUndo++
+	err = writeUndo(d.undoPath(u.N), old, pages, func(p uint32, page []byte) error {
+		_, err := base.ReadAt(page, int64(p-1)*wal.PageSize)
+		return err
+	})
+	d.undo = append(d.undo, u)
+	return err
+}
+
+func (d *DB) movePages(base, log *os.File, latest map[uint32]int, size uint32) error {
+	page := make([]byte, wal.PageSize)
+	for k, p := range slices.Sorted(maps.Keys(latest)) {
+		if err := wal.Page(log, latest[p], page); err != nil {
+			return err
+		}
+		if _, err := base.WriteAt(page, int64(p-1)*wal.PageSize); err != nil {
+			return err
+		}
+		if k == len(latest)/2 {
+			d.at("fold half")
+		}
+	}
+	if err := base.Truncate(int64(size) * wal.PageSize); err != nil {
+		return err
+	}
+	return base.Sync()
+}
+
+// swapLog puts in place of the log what of it is behind a mark.
+func (d *DB) swapLog(m mark) error {
+	salt := m.salt
+	be.PutUint32(salt[:], be.Uint32(salt[:])+1)
+	be.PutUint32(salt[4:], uint32(m.pos)*2654435761+1)
+	sums, err := wal.Tail(d.logPath(), d.logPath()+".tmp", int(m.frames), salt)
+	if err != nil {
+		return err
+	}
+	for i := range d.marks {
+		x := &d.marks[i]
+		x.frames -= m.frames
+		x.salt, x.sum = salt, wal.Sum{}
+		if x.frames > 0 {
+			if int(x.frames) > len(sums) {
+				return errors.New("the log ends early")
+			}
+			x.sum = sums[x.frames-1]
+		}
+	}
+	next := d.marksPath() + ".next"
+	if err := errors.Join(d.writeMarks(next), syncFile(d.dir)); err != nil {
+		return err
+	}
+	d.at("next written")
+	if d.frames() > 0 {
+		err = os.Rename(d.logPath()+".tmp", d.logPath())
+	} else {
+		err = errors.Join(remove(d.logPath()+".tmp"), remove(d.logPath()))
+	}
+	if err = errors.Join(err, syncFile(d.dir)); err != nil {
+		return err
+	}
+	d.at("log swapped")
+	if err := errors.Join(remove(d.base()+"-shm"), d.renameMarks(next)); err != nil {
+		return err
+	}
+	d.at("folded")
+	return nil
+}
