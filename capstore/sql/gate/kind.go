@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"slices"
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -20,7 +21,7 @@ const (
 // Statement is what a look at its words says of a statement.
 type Statement struct {
 	Kind Kind
-	// Adds says that it is an INSERT or REPLACE: its answer has a row's id.
+	// Adds says that it begins as an INSERT or REPLACE: its answer has a row's id.
 	Adds bool
 	// Sets says that it is a PRAGMA that changes the database.
 	Sets bool
@@ -35,10 +36,17 @@ func Inspect(sql string) (Statement, error) {
 	switch {
 	case len(words) == 0 && !more:
 		return Statement{}, tinycloud.Refuse(tinycloud.ErrInvalid, "Parse error: Empty SQL statement")
+	case more && trigger(words):
+		return Statement{}, notAllowed(sql)
 	case more:
 		return Statement{}, tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid statement: Exactly one SQL statement is required")
 	}
 	return kindOf(words, sql)
+}
+
+// trigger reports whether the words create a trigger, which has statements inside.
+func trigger(words []string) bool {
+	return words[0] == "CREATE" && slices.Contains(words[:min(3, len(words))], "TRIGGER")
 }
 
 func kindOf(words []string, sql string) (Statement, error) {
@@ -56,7 +64,7 @@ func kindOf(words []string, sql string) (Statement, error) {
 	case "SELECT", "VALUES":
 		return Statement{Kind: Look}, nil
 	case "INSERT", "REPLACE":
-		return Statement{Kind: Change, Adds: true}, nil
+		return Statement{Kind: Change, Adds: at(0) != "WITH"}, nil
 	case "UPDATE", "DELETE":
 		return Statement{Kind: Change}, nil
 	case "PRAGMA":

@@ -49,7 +49,7 @@ func (p *Policy) Allow(action int, a, b, db, _ string) bool {
 	case lite.Pragma:
 		return p.pragma(strings.ToLower(a), b)
 	case lite.Insert, lite.Update, lite.Delete:
-		return db != "temp" && p.change(action, a, b)
+		return (db != "temp" || schemaTable(a)) && p.change(action, a, b)
 	case lite.CreateTable:
 		return db != "temp" && p.define(a, false)
 	case lite.CreateView, lite.CreateIndex, lite.DropIndex:

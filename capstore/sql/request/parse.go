@@ -238,7 +238,11 @@ func (m object) bound(name string, most int) (int, error) {
 	}
 	n, err := strconv.ParseUint(string(v), 10, 64)
 	if err != nil {
-		return 0, invalid("%s: invalid value: %s, expected usize", name, kindOf(v))
+		what := "type"
+		if kind := kindOf(v); strings.HasPrefix(kind, "integer") {
+			what = "value"
+		}
+		return 0, invalid("%s: invalid %s: %s, expected usize", name, what, kindOf(v))
 	}
 	if n < 1 || n > uint64(most) {
 		return 0, invalid("Invalid statement: %s must be between 1 and %d", name, most)

@@ -70,7 +70,7 @@ func TestParseRefuses(t *testing.T) {
 		`{"action":"query","sql":"","maxRows":0}`:                            "Invalid statement: maxRows must be between 1 and 1000",
 		`{"action":"query","sql":"","maxRows":1001}`:                         "Invalid statement: maxRows must be between 1 and 1000",
 		`{"action":"query","sql":"","maxRows":-1}`:                           "maxRows: invalid value: integer `-1`, expected usize",
-		`{"action":"query","sql":"","maxRows":1.5}`:                          "maxRows: invalid value: floating point `1.5`, expected usize",
+		`{"action":"query","sql":"","maxRows":1.5}`:                          "maxRows: invalid type: floating point `1.5`, expected usize",
 		`{"action":"query","sql":"","maxBytes":4194305}`:                     "Invalid statement: maxBytes must be between 1 and 4194304",
 		`{"action":"batch"}`:                                                 "missing field `statements`",
 		`{"action":"batch","statements":[1]}`:                                "statements[0]: invalid type: integer `1`",
