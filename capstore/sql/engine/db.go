@@ -256,7 +256,7 @@ func (d *DB) try(op *Op, admission, answer bool) (res Result, lost bool, err err
 	}
 	defines := false
 	for tier := tierFor(r, op.Request); ; tier++ {
-		res, defines, err = d.attempt(op, r, r.Tiers[tier], answer)
+		res, defines, err = d.attempt(op, r, tier, answer)
 		var big tooBig
 		if !errors.As(err, &big) {
 			break

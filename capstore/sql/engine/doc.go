@@ -62,7 +62,7 @@ type Rules struct {
 }
 
 // Tier is how long a value may be, and how many steps an operation may take then. An operation runs in the first tier that
-// has room for its text and parameters; if it meets a longer value, it begins again in the next. So the work of all steps
+// has room for its literals and parameters; if it meets a longer value, it begins again in the next. So the work of all steps
 // together is bounded, whatever they work on.
 type Tier struct {
 	Length int
@@ -74,7 +74,7 @@ const Newest = 1
 
 var rules = map[uint64]Rules{
 	1: {
-		Tiers:     []Tier{{8 << 10, 5_000_000}, {64 << 10, 500_000}, {1 << 20, 50_000}},
+		Tiers:     []Tier{{4 << 10, 5_000_000}, {32 << 10, 600_000}, {256 << 10, 80_000}, {1 << 20, 20_000}},
 		Bytes:     256 << 20,
 		Rows:      64 << 20,
 		Temporary: 64 << 20,

@@ -23,6 +23,7 @@ type runner struct {
 	facts  *gate.Facts
 	policy *gate.Policy
 	logged bool
+	tier   byte // in which it runs: what was compiled in one may not be what another would compile
 
 	touched []string
 	defines bool // a statement changed the schema
@@ -52,7 +53,7 @@ func (r *runner) prepare(sql, kind string) (*lite.Stmt, compiled, error) {
 	r.c.Allow = r.policy.Allow
 	key := ""
 	if r.facts == nil {
-		key = string([]byte{byte(r.held)}) + sql
+		key = string([]byte{byte(r.held), r.tier}) + sql
 		if s := r.c.Cached(key); s != nil {
 			return s, s.Note.(compiled), nil
 		}
@@ -280,8 +281,8 @@ func random(event tinycloud.Hash, index uint64) func(b []byte) {
 }
 
 // attempt runs an operation in a tier of its rules.
-func (d *DB) attempt(op *Op, r Rules, tier Tier, answer bool) (res Result, defines bool, err error) {
-	c := d.c
+func (d *DB) attempt(op *Op, r Rules, in int, answer bool) (res Result, defines bool, err error) {
+	c, tier := d.c, r.Tiers[in]
 	c.ResetCounters()
 	c.Limit(lite.LimitLength, tier.Length)
 	m := &c.Meter
@@ -292,6 +293,7 @@ func (d *DB) attempt(op *Op, r Rules, tier Tier, answer bool) (res Result, defin
 	pages, copied := c.Pages(), c.Copied()
 	c.LimitPages(min(pages+r.Growth, r.Pages))
 	run := newRunner(c, op.Held, op.Facts, true)
+	run.tier = byte(in)
 	res.Answer, err = run.all(op.Request, answer)
 	res.Touched = run.touched
 	if over := d.over(); over != "" {
@@ -320,14 +322,14 @@ func (d *DB) over() string {
 	return d.c.Meter.Over()
 }
 
-// tierFor is the first tier that has room for the texts and parameters of a request.
+// tierFor is the first tier that has room for the literals and parameters of a request.
 func tierFor(r Rules, q *request.Request) int {
 	longest := 0
 	for _, s := range q.Schema {
-		longest = max(longest, len(s))
+		longest = max(longest, gate.Longest(s))
 	}
 	for _, s := range q.Statements {
-		longest = max(longest, len(s.SQL))
+		longest = max(longest, gate.Longest(s.SQL))
 		for _, v := range s.Params {
 			switch v := v.(type) {
 			case string:

@@ -163,6 +163,24 @@ func split(sql string) (words []string, more bool) {
 	return words, false
 }
 
+// Longest is how long the longest literal of a text is at most, in bytes.
+func Longest(sql string) (longest int) {
+	if len(sql) < shortest {
+		return len(sql)
+	}
+	for i := 0; i < len(sql); {
+		n, blank := token(sql[i:])
+		if !blank {
+			longest = max(longest, n)
+		}
+		i += n
+	}
+	return longest
+}
+
+// shortest is how long a text is not worth looking into, in bytes.
+const shortest = 4096
+
 // token is the length of the first token of a text, and whether it is white space or a comment.
 func token(s string) (n int, blank bool) {
 	switch c := s[0]; {

@@ -32,7 +32,8 @@ type builtin struct {
 var builtins = sync.OnceValues(readBuiltins)
 
 // CountBytes has the meter count what functions of the engine do: each is covered by one of the connection that counts,
-// and then calls it. It keeps what the engine knows of the function, so that nothing else changes.
+// and then calls it. It keeps what the engine knows of the function, so that nothing else changes, but for local time, which
+// is an error.
 func (c *Conn) CountBytes() error {
 	all, err := builtins()
 	if err != nil {
@@ -53,10 +54,15 @@ func (c *Conn) cover(f builtin) error {
 	}{}
 	c.keep = append(c.keep, ours)
 	of := costOf(f.name)
+	dated := slices.Contains(dates, f.name)
 	charged := func(call scalar) scalar {
 		return func(tls *libc.TLS, ctx uintptr, argc int32, argv uintptr) {
 			if !c.Meter.charge(of(argc, argv)) {
 				c.fail(ctx, "too many bytes in functions")
+				return
+			}
+			if dated && local(argc, argv) {
+				c.fail(ctx, "local time is not the same on every host")
 				return
 			}
 			call(tls, ctx, argc, argv)
@@ -97,6 +103,24 @@ func (c *Conn) cover(f builtin) error {
 	def.FnArg, def.FfuncFlags, def.FpUserData = f.def.FnArg, f.def.FfuncFlags, f.def.FpUserData
 	def.FxValue, def.FxInverse = value, inverse
 	return nil
+}
+
+// dates are the functions that know the modifiers of local time.
+var dates = []string{"date", "time", "datetime", "julianday", "unixepoch", "strftime"}
+
+// local reports whether an argument is a modifier that asks for the time zone of the machine.
+func local(argc int32, argv uintptr) bool {
+	for i := range uintptr(argc) {
+		v := at[sq.Tsqlite3_value](*at[uintptr](argv + i*8))
+		if v.Fflags&(sq.MEM_Str|sq.MEM_Blob) == 0 || v.Fflags&sq.MEM_Zero != 0 {
+			continue
+		}
+		word, _, _ := strings.Cut(string(view(v.Fz, min(10, int(v.Fn)))), "\x00")
+		if strings.EqualFold(word, "localtime") || strings.EqualFold(word, "utc") {
+			return true
+		}
+	}
+	return false
 }
 
 // fail has a function fail.
