@@ -24,8 +24,11 @@ var limits = map[int]int{
 	lite.LimitArguments: 127, lite.LimitAttached: 0, lite.LimitPattern: 256, lite.LimitParameters: 32766, lite.LimitTriggers: 100,
 }
 
-// connect opens a file with all that is pinned. A connection without a clock only reads.
-func connect(path string, mode lite.Mode, clock *lite.Clock) (*lite.Conn, error) {
+// connect opens a file with all that is pinned, and checks what it reads of it. One that does not write keeps the engine's
+// own functions and the machine's time.
+func connect(path string, mode lite.Mode, writes bool, check func(page uint32, b []byte) bool) (*lite.Conn, error) {
+	clock := lite.NewClock()
+	clock.Check = check
 	c, err := lite.Open(path, mode, clock)
 	if err != nil {
 		return nil, err
@@ -59,7 +62,7 @@ func connect(path string, mode lite.Mode, clock *lite.Clock) (*lite.Conn, error)
 	if err == nil {
 		err = c.KeepWAL()
 	}
-	if err == nil && clock != nil {
+	if err == nil && writes {
 		c.CountFrames()
 		c.CountRows()
 		err = errors.Join(c.CountBytes(), c.PinRandom())

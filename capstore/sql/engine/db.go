@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -42,7 +43,8 @@ func (o *Options) fill() {
 // history is not touched, and no operation has a verdict by it.
 var ErrBroken = errors.New("the materialised database is broken")
 
-// ErrLost is the error of [Open] for files that hold no state that can be used: [Create] makes them anew.
+// ErrLost is the error of [Open] for files that hold no state that can be used, and of whatever reads what is not what was
+// written: [Create] makes them anew.
 var ErrLost = errors.New("the materialised database is lost")
 
 var errDisk = errors.New("the disk failed")
@@ -52,8 +54,8 @@ type DB struct {
 	dir  string
 	opts Options
 
-	clock *lite.Clock
 	c     *lite.Conn
+	sums  []uint32 // of the pages of the base
 	log   *os.File // base.db-wal and its index, nil until needed
 	index *os.File
 
@@ -76,7 +78,7 @@ type DB struct {
 // Create makes a database without content in a directory, which it empties.
 func Create(dir string, o Options) (*DB, error) {
 	o.fill()
-	d := &DB{dir: dir, opts: o, nextUndo: 1, clock: lite.NewClock()}
+	d := &DB{dir: dir, opts: o, nextUndo: 1}
 	err := os.RemoveAll(dir)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
@@ -96,7 +98,8 @@ func (d *DB) initial() error {
 	if err := d.connect(); err != nil {
 		return err
 	}
-	d.clock.Set(time.UnixMilli(0), 0)
+	d.c.Clock.Set(time.UnixMilli(0), 0)
+	d.c.Clock.Check = nil
 	d.c.Limit(lite.LimitAttached, 1) // for the copy that VACUUM makes
 	if err := errors.Join(d.c.Script("VACUUM"), d.c.Script("PRAGMA wal_checkpoint(TRUNCATE)"), d.disconnect()); err != nil {
 		return err
@@ -104,7 +107,7 @@ func (d *DB) initial() error {
 	if err := d.dropLog(); err != nil {
 		return err
 	}
-	return errors.Join(syncFile(d.base()), d.saveMarks(), d.connect())
+	return errors.Join(syncFile(d.base()), d.sumBase(), d.saveMarks(), d.connect())
 }
 
 func (d *DB) base() string    { return filepath.Join(d.dir, "base.db") }
@@ -123,7 +126,7 @@ func remove(path string) error {
 }
 
 func (d *DB) connect() (err error) {
-	d.c, err = connect(d.base(), lite.Create, d.clock)
+	d.c, err = connect(d.base(), lite.Create, true, d.whole)
 	if err == nil {
 		d.c.SetFrames(d.frames())
 	}
@@ -152,10 +155,6 @@ func (d *DB) Close() error {
 		err = errors.Join(err, d.marksFile.Close())
 		d.marksFile = nil
 	}
-	if d.clock != nil {
-		d.clock.Release()
-		d.clock = nil
-	}
 	if d.broken == nil {
 		d.broken = errors.New("it is closed")
 	}
@@ -167,7 +166,15 @@ func (d *DB) fails(err error) error {
 	if d.broken == nil {
 		d.broken = err
 	}
-	return fmt.Errorf("%w: %w", ErrBroken, err)
+	return fmt.Errorf("%w: %w", ErrBroken, lost(err))
+}
+
+// lost adds [ErrLost] to an error that says that a file is not what was written.
+func lost(err error) error {
+	if lite.Damaged(err) {
+		return fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return err
 }
 
 // Position is how many operations were taken, and the digest of them.
@@ -217,14 +224,39 @@ func (d *DB) Try(ctx context.Context, op *Op) (Result, error) {
 	if d.broken != nil {
 		return Result{}, d.fails(d.broken)
 	}
-	stop := context.AfterFunc(ctx, d.c.Interrupt)
-	timer := time.AfterFunc(admissionTime, d.c.Interrupt)
+	end := interruptible(ctx, d.c, admissionTime)
 	res, _, err := d.try(op, true, true)
-	if !stop() || !timer.Stop() {
-		d.c.Resume()
-	}
-	timer.Stop()
+	end()
+	d.c.Resume()
 	return res, err
+}
+
+// interruptible has what runs on a connection be interrupted when a context ends, or after some time if that is not 0. What
+// it returns ends that: the connection is not interrupted afterwards.
+func interruptible(ctx context.Context, c *lite.Conn, after time.Duration) (end func()) {
+	var mu sync.Mutex
+	ended := false
+	interrupt := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !ended {
+			c.Interrupt()
+		}
+	}
+	stop := context.AfterFunc(ctx, interrupt)
+	var timer *time.Timer
+	if after > 0 {
+		timer = time.AfterFunc(after, interrupt)
+	}
+	return func() {
+		stop()
+		if timer != nil {
+			timer.Stop()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+	}
 }
 
 // admissionTime is how long a request may take before it is an operation.
@@ -338,11 +370,11 @@ func (d *DB) Commit() error {
 	if len(d.pending) == 0 {
 		return d.Rollback()
 	}
-	d.clock.Set(time.UnixMilli(0), 0)
+	d.c.Clock.Set(time.UnixMilli(0), 0)
 	if err := d.begin(); err != nil {
 		return d.fails(err)
 	}
-	if err := d.c.Run("COMMIT"); err != nil || d.clock.Failed() {
+	if err := d.c.Run("COMMIT"); err != nil || d.c.Clock.Failed() {
 		return d.fails(errors.Join(err, errDisk))
 	}
 	d.inTx, d.pending = false, nil

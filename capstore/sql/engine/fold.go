@@ -40,8 +40,26 @@ func (d *DB) fold() error {
 
 // foldTo moves the log up to a mark into the base. Until the log is swapped it covers all that is written to the base, so
 // that a stop at any point leaves a state.
-func (d *DB) foldTo(i int) (err error) {
-	m := d.marks[i]
+func (d *DB) foldTo(i int) error {
+	latest, size, err := d.latestFrames(int(d.marks[i].frames))
+	if err != nil {
+		return err
+	}
+	if err := d.keepPages(latest, size, i); err != nil {
+		return err
+	}
+	d.marks = slices.Clone(d.marks[i:]) // none before the base, once it begins to change
+	if err := d.saveMarks(); err != nil {
+		return err
+	}
+	d.at("fold begun")
+	return d.finishFold()
+}
+
+// finishFold moves the log up to the first mark into the base, for the first time or again after it was stopped: then the base
+// is neither what it was nor what it is to be.
+func (d *DB) finishFold() (err error) {
+	m := d.marks[0]
 	latest, size, err := d.latestFrames(int(m.frames))
 	if err != nil {
 		return err
@@ -56,14 +74,6 @@ func (d *DB) foldTo(i int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	if err := d.keepPages(base, latest, size, i); err != nil {
-		return err
-	}
-	d.marks = slices.Clone(d.marks[i:]) // none before the base, once it begins to change
-	if err := d.saveMarks(); err != nil {
-		return err
-	}
-	d.at("fold begun")
 	if err := d.movePages(base, log, latest, size); err != nil {
 		return err
 	}
@@ -93,7 +103,12 @@ func (d *DB) latestFrames(frames int) (latest map[uint32]int, size uint32, err e
 }
 
 // keepPages writes the segment that brings the base back to where it is.
-func (d *DB) keepPages(base *os.File, latest map[uint32]int, size uint32, i int) error {
+func (d *DB) keepPages(latest map[uint32]int, size uint32, i int) error {
+	base, err := os.Open(d.base())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = base.Close() }()
 	info, err := base.Stat()
 	if err != nil {
 		return err
@@ -107,8 +122,13 @@ func (d *DB) keepPages(base *os.File, latest map[uint32]int, size uint32, i int)
 	u := segment{N: d.nextUndo, From: d.marks[0].pos, FromDigest: d.marks[0].digest, To: d.marks[i].pos, Pages: len(pages)}
 	d.nextUndo++
 	err = writeUndo(d.undoPath(u.N), old, pages, func(p uint32, page []byte) error {
-		_, err := base.ReadAt(page, int64(p-1)*wal.PageSize)
-		return err
+		if _, err := base.ReadAt(page, int64(p-1)*wal.PageSize); err != nil {
+			return err
+		}
+		if !d.whole(p, page) {
+			return fmt.Errorf("page %d: %w", p, ErrLost)
+		}
+		return nil
 	})
 	d.undo = append(d.undo, u)
 	return err
@@ -120,17 +140,14 @@ func (d *DB) movePages(base, log *os.File, latest map[uint32]int, size uint32) e
 		if err := wal.Page(log, latest[p], page); err != nil {
 			return err
 		}
-		if _, err := base.WriteAt(page, int64(p-1)*wal.PageSize); err != nil {
+		if err := d.putPage(base, p, page); err != nil {
 			return err
 		}
 		if k == len(latest)/2 {
 			d.at("fold half")
 		}
 	}
-	if err := base.Truncate(int64(size) * wal.PageSize); err != nil {
-		return err
-	}
-	return base.Sync()
+	return d.endBase(base, size)
 }
 
 // swapLog puts in place of the log what of it is behind a mark.

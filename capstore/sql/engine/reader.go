@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
@@ -53,7 +54,7 @@ func (r *readers) close() (err error) {
 	return err
 }
 
-func (r *readers) get(path string) (*lite.Conn, error) {
+func (r *readers) get(path string, check func(uint32, []byte) bool) (*lite.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var c *lite.Conn
@@ -61,7 +62,7 @@ func (r *readers) get(path string) (*lite.Conn, error) {
 		c, r.idle = r.idle[n-1], r.idle[:n-1]
 	} else {
 		var err error
-		if c, err = openReader(path); err != nil {
+		if c, err = openReader(path, check); err != nil {
 			return nil, err
 		}
 	}
@@ -75,8 +76,8 @@ func (r *readers) get(path string) (*lite.Conn, error) {
 	return c, nil
 }
 
-func openReader(path string) (*lite.Conn, error) {
-	c, err := connect(path, lite.ReadWrite, nil)
+func openReader(path string, check func(uint32, []byte) bool) (*lite.Conn, error) {
+	c, err := connect(path, lite.ReadWrite, false, check)
 	if err != nil {
 		return nil, err
 	}
@@ -116,21 +117,21 @@ func (d *DB) Query(ctx context.Context, q *request.Request, held gate.Held, fact
 // read calls f with a connection that reads the committed state.
 func (d *DB) read(ctx context.Context, f func(*lite.Conn) error) error {
 	err := d.readShared(ctx, f)
-	if !errors.Is(err, errStopped) {
-		return err
+	if errors.Is(err, errStopped) {
+		err = d.readCopy(ctx, f)
 	}
-	return d.readCopy(ctx, f)
+	return lost(err)
 }
 
 func (d *DB) readShared(ctx context.Context, f func(*lite.Conn) error) (err error) {
 	d.readers.gate.RLock()
 	defer d.readers.gate.RUnlock()
-	c, err := d.readers.get(d.base())
+	c, err := d.readers.get(d.base(), d.whole)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.readers.put(c, d.opts.Readers)) }()
-	err = interruptible(ctx, c, f)
+	err = within(ctx, c, f)
 	d.readers.mu.Lock()
 	defer d.readers.mu.Unlock()
 	if err != nil && d.readers.stopped > 0 {
@@ -139,14 +140,15 @@ func (d *DB) readShared(ctx context.Context, f func(*lite.Conn) error) (err erro
 	return err
 }
 
-// interruptible calls f in a transaction that ends with the context.
-func interruptible(ctx context.Context, c *lite.Conn, f func(*lite.Conn) error) error {
+// within calls f until the context ends.
+func within(ctx context.Context, c *lite.Conn, f func(*lite.Conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, c.Interrupt)
+	end := interruptible(ctx, c, 0)
 	err := f(c)
-	if !stop() && err != nil {
+	end()
+	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
 	return err
@@ -161,17 +163,18 @@ func (d *DB) readCopy(ctx context.Context, f func(*lite.Conn) error) (err error)
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "base.db")
 	d.readers.gate.RLock()
+	sums := slices.Clone(d.sums)
 	err = errors.Join(copyFile(d.base(), path), copyFile(d.logPath(), path+"-wal"))
 	d.readers.gate.RUnlock()
 	if err != nil {
 		return err
 	}
-	c, err := openReader(path)
+	c, err := openReader(path, func(page uint32, b []byte) bool { return sound(sums, page, b) })
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	return interruptible(ctx, c, f)
+	return within(ctx, c, f)
 }
 
 // copyFile copies a file that may be missing.

@@ -7,7 +7,6 @@ import (
 	"sort"
 	"time"
 
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/internal/lite"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/internal/wal"
 )
 
@@ -117,7 +116,7 @@ func (d *DB) finishUndo() error {
 // Open opens a database after whatever end, at the last mark whose state is whole. The error is [ErrLost] if there is none.
 func Open(dir string, o Options) (*DB, error) {
 	o.fill()
-	d := &DB{dir: dir, opts: o, nextUndo: 1, clock: lite.NewClock()}
+	d := &DB{dir: dir, opts: o, nextUndo: 1}
 	if err := d.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrLost, err), d.Close())
 	}
@@ -148,6 +147,9 @@ func (d *DB) recover() error {
 		return err
 	}
 	d.undo, d.undoing, d.marks = h.Undo, h.Undoing, marks
+	if err := d.loadSums(); err != nil {
+		return err
+	}
 	for _, u := range d.undo {
 		d.nextUndo = max(d.nextUndo, u.N+1)
 	}
@@ -171,6 +173,11 @@ func (d *DB) recover() error {
 		return errors.New("the base has moved on without a log")
 	}
 	d.marks = d.marks[:n]
+	if d.marks[0].frames > 0 {
+		if err := d.finishFold(); err != nil {
+			return err
+		}
+	}
 	if err := d.cutLog(d.frames()); err != nil {
 		return err
 	}
@@ -196,6 +203,6 @@ func (d *DB) start() error {
 	if err := d.connect(); err != nil {
 		return err
 	}
-	d.clock.Set(time.UnixMilli(0), 0)
+	d.c.Clock.Set(time.UnixMilli(0), 0)
 	return d.c.Run("SELECT count(*) FROM sqlite_schema")
 }

@@ -288,7 +288,7 @@ func (d *DB) attempt(op *Op, r Rules, in int, answer bool) (res Result, defines 
 	m := &c.Meter
 	m.StepLimit, m.ByteLimit, m.RowLimit = tier.Steps, r.Bytes, r.Rows
 	m.Reset()
-	d.clock.Set(time.UnixMilli(op.Now), r.Temporary)
+	c.Clock.Set(time.UnixMilli(op.Now), r.Temporary)
 	c.Random = random(op.Event, op.Index)
 	pages, copied := c.Pages(), c.Copied()
 	c.LimitPages(min(pages+r.Growth, r.Pages))
@@ -306,17 +306,17 @@ func (d *DB) attempt(op *Op, r Rules, in int, answer bool) (res Result, defines 
 		err = tinycloud.Refuse(tinycloud.ErrInvalid, "SQLite error: FOREIGN KEY constraint failed")
 	}
 	res.Changed = c.Pages() != pages || c.Copied() != copied
-	res.Cost = Cost{m.Steps, m.Bytes, m.Rows, d.clock.Temporary()}
+	res.Cost = Cost{m.Steps, m.Bytes, m.Rows, c.Clock.Temporary()}
 	c.Limit(lite.LimitLength, maxLength)
 	c.LimitPages(rules[Newest].Pages)
-	if d.clock.Failed() {
+	if c.Clock.Failed() {
 		err = fmt.Errorf("files of the database: %w", errors.Join(errDisk, err))
 	}
 	return res, run.defines, err
 }
 
 func (d *DB) over() string {
-	if d.clock.Over() {
+	if d.c.Clock.Over() {
 		return "temporary bytes"
 	}
 	return d.c.Meter.Over()

@@ -75,14 +75,11 @@ func (d *DB) putBack(u segment) (err error) {
 	}
 	defer func() { err = errors.Join(err, base.Close()) }()
 	for p, b := range pages {
-		if _, err := base.WriteAt(b, int64(p-1)*wal.PageSize); err != nil {
+		if err := d.putPage(base, p, b); err != nil {
 			return err
 		}
 	}
-	if err := base.Truncate(int64(size) * wal.PageSize); err != nil {
-		return err
-	}
-	return base.Sync()
+	return d.endBase(base, size)
 }
 
 // compactUndo merges neighbours of which the older is not longer than the younger, so that spans grow with age, and drops

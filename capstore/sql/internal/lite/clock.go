@@ -10,15 +10,19 @@ import (
 )
 
 // Clock is a file system of the engine whose time stands still where it was set: 'now', CURRENT_TIMESTAMP and all
-// functions of dates of the connections opened with it read that time. It counts the bytes written to temporary files, and
-// sees when the disk fails. One connection at a time uses it.
+// functions of dates of the connection opened with it read that time. It counts the bytes written to temporary files, and
+// sees when the disk fails. Until it is set, its time is the machine's.
 type Clock struct {
 	name uintptr // of the file system, for the engine
 
 	now       int64 // Julian day in milliseconds
+	live      bool  // it goes on
 	temp      int64
 	tempLimit int64
 	failed    bool
+
+	// Check judges a page of the database file itself as it was read, nil for none. What it rejects is an error of the disk.
+	Check func(page uint32, b []byte) bool
 
 	open    func(*libc.TLS, uintptr, uintptr, uintptr, int32, uintptr) int32
 	tables  map[[2]uintptr]uintptr // tables of methods of files, of ours by those of the engine and the kind of file
@@ -33,21 +37,22 @@ var clocks struct {
 	n    int
 }
 
-// NewClock returns a clock for one connection. [Clock.Release] gives it back.
+// NewClock returns a clock for one connection, which gives it back when it is closed.
 func NewClock() *Clock {
 	clocks.Lock()
 	defer clocks.Unlock()
 	if n := len(clocks.free); n > 0 {
 		k := clocks.free[n-1]
 		clocks.free = clocks.free[:n-1]
+		k.live, k.Check, k.tempLimit = true, nil, 0
 		return k
 	}
 	clocks.n++
 	return newClock(fmt.Sprintf("clock-%d", clocks.n))
 }
 
-// Release gives the clock back, once its connection is closed.
-func (k *Clock) Release() {
+// release gives the clock back, once its connection is closed.
+func (k *Clock) release() {
 	clocks.Lock()
 	defer clocks.Unlock()
 	clocks.free = append(clocks.free, k)
@@ -57,14 +62,18 @@ func newClock(name string) *Clock {
 	tls := libc.NewTLS()
 	defer tls.Close()
 	sq.Xsqlite3_initialize(tls)
-	k := &Clock{tables: map[[2]uintptr]uintptr{}}
+	k := &Clock{live: true, tables: map[[2]uintptr]uintptr{}}
 	system := at[sq.Tsqlite3_vfs](sq.Xsqlite3_vfs_find(tls, 0))
 	p := libc.Xmalloc(tls, libc.Tsize_t(sizeof[sq.Tsqlite3_vfs]()))
 	v := at[sq.Tsqlite3_vfs](p)
 	*v = *system
 	k.name = cstring(tls, name)
 	open := function[func(*libc.TLS, uintptr, uintptr, uintptr, int32, uintptr) int32](system.FxOpen)
-	k.current = func(_ *libc.TLS, _, out uintptr) int32 {
+	machine := function[func(*libc.TLS, uintptr, uintptr) int32](system.FxCurrentTimeInt64)
+	k.current = func(tls *libc.TLS, vfs, out uintptr) int32 {
+		if k.live {
+			return machine(tls, vfs, out)
+		}
 		*at[int64](out) = k.now
 		return sq.SQLITE_OK
 	}
@@ -75,7 +84,7 @@ func newClock(name string) *Clock {
 			return rc
 		}
 		methods := at[uintptr](file)
-		*methods = k.table(tls, *methods, flags&(sq.SQLITE_OPEN_TEMP_JOURNAL|sq.SQLITE_OPEN_TRANSIENT_DB|sq.SQLITE_OPEN_TEMP_DB) != 0)
+		*methods = k.table(tls, *methods, flags&(sq.SQLITE_OPEN_MAIN_DB|temporary))
 		return rc
 	}
 	v.FpNext, v.FzName, v.FxOpen, v.FxCurrentTimeInt64 = 0, k.name, pointer(&k.open), pointer(&k.current)
@@ -83,12 +92,12 @@ func newClock(name string) *Clock {
 	return k
 }
 
-// table makes of a table of methods one that counts.
-func (k *Clock) table(tls *libc.TLS, methods uintptr, temporary bool) uintptr {
-	key := [2]uintptr{methods}
-	if temporary {
-		key[1] = 1
-	}
+// temporary are the kinds of files whose bytes count.
+const temporary = sq.SQLITE_OPEN_TEMP_JOURNAL | sq.SQLITE_OPEN_TRANSIENT_DB | sq.SQLITE_OPEN_TEMP_DB
+
+// table makes of a table of methods one that counts, for files of a kind.
+func (k *Clock) table(tls *libc.TLS, methods uintptr, kind int32) uintptr {
+	key := [2]uintptr{methods, uintptr(kind)}
 	if p := k.tables[key]; p != 0 {
 		return p
 	}
@@ -106,7 +115,7 @@ func (k *Clock) table(tls *libc.TLS, methods uintptr, temporary bool) uintptr {
 		sync        plain
 	}{
 		write: func(tls *libc.TLS, file, b uintptr, n int32, off int64) int32 {
-			if temporary {
+			if kind&temporary != 0 {
 				if k.temp += int64(n); over(k.temp, k.tempLimit) {
 					return sq.SQLITE_FULL
 				}
@@ -115,6 +124,20 @@ func (k *Clock) table(tls *libc.TLS, methods uintptr, temporary bool) uintptr {
 		},
 		read: func(tls *libc.TLS, file, b uintptr, n int32, off int64) int32 {
 			rc := xRead(tls, file, b, n, off)
+			if rc == sq.SQLITE_OK && kind&sq.SQLITE_OPEN_MAIN_DB != 0 && k.Check != nil && off%pageSize == 0 && n > fileHeader {
+				page := view(b, int(n))
+				if n < pageSize { // part of a page is judged with the rest of it
+					rest := tls.Alloc(pageSize)
+					defer tls.Free(pageSize)
+					if rc = xRead(tls, file, rest, pageSize, off); rc != sq.SQLITE_OK {
+						return k.see(rc)
+					}
+					page = view(rest, pageSize)
+				}
+				if !k.Check(uint32(off/pageSize)+1, page) {
+					rc = sq.SQLITE_IOERR_DATA
+				}
+			}
 			if rc != sq.SQLITE_IOERR_SHORT_READ {
 				k.see(rc)
 			}
@@ -134,11 +157,18 @@ func (k *Clock) see(rc int32) int32 {
 	return rc
 }
 
+// Sizes in bytes: of a page, and of the header of a file.
+const (
+	pageSize   = 4096
+	fileHeader = 100
+)
+
 // julianEpoch is the Julian day of the epoch of Unix, in milliseconds.
 const julianEpoch = 210866760000000
 
 // Set stops the clock at a time, begins to count, and sets how many bytes may be written to temporary files.
 func (k *Clock) Set(now time.Time, limit int64) {
+	k.live = false
 	k.now, k.temp, k.tempLimit, k.failed = now.UnixMilli()+julianEpoch, 0, limit, false
 }
 

@@ -35,11 +35,16 @@ func Broken(err error) bool {
 		return err != nil
 	}
 	switch e.Primary() {
-	case sq.SQLITE_NOMEM, sq.SQLITE_IOERR, sq.SQLITE_CORRUPT, sq.SQLITE_CANTOPEN, sq.SQLITE_NOTADB, sq.SQLITE_PROTOCOL,
-		sq.SQLITE_BUSY, sq.SQLITE_LOCKED, sq.SQLITE_READONLY, sq.SQLITE_MISUSE, sq.SQLITE_INTERNAL, sq.SQLITE_NOLFS, sq.SQLITE_PERM:
+	case sq.SQLITE_NOMEM, sq.SQLITE_IOERR, sq.SQLITE_CORRUPT, sq.SQLITE_CANTOPEN, sq.SQLITE_NOTADB, sq.SQLITE_BUSY, sq.SQLITE_PROTOCOL, sq.SQLITE_NOLFS:
 		return true
 	}
 	return false
+}
+
+// Damaged reports whether an error says that the file is not what was written.
+func Damaged(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Code == sq.SQLITE_IOERR_DATA || e.Primary() == sq.SQLITE_CORRUPT || e.Primary() == sq.SQLITE_NOTADB)
 }
 
 func hasCode(err error, code int) bool {
@@ -61,7 +66,7 @@ const (
 type Conn struct {
 	tls   *libc.TLS
 	db    uintptr
-	clock *Clock // nil: of the machine
+	Clock *Clock // nil: of the machine
 
 	// Allow judges what a statement does while it is prepared, nil for everything. A function of SQLite's authorizer:
 	// action and its arguments, the database and the view or trigger that it comes from.
@@ -85,7 +90,7 @@ const cachedStmts = 64
 // conns are open connections by their handle.
 var conns sync.Map
 
-// Open opens a database file. clock may be nil.
+// Open opens a database file. clock may be nil; it is the connection's from now on.
 func Open(path string, mode Mode, clock *Clock) (*Conn, error) {
 	flags := int32(sq.SQLITE_OPEN_NOMUTEX | sq.SQLITE_OPEN_EXRESCODE)
 	switch mode {
@@ -96,7 +101,7 @@ func Open(path string, mode Mode, clock *Clock) (*Conn, error) {
 	case Create:
 		flags |= sq.SQLITE_OPEN_READWRITE | sq.SQLITE_OPEN_CREATE
 	}
-	c := &Conn{tls: libc.NewTLS(), clock: clock, stmts: map[string]*Stmt{}}
+	c := &Conn{tls: libc.NewTLS(), Clock: clock, stmts: map[string]*Stmt{}}
 	name := cstring(c.tls, path)
 	defer libc.Xfree(c.tls, name)
 	var vfs uintptr
@@ -111,6 +116,9 @@ func Open(path string, mode Mode, clock *Clock) (*Conn, error) {
 		err := c.failure(rc)
 		sq.Xsqlite3_close_v2(c.tls, c.db)
 		c.tls.Close()
+		if clock != nil {
+			clock.release()
+		}
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	conns.Store(c.db, c)
@@ -157,6 +165,9 @@ func (c *Conn) Close() error {
 	}
 	c.db, c.keep = 0, nil
 	c.tls.Close()
+	if c.Clock != nil {
+		c.Clock.release()
+	}
 	return nil
 }
 

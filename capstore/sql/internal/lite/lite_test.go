@@ -147,7 +147,6 @@ func TestMeter(t *testing.T) {
 
 func TestClock(t *testing.T) {
 	k := lite.NewClock()
-	defer k.Release()
 	c := open(t, k)
 	k.Set(time.UnixMilli(1_000_123), 0)
 	if got := run(t, c, "SELECT strftime('%s', 'now'), CURRENT_TIMESTAMP, unixepoch('subsec')")[0]; !cmp.Equal(got, []any{"1000", "1970-01-01 00:16:40", 1000.123}) {
