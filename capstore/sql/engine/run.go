@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -62,6 +63,10 @@ func (r *runner) prepare(sql, kind string) (*lite.Stmt, compiled, error) {
 	if err != nil {
 		return nil, compiled{}, r.refuse(kind, sql, err, true)
 	}
+	if r.follows(s.Tail) {
+		s.Finalize()
+		return nil, compiled{}, tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid statement: Exactly one SQL statement is required")
+	}
 	note := compiled{of, r.policy.Defines(), r.policy.Touched()}
 	s.Note = note
 	switch {
@@ -73,6 +78,23 @@ func (r *runner) prepare(sql, kind string) (*lite.Stmt, compiled, error) {
 		r.c.Cache(key, s)
 	}
 	return s, note, nil
+}
+
+// follows reports whether SQLite sees another statement in what is behind the first.
+func (r *runner) follows(tail string) bool {
+	for strings.Trim(tail, "; \t\r\n") != "" {
+		s, err := r.c.Prepare(tail)
+		if err != nil {
+			return true
+		}
+		empty := s.Empty()
+		tail = s.Tail
+		s.Finalize()
+		if !empty {
+			return true
+		}
+	}
+	return false
 }
 
 func firstRefusal(err error) error {
@@ -154,11 +176,7 @@ func (r *runner) refuse(kind, sql string, err error, compiling bool) error {
 const maxShown = 1000
 
 func syntax(text string) bool {
-	return hasSuffix(text, ": syntax error") || text == "incomplete input" || len(text) > 19 && text[:19] == "unrecognized token:"
-}
-
-func hasSuffix(s, suffix string) bool {
-	return len(s) >= len(suffix) && s[len(s)-len(suffix):] == suffix
+	return strings.HasSuffix(text, ": syntax error") || text == "incomplete input" || strings.HasPrefix(text, "unrecognized token:")
 }
 
 // What the errors of statements are called.

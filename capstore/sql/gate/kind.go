@@ -34,6 +34,8 @@ func (s Statement) Writes() bool { return s.Kind == Change || s.Kind == Define |
 func Inspect(sql string) (Statement, error) {
 	words, more := split(sql)
 	switch {
+	case strings.IndexByte(sql, 0) >= 0: // SQLite would take it for the end
+		return Statement{}, tinycloud.Refuse(tinycloud.ErrInvalid, `Parse error: unrecognized token: "\x00"`)
 	case len(words) == 0 && !more:
 		return Statement{}, tinycloud.Refuse(tinycloud.ErrInvalid, "Parse error: Empty SQL statement")
 	case more && trigger(words):
