@@ -161,3 +161,36 @@ func TestAnyHistory(t *testing.T) {
 		t.Error("the histories are too simple")
 	}
 }
+
+// A database that comes to another log finds where it and its own part.
+func TestSettle(t *testing.T) {
+	h := newHost(t, engine.Options{Group: 3, FoldAt: 20, Keep: 5})
+	r := rand.New(rand.NewSource(1))
+	var log []engine.Op
+	for i := range 90 {
+		log = append(log, random(r, uint64(i), i > 20))
+	}
+	h.follow(log, 0)
+	for _, at := range []int{88, 60, 41, 7} {
+		other := append(append([]engine.Op{}, log[:at]...), operation(uint64(1000+at), stmt("CREATE TABLE IF NOT EXISTS extra(a)")))
+		pos, err := h.Settle(func(pos uint64) (tinycloud.Hash, bool) {
+			if pos > uint64(len(other)) {
+				return tinycloud.Hash{}, false
+			}
+			return digestOf(other[:pos]), true
+		})
+		if err != nil || pos > uint64(at) {
+			t.Fatalf("settled at %d of %d, %v", pos, at, err)
+		}
+		h.follow(other, at)
+		fresh := newHost(t, engine.Options{})
+		fresh.follow(other, 0)
+		if h.hash() != fresh.hash() {
+			t.Errorf("the content differs at %d", at)
+		}
+		log = other
+	}
+	if _, err := h.Settle(func(uint64) (tinycloud.Hash, bool) { return tinycloud.Hash{1}, true }); !errors.Is(err, engine.ErrGone) {
+		t.Errorf("a log that begins otherwise: %v", err)
+	}
+}

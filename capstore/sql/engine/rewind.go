@@ -7,6 +7,7 @@ import (
 	"sort"
 	"time"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/internal/wal"
 )
 
@@ -205,4 +206,19 @@ func (d *DB) start() error {
 	}
 	d.c.Clock.Set(time.UnixMilli(0), 0)
 	return d.c.Run("SELECT count(*) FROM sqlite_schema")
+}
+
+// Settle goes back to the last state whose digest is that of a log, which digest tells for a position; it is false behind the
+// log's end. It returns where it is. The error is [ErrGone] if there is none.
+func (d *DB) Settle(digest func(pos uint64) (tinycloud.Hash, bool)) (uint64, error) {
+	if err := d.Rollback(); err != nil {
+		return 0, err
+	}
+	marks := d.Marks()
+	for i := len(marks) - 1; i >= 0; i-- {
+		if h, there := digest(marks[i].Pos); there && h == marks[i].Digest {
+			return d.Rewind(marks[i].Pos)
+		}
+	}
+	return 0, ErrGone
 }
