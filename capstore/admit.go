@@ -190,14 +190,7 @@ type chain struct {
 	failed  error // why a delegation could not be read
 	wanting bool  // a cited delegation, or one that it rests on, is not here
 
-	looks int           // delegations that may still be looked at
-	roots map[root]bool // what was found of capabilities of delegations
-}
-
-// root names a capability of a delegation: the n-th.
-type root struct {
-	token tinycloud.Hash
-	n     int
+	search *judge.Search // for the token that is checked
 }
 
 // proven is a token that was found to be granted all it needs, as what it was used: of a delegation the proofs have to
@@ -207,18 +200,15 @@ type proven struct {
 	kind  token.Kind
 }
 
-// What may be asked of this node to find out whether a token's signer has what it gives or uses.
-const (
-	maxProofs = 8    // that it cites
-	maxLooks  = 1024 // at delegations, for all its capabilities together; 64 is the most for one
-)
+// maxProofs is how many delegations a token may cite. Replicated ones may cite more.
+const maxProofs = 8
 
 func errTraversal() error {
 	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "delegation-chain-traversal-limit-exceeded")
 }
 
 func (s *Store) chain(q querier) *chain {
-	return &chain{s: s, q: q, looks: maxLooks, roots: map[root]bool{}}
+	return &chain{s: s, q: q}
 }
 
 func (c *chain) revoked(id tinycloud.Hash) bool {
@@ -310,10 +300,14 @@ func (c *chain) all(ctx context.Context, t *Token, wanted []Capability, parents 
 		c.wanting = false
 		return nil
 	}
+	c.begin(ctx)
 	for _, w := range wanted {
+		c.search.Spend(len(t.Proofs)) // as hosts that judge it will look at them
 		switch ok, caveats := c.granted(ctx, w, parents); {
 		case c.failed != nil:
 			return c.failed
+		case c.search.Looks() < 0, ok && w.Ability == token.AbilityHost && !c.hosts(ctx, t, w):
+			return errTraversal()
 		case !ok:
 			return refuse(w, caveats)
 		}
@@ -342,10 +336,13 @@ func errAction(c Capability) error {
 // granted reports whether one of the delegations holds a capability, and if not, whether only its
 // caveats stand in the way.
 func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok, caveats bool) {
+	if c.search == nil {
+		c.begin(ctx)
+	}
 	c.wanting = false // for what was granted
 	for _, p := range parents {
 		for i, held := range p.Caps {
-			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.rooted(ctx, p, i) {
+			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.search.Holds(p, i) {
 				if c.failed != nil {
 					return false, false
 				}
@@ -360,24 +357,21 @@ func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok
 	return false, caveats
 }
 
-// rooted reports whether a delegation's signer had one of its capabilities to give. A posted delegation
-// was checked when it came, one that a peer's history brought was not: histories hold what is void, too.
-func (c *chain) rooted(ctx context.Context, t *Token, i int) bool {
-	is, known := c.roots[root{t.ID, i}]
-	if known {
-		return is
-	}
-	is = judge.Justified(t, t.Caps[i], func(id tinycloud.Hash) *Token { return c.find(ctx, id) })
-	c.roots[root{t.ID, i}] = is
-	return is
+// begin starts the search for a token. A posted delegation was checked when it came, one that a peer's history brought
+// was not: histories hold what is void, too.
+func (c *chain) begin(ctx context.Context) {
+	c.search = judge.NewSearch(func(id tinycloud.Hash) *Token { return c.find(ctx, id) })
 }
 
-// find looks at a delegation. Beyond what may be looked at there is none, and the chain has failed.
+// hosts reports whether a right to host that was granted is one for other hosts, who look less far for it.
+func (c *chain) hosts(ctx context.Context, t *Token, w Capability) bool {
+	s := judge.NewSearch(func(id tinycloud.Hash) *Token { return c.find(ctx, id) })
+	s.Spend(judge.MaxLooks - judge.MaxChain)
+	return s.Justified(t, w)
+}
+
+// find looks at a delegation.
 func (c *chain) find(ctx context.Context, id tinycloud.Hash) *Token {
-	if c.looks--; c.looks < 0 {
-		c.failed = errTraversal()
-		return nil
-	}
 	p, err := c.s.token(ctx, c.q, id)
 	if err != nil {
 		c.failed = err
@@ -391,8 +385,9 @@ func (c *chain) find(ctx context.Context, id tinycloud.Hash) *Token {
 
 // stands reports whether a delegation's signer had all of it to give.
 func (c *chain) stands(ctx context.Context, t *Token) bool {
+	c.begin(ctx)
 	for i, held := range t.Caps {
-		if depends(t, held) && !c.rooted(ctx, t, i) {
+		if depends(t, held) && !c.search.Holds(t, i) {
 			return false
 		}
 	}

@@ -3,6 +3,8 @@ package capstore
 import (
 	"context"
 	"time"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
 // HoldsValue is the query of a store for whether a value is held, given twice by Space and hash.
@@ -47,12 +49,15 @@ func Remember(s *Store, tokens ...*Token) {
 func Looks(s *Store, t *Token) (int, error) {
 	c := s.chain(s.db.Read)
 	err := c.delegated(context.Background(), t, s.o.Now())
-	return maxLooks - max(c.looks, 0), err
+	if c.search == nil {
+		return 0, err
+	}
+	return judge.MaxLooks - max(c.search.Looks(), 0), err
 }
 
 // Bounds of what may be looked at.
 const (
-	MaxLooks  = maxLooks
+	MaxLooks  = judge.MaxLooks
 	MaxProofs = maxProofs
 )
 

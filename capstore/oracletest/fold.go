@@ -230,21 +230,44 @@ func (h *history) heads() []tinycloud.Hash {
 // counts says whether an invocation is valid where it stands.
 func (h *history) counts(e *epoch, i int) bool {
 	tok := e.events[i]
-	if tok.Kind != token.Invocation || len(tok.Proofs) == 0 || h.known[tok.Proofs[0]] == nil {
+	if tok.Kind != token.Invocation {
 		return false
 	}
-	until := tok.Expires.Add(slack * time.Millisecond)
-	timely := slices.ContainsFunc(e.valid, func(at int64) bool {
-		if h.rules.Defect == WindowJudgedNow {
-			at = h.rules.Now.UnixMilli()
-		}
-		return !time.UnixMilli(at).After(until)
-	})
-	revoked := false
+	ended := map[tinycloud.Hash]bool{}
 	h.inPast(e, i, func(r *capstore.Token) {
-		revoked = revoked || (r.Kind == token.Revocation && r.Target == tok.Proofs[0])
+		if r.Kind == token.Revocation && h.rules.Defect != RevocationIgnored {
+			ended[r.Target] = true
+		}
 	})
-	return timely && (!revoked || h.rules.Defect == RevocationIgnored)
+	used := usedBy(tok, e.ops[i])
+	return used != nil && slices.ContainsFunc(e.valid, func(ms int64) bool {
+		at := time.UnixMilli(ms)
+		if h.rules.Defect == WindowJudgedNow {
+			at = h.rules.Now
+		}
+		c := Chains{Known: h.known, At: at, Revoked: func(id tinycloud.Hash) bool { return ended[id] }}
+		return tok.ValidAt(at, slack*time.Millisecond) && c.Covered(tok, used)
+	})
+}
+
+// usedBy are the capabilities of a token that its operations use, nil when one of them was not asked for.
+func usedBy(tok *capstore.Token, ops []dag.Op) []capstore.Capability {
+	used := []capstore.Capability{}
+	for _, op := range ops {
+		n := len(used)
+		for _, c := range tok.Caps {
+			path, ok := c.Resource.Path()
+			deletes := c.Ability == token.AbilityDel || c.Ability == token.AbilityDelete
+			if ok && path == op.Key && c.Resource.Service() == "kv" && (op.Delete && deletes || !op.Delete && c.Ability == token.AbilityPut) {
+				used = append(used, c)
+				break
+			}
+		}
+		if len(used) == n {
+			return nil
+		}
+	}
+	return used
 }
 
 // write is a valid one, at its valid places.

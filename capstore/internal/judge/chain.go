@@ -9,8 +9,11 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
-// MaxChain bounds the delegations looked at to justify one capability.
-const MaxChain = 64
+// Bounds of what is looked at. They are part of the rules.
+const (
+	MaxLooks = 1024 // delegations, to find out whether a token's signer has all that it gives or uses
+	MaxChain = 64   // likewise, of one right to host or to revoke
+)
 
 // Covers reports whether a held ability satisfies a wanted one (docs/protocol.md, "Abilities").
 func Covers(held, wanted string) bool {
@@ -65,29 +68,43 @@ func WindowWithin(parent, child *token.Token) (ok, expiry bool) {
 	return true, false
 }
 
-// search looks for a path of delegations from a capability up to the owner of its resource.
-type search struct {
+// Search looks for paths of delegations from the capabilities of one token up to the owners of their resources. What is
+// found of a capability of a delegation is not looked for again, and all that is looked at for the token counts
+// together, so that what many capabilities and proofs cost has one bound. It is not safe for concurrent use.
+type Search struct {
 	find    func(tinycloud.Hash) *token.Token // a delegation of the set, nil when unknown
 	live    func(tinycloud.Hash) bool         // nil: revocations do not count
 	at      time.Time                         // zero: windows do not count
 	slack   time.Duration
-	budget  int
+	looks   int                 // that are left; below 0 nothing more is found
+	found   map[held]bool       // whether a delegation's signer had a capability to give
 	missing []tinycloud.Hash    // proofs not in the set
 	revoked tinycloud.Hash      // a revoked delegation that would have helped
-	path    []tinycloud.Hash    // of the path found, leaf first
 	by      tinycloud.Principal // not "": some token of the path must be of this signer
 }
 
-// Justified reports whether a token's signer holds one of the token's capabilities: as owner of its
-// resource, or by a path of delegations, which find looks up, to its owner. What is revoked or out of its
-// window now counts all the same.
-func Justified(t *token.Token, c recap.Capability, find func(tinycloud.Hash) *token.Token) bool {
-	s := &search{find: find, budget: MaxChain}
-	return s.justify(t, c)
+// held names a capability of a delegation: the n-th.
+type held struct {
+	token tinycloud.Hash
+	n     int
+	by    bool // the path has to pass a signer
 }
 
-// justify reports whether a token's signer holds one of the token's capabilities.
-func (s *search) justify(t *token.Token, c recap.Capability) bool {
+// NewSearch begins a search for one token among the delegations that find looks up. What is revoked or out of its window
+// now counts all the same.
+func NewSearch(find func(tinycloud.Hash) *token.Token) *Search {
+	return &Search{find: find, looks: MaxLooks}
+}
+
+// Spend counts looks at delegations that were made without the search.
+func (s *Search) Spend(looks int) { s.looks -= looks }
+
+// Looks is how many delegations may still be looked at; below 0 the search has ended without an answer.
+func (s *Search) Looks() int { return s.looks }
+
+// Justified reports whether a token's signer holds one of the token's capabilities: as owner of its resource, or by a
+// path of delegations to its owner.
+func (s *Search) Justified(t *token.Token, c recap.Capability) bool {
 	if s.by == t.Signer {
 		s.by = ""
 		defer func() { s.by = t.Signer }()
@@ -96,7 +113,7 @@ func (s *search) justify(t *token.Token, c recap.Capability) bool {
 		return true
 	}
 	for _, id := range t.Proofs {
-		if s.budget--; s.budget < 0 {
+		if s.looks--; s.looks < 0 {
 			return false
 		}
 		parent := s.find(id)
@@ -105,14 +122,13 @@ func (s *search) justify(t *token.Token, c recap.Capability) bool {
 			continue
 		}
 		if s.fits(parent, t) && s.through(parent, c) {
-			s.path = append(s.path, id)
 			return true
 		}
 	}
 	return false
 }
 
-func (s *search) fits(parent, child *token.Token) bool {
+func (s *Search) fits(parent, child *token.Token) bool {
 	if parent.Audience != child.Signer {
 		return false
 	}
@@ -131,11 +147,29 @@ func (s *search) fits(parent, child *token.Token) bool {
 	return true
 }
 
-func (s *search) through(parent *token.Token, c recap.Capability) bool {
-	for _, held := range parent.Caps {
-		if Grants(held, c) && s.justify(parent, held) {
+func (s *Search) through(parent *token.Token, c recap.Capability) bool {
+	for i := range parent.Caps {
+		if Grants(parent.Caps[i], c) && s.Holds(parent, i) {
 			return true
 		}
 	}
 	return false
+}
+
+// Holds reports whether a delegation's signer had the n-th of its capabilities to give.
+func (s *Search) Holds(t *token.Token, n int) bool {
+	if owner, ok := t.Caps[n].Resource.Owner(); ok && owner == t.Signer && s.by == "" {
+		return true
+	}
+	what := held{t.ID, n, s.by != ""}
+	if is, known := s.found[what]; known {
+		return is
+	}
+	if s.found == nil {
+		s.found = map[held]bool{}
+	}
+	s.found[what] = false // what leads back to itself leads nowhere
+	is := s.Justified(t, t.Caps[n])
+	s.found[what] = is
+	return is
 }

@@ -2,10 +2,13 @@ package judge
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -124,10 +127,10 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// docs/replication.md, "Facts": at most 64 delegations are looked at for one capability.
+// docs/replication.md, "Facts": at most 1,024 delegations are looked at for a token.
 func TestChainBound(t *testing.T) {
 	signer, proofs, all := owner, []aspect(nil), []*token.Token{}
-	for i := range MaxChain + 1 {
+	for i := range MaxLooks + 1 {
 		to := tinycloud.Principal(fmt.Sprint("did:example:", i))
 		d := grant(signer, to, "kv/put on kv", proofs...)
 		signer, proofs, all = to, []aspect{by(d)}, append(all, d)
@@ -136,7 +139,7 @@ func TestChainBound(t *testing.T) {
 	for _, tt := range []struct {
 		length int
 		void   string
-	}{{1, ""}, {MaxChain - 1, ""}, {MaxChain, ""}, {MaxChain + 1, "is not covered"}} {
+	}{{1, ""}, {MaxLooks - 1, ""}, {MaxLooks, ""}, {MaxLooks + 1, "looked at"}} {
 		leaf := all[tt.length-1]
 		inv := invoke(leaf.Audience, "kv/put on kv/k", by(leaf))
 		t.Run(fmt.Sprint("an invocation on ", tt.length), func(t *testing.T) {
@@ -146,16 +149,16 @@ func TestChainBound(t *testing.T) {
 			verdict(t, facts.Delegated(grant(leaf.Audience, ann, "kv/put on kv/k", by(leaf))), tt.void)
 		})
 	}
-	junk := make([]*token.Token, MaxChain)
+	junk := make([]*token.Token, MaxLooks)
 	for i := range junk { // not known
 		junk[i] = grant(owner, ann, fmt.Sprint("kv/put on kv/", i))
 	}
-	for _, n := range []int{MaxChain - 1, MaxChain} {
+	for _, n := range []int{MaxLooks - 1, MaxLooks} {
 		t.Run(fmt.Sprint("behind others: ", n), func(t *testing.T) {
 			inv := invoke(all[0].Audience, "kv/put on kv/k", by(append(junk[:n:n], all[0])...))
 			void := ""
-			if n == MaxChain {
-				void = "missing"
+			if n == MaxLooks {
+				void = "looked at"
 			}
 			verdict(t, facts.Invoked(inv, put("k"), []time.Time{start}, seenFrom(1, 1, 0)), void)
 		})
@@ -184,4 +187,101 @@ func TestDelegated(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) { verdict(t, facts.Delegated(tt.token), tt.void) })
 	}
+}
+
+// many are capabilities on so many keys.
+func many(n int) string {
+	parts := make([]string, n)
+	for i := range parts {
+		parts[i] = fmt.Sprint("kv/put on kv/", i)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// web makes levels of delegations that all cite all of the level before, and the principal that the last are to.
+// Nobody had any of it to give.
+func web(levels, width, caps int) (all, last []*token.Token, to tinycloud.Principal) {
+	signer := mallory
+	for level := range levels {
+		to = tinycloud.Principal(fmt.Sprint("did:example:level", level))
+		var next []*token.Token
+		for i := range width {
+			next = append(next, grant(signer, to, many(caps), by(last...), issued(after(int64(i)))))
+		}
+		all, last, signer = append(all, next...), next, to
+	}
+	return all, last, to
+}
+
+// docs/replication.md, "Facts": what is looked at for a token has one bound, whatever its capabilities and proofs are.
+func TestTokenBound(t *testing.T) {
+	all, last, signer := web(5, 32, 16)
+	looked := 0
+	known := map[tinycloud.Hash]*token.Token{}
+	for _, d := range all {
+		known[d.ID] = d
+	}
+	find := func(id tinycloud.Hash) *token.Token { looked++; return known[id] }
+	leaf := grant(signer, ann, many(16), by(last...))
+	for i, c := range leaf.Caps {
+		s := NewSearch(find)
+		looked = 0
+		if s.Justified(leaf, c) || looked != MaxLooks {
+			t.Fatalf("capability %d: %d looks", i, looked)
+		}
+	}
+	s := NewSearch(find)
+	looked = 0
+	for _, c := range leaf.Caps {
+		if s.Justified(leaf, c) {
+			t.Fatal("what nobody had is held")
+		}
+	}
+	if looked != MaxLooks || s.Looks() >= 0 {
+		t.Errorf("%d looks for all, %d left", looked, s.Looks())
+	}
+
+	// As many keys as a token may name, each of which has been passed on three times.
+	signer, proofs := owner, []aspect(nil)
+	facts := NewFacts(space)
+	for i := range 3 {
+		to := tinycloud.Principal(fmt.Sprint("did:example:", i))
+		d := grant(signer, to, many(recap.MaxCapabilities), proofs...)
+		facts.Add(d, in(1, 0, i))
+		signer, proofs = to, []aspect{by(d)}
+	}
+	inv := invoke(signer, many(recap.MaxCapabilities), proofs...)
+	var ops []Asked
+	for i := range recap.MaxCapabilities {
+		ops = append(ops, put(fmt.Sprint(i))...)
+	}
+	verdict(t, facts.Invoked(inv, ops, []time.Time{start}, seenFrom(1, 1, 0)), "")
+}
+
+// What a delegation rests on may come after it and use up what is looked at: the verdict does not depend on the order.
+func TestBoundInAnyOrder(t *testing.T) {
+	all, last, _ := web(5, 32, 16)
+	signer := last[0].Audience
+	root := grant(owner, signer, "kv/put on kv")
+	leaf := grant(signer, ann, "kv/put on kv/0", by(append([]*token.Token{last[0]}, root)...))
+	before, later := NewFacts(space), NewFacts(space)
+	for i, d := range append([]*token.Token{root}, all...) {
+		before.Add(d, in(1, 0, i))
+	}
+	verdict(t, before.Delegated(leaf), "looked at")
+
+	later.Add(root, in(1, 0, 0))
+	verdict(t, later.Delegated(leaf), "")
+	again := false
+	for i, d := range slices.Backward(all) {
+		if later.Add(d, in(1, 0, 1+i)) {
+			again = true
+			later.Forget()
+			_ = later.Delegated(leaf)
+		}
+	}
+	if !again {
+		t.Error("a verdict that may change is not made again")
+	}
+	verdict(t, later.Delegated(leaf), "looked at")
 }

@@ -163,10 +163,13 @@ func (f *Facts) Seen(id tinycloud.Hash, past Clock) bool {
 	return false
 }
 
-func (f *Facts) search() *search {
-	return &search{find: f.Delegation, budget: MaxChain}
+// search begins one for a right to host.
+func (f *Facts) search() *Search {
+	return &Search{find: f.Delegation, looks: MaxChain}
 }
 
+// want has verdicts made again when a delegation comes that was looked for: also those that do not need it, for what it
+// rests on may use up what is looked at.
 func (f *Facts) want(ids []tinycloud.Hash) {
 	for _, id := range ids {
 		f.wanted[id] = struct{}{}
@@ -198,8 +201,9 @@ func (f *Facts) host(host hostlog.Key, at time.Time, h Here, removals []*Removal
 			continue
 		}
 		s := f.search()
-		if !f.hostable(s, n.token) {
-			f.want(s.missing)
+		can := f.hostable(s, n.token)
+		f.want(s.missing)
+		if !can {
 			err = fmt.Errorf("host delegation %s: its issuer may not: %w", n.token.ID.EventID(), tinycloud.ErrUnauthorized)
 			continue
 		}
@@ -232,8 +236,9 @@ func (f *Facts) importer(host hostlog.Key, at time.Time, spots []Spot, removals 
 			continue
 		}
 		s := f.search()
-		if !f.hostable(s, n.token) {
-			f.want(s.missing)
+		can := f.hostable(s, n.token)
+		f.want(s.missing)
+		if !can {
 			continue
 		}
 		r := ending(removals, n.token, host, spots)
@@ -260,9 +265,9 @@ func removed(r *Removal) error {
 	return fmt.Errorf("its host was removed by %s: %w", r.Revocation.ID.EventID(), tinycloud.ErrUnauthorized)
 }
 
-func (f *Facts) hostable(s *search, t *token.Token) bool {
+func (f *Facts) hostable(s *Search, t *token.Token) bool {
 	for _, c := range t.Caps {
-		if c.Ability == token.AbilityHost && c.Resource.Space() == f.space && c.Resource.Bare() && s.justify(t, c) {
+		if c.Ability == token.AbilityHost && c.Resource.Space() == f.space && c.Resource.Bare() && s.Justified(t, c) {
 			return true
 		}
 	}
@@ -282,22 +287,22 @@ func (f *Facts) Hosts(yield func(hostlog.Key, *token.Token) bool) {
 
 // Delegated reports why a delegation of the set grants nothing in the Space, nil when it holds.
 func (f *Facts) Delegated(t *token.Token) error {
+	s := NewSearch(f.Delegation)
 	for _, c := range t.Caps {
-		if c.Resource.Space() != f.space {
-			continue
-		}
-		s := f.search()
-		if !s.justify(t, c) {
+		if c.Resource.Space() == f.space && !s.Justified(t, c) {
 			return f.refused(s, c)
 		}
 	}
+	f.want(s.missing)
 	return nil
 }
 
-func (f *Facts) refused(s *search, c recap.Capability) error {
+func (f *Facts) refused(s *Search, c recap.Capability) error {
+	f.want(s.missing)
 	switch {
+	case s.looks < 0:
+		return fmt.Errorf("%s / %s is not covered by the %d delegations that are looked at: %w", c.Resource, c.Ability, MaxLooks, tinycloud.ErrUnauthorized)
 	case len(s.missing) > 0:
-		f.want(s.missing)
 		return fmt.Errorf("missing %s: %w", s.missing[0].EventID(), tinycloud.ErrUnauthorized)
 	case !s.revoked.IsZero():
 		return fmt.Errorf("revoked %s: %w", s.revoked.EventID(), tinycloud.ErrUnauthorized)
@@ -321,19 +326,19 @@ func (f *Facts) Invoked(t *token.Token, ops []Asked, times []time.Time, h Here) 
 }
 
 func (f *Facts) allowed(t *token.Token, ops []Asked, at time.Time, h Here) error {
+	s := NewSearch(f.Delegation)
+	s.at, s.slack = at, Slack
+	s.live = func(id tinycloud.Hash) bool {
+		_, revoked := f.Revoked(id, h)
+		return !revoked
+	}
 	for _, op := range ops {
 		err := fmt.Errorf("operation on %q was not invoked: %w", op.Path, tinycloud.ErrUnauthorized)
 		for _, c := range t.Caps {
 			if !op.In(f.space, c) {
 				continue
 			}
-			s := f.search()
-			s.at, s.slack = at, Slack
-			s.live = func(id tinycloud.Hash) bool {
-				_, revoked := f.Revoked(id, h)
-				return !revoked
-			}
-			if s.justify(t, c) {
+			if s.Justified(t, c) {
 				err = nil
 			} else {
 				err = f.refused(s, c)
@@ -346,6 +351,7 @@ func (f *Facts) allowed(t *token.Token, ops []Asked, at time.Time, h Here) error
 			return err
 		}
 	}
+	f.want(s.missing)
 	return nil
 }
 

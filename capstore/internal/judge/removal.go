@@ -179,9 +179,9 @@ func MayRemove(by tinycloud.Principal, d *token.Token, space tinycloud.SpaceID, 
 	if host, isHost := hostlog.KeyOf(d.Audience); ok && isHost && self == host {
 		return true
 	}
+	s := &Search{find: find, looks: MaxChain, by: by}
 	for _, c := range d.Caps {
-		s := &search{find: find, budget: MaxChain, by: by}
-		if c.Ability == token.AbilityHost && c.Resource.Space() == space && c.Resource.Bare() && s.justify(d, c) {
+		if c.Ability == token.AbilityHost && c.Resource.Space() == space && c.Resource.Bare() && s.Justified(d, c) {
 			return true
 		}
 	}

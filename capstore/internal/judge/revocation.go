@@ -137,7 +137,7 @@ func revokes(p, target *token.Token, find func(tinycloud.Hash) *token.Token) boo
 		if c.Ability != token.AbilityRevoke {
 			continue
 		}
-		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && Justified(p, c, find) {
+		if c.Resource.String() == "urn:cid:"+target.ID.EventID() && (&Search{find: find, looks: MaxChain}).Justified(p, c) {
 			return true
 		}
 		if ofSpace(c) && c.Resource.Space().Owner() == p.Signer && slices.Contains(target.Spaces(), c.Resource.Space()) {
