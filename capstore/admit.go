@@ -383,6 +383,14 @@ func (c *chain) find(ctx context.Context, id tinycloud.Hash) *Token {
 	return p
 }
 
+// looked is how many delegations were looked at for the token.
+func (c *chain) looked() int {
+	if c.search == nil {
+		return 0
+	}
+	return judge.MaxLooks - max(c.search.Looks(), 0)
+}
+
 // stands reports whether a delegation's signer had all of it to give.
 func (c *chain) stands(ctx context.Context, t *Token) bool {
 	c.begin(ctx)

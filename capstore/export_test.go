@@ -49,10 +49,7 @@ func Remember(s *Store, tokens ...*Token) {
 func Looks(s *Store, t *Token) (int, error) {
 	c := s.chain(s.db.Read)
 	err := c.delegated(context.Background(), t, s.o.Now())
-	if c.search == nil {
-		return 0, err
-	}
-	return judge.MaxLooks - max(c.search.Looks(), 0), err
+	return c.looked(), err
 }
 
 // Bounds of what may be looked at.

@@ -88,6 +88,8 @@ type API struct {
 	info    []byte
 	routes  map[string]endpoint
 	beside  map[string]service.HTTP // by name
+
+	listings chan struct{} // searches for capabilities under way
 }
 
 // handler answers a request or returns the error that [API.refuse] is to answer with. A handler that has
@@ -130,7 +132,10 @@ func New(o Options) *API {
 	if o.CursorKey == [32]byte{} {
 		rand.Read(o.CursorKey[:]) // never fails
 	}
-	a := &API{beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), tickets: tickets.Of(o.Store, o.MaxTickets), log: o.Log, metrics: newMetrics(), clients: callers.NewBudget(o.RatePerMinute, o.Burst)}
+	a := &API{
+		beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), tickets: tickets.Of(o.Store, o.MaxTickets), log: o.Log, metrics: newMetrics(),
+		clients: callers.NewBudget(o.RatePerMinute, o.Burst), listings: make(chan struct{}, maxListings),
+	}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}
 	health := endpoint{"healthz", http.MethodGet, a.serveHealth}

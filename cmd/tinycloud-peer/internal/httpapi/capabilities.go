@@ -1,8 +1,13 @@
 package httpapi
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"strconv"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -13,6 +18,7 @@ type capabilityParams struct {
 	isChain bool
 	chain   string // CID of the delegation whose chain is asked for
 	filter  capstore.Filter
+	cursor  string // CID of the last delegation of the page before
 }
 
 // paramsOf takes the first fact whose parameters parse; others are as good as none (docs/protocol.md,
@@ -44,7 +50,7 @@ func parseParams(raw json.RawMessage) (p capabilityParams, ok bool) {
 	}
 	switch kind {
 	case "list":
-		return p, parseFilters(members["filters"], &p.filter)
+		return p, optional(members, "cursor", &p.cursor) && parseFilters(members["filters"], &p.filter)
 	case "chain":
 		p.isChain = true
 		return p, member(members, "delegation_cid", &p.chain)
@@ -81,59 +87,144 @@ type capabilityJSON struct {
 	Caveats  map[string]json.RawMessage `json:"caveats"`
 }
 
-type delegationJSON struct {
-	Capabilities []capabilityJSON `json:"capabilities"`
-	Delegator    string           `json:"delegator"`
-	Delegate     string           `json:"delegate"`
-	Parents      [][]int          `json:"parents"` // each the bytes of a CID
-	Raw          string           `json:"raw"`     // as the Authorization header carries it
-}
+// maxListings is how many searches for delegations run at once. Writing what was found is not bounded by it: who reads
+// slowly keeps nobody out.
+const maxListings = 4
+
+// listingPatience is how long a request waits for its turn.
+const listingPatience = time.Second
 
 // capabilities answers with the delegations of a Space, or with one delegation and its parents up to the root.
 func (a *API) capabilities(c *call, o op) error {
-	ctx, params := c.r.Context(), paramsOf(c.token.Facts)
+	params := paramsOf(c.token.Facts)
 	if params.isChain {
-		id, err := tinycloud.ParseCID(params.chain)
-		if err != nil {
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invalid delegation CID: %s", params.chain)
-		}
-		chain, err := a.o.Store.Chain(ctx, o.space, id)
-		if err != nil {
-			return err
-		}
-		out := make([]delegationJSON, len(chain))
-		for i, l := range chain {
-			out[i] = listedJSON(l)
-		}
-		return sendJSON(c.w, out)
+		return a.chainOf(c, o, params.chain)
 	}
-	listed, err := a.o.Store.Capabilities(ctx, c.token, o.space, params.filter)
+	if params.cursor != "" {
+		after, err := tinycloud.ParseCID(params.cursor)
+		if err != nil {
+			return tinycloud.Refuse(tinycloud.ErrInvalid, "Invalid capabilities cursor: %s", params.cursor)
+		}
+		params.filter.After = after
+	}
+	page, err := a.search(c, o, params.filter)
 	if err != nil {
 		return err
 	}
-	out := make(map[string]delegationJSON, len(listed))
-	for _, l := range listed {
-		out[l.Token.ID.EventID()] = listedJSON(l)
+	if !page.Next.IsZero() {
+		c.w.Header().Set("X-Tinycloud-Truncated", "true")
+		c.w.Header().Set("X-Tinycloud-Next-Cursor", page.Next.EventID())
 	}
-	return sendJSON(c.w, out)
+	return a.sendListed(c, '{', page.IDs)
 }
 
-func listedJSON(l capstore.Listed) delegationJSON {
-	d := delegationJSON{
-		Capabilities: []capabilityJSON{}, Parents: [][]int{},
-		Delegator: string(l.Token.Signer), Delegate: string(l.Token.Audience), Raw: l.Token.Header(),
+// search finds the delegations that are listed, in turn.
+func (a *API) search(c *call, o op, f capstore.Filter) (page capstore.Page, err error) {
+	ctx, cancel := context.WithTimeout(c.r.Context(), listingPatience)
+	defer cancel()
+	select {
+	case a.listings <- struct{}{}:
+	case <-ctx.Done():
+		return page, tinycloud.Refuse(tinycloud.ErrUnavailable, "Too many lists of capabilities at once; retry the request")
 	}
-	for _, c := range l.Token.Caps {
-		d.Capabilities = append(d.Capabilities, capabilityJSON{c.Resource.String(), c.Ability, caveats(c.Caveats)})
+	defer func() { <-a.listings }()
+	return a.o.Store.Capabilities(c.r.Context(), c.token, o.space, f)
+}
+
+func (a *API) chainOf(c *call, o op, text string) error {
+	id, err := tinycloud.ParseCID(text)
+	if err != nil {
+		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invalid delegation CID: %s", text)
 	}
-	for _, p := range l.Parents {
+	ids, err := a.o.Store.Chain(c.r.Context(), o.space, id)
+	if err != nil {
+		return err
+	}
+	return a.sendListed(c, '[', ids)
+}
+
+// sendListed writes delegations one by one, so that they are never in memory together: as an array, or as an object by
+// their ids.
+func (a *API) sendListed(c *call, open byte, ids []tinycloud.Hash) error {
+	c.w.Header().Set("Content-Type", "application/json")
+	c.w.WriteHeader(http.StatusOK)
+	w := listWriter{w: bufio.NewWriter(c.w)}
+	w.text(string(open))
+	between := ""
+	for _, id := range ids {
+		l, ok, err := a.o.Store.Listed(c.r.Context(), id)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		w.text(between)
+		if between = ","; open == '{' {
+			w.text(`"` + id.EventID() + `":`)
+		}
+		if w.delegation(l); w.err != nil {
+			break
+		}
+	}
+	w.text(string(open + 2)) // the bracket that closes it
+	if w.err == nil {
+		w.err = w.w.Flush()
+	}
+	if w.err != nil {
+		return fmt.Errorf("capabilities: %w", w.err)
+	}
+	return nil
+}
+
+// listWriter writes delegations as JSON. A resource stands once in a token and once for each ability in what is written,
+// so that a delegation may be far longer than its token.
+type listWriter struct {
+	w   *bufio.Writer
+	err error // the first
+}
+
+func (w *listWriter) text(s string) {
+	if w.err == nil {
+		_, w.err = w.w.WriteString(s)
+	}
+}
+
+// value writes a value that always encodes.
+func (w *listWriter) value(v any) {
+	b, err := encodeJSON(v)
+	if w.err == nil {
+		w.err = err
+	}
+	w.text(string(b))
+}
+
+func (w *listWriter) delegation(l capstore.Listed) {
+	w.text(`{"capabilities":[`)
+	for i, c := range l.Token.Caps {
+		if i > 0 {
+			w.text(",")
+		}
+		w.value(capabilityJSON{c.Resource.String(), c.Ability, caveats(c.Caveats)})
+	}
+	w.text(`],"delegator":`)
+	w.value(string(l.Token.Signer))
+	w.text(`,"delegate":`)
+	w.value(string(l.Token.Audience))
+	w.text(`,"parents":[`)
+	for i, p := range l.Parents {
+		if i > 0 {
+			w.text(",")
+		}
 		var ints []int
 		for _, b := range p.CID(tinycloud.RawCodec).Bytes() {
 			ints = append(ints, int(b))
 		}
-		d.Parents = append(d.Parents, ints)
+		w.value(ints)
 	}
-	return d
+	w.text(`],"raw":`)
+	w.value(l.Token.Header())
+	w.text("}")
 }
 
 // caveats numbers the caveats of a capability; none is an empty object.

@@ -45,3 +45,15 @@ func Said(t time.Time) *time.Time { return said(t) }
 
 // ParseSigned exports parseSigned to tests.
 func ParseSigned(body []byte) (tickets.Request, error) { return parseSigned(body) }
+
+// TakeListings takes all turns to search for capabilities, until the function it returns is called.
+func (a *API) TakeListings() (release func()) {
+	for range cap(a.listings) {
+		a.listings <- struct{}{}
+	}
+	return func() {
+		for range cap(a.listings) {
+			<-a.listings
+		}
+	}
+}
