@@ -82,6 +82,15 @@ func (s SpaceID) NewKey(service, key string) (r Resource, ok bool) {
 	return r, err == nil && r.space == s && r.hasPath && r.path == key && r.tail == ""
 }
 
+// Compact returns the same resource with texts that are no parts of longer ones, for who keeps it.
+func (r Resource) Compact() Resource {
+	again, err := ParseResource(strings.Clone(r.text))
+	if err != nil || again != r {
+		return r
+	}
+	return again
+}
+
 // String returns the resource with its Space id in canonical spelling.
 func (r Resource) String() string { return r.text }
 

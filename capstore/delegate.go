@@ -25,6 +25,9 @@ type Delegated struct {
 // a little for the histories of the Spaces that the delegation names, but of the one that it makes this node a host
 // of.
 func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
+	if err := s.small(ctx, tok); err != nil {
+		return Delegated{}, err
+	}
 	if err := tok.VerifySignature(); err != nil {
 		return Delegated{}, err
 	}
@@ -76,6 +79,11 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 			return err
 		}
 		wanting = false
+		if known == nil {
+			if err := t.room(tok); err != nil {
+				return err
+			}
+		}
 		if err := t.saveToken(tok); err != nil {
 			return err
 		}
@@ -196,6 +204,9 @@ func (t *tx) adopt(sp *space) error {
 // Revoke ends a delegation and all that rest on it (docs/protocol.md, "Revocations"). Refusals are of class
 // [tinycloud.ErrForbidden], as the reference answers them; repeating it is no error.
 func (s *Store) Revoke(ctx context.Context, tok *Token) error {
+	if err := s.small(ctx, tok); err != nil {
+		return err
+	}
 	if tok.VerifySignature() != nil {
 		return tinycloud.Refuse(tinycloud.ErrForbidden, "Failed to verify signature")
 	}
@@ -271,6 +282,9 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 	}
 	if sp.state == stateRestored {
 		return errRestored()
+	}
+	if err := sp.room(tok); err != nil {
+		return err
 	}
 	if err := t.ensure(sp, target.ID, 0); err != nil {
 		return err

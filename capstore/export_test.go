@@ -45,6 +45,28 @@ func Remember(s *Store, tokens ...*Token) {
 	}
 }
 
+// SetMostFacts sets how many bytes the facts of loaded Spaces may take. It has to be set before the store is used.
+func SetMostFacts(s *Store, most int) { s.mostFacts = most }
+
+// Memory is about how many bytes the facts of loaded Spaces take, and the tokens that are remembered.
+func Memory(s *Store) (facts, remembered int) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, sp := range s.spaces {
+		sp.mu.RLock()
+		facts += sp.facts.Size()
+		sp.mu.RUnlock()
+	}
+	return facts, s.tokens.Size()
+}
+
+// Bounds of delegations in memory.
+const (
+	MaxSpaceFacts       = maxSpaceFacts
+	MaxSignerFacts      = maxSignerFacts
+	RememberedTokenSize = rememberedTokenBytes
+)
+
 // Looks is how many delegations are looked at to check one, and what is found.
 func Looks(s *Store, t *Token) (int, error) {
 	c := s.chain(s.db.Read)

@@ -222,40 +222,55 @@ func (t *tx) load(sp *space, heads []byte) error {
 	return t.loadFacts(sp)
 }
 
+// loadFacts reads the delegations and revocations of a Space, a few at a time: of each only what verdicts need stays.
 func (t *tx) loadFacts(sp *space) error {
-	type row struct {
-		eid   int64
-		idx   int
-		bytes []byte
-	}
-	var rows []row
-	err := t.each(func(scan db.Scan) error {
-		var r row
-		err := scan(&r.eid, &r.idx, &r.bytes)
-		rows = append(rows, r)
-		return err
-	}, "SELECT eid, idx, bytes FROM events WHERE sid = ? AND kind <> 2 AND kind <> 0 ORDER BY eid, idx", sp.sid)
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		tok, err := token.Decode(r.bytes, false)
-		if err != nil {
-			return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, err, tinycloud.ErrUnavailable)
-		}
-		n, err := t.nodeBy(sp, "eid = ?", r.eid)
+	for last := (factRow{}); ; {
+		rows, err := t.factRows(sp, last)
 		if err != nil {
 			return err
 		}
-		if known, ok := t.s.tokens.Get(tok.ID); ok {
-			tok = known
+		for _, r := range rows {
+			tok, err := token.Decode(r.bytes, false)
+			if err != nil {
+				return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, err, tinycloud.ErrUnavailable)
+			}
+			n, err := t.nodeBy(sp, "eid = ?", r.eid)
+			if err != nil {
+				return err
+			}
+			sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
 		}
-		sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
+		if len(rows) < factsAtOnce {
+			break
+		}
+		last = rows[len(rows)-1]
 	}
+	t.s.grew = true
 	if err := t.loadParked(sp); err != nil {
 		return err
 	}
 	return t.settleRemovals(sp)
+}
+
+// factRow is a stored delegation or revocation.
+type factRow struct {
+	eid   int64
+	idx   int
+	bytes []byte
+}
+
+const factsAtOnce = 64 // of at most 64 KiB each
+
+// factRows reads the next delegations and revocations of a Space.
+func (t *tx) factRows(sp *space, after factRow) (rows []factRow, err error) {
+	err = t.each(func(scan db.Scan) error {
+		var r factRow
+		err := scan(&r.eid, &r.idx, &r.bytes)
+		rows = append(rows, r)
+		return err
+	}, "SELECT eid, idx, bytes FROM events WHERE sid = ? AND eid >= ? AND (eid > ? OR idx > ?) AND kind <> 2 AND kind <> 0 ORDER BY eid, idx LIMIT ?",
+		sp.sid, after.eid, after.eid, after.idx, factsAtOnce)
+	return rows, err
 }
 
 // node returns a stored epoch of the Space, nil when unknown.

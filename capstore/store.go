@@ -117,8 +117,8 @@ type Store struct {
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining  joining
 
-	tokens  *lru.Cache[tinycloud.Hash, *Token] // delegations and revocations
-	granted *lru.Cache[proven, struct{}]       // tokens whose proofs grant all that they need, see [chain.all]
+	tokens  *tokens
+	granted *lru.Cache[proven, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
 	seen    replays
 	others  others
 	paired  atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
@@ -143,6 +143,11 @@ type Store struct {
 	spaces   map[tinycloud.SpaceID]*space // loaded ones
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]int64
+
+	// Of the writer alone.
+	mostFacts int  // that are kept of loaded Spaces, in bytes
+	factBytes int  // that the delegations and revocations of loaded Spaces take, about
+	grew      bool // some were loaded or learned since that was counted
 }
 
 //go:embed migrations
@@ -158,7 +163,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
-		metrics: newMetrics(),
+		metrics: newMetrics(), mostFacts: maxLoadedFacts,
 	}
 	s.paired.Store(&map[string]struct{}{})
 	if s.log == nil {
@@ -180,7 +185,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.o.JoinTimeout = joinTimeout
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
-	s.tokens, _ = lru.New[tinycloud.Hash, *Token](rememberedTokens)
+	s.tokens = newTokens()
 	s.granted, _ = lru.New[proven, struct{}](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
 	if err := s.register(o.Services); err != nil {
@@ -192,7 +197,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-const rememberedTokens = 1 << 12 // of some 5 KB each
+const rememberedTokens = 1 << 12
 
 func (s *Store) open(ctx context.Context) (err error) {
 	schemas, err := fs.Sub(migrations, "migrations")

@@ -17,6 +17,9 @@ const (
 	maxQueue = 1024 // jobs waiting for the writer; more wait in their callers
 	maxGroup = 256  // jobs of one transaction
 	maxLoad  = 1024 // Spaces kept loaded
+	// maxLoadedFacts is how many bytes the delegations and revocations of loaded Spaces take together, between two
+	// transactions.
+	maxLoadedFacts = 64 << 20
 	// Entries of peers from which on a job gives way to others, and how many it enters before.
 	bulkFrom = 32
 )
@@ -367,12 +370,7 @@ func (t *tx) publish() {
 		}
 	}
 	t.publishPairs()
-	for id := range s.spaces {
-		if len(s.spaces) <= maxLoad {
-			break
-		}
-		delete(s.spaces, id) // readers that hold it keep a consistent, if ageing, view
-	}
+	t.unload()
 	s.mu.Unlock()
 	var commits []Commit
 	if len(t.pairs) > 0 {
@@ -387,6 +385,30 @@ func (t *tx) publish() {
 	for _, c := range commits {
 		if c.Parked > 0 {
 			s.parked.Give()
+		}
+	}
+}
+
+// unload lets go of Spaces when there are more, or more facts, than are kept. Readers that hold one keep a consistent,
+// if ageing, view.
+func (t *tx) unload() {
+	s := t.s
+	if s.grew {
+		s.grew, s.factBytes = false, 0
+		for _, sp := range s.spaces {
+			s.factBytes += sp.facts.Size()
+		}
+	}
+	for _, spare := range []bool{true, false} { // those that were just written to last
+		for id, sp := range s.spaces {
+			if len(s.spaces) <= maxLoad && s.factBytes <= s.mostFacts {
+				return
+			}
+			if _, used := t.dirty[sp]; used && spare {
+				continue
+			}
+			delete(s.spaces, id)
+			s.factBytes -= sp.facts.Size()
 		}
 	}
 }

@@ -79,7 +79,7 @@ type fact struct {
 }
 
 // Facts are the delegations and revocations of one Space, with the places they stand at. A fact counts
-// by its content wherever it stands. It is not safe for concurrent writes.
+// by its content wherever it stands. Of a token it keeps what verdicts need. It is not safe for concurrent writes.
 type Facts struct {
 	space       tinycloud.SpaceID
 	delegations map[tinycloud.Hash]*fact
@@ -96,6 +96,8 @@ type Facts struct {
 	awaited   map[tinycloud.Hash][]*fact
 	ended     map[tinycloud.Hash]struct{} // delegations that were told of or are in untold
 	untold    []End
+
+	keeping
 }
 
 // NewFacts returns the empty set of a Space.
@@ -105,6 +107,7 @@ func NewFacts(space tinycloud.SpaceID) *Facts {
 		delegations: map[tinycloud.Hash]*fact{}, revocations: map[tinycloud.Hash]*fact{},
 		hosts: map[hostlog.Key][]*fact{}, wanted: map[tinycloud.Hash]struct{}{}, waiting: map[hostlog.Key]struct{}{},
 		effective: map[tinycloud.Hash][]*fact{}, awaited: map[tinycloud.Hash][]*fact{}, ended: map[tinycloud.Hash]struct{}{},
+		keeping: newKeeping(),
 	}
 }
 
@@ -119,8 +122,10 @@ func (f *Facts) Add(t *token.Token, at Place) (again bool) {
 	}
 	if have := kind[t.ID]; have != nil {
 		have.places = append(have.places, at)
+		f.size += sizeOfPlace
 		return false
 	}
+	t = f.keep(t)
 	n := &fact{token: t, places: []Place{at}}
 	kind[t.ID] = n
 	if t.Kind == token.Revocation {

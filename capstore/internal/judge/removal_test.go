@@ -67,7 +67,7 @@ func TestWhatARemovalEnds(t *testing.T) {
 				}
 				return
 			}
-			if len(removals) != 1 || removals[0].Revocation != tt.revocation {
+			if len(removals) != 1 || removals[0].Revocation.ID != tt.revocation.ID {
 				t.Fatalf("removals: %+v", removals)
 			}
 			r := removals[0]
