@@ -8,7 +8,6 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -166,39 +165,9 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 	}
 	if fresh {
 		t.touch(sp).Created = true
-		return true, t.adopt(sp)
+		return true, t.adopt(sp, tinycloud.Hash{})
 	}
 	return true, nil
-}
-
-// adopt gives every stored delegation that names a new Space its epoch, and every revocation of one.
-func (t *tx) adopt(sp *space) error {
-	var ids []tinycloud.Hash
-	err := t.each(func(scan db.Scan) error {
-		var id []byte
-		err := scan(&id)
-		if err == nil {
-			ids = append(ids, tinycloud.Hash(id))
-		}
-		return err
-	}, "SELECT m.id FROM mentions m JOIN tokens k ON k.id = m.id WHERE m.space = ? ORDER BY k.received, m.id", sp.id.String())
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if err := t.ensure(sp, id, 0); err != nil {
-			return err
-		}
-		t.s.mu.RLock()
-		revocation, dead := t.s.revoked[id]
-		t.s.mu.RUnlock()
-		if dead {
-			if err := t.ensure(sp, revocation, 0); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // Revoke ends a delegation and all that rest on it (docs/protocol.md, "Revocations"). Refusals are of class

@@ -67,6 +67,9 @@ const (
 	RememberedTokenSize = rememberedTokenBytes
 )
 
+// SetAdoptAtOnce sets how many delegations a transaction adopts. It has to be set before the store runs.
+func SetAdoptAtOnce(s *Store, n int) { s.adoptAtOnce = n }
+
 // Looks is how many delegations are looked at to check one, and what is found.
 func Looks(s *Store, t *Token) (int, error) {
 	c := s.chain(s.db.Read)

@@ -128,6 +128,8 @@ type Store struct {
 	held     *held
 
 	redating     redating
+	adopting     wait.Signal   // delegations are still to be adopted
+	adoptAtOnce  int           // see the constant
 	outdated     wait.Signal   // a long history has to be judged anew
 	reviewAtOnce int64         // see the constant
 	reviewSlice  time.Duration // likewise
@@ -163,7 +165,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
-		metrics: newMetrics(), mostFacts: maxLoadedFacts,
+		metrics: newMetrics(), mostFacts: maxLoadedFacts, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})
 	if s.log == nil {

@@ -313,7 +313,7 @@ func (o Takeover) End(ctx context.Context, id tinycloud.SpaceID) (Taken, error) 
 			t.promote(sp)
 			t.touch(sp).Created = true
 		}
-		if err := t.adopt(sp); err != nil {
+		if err := t.adopt(sp, tinycloud.Hash{}); err != nil {
 			return err
 		}
 		out.Epochs = sp.epochs

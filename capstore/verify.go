@@ -87,7 +87,7 @@ func (v *verifier) each(ctx context.Context, f func(scan db.Scan) error, query s
 func (v *verifier) lengths(ctx context.Context) error {
 	columns := map[string][]string{
 		"spaces": {"host"}, "tokens": {"id"}, "mentions": {"id"}, "revoked": {"target", "revocation"}, "logs": {"host", "digest"},
-		"entries": {"digest"}, "epochs": {"id"}, "events": {"id"}, "vals": {"hash"}, "wants": {"hash"}, "chains": {"host"},
+		"entries": {"digest"}, "epochs": {"id"}, "events": {"id"}, "vals": {"hash"}, "wants": {"hash"}, "chains": {"host"}, "adoptions": {"id"},
 	}
 	for _, x := range v.s.held.tables {
 		columns[x.Name] = x.Hashes

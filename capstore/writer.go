@@ -52,6 +52,7 @@ type tx struct {
 	beside   bool            // rows beside the history came or went
 	pairs    map[string]bool // nodes that are paired from now on, or no more
 	ended    []ended         // Spaces that are joining no more
+	adopts   bool            // delegations are still to be adopted
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -89,7 +90,7 @@ func (s *Store) Run(ctx context.Context) error {
 // keep does what has to be done now and then, until the context ends. The channel is closed when all that has ended.
 func (s *Store) keep(ctx context.Context) <-chan struct{} {
 	var group sync.WaitGroup
-	for _, f := range []func(context.Context){s.stayAboard, s.follow, s.keepOpening, s.keepUnparking, s.keepReviewing, s.keepRedating} {
+	for _, f := range []func(context.Context){s.stayAboard, s.follow, s.keepOpening, s.keepUnparking, s.keepReviewing, s.keepRedating, s.keepAdopting} {
 		group.Go(func() { f(ctx) })
 	}
 	ended := make(chan struct{})
@@ -372,6 +373,9 @@ func (t *tx) publish() {
 	t.publishPairs()
 	t.unload()
 	s.mu.Unlock()
+	if t.adopts {
+		s.adopting.Give()
+	}
 	var commits []Commit
 	if len(t.pairs) > 0 {
 		commits = append(commits, Commit{Pairs: true, More: len(t.order) > 0})
