@@ -4,11 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -141,6 +146,35 @@ func TestRealTokensAreSmall(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is kept of a token for verdicts says the same as the token, in less memory.
+func TestLeanTokens(t *testing.T) {
+	all := recordedTokens(t)
+	maps.Copy(all, largestTokens(t))
+	for name, tok := range all {
+		lean, want := *tok.Lean(), *tok
+		if lean.Bytes != nil || lean.Facts != nil || lean.Size() > tok.Size()-len(tok.Bytes) {
+			t.Errorf("%s: %d bytes of %d", name, lean.Size(), tok.Size())
+		}
+		want.Bytes, want.Facts, want.TargetText = nil, nil, ""
+		want.Caps = slices.Clone(tok.Caps)
+		for i := range want.Caps {
+			want.Caps[i].URI, want.Caps[i].Place = "", 0
+		}
+		same := cmp.Comparer(func(a, b tinycloud.Resource) bool { return a == b })
+		if diff := cmp.Diff(want, lean, same, cmpopts.IgnoreUnexported(capstore.Token{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		for i, c := range lean.Caps { // none and an empty list differ
+			if (c.Caveats == nil) != (tok.Caps[i].Caveats == nil) {
+				t.Errorf("%s: caveats %q, want %q", name, c.Caveats, tok.Caps[i].Caveats)
+			}
+		}
+		if err := tok.Stored().VerifySignature(); err != nil && tok.VerifySignature() == nil {
+			t.Errorf("%s: as it is stored: %v", name, err)
+		}
 	}
 }
 
