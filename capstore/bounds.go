@@ -14,8 +14,9 @@ const (
 	MaxDelegationFacts = 4 << 10  // of its facts (fct)
 
 	// Bytes of memory, about, that the delegations and revocations of a Space take when it is loaded.
-	maxSpaceFacts  = 16 << 20 // with those of its owner
 	maxSharedFacts = 12 << 20 // beyond which only the owner adds to them
+	maxSpaceFacts  = 16 << 20 // beyond which the owner adds only what was granted before, as sign-ins do
+	maxOwnerFacts  = 64 << 20 // beyond which nobody does
 	maxSignerFacts = 4 << 20  // of one signer, but the owner
 )
 
@@ -69,9 +70,12 @@ func (sp *space) room(tok *Token) error {
 	if owner && tok.Kind == token.Revocation {
 		return nil
 	}
-	size, limit := sp.facts.Size(), maxSpaceFacts
-	if !owner {
-		limit = maxSharedFacts
+	size, limit := sp.facts.Size(), maxSharedFacts
+	switch {
+	case owner && sp.facts.Granted(tok.Caps):
+		limit = maxOwnerFacts
+	case owner:
+		limit = maxSpaceFacts
 	}
 	switch {
 	case !owner && sp.facts.SizeOf(tok.Signer) >= maxSignerFacts:

@@ -321,3 +321,37 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// Where the owner has granted as much as is kept, apps that were used before are still signed in to.
+func TestSignInsGoOn(t *testing.T) {
+	c := newClock()
+	o := newOwner(t, "alice", c)
+	s := open(t, "one", c, capstore.InMemory)
+	o.hostOn(s)
+	grant := func(nonce string, abilities []string) error {
+		tok, err := capstore.ParseDelegation(o.wallet.SignDelegation(captest.DelegationOptions{
+			Audience: o.session.URI(), IssuedAt: c.now(), Expires: c.now().Add(time.Hour), Nonce: nonce, Caps: captest.Caps{o.space.String() + "/kv": abilities},
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Delegate(t.Context(), tok)
+		return err
+	}
+	abilities := make([]string, 250)
+	for i := range abilities {
+		abilities[i] = fmt.Sprint("tinycloud.kv/a", i)
+	}
+	known := slices.Clone(abilities)
+	var refused error
+	for n := 0; refused == nil && n < 1000; n++ {
+		refused = grant(fmt.Sprint("nonce000", n), abilities)
+		abilities[0] = fmt.Sprint("tinycloud.kv/another", n)
+	}
+	if !errors.Is(refused, tinycloud.ErrTooLarge) {
+		t.Fatal(refused)
+	}
+	if err := grant("noncesignin", known); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/parallel"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -229,16 +230,16 @@ func (t *tx) loadFacts(sp *space) error {
 		if err != nil {
 			return err
 		}
+		parallel.Do(len(rows), func(i int) { rows[i].token, rows[i].bad = token.Decode(rows[i].bytes, false) })
 		for _, r := range rows {
-			tok, err := token.Decode(r.bytes, false)
-			if err != nil {
-				return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, err, tinycloud.ErrUnavailable)
+			if r.bad != nil {
+				return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, r.bad, tinycloud.ErrUnavailable)
 			}
 			n, err := t.nodeBy(sp, "eid = ?", r.eid)
 			if err != nil {
 				return err
 			}
-			sp.facts.Add(tok, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
+			sp.facts.Add(r.token, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
 		}
 		if len(rows) < factsAtOnce {
 			break
@@ -257,6 +258,8 @@ type factRow struct {
 	eid   int64
 	idx   int
 	bytes []byte
+	token *Token // once it is decoded
+	bad   error
 }
 
 const factsAtOnce = 64 // of at most 64 KiB each

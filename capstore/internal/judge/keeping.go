@@ -59,6 +59,12 @@ func keyOf(caps []recap.Capability) tinycloud.Hash {
 	return tinycloud.Sum(b)
 }
 
+// Granted reports whether a delegation of the very same capabilities is in the set. One more takes little memory.
+func (f *Facts) Granted(caps []recap.Capability) bool {
+	_, ok := f.lists[keyOf(caps)]
+	return ok
+}
+
 // Size is about how many bytes of memory the facts take.
 func (f *Facts) Size() int { return f.size }
 
