@@ -124,9 +124,15 @@ func (r Resource) Owner() (Principal, bool) {
 
 // Extends reports whether r lies within base (docs/protocol.md, "Attenuation"): same Space, service and fragment, and
 // a path that continues base's at a segment boundary. Queries are ignored.
-func (r Resource) Extends(base Resource) bool {
+func (r Resource) Extends(base Resource) bool { return r.Within(&base) }
+
+// Within is [Resource.Extends] for who compares many: resources are large.
+func (r *Resource) Within(base *Resource) bool {
 	if !r.InSpace() || !base.InSpace() {
-		return r.otherWithin(base)
+		return r.otherWithin(*base)
+	}
+	if base.hasPath && !strings.HasPrefix(r.path, base.path) {
+		return false // first, since this tells most apart
 	}
 	if r.space != base.space || r.service != base.service || r.frag != base.frag {
 		return false

@@ -341,14 +341,15 @@ func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok
 	}
 	c.wanting = false // for what was granted
 	for _, p := range parents {
-		for i, held := range p.Caps {
-			if !judge.Covers(held.Ability, w.Ability) || !w.Resource.Extends(held.Resource) || !c.search.Holds(p, i) {
+		for i := range p.Caps {
+			held := &p.Caps[i]
+			if !w.Resource.Within(&held.Resource) || !judge.Covers(held.Ability, w.Ability) || !c.search.Holds(p, i) {
 				if c.failed != nil {
 					return false, false
 				}
 				continue
 			}
-			if judge.CaveatsWithin(held, w) {
+			if judge.CaveatsWithin(*held, w) {
 				return true, false
 			}
 			caveats = true

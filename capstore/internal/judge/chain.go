@@ -46,8 +46,10 @@ func canonicalAbility(a string) string {
 }
 
 // Grants reports whether holding one capability lets its holder use or pass on another.
-func Grants(held, wanted recap.Capability) bool {
-	return Covers(held.Ability, wanted.Ability) && wanted.Resource.Extends(held.Resource) && CaveatsWithin(held, wanted)
+func Grants(held, wanted recap.Capability) bool { return grants(&held, &wanted) }
+
+func grants(held, wanted *recap.Capability) bool {
+	return wanted.Resource.Within(&held.Resource) && Covers(held.Ability, wanted.Ability) && CaveatsWithin(*held, *wanted)
 }
 
 // CaveatsWithin reports whether the wanted capability keeps the caveats of the held one: none admits
@@ -149,7 +151,7 @@ func (s *Search) fits(parent, child *token.Token) bool {
 
 func (s *Search) through(parent *token.Token, c recap.Capability) bool {
 	for i := range parent.Caps {
-		if Grants(parent.Caps[i], c) && s.Holds(parent, i) {
+		if grants(&parent.Caps[i], &c) && s.Holds(parent, i) {
 			return true
 		}
 	}
