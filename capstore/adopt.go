@@ -48,7 +48,7 @@ func (t *tx) adoptOne(sp *space, id tinycloud.Hash) error {
 	if err != nil || tok == nil {
 		return err
 	}
-	if sp.room(tok) == nil { // else it gets its epoch if something comes that rests on it
+	if sp.factRoom(tok) == nil { // else it gets its epoch if something comes that rests on it
 		if err := t.ensure(sp, id, 0); err != nil {
 			return err
 		}

@@ -50,6 +50,8 @@ func (s *Store) enterAll(ctx context.Context, v hostlog.Checked, load func(*tx, 
 		switch {
 		case e.fault != nil:
 			return all, e.fault
+		case e.full != nil:
+			return all, e.full
 		case e.Gap || e.Parked || len(rest) == 0:
 			return all, v.Bad
 		}
@@ -60,6 +62,7 @@ func (s *Store) enterAll(ctx context.Context, v hostlog.Checked, load func(*tx, 
 type entered struct {
 	hostlog.Applied
 	fault error // of the sender; ends the rest
+	full  error // nothing more is taken
 }
 
 // enterSome enters bundles until one can't be, or enough of them to give way to who waits.
@@ -74,6 +77,10 @@ func (t *tx) enterSome(space tinycloud.SpaceID, bundles []*hostlog.Parsed, load 
 		}
 	}()
 	for i, p := range bundles {
+		if err := t.recordable(sp); err != nil {
+			out.full = err
+			return out, nil
+		}
 		if i >= bulkFrom && len(t.s.jobs) > 0 {
 			return out, nil
 		}

@@ -4,84 +4,160 @@ import (
 	"context"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
-// Bounds of the delegations and revocations that are taken over HTTP. Those of histories are what hosts may tell each
-// other ([hostlog]): what another host or an older release took stays.
+// Bounds of what a Space takes of this node's disk (docs/protocol.md, "Quota"). They follow from its limit; a Space
+// without one has none.
 const (
-	MaxDelegation      = 16 << 10 // bytes of a token
-	MaxDelegationFacts = 4 << 10  // of its facts (fct)
+	// FreeHistory is how many bytes of history count in no limit, or a quarter of the limit if that is more: what
+	// writes and deletes leave behind for good.
+	FreeHistory = 16 << 20
 
-	// Bytes of memory, about, that the delegations and revocations of a Space take when it is loaded.
-	maxSharedFacts = 12 << 20 // beyond which only the owner adds to them
-	maxSpaceFacts  = 16 << 20 // beyond which the owner adds only what was granted before, as sign-ins do
-	maxOwnerFacts  = 64 << 20 // beyond which nobody does
-	maxSignerFacts = 4 << 20  // of one signer, but the owner
+	entryWeight = 256 // bytes that an entry takes beside its epoch
+	opWeight    = 64  // bytes that an operation takes beside its own
 )
 
-// small refuses a delegation or revocation that is larger than any that apps make. One that is stored already stays
-// welcome.
-func (s *Store) small(ctx context.Context, tok *Token) error {
-	facts := 0
-	for _, f := range tok.Facts {
-		facts += len(f)
+// weigh is how many bytes the history of a Space grows by a new epoch without its entry. The migration that made the
+// column weighs likewise.
+func weigh(p *hostlog.Parsed) int64 {
+	n := len(p.Epoch)
+	for i := range p.DecodedEvents {
+		e := &p.DecodedEvents[i]
+		n += len(e.Bytes)
+		for _, op := range e.Ops {
+			n += opWeight + len(op.Bytes)
+		}
 	}
-	var err error
-	switch {
-	case len(tok.Bytes) > MaxDelegation:
-		err = tinycloud.Refuse(tinycloud.ErrTooLarge, "The token exceeds the limit of %d bytes", MaxDelegation)
-	case facts > MaxDelegationFacts:
-		err = tinycloud.Refuse(tinycloud.ErrTooLarge, "The facts (fct) of the token exceed the limit of %d bytes", MaxDelegationFacts)
-	default:
+	return int64(n)
+}
+
+// Room is what a Space may take of this node's disk, and what it does.
+type Room struct {
+	Limited bool
+	Limit   int64 // of Used, for what clients add
+	Values  int64 // bytes of the current values
+	History int64 // bytes of entries, epochs, tokens and operations, with stored headers
+}
+
+// freeHistory is how much of the history does not count.
+func (r Room) freeHistory() int64 { return max(FreeHistory, r.Limit/4) }
+
+// Used is what counts: the values, and the history beyond what is free.
+func (r Room) Used() int64 {
+	if !r.Limited {
+		return r.Values
+	}
+	return r.Values + max(0, r.History-r.freeHistory())
+}
+
+// most is how much of other hosts is taken: they may have another limit, or count at another moment.
+func (r Room) most() int64 { return r.Limit + r.Limit/4 }
+
+// ForValue is how many bytes of a value of other hosts there is room for.
+func (r Room) ForValue() int64 {
+	if !r.Limited {
+		return 1 << 62
+	}
+	return max(0, r.most()-r.Used())
+}
+
+// NoValues reports whether values of other hosts are not fetched, since the Space holds too much.
+func (r Room) NoValues() bool { return r.Limited && r.Used() >= r.most() }
+
+// MostHistory is how many bytes the history may have. What deletes, delegates or comes from other hosts is not added beyond.
+func (r Room) MostHistory() int64 { return r.most() + r.freeHistory() }
+
+// NoHistory reports whether nothing is added to the history.
+func (r Room) NoHistory() bool { return r.Limited && r.History >= r.MostHistory() }
+
+// errHistory is the refusal of what would be added to a full history.
+func (r Room) errHistory() error {
+	return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. History: %d bytes, Limit: %d bytes", r.History, r.MostHistory())
+}
+
+// RefuseValue is why a value of other hosts is not here: its Space holds too much.
+func (r Room) RefuseValue() error {
+	return tinycloud.Refuse(tinycloud.ErrUnavailable, "The value is not here: the space exceeds its storage limit on this host. Used: %d bytes, Limit: %d bytes", r.Used(), r.Limit)
+}
+
+// limitOf is the limit of a Space.
+func (s *Store) limitOf(id tinycloud.SpaceID) (limit int64, limited bool) {
+	if s.o.Limit == nil {
+		return 0, false
+	}
+	return s.o.Limit(id)
+}
+
+// Room returns what a Space takes, and may take, of this node's disk.
+func (s *Store) Room(ctx context.Context, id tinycloud.SpaceID) (r Room, err error) {
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return r, err
+	}
+	r.Limit, r.Limited = s.limitOf(id)
+	_, err = s.db.Read.One(ctx, []any{&r.Values, &r.History}, "SELECT bytes, history FROM spaces WHERE sid = ?", sid)
+	return r, err
+}
+
+// room is the same within a transaction.
+func (t *tx) room(sp *space) (r Room, err error) {
+	r.Limit, r.Limited = t.s.limitOf(sp.id)
+	r.History = sp.history
+	if r.Limited {
+		_, err = t.one([]any{&r.Values}, "SELECT bytes FROM spaces WHERE sid = ?", sp.sid)
+	}
+	return r, err
+}
+
+// recordable refuses what would be added to a full history. It asks no database.
+func (t *tx) recordable(sp *space) error {
+	r := Room{History: sp.history}
+	if r.Limit, r.Limited = t.s.limitOf(sp.id); r.NoHistory() {
+		return r.errHistory()
+	}
+	return nil
+}
+
+// takes reports whether a value of another host may be kept that came along with its operation.
+func (t *tx) takes(sp *space, size int64) (bool, error) {
+	r, err := t.room(sp)
+	return size <= r.ForValue(), err
+}
+
+// roomier has the values be fetched of which a Space holds too much, now that it holds less.
+func (t *tx) roomier(sp *space) {
+	if _, short := t.s.short.LoadAndDelete(sp.id); short {
+		t.touch(sp).Wants++
+	}
+}
+
+// Takes is nil while the Space takes history of other hosts; else it says why not, in class [tinycloud.ErrQuota].
+func (s *Store) Takes(ctx context.Context, id tinycloud.SpaceID) error {
+	if _, limited := s.limitOf(id); !limited {
 		return nil
 	}
-	known, lookErr := s.token(ctx, s.db.Read, tok.ID)
-	switch {
-	case lookErr != nil:
-		return lookErr
-	case known != nil:
-		return nil
+	r, err := s.Room(ctx, id)
+	if err == nil && r.NoHistory() {
+		err = r.errHistory()
 	}
 	return err
 }
 
-// room refuses a new delegation if one of the Spaces here that it names has too many.
-func (t *tx) room(tok *Token) error {
-	for _, id := range tok.Spaces() {
-		if !t.s.Hosted(id) {
-			continue
-		}
-		sp, err := t.space(id)
-		if err != nil {
+// rooms calls each with what every Space takes, hosted or imported, in the order of their ids.
+func (s *Store) rooms(ctx context.Context, each func(tinycloud.SpaceID, Room)) error {
+	return s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var text string
+		var r Room
+		if err := scan(&text, &r.Values, &r.History); err != nil {
 			return err
 		}
-		if err := sp.room(tok); err != nil {
-			return err
+		id, err := tinycloud.ParseSpaceID(text)
+		if err == nil {
+			r.Limit, r.Limited = s.limitOf(id)
+			each(id, r)
 		}
-	}
-	return nil
-}
-
-// room refuses a new delegation or revocation where a Space has too many. The owner may add more than others together,
-// and revoke always.
-func (sp *space) room(tok *Token) error {
-	owner := tok.Signer == sp.id.Owner()
-	if owner && tok.Kind == token.Revocation {
-		return nil
-	}
-	size, limit := sp.facts.Size(), maxSharedFacts
-	switch {
-	case owner && sp.facts.Granted(tok.Caps):
-		limit = maxOwnerFacts
-	case owner:
-		limit = maxSpaceFacts
-	}
-	switch {
-	case !owner && sp.facts.SizeOf(tok.Signer) >= maxSignerFacts:
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The delegations of %s in the space exceed the limit of %d bytes in memory", tok.Signer, maxSignerFacts)
-	case size >= limit && tok.Kind != token.Revocation:
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "The delegations of the space exceed the limit of %d bytes in memory", limit)
-	}
-	return nil
+		return err
+	}, "SELECT space, bytes, history FROM spaces ORDER BY space")
 }

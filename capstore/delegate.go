@@ -79,7 +79,7 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 		}
 		wanting = false
 		if known == nil {
-			if err := t.room(tok); err != nil {
+			if err := t.factRoom(tok); err != nil {
 				return err
 			}
 		}
@@ -159,6 +159,9 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 		return false, errRestored()
 	case sp.state == StateJoining && !t.s.hostsHere(tok, id):
 		return false, errJoining()
+	}
+	if err := t.recordable(sp); err != nil {
+		return false, err
 	}
 	if err := t.ensure(sp, tok.ID, 0); err != nil {
 		return false, err
@@ -252,7 +255,7 @@ func (t *tx) revokeIn(id tinycloud.SpaceID, tok, target *Token) error {
 	if sp.state == stateRestored {
 		return errRestored()
 	}
-	if err := sp.room(tok); err != nil {
+	if err := sp.factRoom(tok); err != nil {
 		return err
 	}
 	if err := t.ensure(sp, target.ID, 0); err != nil {

@@ -95,6 +95,11 @@ func (t *tx) keep(sp *space, op operation, p *hostlog.Parsed) error {
 	if !op.names() || !ok {
 		return nil
 	}
+	if !p.Own {
+		if takes, err := t.takes(sp, int64(len(b))); err != nil || !takes {
+			return err // it is wanted, if a key holds it
+		}
+	}
 	return t.saveValue(sp, op.Value, int64(len(b)), b)
 }
 

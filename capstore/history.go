@@ -195,6 +195,7 @@ func (t *tx) recordEntry(sp *space, p *hostlog.Parsed, n *node, is standing) err
 	if p.ImportedAt != 0 {
 		sig = []byte{}
 	}
+	sp.history += entryWeight
 	return t.add(intoEntries, sp.sid, int64(spot.Branch), spot.N, p.Digest[:], p.Entry.At, n.eid, sig, is, len(n.spots)-1)
 }
 
@@ -315,6 +316,7 @@ func (t *tx) first(sp *space, p *hostlog.Parsed, s slot) error {
 	sp.nodes.Add(n.id, n)
 	sp.next = nil
 	sp.epochs++
+	sp.history += weigh(p)
 	t.tally.count(p, n.valid, t.now)
 	if n.valid {
 		sp.newHead(n)

@@ -213,11 +213,13 @@ func (t *tx) saveImport(sp *space, p *hostlog.Parsed, s slot) error {
 	for i, part := range p.Parts {
 		list[i] = hostlog.Listed{Epoch: part.Entry.Epoch, At: part.Entry.At}
 	}
+	encoded := hostlog.EncodeList(list)
+	sp.history += entryWeight + int64(len(encoded))
 	var ord int64
 	if _, err := t.one([]any{&ord}, "SELECT coalesce(max(ord), -1) + 1 FROM imports WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
-	return t.add(db.Insert{Into: "imports", Columns: "sid branch n ord list"}, sp.sid, s.index, p.Entry.N, ord, hostlog.EncodeList(list))
+	return t.add(db.Insert{Into: "imports", Columns: "sid branch n ord list"}, sp.sid, s.index, p.Entry.N, ord, encoded)
 }
 
 func (t *tx) flushChains(sp *space) error {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -114,10 +115,20 @@ func bytesDesc() *prometheus.Desc {
 	return prometheus.NewDesc("tinycloud_stored_bytes", "Bytes of the values of all Spaces.", nil, nil)
 }
 
+func historyDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tinycloud_history_bytes", "Bytes of the histories of all Spaces.", nil, nil)
+}
+
+func pausedDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tinycloud_paused_spaces", "Spaces of which values, or the history, of other hosts are not taken, since they hold too much.", []string{"of"}, nil)
+}
+
 // Describe implements [prometheus.Collector].
 func (s *stored) Describe(out chan<- *prometheus.Desc) {
 	out <- wantsDesc()
 	out <- bytesDesc()
+	out <- historyDesc()
+	out <- pausedDesc()
 	for _, g := range s.gauges() {
 		out <- prometheus.NewDesc(g.Name, g.Help, nil, nil)
 	}
@@ -131,6 +142,18 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
 		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`,
 		s.o.Now().UnixMilli(), string(s.o.Policy))
+	var history, noValues, noHistory float64
+	if err == nil {
+		err = s.rooms(ctx, func(_ tinycloud.SpaceID, r Room) {
+			history += float64(r.History)
+			if r.NoValues() {
+				noValues++
+			}
+			if r.NoHistory() {
+				noHistory++
+			}
+		})
+	}
 	if err != nil { // the families are missing rather than wrong
 		s.log.DebugContext(ctx, "database does not tell its metrics", "error", err)
 		return
@@ -138,6 +161,9 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(due), "due")
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(all-due), "waiting")
 	out <- prometheus.MustNewConstMetric(bytesDesc(), prometheus.GaugeValue, float64(bytes))
+	out <- prometheus.MustNewConstMetric(historyDesc(), prometheus.GaugeValue, history)
+	out <- prometheus.MustNewConstMetric(pausedDesc(), prometheus.GaugeValue, noValues, "values")
+	out <- prometheus.MustNewConstMetric(pausedDesc(), prometheus.GaugeValue, noHistory, "history")
 	for _, g := range s.gauges() {
 		var n int64
 		if _, err := s.db.Read.One(ctx, []any{&n}, g.Query, g.Args...); err != nil {

@@ -85,6 +85,9 @@ func (t *tx) revive(sp *space, hash tinycloud.Hash) error {
 
 // age moves bytes from a Space's current values to its past ones.
 func (t *tx) age(sp *space, bytes int64) error {
+	if bytes > 0 {
+		t.roomier(sp)
+	}
 	return t.exec("UPDATE spaces SET bytes = bytes - ?, past = past + ? WHERE sid = ?", bytes, bytes, sp.sid)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
-// SpaceUsage is how many bytes of values a Space holds here.
+// SpaceUsage is how many bytes of a Space count in its limit here.
 type SpaceUsage struct {
 	Space tinycloud.SpaceID
 	Bytes int64
@@ -60,30 +60,16 @@ func (s *Store) Quotas() map[tinycloud.SpaceID]int64 {
 	return maps.Clone(s.quotas)
 }
 
-// Usage returns the bytes of the values a Space holds here.
+// Usage returns the bytes that count in the limit of a Space: those of its values here, and of a long history.
 func (s *Store) Usage(ctx context.Context, space tinycloud.SpaceID) (n int64, err error) {
-	sid, err := s.sid(ctx, space)
-	if err != nil {
-		return 0, err
-	}
-	_, err = s.db.Read.One(ctx, []any{&n}, "SELECT bytes FROM spaces WHERE sid = ?", sid)
-	return n, err
+	r, err := s.Room(ctx, space)
+	return r.Used(), err
 }
 
 // UsageAll returns the usage of every hosted Space, by their ids in order.
 func (s *Store) UsageAll(ctx context.Context) ([]SpaceUsage, error) {
 	var out []SpaceUsage
-	err := s.db.Read.Each(ctx, func(scan db.Scan) error {
-		var text string
-		var u SpaceUsage
-		if err := scan(&text, &u.Bytes); err != nil {
-			return err
-		}
-		var err error
-		u.Space, err = tinycloud.ParseSpaceID(text)
-		out = append(out, u)
-		return err
-	}, "SELECT space, bytes FROM spaces ORDER BY space")
+	err := s.rooms(ctx, func(id tinycloud.SpaceID, r Room) { out = append(out, SpaceUsage{id, r.Used()}) })
 	return out, err
 }
 
@@ -115,26 +101,24 @@ func (s *Store) learnQuotas(ctx context.Context, q querier) error {
 // fits refuses writes beyond the Space's limit, all of them together, with the texts that clients parse.
 // What is held already takes no more room.
 func (t *tx) fits(sp *space, p service.Plan) error {
-	if t.s.o.Limit == nil {
-		return nil
+	r, err := t.room(sp)
+	if err != nil || !r.Limited {
+		return err
 	}
-	limit, limited := t.s.o.Limit(sp.id)
-	if !limited {
-		return nil
+	if r.NoHistory() {
+		return r.errHistory()
 	}
 	grown, err := t.growth(sp, p)
-	if err != nil || grown == 0 {
-		return err
-	}
-	var used int64
-	if _, err := t.one([]any{&used}, "SELECT bytes FROM spaces WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
+	used := r.Used()
 	switch {
-	case used >= limit:
-		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, limit)
-	case grown > limit-used:
-		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, limit)
+	case err != nil:
+		return err
+	case len(p.Values) == 0 && p.Grows == 0, grown == 0 && used == r.Values: // deletes, and what is here already
+		return nil
+	case used >= r.Limit:
+		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, r.Limit)
+	case grown > r.Limit-used:
+		return tinycloud.Refuse(tinycloud.ErrTooLarge, "Write exceeds remaining storage. Used: %d bytes, Limit: %d bytes", used, r.Limit)
 	}
 	return nil
 }
@@ -206,6 +190,9 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 func (t *tx) grow(sp *space, by int64) error {
 	if by == 0 {
 		return nil
+	}
+	if by < 0 {
+		t.roomier(sp)
 	}
 	return t.exec("UPDATE spaces SET bytes = bytes + ? WHERE sid = ?", by, sp.sid)
 }

@@ -194,7 +194,10 @@ func testLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.pull(two, o.space)
-	wantUsage(t, s, o.space, 111)
+	wantUsage(t, s, o.space, 11)
+	if r, err := s.Get(t.Context(), o.space, "far"); err != nil || r.Size >= 0 {
+		t.Errorf("beyond the limit: %+v, %v", r, err)
+	}
 }
 
 // TestUsageAfterRollback has a job fail after it stored a value: the count is as if it had not been.

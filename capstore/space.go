@@ -75,6 +75,7 @@ type record struct {
 	nodes    *lru.Cache[tinycloud.Hash, *node]
 	epochs   int64
 	events   int64
+	history  int64 // bytes, see [weigh]
 	parked   parking
 }
 
@@ -155,7 +156,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var heads []byte
 	var rules int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens}, "SELECT state, heads, epochs, events, rules, opens FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens, &sp.history}, "SELECT state, heads, epochs, events, rules, opens, history FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
@@ -370,7 +371,7 @@ func (t *tx) flush() error {
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, rules = ? WHERE sid = ?", sp.state, sp.opens, heads, sp.epochs, sp.events, sp.rules(), sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, rules = ? WHERE sid = ?", sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.rules(), sp.sid)
 		if err != nil {
 			return err
 		}

@@ -109,6 +109,7 @@ type Store struct {
 	gone     chan struct{}                   // closed when Run has returned
 	parked   wait.Signal                     // something was parked
 	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
+	short    sync.Map                        // Spaces whose values were not fetched for want of room
 	unsigned unsigned
 	patient  patient
 	patience time.Duration // see awaitOpen

@@ -12,7 +12,8 @@ import (
 // neverDue is when a value is looked for that nobody can have.
 const neverDue = 1 << 62
 
-// Wants returns up to limit values of a Space that are due to be fetched; none while its policy is [Lazy].
+// Wants returns up to limit values of a Space that are due to be fetched; none while its policy is [Lazy], or it holds too
+// much, see [Room.NoValues].
 func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due []hostlog.Want, err error) {
 	sid, err := s.sid(ctx, id)
 	if err != nil {
@@ -20,6 +21,16 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 	}
 	if p, _, err := s.Policy(ctx, id); err != nil || p == Lazy {
 		return nil, err
+	}
+	if _, limited := s.limitOf(id); limited {
+		r, err := s.Room(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if r.NoValues() {
+			s.short.Store(id, struct{}{})
+			return nil, nil
+		}
 	}
 	now := s.o.Now().UnixMilli()
 	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
@@ -59,6 +70,11 @@ func (s *Store) missed() string {
 	return "(" + s.held.any(true, "w.sid", "w.hash") + " OR EXISTS (SELECT 1 FROM spaces s WHERE s.sid = w.sid AND s.kept <> 0))"
 }
 
+// errNoRoom says that a value of another host is not kept, since its Space would hold too much.
+func errNoRoom() error {
+	return tinycloud.Refuse(tinycloud.ErrUnavailable, "The value is not here: the space would exceed its storage limit on this host")
+}
+
 // Arrived records that a value is here: its bytes, or in the block store when inline is nil. One that is no
 // longer wanted, since nothing holds it any more, is not kept.
 func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinycloud.Hash, size int64, inline []byte) error {
@@ -76,6 +92,10 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 			return err
 		}
 		if current || keeps || past {
+			if takes, err := t.takes(sp, size); err != nil || !takes {
+				t.s.short.Store(id, struct{}{})
+				return firstOf(err, errNoRoom())
+			}
 			if err := t.saveValue(sp, hash, size, inline); err != nil {
 				return err
 			}

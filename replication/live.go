@@ -467,6 +467,9 @@ func (r *Replica) applyAll(ctx context.Context, checked []*hostlog.Parsed, from 
 		}
 		a, err := r.o.Store.ApplyChecked(ctx, hostlog.Checked{Space: r.space, Good: checked})
 		r.o.Metrics.applied(a)
+		if a.New > 0 && err == nil {
+			r.resumed(ctx)
+		}
 		if a.Covered == len(checked) && err == nil {
 			return
 		}
@@ -478,6 +481,10 @@ func (r *Replica) applyAll(ctx context.Context, checked []*hostlog.Parsed, from 
 		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
 			// Bytes alone did not show it, so the peer that passed it on is not to blame, but its author.
 			r.log.WarnContext(ctx, "host signed what does not fit", "host", checked[i].Entry.Host, "error", err)
+		case pausing(err):
+			_ = r.paused(ctx, err)
+			r.gap(from[i])
+			return
 		case err != nil:
 			r.log.WarnContext(ctx, "cannot apply gossip", "error", err)
 			r.gap(from[i])

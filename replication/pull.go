@@ -121,6 +121,9 @@ func (r *Replica) take(ctx context.Context, m *remote, f *wire.Framer, ours, the
 		r.equal(ctx, m, joining)
 		return true, f.Put(&wire.Message{Have: &wire.Have{Stop: true, Ahead: ahead(ours, theirs)}})
 	}
+	if err := r.o.Store.Takes(ctx, r.space); err != nil {
+		return false, errors.Join(r.paused(ctx, err), f.Put(&wire.Message{Have: &wire.Have{Stop: true, Ahead: ahead(ours, theirs)}}))
+	}
 	return r.draw(ctx, m, f, theirs, have, newEarly(held), ahead(ours, theirs), lacking(theirs, have, ours))
 }
 
@@ -346,11 +349,14 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *earl
 		brought += a.New
 		e.held = e.held || a.Held > 0
 		if a.New > 0 {
+			r.resumed(ctx)
 			r.learned(bundles[:a.Covered])
 		}
 		switch {
 		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
 			return brought, err
+		case pausing(err):
+			return brought, r.paused(ctx, err)
 		case err != nil:
 			return brought, own(err)
 		case a.Covered == len(bundles):

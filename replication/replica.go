@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	blocks "github.com/ipfs/go-block-format"
@@ -75,6 +76,8 @@ type Log interface {
 	ApplyChecked(ctx context.Context, v hostlog.Checked) (hostlog.Applied, error)
 	// AwaitOwn keeps this node from making entries until the returned function is called, or for half a minute.
 	AwaitOwn(space tinycloud.SpaceID) (arrived func())
+	// Takes is nil while entries of other hosts are taken; else it says why not.
+	Takes(ctx context.Context, space tinycloud.SpaceID) error
 	// Comparing has this process's first entry wait until the returned function is called, or for two seconds.
 	Comparing(space tinycloud.SpaceID) (compared func())
 }
@@ -210,6 +213,7 @@ type Replica struct {
 	offences offences
 	heard    heard
 	records  ownRecord
+	pause    atomic.Bool // nothing is taken from other hosts
 
 	mu      sync.Mutex          // guards what follows
 	remotes map[peer.ID]*remote // connected ones

@@ -51,6 +51,9 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 		if v.Conflicts > 0 {
 			fmt.Fprintf(out, "%d writes lost against others that did not know of them (tinycloud-peer conflicts): %s\n", v.Conflicts, v.Space)
 		}
+		for _, why := range v.Paused {
+			fmt.Fprintf(out, "replication is paused, %s: %s\n", why, v.Space)
+		}
 		if c := v.CatchUp; c != nil {
 			fmt.Fprintf(out, "catching up: %d of %d entries, %.0f/s, %s left: %s\n", c.Entries, c.Total, c.PerSecond, eta(c.ETA), v.Space)
 		}

@@ -43,6 +43,9 @@ func (a *API) present(ctx context.Context, space tinycloud.SpaceID, key string, 
 	defer cancel()
 	if err := a.o.Fetch(ctx, space, rec.Value); err != nil {
 		a.log.DebugContext(ctx, "value not fetched", "value", rec.Value, "error", err)
+		if refusal, ok := errors.AsType[*tinycloud.Refusal](err); ok && errors.Is(err, tinycloud.ErrUnavailable) {
+			return rec, refusal // it says why
+		}
 		return rec, notHere()
 	}
 	again, err := a.keys.Get(ctx, space, key)

@@ -177,6 +177,7 @@ func (n *Node) adminSetQuota(r *http.Request) (int, any, error) {
 	if err := n.store.SetQuota(r.Context(), space, *q.LimitBytes); err != nil {
 		return 0, nil, err
 	}
+	n.spaces.resume(space)
 	return n.viewQuota(r.Context(), space)
 }
 
@@ -188,6 +189,7 @@ func (n *Node) adminClearQuota(r *http.Request) (int, any, error) {
 	if err := n.store.ClearQuota(r.Context(), space); err != nil {
 		return 0, nil, err
 	}
+	n.spaces.resume(space)
 	return n.viewQuota(r.Context(), space)
 }
 

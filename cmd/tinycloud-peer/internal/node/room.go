@@ -87,6 +87,14 @@ func (s replicated) ApplyChecked(ctx context.Context, v hostlog.Checked) (hostlo
 	return s.Store.ApplyChecked(ctx, v)
 }
 
+// Takes is nil while there is room.
+func (s replicated) Takes(ctx context.Context, space tinycloud.SpaceID) error {
+	if err := s.room.check(); err != nil {
+		return err
+	}
+	return s.Store.Takes(ctx, space)
+}
+
 // Wants are none without room; they are asked for again within a minute.
 func (s replicated) Wants(ctx context.Context, space tinycloud.SpaceID, limit int) ([]hostlog.Want, error) {
 	if s.room.check() != nil {

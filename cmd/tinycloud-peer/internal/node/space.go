@@ -42,6 +42,7 @@ type spaces struct {
 	memory  *replication.Budget
 	metrics *replication.Metrics
 	asker   *asker
+	coming  sync.Map // of *coming, by Space
 
 	mu     sync.RWMutex
 	active map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
@@ -346,6 +347,9 @@ func (s *spaces) wake(ctx context.Context, id peer.ID) bool {
 
 // fetch brings a value of a Space here that another host has.
 func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinycloud.Hash) error {
+	if r, err := s.n.store.Room(ctx, space); err == nil && r.NoValues() {
+		return r.RefuseValue()
+	}
 	a := s.get(space)
 	if a == nil && s.rests(space) && s.ask(ctx, request{space: space, rest: s.trialAfter}) {
 		a = s.get(space)

@@ -50,6 +50,10 @@ type fetched struct{ n *Node }
 
 // PutValue stores a value of one block.
 func (f fetched) PutValue(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash, b []byte) error {
+	if err := f.reserve(ctx, space, hash, int64(len(b))); err != nil {
+		return err
+	}
+	defer f.n.spaces.comingTo(space).release(hash)
 	return f.n.blocks.PutValue(ctx, space, hash, b)
 }
 
@@ -62,11 +66,17 @@ func (f fetched) Assemble(ctx context.Context, space tinycloud.SpaceID, hash tin
 	if size != 0 && m.Size != size {
 		return nil, fmt.Errorf("manifest of %d bytes for a value of %d: %w", m.Size, size, tinycloud.ErrInvalid)
 	}
-	a, err := f.n.blocks.Assemble(ctx, space, hash, m)
-	if err != nil {
+	if err := f.reserve(ctx, space, hash, m.Size); err != nil {
 		return nil, err
 	}
-	return a, nil
+	a, err := f.n.blocks.Assemble(ctx, space, hash, m)
+	if err != nil {
+		if !errors.Is(err, tinycloud.ErrConflict) { // of which another call is
+			f.n.spaces.comingTo(space).release(hash)
+		}
+		return nil, err
+	}
+	return reserved{a, hash, f.n.spaces.comingTo(space)}, nil
 }
 
 // Locate returns the size and manifest of a value that is here.

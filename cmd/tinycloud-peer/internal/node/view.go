@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -42,6 +43,8 @@ type SpaceView struct {
 	Wants     int64             `json:"wants"`  // values that are not here yet
 	Policy    capstore.Policy   `json:"policy"` // of values: eager, lazy, all
 	Bytes     int64             `json:"bytes"`
+	History   int64             `json:"history"`   // bytes
+	Paused    []string          `json:"paused"`    // what of other hosts is not taken, and why, a sentence each
 	Rules     uint64            `json:"rules"`     // by which this host judges and orders; 0 from releases that don't tell
 	StateHash string            `json:"stateHash"` // to be compared with that of a host of the same rules only
 	Conflicts int64             `json:"conflicts"` // writes that lost against others which did not know of them
@@ -121,11 +124,15 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	if err != nil {
 		return SpaceView{}, err
 	}
+	room, err := n.store.Room(ctx, space)
+	if err != nil {
+		return SpaceView{}, err
+	}
 	n.entrance(ctx, space)
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
-		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes,
+		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes, History: room.History, Paused: n.paused(room),
 		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
 	}
 	for _, h := range st.Heads {
@@ -138,6 +145,21 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 		v.CatchUp = &CatchUpView{c.Entries, c.Total, c.PerSecond, int64(math.Ceil(c.Left.Seconds()))}
 	}
 	return v, nil
+}
+
+// paused says what of other hosts is not taken of a Space, and why.
+func (n *Node) paused(r capstore.Room) []string {
+	why := []string{}
+	if n.room.check() != nil {
+		why = append(why, "history and values: less is free on this node's disk than storage.reserve")
+	}
+	if r.NoValues() {
+		why = append(why, fmt.Sprintf("values: %d bytes count in the limit of %d bytes", r.Used(), r.Limit))
+	}
+	if r.NoHistory() {
+		why = append(why, fmt.Sprintf("history: it has %d bytes of at most %d bytes", r.History, r.MostHistory()))
+	}
+	return why
 }
 
 // SameState reports whether two hosts that have the same entries are in the same state. Hosts of different rules may
