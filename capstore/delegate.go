@@ -47,9 +47,6 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 		out, wanting, err = s.delegate(ctx, tok)
 		return wanting, err
 	})
-	if err == nil {
-		s.tokens.Add(tok.ID, tok)
-	}
 	return out, err
 }
 
@@ -63,6 +60,10 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 	allowed, err := s.allowed(ctx, tok)
 	if err != nil {
 		return out, false, err
+	}
+	waits := len(allowed) == 0 && !s.knowsAny(tok)
+	if waits && !s.mayWait(ctx, tok) {
+		return Delegated{CID: tok.ID.EventID(), Skipped: tok.Spaces()}, false, nil
 	}
 	s.compared(ctx, tok.Spaces())
 	err = s.add(ctx, func(t *tx) error {
@@ -83,6 +84,11 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 				return err
 			}
 		}
+		if waits {
+			if err := t.awaitHosting(tok); err != nil {
+				return err
+			}
+		}
 		if err := t.saveToken(tok); err != nil {
 			return err
 		}
@@ -100,6 +106,9 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 		}
 		return nil
 	})
+	if err == nil {
+		s.tokens.Add(tok.ID, tok)
+	}
 	return out, wanting, err
 }
 
@@ -220,6 +229,11 @@ func (s *Store) revoke(ctx context.Context, tok, target *Token) error {
 }
 
 func (t *tx) revoke(tok, target *Token) error {
+	if !t.s.knowsAny(target) {
+		if err := t.awaitHosting(tok); err != nil {
+			return err
+		}
+	}
 	if err := t.saveToken(tok); err != nil {
 		return err
 	}

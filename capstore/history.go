@@ -355,6 +355,9 @@ func (t *tx) learn(sp *space, p *hostlog.Parsed, spot judge.Spot) error {
 		if err := t.saveToken(e.Token); err != nil {
 			return err
 		}
+		if err := t.hostedNow(e.Token.ID); err != nil {
+			return err
+		}
 	}
 	if !news {
 		return nil

@@ -47,6 +47,13 @@ func (c *tokens) Add(id tinycloud.Hash, t *Token) {
 	}
 }
 
+// Remove forgets a token.
+func (c *tokens) Remove(id tinycloud.Hash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.used.Remove(id)
+}
+
 // Purge forgets all.
 func (c *tokens) Purge() {
 	c.mu.Lock()
