@@ -39,6 +39,7 @@ type Room struct {
 	Limit   int64 // of Used, for what clients add
 	Values  int64 // bytes of the current values
 	History int64 // bytes of entries, epochs, tokens and operations, with stored headers
+	Short   bool  // a value of another host was not taken for want of room
 }
 
 // freeHistory is how much of the history does not count.
@@ -63,7 +64,7 @@ func (r Room) ForValue() int64 {
 	return max(0, r.most()-r.Used())
 }
 
-// NoValues reports whether values of other hosts are not fetched, since the Space holds too much.
+// NoValues reports whether no value of other hosts is fetched, since the Space holds too much.
 func (r Room) NoValues() bool { return r.Limited && r.Used() >= r.most() }
 
 // MostHistory is how many bytes the history may have. What deletes, delegates or comes from other hosts is not added beyond.
@@ -97,6 +98,7 @@ func (s *Store) Room(ctx context.Context, id tinycloud.SpaceID) (r Room, err err
 		return r, err
 	}
 	r.Limit, r.Limited = s.limitOf(id)
+	_, r.Short = s.short.Load(id)
 	_, err = s.db.Read.One(ctx, []any{&r.Values, &r.History}, "SELECT bytes, history FROM spaces WHERE sid = ?", sid)
 	return r, err
 }
@@ -126,12 +128,39 @@ func (t *tx) takes(sp *space, size int64) (bool, error) {
 	return size <= r.ForValue(), err
 }
 
+// noRoom reports whether values of other hosts are not fetched.
+func (s *Store) noRoom(ctx context.Context, id tinycloud.SpaceID, sid int64) (bool, error) {
+	if _, limited := s.limitOf(id); !limited {
+		s.short.Delete(id)
+		return false, nil
+	}
+	r, err := s.Room(ctx, id)
+	switch {
+	case err != nil:
+		return false, err
+	case r.NoValues():
+		s.LacksRoom(id)
+		return true, nil
+	case r.Short:
+		var one int
+		some, err := s.db.Read.One(ctx, []any{&one}, "SELECT 1 FROM wants WHERE sid = ? LIMIT 1", sid)
+		if err == nil && !some {
+			s.short.Delete(id)
+		}
+		return false, err
+	}
+	return false, nil
+}
+
 // roomier has the values be fetched of which a Space holds too much, now that it holds less.
 func (t *tx) roomier(sp *space) {
 	if _, short := t.s.short.LoadAndDelete(sp.id); short {
 		t.touch(sp).Wants++
 	}
 }
+
+// LacksRoom notes that a value of another host was not taken: it would be too much for its Space.
+func (s *Store) LacksRoom(id tinycloud.SpaceID) { s.short.Store(id, struct{}{}) }
 
 // Takes is nil while the Space takes history of other hosts; else it says why not, in class [tinycloud.ErrQuota].
 func (s *Store) Takes(ctx context.Context, id tinycloud.SpaceID) error {
@@ -156,6 +185,7 @@ func (s *Store) rooms(ctx context.Context, each func(tinycloud.SpaceID, Room)) e
 		id, err := tinycloud.ParseSpaceID(text)
 		if err == nil {
 			r.Limit, r.Limited = s.limitOf(id)
+			_, r.Short = s.short.Load(id)
 			each(id, r)
 		}
 		return err

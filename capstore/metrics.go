@@ -146,7 +146,7 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	if err == nil {
 		err = s.rooms(ctx, func(_ tinycloud.SpaceID, r Room) {
 			history += float64(r.History)
-			if r.NoValues() {
+			if r.NoValues() || r.Short {
 				noValues++
 			}
 			if r.NoHistory() {

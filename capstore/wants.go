@@ -22,15 +22,8 @@ func (s *Store) Wants(ctx context.Context, id tinycloud.SpaceID, limit int) (due
 	if p, _, err := s.Policy(ctx, id); err != nil || p == Lazy {
 		return nil, err
 	}
-	if _, limited := s.limitOf(id); limited {
-		r, err := s.Room(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		if r.NoValues() {
-			s.short.Store(id, struct{}{})
-			return nil, nil
-		}
+	if none, err := s.noRoom(ctx, id, sid); err != nil || none {
+		return nil, err
 	}
 	now := s.o.Now().UnixMilli()
 	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
@@ -93,7 +86,7 @@ func (s *Store) Arrived(ctx context.Context, id tinycloud.SpaceID, hash tinyclou
 		}
 		if current || keeps || past {
 			if takes, err := t.takes(sp, size); err != nil || !takes {
-				t.s.short.Store(id, struct{}{})
+				t.s.LacksRoom(id)
 				return firstOf(err, errNoRoom())
 			}
 			if err := t.saveValue(sp, hash, size, inline); err != nil {

@@ -120,6 +120,9 @@ type P2P struct {
 	Announce []string
 	// Bootstrap (p2p.bootstrap) are addresses of Spaces or of nodes to try; each ends in /p2p/<peer ID>.
 	Bootstrap []string
+	// Allow (p2p.allow) says with which nodes Spaces may replicate: any, those that are listed in Bootstrap or paired, or
+	// none. Default any.
+	Allow Allow
 	// JoinTimeout (p2p.join_timeout, such as "10s", or whole seconds, 100 ms to 1 h) is how long a Space without anything
 	// of another host waits for its history while nodes are named, and after how long their silence is an answer.
 	// Default 10 s.
@@ -154,7 +157,7 @@ func defaults() Config {
 		Keys:              Keys{Type: "static"},
 		MaxLifetime:       300 * time.Second,
 		PublicSpaces:      PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
-		P2P:               P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Values: ValuesEager, NAT: true, JoinTimeout: 10 * time.Second},
+		P2P:               P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Allow: AllowAny, Values: ValuesEager, NAT: true, JoinTimeout: 10 * time.Second},
 	}
 }
 

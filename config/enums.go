@@ -47,3 +47,13 @@ const (
 	ValuesLazy  Values = "lazy"  // what somebody reads
 	ValuesAll   Values = "all"   // those of the history too
 )
+
+// Allow says with which nodes Spaces may replicate.
+type Allow string
+
+// Whom Spaces may replicate with. Any case is accepted.
+const (
+	AllowAny    Allow = "any"    // whoever the owners of Spaces make their hosts
+	AllowListed Allow = "listed" // of those the nodes of p2p.bootstrap, and paired ones
+	AllowOff    Allow = "off"    // nobody
+)

@@ -65,6 +65,7 @@ func p2pSettings() []setting {
 		{"p2p.listen", list(checkListen, func(c *Config) *[]string { return &c.P2P.Listen })},
 		{"p2p.announce", list(checkAnnounce, func(c *Config) *[]string { return &c.P2P.Announce })},
 		{"p2p.bootstrap", list(checkBootstrap, func(c *Config) *[]string { return &c.P2P.Bootstrap })},
+		{"p2p.allow", oneOf(strings.ToLower, func(c *Config) *Allow { return &c.P2P.Allow }, AllowAny, AllowListed, AllowOff)},
 		{"p2p.join_timeout", setJoinTimeout},
 		{"p2p.values", oneOf(strings.ToLower, func(c *Config) *Values { return &c.P2P.Values }, ValuesEager, ValuesLazy, ValuesAll)},
 		{"p2p.mdns", flag(func(c *Config) *bool { return &c.P2P.MDNS })},

@@ -41,6 +41,10 @@ type Options struct {
 	// per remote, so it may look into a database.
 	Wake func(ctx context.Context, space peer.ID) bool
 
+	// Admits says with which fronts Space peers may be connected; with others there is no CONNECT in either direction.
+	// It must not block. What it says may change, see [Front.Recheck]. Nil: all.
+	Admits func(front peer.ID) bool
+
 	// NAT is for a node that others may not reach: it finds out its addresses
 	// outside (AutoNAT v2, identify), asks the router for a port (UPnP, NAT-PMP),
 	// reaches other fronts, and is reached, through those of hosts of the same
@@ -73,6 +77,7 @@ type Front struct {
 	waker   *waker
 	log     *slog.Logger
 	refused func(layer string)
+	admits  func(front peer.ID) bool
 
 	circuits *circuits // nil without Options.NAT
 	puncher  *puncher  // nil without Options.NAT
@@ -98,6 +103,9 @@ func New(o Options) (_ *Front, err error) {
 	}
 	if f.refused = o.Refused; f.refused == nil {
 		f.refused = func(string) {}
+	}
+	if f.admits = o.Admits; f.admits == nil {
+		f.admits = func(peer.ID) bool { return true }
 	}
 	f.waker = newWaker(o.Wake)
 	defer func() {

@@ -168,6 +168,15 @@ func (f *Front) Connect(ctx context.Context, front peer.AddrInfo) error {
 	return nil
 }
 
+// Recheck ends the connections with fronts that [Options].Admits refuses now.
+func (f *Front) Recheck() {
+	for _, id := range f.swarm.Peers() {
+		if !f.admits(id) {
+			_ = f.swarm.ClosePeer(id)
+		}
+	}
+}
+
 func unreachable(ctx context.Context, front peer.ID, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("front %s: %w", front, ctx.Err())

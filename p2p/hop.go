@@ -39,6 +39,10 @@ func (f *Front) handleHop(ctx context.Context, s network.Stream) {
 		return
 	}
 	remote := s.Conn().RemotePeer()
+	if !f.admits(remote) {
+		f.hopRefuse(s, pb.Status_NO_RESERVATION)
+		return
+	}
 	if f.relay(ctx, s, dst.ID) {
 		return
 	}
@@ -98,6 +102,9 @@ func hopStatus(s network.Stream, st pb.Status) error {
 // CONNECT, before the front has answered it; whether it refuses is told by the
 // first Read. Nothing waits for identify: every front speaks the protocol.
 func (f *Front) openHop(ctx context.Context, front, space peer.ID) (network.Stream, error) {
+	if !f.admits(front) {
+		return nil, fmt.Errorf("front %s is not admitted: %w", front, ErrUnreachable)
+	}
 	if _, err := f.swarm.DialPeer(ctx, front); err != nil {
 		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
 	}

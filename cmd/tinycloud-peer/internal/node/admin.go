@@ -108,7 +108,7 @@ func adminStatus(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, tinycloud.ErrUnavailable), errors.Is(err, p2p.ErrUnreachable):
 		return http.StatusServiceUnavailable
-	case errors.Is(err, tinycloud.ErrUnauthorized), errors.Is(err, tinycloud.ErrForged):
+	case errors.Is(err, tinycloud.ErrUnauthorized), errors.Is(err, tinycloud.ErrForbidden), errors.Is(err, tinycloud.ErrForged):
 		return http.StatusForbidden
 	case errors.Is(err, tinycloud.ErrFull):
 		return http.StatusInsufficientStorage
@@ -188,6 +188,9 @@ func (n *Node) adminJoin(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	if err := n.checkAddrs(space, q); err != nil {
+		return 0, nil, err
+	}
+	if err := n.admittedTargets(q); err != nil {
 		return 0, nil, err
 	}
 	if _, err := n.store.HostChain(r.Context(), space); errors.Is(err, tinycloud.ErrNotFound) || !n.store.Hosted(space) {

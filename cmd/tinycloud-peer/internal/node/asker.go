@@ -143,6 +143,7 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 		}
 		return
 	}
+	a.n.recheck()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.known = !a.stale

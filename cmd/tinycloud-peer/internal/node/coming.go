@@ -32,6 +32,7 @@ func (f fetched) reserve(ctx context.Context, space tinycloud.SpaceID, hash tiny
 	defer c.mu.Unlock()
 	before := c.sizes[hash]
 	if size > r.ForValue()-(c.bytes-before) {
+		f.n.store.LacksRoom(space)
 		return r.RefuseValue()
 	}
 	c.bytes += size - before

@@ -53,6 +53,9 @@ func (n *Node) locator(front peer.ID, spaces func() []tinycloud.SpaceID) (*locat
 
 // locate asks a node for its peer of a Space.
 func (n *Node) locate(ctx context.Context, space tinycloud.SpaceID, front peer.AddrInfo, private bool) (peer.ID, error) {
+	if err := n.admitted(front.ID); err != nil {
+		return "", err
+	}
 	e := n.entrance(ctx, space)
 	if e.front == nil {
 		return "", fmt.Errorf("another process replicates: %w", tinycloud.ErrUnavailable)

@@ -30,6 +30,14 @@ func Room(reserve int64, free func(string) (int64, error), log *slog.Logger) fun
 // Replicated is the store as replicas see it.
 func (n *Node) Replicated() replication.Store { return replicated{n.store, n.room} }
 
+// SetFree says how many bytes are free on the node's disks.
+func (n *Node) SetFree(bytes int64) {
+	n.room.mu.Lock()
+	defer n.room.mu.Unlock()
+	n.room.free = func(string) (int64, error) { return bytes, nil }
+	n.room.until = time.Time{}
+}
+
 // ServeHTTP exports serveHTTP to tests.
 var ServeHTTP = serveHTTP
 

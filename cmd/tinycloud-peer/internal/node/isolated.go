@@ -131,7 +131,7 @@ func (n *Node) openEntrance(ctx context.Context, space tinycloud.SpaceID) (e ent
 		}
 		if e.front, err = p2p.New(o); err == nil {
 			e.front.Start(ctx)
-			e.front.Handle(ctx, locate.Protocol, e.where.Serve)
+			e.front.Handle(ctx, locate.Protocol, n.toAdmitted(e.where.Serve))
 			return e, nil
 		}
 		port++

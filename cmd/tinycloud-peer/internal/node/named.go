@@ -53,6 +53,9 @@ func (x *named) addrsOf(host peer.ID) (addrs []string) {
 // namedNodes are the nodes of p2p.bootstrap and those that are paired, without this one. With p2p.isolated the paired
 // ones are left out: one node that is asked by all entrances would know them for one node's.
 func (n *Node) namedNodes(ctx context.Context) ([]named, error) {
+	if n.alone() {
+		return nil, nil
+	}
 	var out []named
 	for _, text := range n.cfg.P2P.Bootstrap {
 		if to, err := parseTarget(text); err == nil { // they were checked
@@ -98,7 +101,7 @@ func (n *Node) addNamed(list []named, to target, text string, paired bool) []nam
 
 // nodesConfigured reports whether the configuration names other nodes.
 func (n *Node) nodesConfigured() bool {
-	return slices.ContainsFunc(n.cfg.P2P.Bootstrap, func(text string) bool {
+	return !n.alone() && slices.ContainsFunc(n.cfg.P2P.Bootstrap, func(text string) bool {
 		to, err := parseTarget(text)
 		return err == nil && to.front.ID.String() != n.frontID()
 	})

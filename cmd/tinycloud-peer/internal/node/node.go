@@ -79,6 +79,8 @@ type Node struct {
 	quota     *policy.Quota     // nil without quota_url
 	allow     *policy.Allowlist // nil without spaces.allowlist
 
+	listed map[peer.ID]struct{} // nodes of p2p.bootstrap
+
 	registry *prometheus.Registry
 	proxies  *callers.Proxies
 	public   net.Listener
@@ -104,6 +106,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.loadKeys(ctx); err != nil {
 		return nil, err
 	}
+	n.listBootstrap()
 	n.openPolicies()
 	n.warnOpen()
 	if n.proxies, err = callers.NewProxies(cfg.TrustedProxies, cfg.ProxyHeaders); err != nil {
@@ -158,7 +161,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.room = newRoom(n.cfg, n.log)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated, JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated || n.alone(), JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return err
@@ -218,29 +221,33 @@ func (n *Node) openFront(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
-	if n.cfg.P2P.MDNS {
+	if n.cfg.P2P.MDNS && !n.alone() {
 		lan, err := f.OpenLAN()
 		if err != nil {
 			return errors.Join(fmt.Errorf("p2p.mdns: %w", err), f.Close())
 		}
 		n.lan.Store(lan)
 	}
-	if !n.cfg.P2P.Isolated {
+	if !n.cfg.P2P.Isolated && !n.alone() {
 		f.Handle(ctx, wire.PairProtocol, n.servePair)
-		f.HandleTrusted(ctx, locate.Protocol, n.spaces.asker.trusts, n.where.Serve)
+		f.HandleTrusted(ctx, locate.Protocol, n.spaces.asker.trusts, n.toAdmitted(n.where.Serve))
 	}
 	n.front.Store(f)
 	return nil
 }
 
 func (n *Node) frontOptions() (o p2p.Options, err error) {
-	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, Lost: n.spaces.lost, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, Admits: n.admits, Lost: n.spaces.lost, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
 	for _, text := range n.cfg.P2P.Bootstrap {
 		to, err := parseTarget(text)
 		if err != nil {
 			return o, fmt.Errorf("p2p.bootstrap: %w", err)
 		}
 		o.Seeds = append(o.Seeds, to.front)
+	}
+	if n.alone() { // the front is a name only
+		o.NAT, o.DHT, o.Seeds = false, false, nil
+		return o, nil
 	}
 	if o.Listen, err = multiaddrs("p2p.listen", n.cfg.P2P.Listen); err != nil {
 		return o, err

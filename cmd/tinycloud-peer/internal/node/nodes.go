@@ -126,8 +126,11 @@ func (a *asker) does(id string) (silent, heard time.Time) {
 	return silent, heard
 }
 
-// errPairIsolated refuses what would tell two Spaces' entrances to be of one node.
+// errPairIsolated refuses what would tell two Spaces' entrances to be of one node, or what no node is asked for.
 func (n *Node) errPairIsolated() error {
+	if n.alone() {
+		return errAlone()
+	}
 	if n.cfg.P2P.Isolated {
 		return fmt.Errorf("nodes are not paired with p2p.isolated, which keeps what Spaces have in common from others: %w", tinycloud.ErrUnsupported)
 	}

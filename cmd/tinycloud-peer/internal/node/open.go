@@ -19,6 +19,9 @@ func (n *Node) onlyHere() bool {
 	if !n.cfg.Address.IsLoopback() {
 		return false
 	}
+	if n.alone() {
+		return true
+	}
 	for _, text := range n.cfg.P2P.Listen {
 		addr, err := ma.NewMultiaddr(text)
 		if err != nil || !manet.IsIPLoopback(addr) {

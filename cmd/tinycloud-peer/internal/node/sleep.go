@@ -248,7 +248,7 @@ func (s *spaces) frontsOf(ctx context.Context, space tinycloud.SpaceID) ([]peer.
 	var fronts []peer.AddrInfo
 	for _, a := range addrs {
 		to, err := parseTarget(a)
-		if err != nil || to.front.ID == s.n.entranceID(space) {
+		if err != nil || to.front.ID == s.n.entranceID(space) || !s.n.admits(to.front.ID) {
 			continue // a signed record stands among the addresses
 		}
 		i := slices.IndexFunc(fronts, func(f peer.AddrInfo) bool { return f.ID == to.front.ID })

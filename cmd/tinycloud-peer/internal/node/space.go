@@ -186,6 +186,9 @@ func (s *spaces) get(space tinycloud.SpaceID) *active {
 
 // start opens a Space's peer and runs its replica. It reports whether the peer is open.
 func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.SpaceID, rest time.Duration) bool {
+	if s.n.alone() {
+		return false
+	}
 	if running, open := s.prolong(space, rest); running {
 		return open
 	}

@@ -153,8 +153,8 @@ func (n *Node) paused(r capstore.Room) []string {
 	if n.room.check() != nil {
 		why = append(why, "history and values: less is free on this node's disk than storage.reserve")
 	}
-	if r.NoValues() {
-		why = append(why, fmt.Sprintf("values: %d bytes count in the limit of %d bytes", r.Used(), r.Limit))
+	if r.NoValues() || r.Short {
+		why = append(why, fmt.Sprintf("values: %d bytes count here in the limit of %d bytes, and those to come do not fit", r.Used(), r.Limit))
 	}
 	if r.NoHistory() {
 		why = append(why, fmt.Sprintf("history: it has %d bytes of at most %d bytes", r.History, r.MostHistory()))
