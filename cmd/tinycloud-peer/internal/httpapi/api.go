@@ -85,6 +85,7 @@ type API struct {
 	log     *slog.Logger
 	metrics *metrics
 	clients *callers.Budget // of reads of public Spaces
+	budgets budgets
 	info    []byte
 	routes  map[string]endpoint
 	beside  map[string]service.HTTP // by name
@@ -134,7 +135,7 @@ func New(o Options) *API {
 	}
 	a := &API{
 		beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), tickets: tickets.Of(o.Store, o.MaxTickets), log: o.Log, metrics: newMetrics(),
-		clients: callers.NewBudget(o.RatePerMinute, o.Burst), listings: make(chan struct{}, maxListings),
+		clients: callers.NewBudget(o.RatePerMinute, o.Burst), listings: make(chan struct{}, maxListings), budgets: newBudgets(),
 	}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}

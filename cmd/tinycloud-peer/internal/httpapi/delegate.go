@@ -23,12 +23,18 @@ func authorization(r *http.Request) (string, error) {
 // now and those that are not hosted here.
 func (a *API) serveDelegate(w http.ResponseWriter, r *http.Request) error {
 	defer a.metrics.authorized("delegate", time.Now())
+	if err := a.budgets.delegation(r); err != nil {
+		return err
+	}
 	header, err := authorization(r)
 	if err != nil {
 		return err
 	}
 	token, err := capstore.ParseDelegation(header)
 	if err != nil {
+		return err
+	}
+	if err := a.budgets.creation(r, a.o.Store, token); err != nil {
 		return err
 	}
 	done, err := a.o.Store.Delegate(r.Context(), token)
@@ -54,6 +60,9 @@ func texts(spaces []tinycloud.SpaceID) []string {
 // serveRevoke revokes a delegation. Whatever speaks against a decoded revocation is a 403 (docs/protocol.md,
 // "Revocations").
 func (a *API) serveRevoke(w http.ResponseWriter, r *http.Request) error {
+	if err := a.budgets.delegation(r); err != nil {
+		return err
+	}
 	header, err := authorization(r)
 	if err != nil {
 		return err

@@ -19,18 +19,25 @@ import (
 
 const (
 	collectEvery = time.Hour
+	forgetEvery  = 5 * time.Minute // looks for delegations that waited long enough
 	collectAge   = time.Hour // of a value whose row may still come
 )
 
-// collect frees past values now and then, and the files of those whose rows are gone. A bucket is left to the
+// collect frees past values now and then, forgets delegations of Spaces that did not come to be hosted, and the files of those whose rows are gone. A bucket is left to the
 // verb gc, for other processes may put values there.
 func (n *Node) collect(ctx context.Context) error {
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
+	forget := time.NewTicker(forgetEvery)
+	defer forget.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-forget.C:
+			if err := n.store.ForgetUnhosted(ctx); err != nil && ctx.Err() == nil {
+				n.log.WarnContext(ctx, "delegations of spaces that are not hosted here not forgotten, trying again", "error", err)
+			}
 		case <-tick.C:
 			err := n.store.Expire(ctx)
 			if n.cfg.Storage.Blocks.Type != config.BlocksS3 {
