@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"context"
 	"net"
 
 	"github.com/ipfs/go-datastore"
@@ -72,4 +73,9 @@ func StopConnect(s network.Stream, src peer.ID) error {
 	return util.NewDelimitedWriter(s).WriteMsg(&pb.StopMessage{
 		Type: pb.StopMessage_CONNECT.Enum(), Peer: util.PeerInfoToPeerV2(peer.AddrInfo{ID: src}),
 	})
+}
+
+// Waker returns what decides whether a Space peer is woken.
+func Waker(fn func(context.Context, peer.ID, Caller) bool, known func(peer.ID) bool) func(context.Context, Caller, peer.ID) bool {
+	return newWaker(fn, known).wake
 }

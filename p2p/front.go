@@ -37,9 +37,12 @@ type Options struct {
 
 	// Wake is asked when a CONNECT names a Space peer that is not open. It may
 	// Open it and return true, or return false. It is called from several
-	// goroutines, at most once at a time for a Space peer, and limited in rate
-	// per remote, so it may look into a database.
-	Wake func(ctx context.Context, space peer.ID) bool
+	// goroutines, at most once at a time for a Space peer and a front, and
+	// limited in rate per origin, so it may look into a database.
+	Wake func(ctx context.Context, space peer.ID, by Caller) bool
+	// Known reports whether a Space peer may be woken: of others Wake is not
+	// asked, and nothing is counted. It must not block. Nil: each may.
+	Known func(space peer.ID) bool
 
 	// Admits says with which fronts Space peers may be connected; with others there is no CONNECT in either direction.
 	// It must not block. What it says may change, see [Front.Recheck]. Nil: all.
@@ -107,7 +110,7 @@ func New(o Options) (_ *Front, err error) {
 	if f.admits = o.Admits; f.admits == nil {
 		f.admits = func(peer.ID) bool { return true }
 	}
-	f.waker = newWaker(o.Wake)
+	f.waker = newWaker(o.Wake, o.Known)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())

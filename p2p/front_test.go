@@ -27,7 +27,7 @@ func TestWake(t *testing.T) {
 	var calls atomic.Int32
 	opened := make(chan *space, 1)
 	var f *p2p.Front
-	f = newFront(t, p2p.Options{Wake: func(_ context.Context, id peer.ID) bool {
+	f = newFront(t, p2p.Options{Wake: func(_ context.Context, id peer.ID, _ p2p.Caller) bool {
 		calls.Add(1)
 		if id != keyID(t, key) {
 			return false
@@ -95,7 +95,7 @@ func connectRequest(t *testing.T, h host.Host, front, space peer.ID) []byte {
 func TestRefusalsAreEqual(t *testing.T) {
 	known := keyID(t, newKey(t))
 	var calls atomic.Int32
-	sleepy := newFront(t, p2p.Options{Wake: func(context.Context, peer.ID) bool { calls.Add(1); return false }})
+	sleepy := newFront(t, p2p.Options{Wake: func(context.Context, peer.ID, p2p.Caller) bool { calls.Add(1); return false }})
 	empty := newFront(t, p2p.Options{})
 	h := outsider(t)
 	for _, f := range []*p2p.Front{sleepy, empty} {

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	pb "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/util"
-	"golang.org/x/time/rate"
 )
 
 // hopProtocol is the dialer's half of circuit v2. The other half, between a
@@ -46,7 +44,7 @@ func (f *Front) handleHop(ctx context.Context, s network.Stream) {
 	if f.relay(ctx, s, dst.ID) {
 		return
 	}
-	p := f.find(ctx, remote, dst.ID)
+	p := f.find(ctx, callerOf(s.Conn()), dst.ID)
 	if p == nil {
 		f.hopRefuse(s, pb.Status_NO_RESERVATION)
 		return
@@ -162,79 +160,4 @@ func (s *hopStream) answer() error {
 		return fmt.Errorf("refuses %s (%s)", s.space, st)
 	}
 	return nil
-}
-
-// find returns the Space peer, waking it when it sleeps and remote has not
-// asked too often; nil otherwise.
-func (f *Front) find(ctx context.Context, remote, space peer.ID) *Peer {
-	if p := f.lookup(space); p != nil {
-		return p
-	}
-	if !f.waker.wake(ctx, remote, space) {
-		return nil
-	}
-	return f.lookup(space)
-}
-
-// waker bounds the calls of [Options].Wake.
-type waker struct {
-	fn    func(context.Context, peer.ID) bool
-	slots chan struct{} // one per running call
-
-	all     *rate.Limiter
-	remotes *rates
-
-	mu      sync.Mutex
-	running map[peer.ID]*wakeCall // guarded by mu
-}
-
-type wakeCall struct {
-	done chan struct{}
-	ok   bool // valid when done is closed
-}
-
-func newWaker(fn func(context.Context, peer.ID) bool) *waker {
-	return &waker{
-		fn:      fn,
-		slots:   make(chan struct{}, wakeConcurrent),
-		all:     rate.NewLimiter(wakeGlobal, wakeGlobal),
-		remotes: newRates(wakePerSecond, wakeBurst),
-		running: map[peer.ID]*wakeCall{},
-	}
-}
-
-func (w *waker) wake(ctx context.Context, remote, space peer.ID) bool {
-	if w.fn == nil || !w.remotes.allow(string(remote)) {
-		return false
-	}
-	w.mu.Lock()
-	if c := w.running[space]; c != nil {
-		w.mu.Unlock()
-		<-c.done
-		return c.ok
-	}
-	select {
-	case w.slots <- struct{}{}:
-	default:
-		w.mu.Unlock()
-		return false
-	}
-	if !w.all.Allow() {
-		<-w.slots
-		w.mu.Unlock()
-		return false
-	}
-	c := &wakeCall{done: make(chan struct{})}
-	w.running[space] = c
-	w.mu.Unlock()
-
-	defer func() {
-		w.mu.Lock()
-		delete(w.running, space)
-		w.mu.Unlock()
-		<-w.slots
-		close(c.done)
-	}()
-	c.ok = w.fn(ctx, space)
-	return c.ok
 }

@@ -49,11 +49,12 @@ const (
 
 	maxNodes = 512 // other nodes connected at once, above which idle ones are dropped
 
-	wakeBurst      = 64   // CONNECTs to sleeping Spaces one remote may make at once
-	wakePerSecond  = 16   // and then per second
-	wakeGlobal     = 256  // per second, all remotes together
-	wakeConcurrent = 16   // Wake calls running at once
-	limitedRemotes = 1024 // remotes remembered by one limiter
+	wakeBurst      = 64              // CONNECTs to sleeping Spaces one origin may make at once
+	wakePerSecond  = 16              // and then per second
+	wakeGlobal     = 256             // per second, all remotes together
+	wakeConcurrent = 16              // Wake calls running at once
+	wakeWait       = 2 * time.Second // for one of these
+	limitedRemotes = 1024            // remotes remembered by one limiter
 
 	maxCircuits      = 64       // between other fronts, through this one
 	circuitsPerFront = 8        // that one front asked for

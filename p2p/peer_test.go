@@ -402,7 +402,7 @@ func TestSimultaneousDial(t *testing.T) {
 // A connection that waited for a dial to its node is taken when that fails.
 func TestCrossingDialFails(t *testing.T) {
 	asked, answer := make(chan struct{}), make(chan struct{})
-	fb := newFront(t, p2p.Options{Wake: func(context.Context, peer.ID) bool {
+	fb := newFront(t, p2p.Options{Wake: func(context.Context, peer.ID, p2p.Caller) bool {
 		close(asked)
 		<-answer
 		return false

@@ -116,7 +116,7 @@ func (t *spaceTransport) dialRaw(ctx context.Context, front, p peer.ID) (manet.C
 
 // dialLocal connects to a Space peer of this very process.
 func (t *spaceTransport) dialLocal(ctx context.Context, p peer.ID) (manet.Conn, error) {
-	dst := t.front.find(ctx, t.front.ID(), p)
+	dst := t.front.find(ctx, Caller{t.front.ID(), string(t.front.ID())}, p)
 	if dst == nil {
 		return nil, fmt.Errorf("no space peer %s here: %w", p, ErrUnreachable)
 	}

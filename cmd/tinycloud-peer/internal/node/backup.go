@@ -20,7 +20,7 @@ import (
 const (
 	collectEvery = time.Hour
 	forgetEvery  = 5 * time.Minute // looks for delegations that waited long enough
-	collectAge   = time.Hour // of a value whose row may still come
+	collectAge   = time.Hour       // of a value whose row may still come
 )
 
 // collect frees past values now and then, forgets delegations of Spaces that did not come to be hosted, and the files of those whose rows are gone. A bucket is left to the

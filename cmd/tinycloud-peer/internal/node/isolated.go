@@ -119,7 +119,7 @@ func (n *Node) openEntrance(ctx context.Context, space tinycloud.SpaceID) (e ent
 	}
 	o.Key, o.Seeds = n.isolatedKey(space), nil
 	id := n.spacePeer(space)
-	o.Wake = func(ctx context.Context, asked peer.ID) bool { return asked == id && n.spaces.wake(ctx, asked) } // others are not here
+	o.Known = func(asked peer.ID) bool { return asked == id && n.spaces.known(asked) } // others are not here
 	e.where, err = n.locator(n.entranceID(space), func() []tinycloud.SpaceID { return []tinycloud.SpaceID{space} })
 	if err != nil {
 		return e, err

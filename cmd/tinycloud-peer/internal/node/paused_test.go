@@ -15,7 +15,9 @@ func (s *signed) pausedFor(n *node.Node, reason string) {
 	await(s.T, func() bool {
 		paused := view(s.T, n, s.space).Paused
 		return reason == "" && len(paused) == 0 || reason != "" && len(paused) == 1 && strings.HasPrefix(paused[0], reason)
-	}, func() string { return "paused for " + strings.Join(view(s.T, n, s.space).Paused, "; ") + ", want " + reason })
+	}, func() string {
+		return "paused for " + strings.Join(view(s.T, n, s.space).Paused, "; ") + ", want " + reason
+	})
 }
 
 func (s *signed) equal(a, b *node.Node) {

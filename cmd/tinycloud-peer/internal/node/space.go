@@ -44,14 +44,15 @@ type spaces struct {
 	asker   *asker
 	coming  sync.Map // of *coming, by Space
 
-	mu     sync.RWMutex
-	active map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
-	asleep map[tinycloud.SpaceID]*sleeper      // guarded by mu; those that have met another host
-	woken  map[tinycloud.SpaceID]time.Duration // guarded by mu; those of asleep, or stopping, that have to start, see active.rest
-	term   *term                               // guarded by mu; nil while this process does not replicate
+	mu        sync.RWMutex
+	active    map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
+	asleep    map[tinycloud.SpaceID]*sleeper      // guarded by mu; those that have met another host
+	woken     map[tinycloud.SpaceID]time.Duration // guarded by mu; those of asleep, or stopping, that have to start, see active.rest
+	strangers map[tinycloud.SpaceID]p2p.Caller    // guarded by mu; who woke a Space that is open, and is not known in it
+	term      *term                               // guarded by mu; nil while this process does not replicate
 
-	restAfter, trialAfter, restEvery, quiet time.Duration
-	awake                                   int // Spaces that may stay open while nothing happens
+	restAfter, trialAfter, unproven, restEvery, quiet time.Duration
+	awake                                             int // Spaces that may stay open while nothing happens
 }
 
 // term is a time during which this process replicates.
@@ -91,7 +92,7 @@ func newSpaces(n *Node) *spaces {
 		silent: silent{until: map[peer.ID]time.Time{}},
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
-		restAfter: rest, trialAfter: min(trialAfter, rest), restEvery: min(restEvery, rest),
+		restAfter: rest, trialAfter: min(trialAfter, rest), unproven: min(unproven, rest), strangers: map[tinycloud.SpaceID]p2p.Caller{}, restEvery: min(restEvery, rest),
 		awake: max(0, cmp.Or(n.o.Awake, awake)), quiet: cmp.Or(n.o.Quiet, quiet),
 	}
 	s.asker = newAsker(s)
@@ -112,6 +113,8 @@ func (s *spaces) run(ctx context.Context) error {
 	}
 	rest := time.NewTicker(s.restEvery)
 	defer rest.Stop()
+	trial := time.NewTicker(strangersEvery)
+	defer trial.Stop()
 	seek := time.NewTimer(0)
 	defer seek.Stop()
 	for ctx.Err() == nil {
@@ -127,6 +130,9 @@ func (s *spaces) run(ctx context.Context) error {
 			seek.Reset(s.seekDue(ctx, g))
 		case <-seek.C:
 			seek.Reset(s.seekDue(ctx, g))
+		case <-trial.C:
+			s.stopUnproven()
+			s.proveStrangers(ctx)
 		case <-rest.C:
 			s.stopIdle()
 			s.n.openEntrances(ctx)
@@ -153,11 +159,15 @@ func (s *spaces) begin(t *term) {
 }
 
 // stopIdle stops Spaces that have had no peers for a while.
-func (s *spaces) stopIdle() {
+func (s *spaces) stopIdle() { s.stopAlone(func(*active) bool { return true }) }
+
+// stopAlone is the same of some.
+func (s *spaces) stopAlone(of func(*active) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range s.active {
 		switch {
+		case !of(a):
 		case a.stopping, a.replica.Joining():
 		case len(a.peer.Authorised()) > 0:
 			a.since, a.alone, a.failures = time.Now(), s.restAfter, longAlone
@@ -252,6 +262,10 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 		failures = min(failures, failedOnce)
 	}
 	delete(s.active, space)
+	if _, woken := s.strangers[space]; woken {
+		failures = max(1, was.failures) // it says nothing of the Space's hosts
+		delete(s.strangers, space)
+	}
 	if met || err != nil {
 		s.laid(space, backedOff(failures), was.rest)
 	} else {
@@ -336,16 +350,6 @@ func (s *spaces) ask(ctx context.Context, q request) bool {
 	case <-now.ended:
 		return false
 	}
-}
-
-// wake answers the front when somebody asks for a Space's peer that is not open.
-func (s *spaces) wake(ctx context.Context, id peer.ID) bool {
-	key, err := p2p.Ed25519FromPeerID(id)
-	if err != nil {
-		return false
-	}
-	space, ok := s.n.store.SpaceOf(hostlog.Key(key))
-	return ok && s.ask(ctx, request{space: space, rest: s.restAfter})
 }
 
 // fetch brings a value of a Space here that another host has.
