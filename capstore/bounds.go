@@ -122,6 +122,15 @@ func (t *tx) recordable(sp *space) error {
 	return nil
 }
 
+// historyLeft is how many bytes may be added to the history, those that are parked among them.
+func (s *Store) historyLeft(sp *space) int64 {
+	r := Room{History: sp.history}
+	if r.Limit, r.Limited = s.limitOf(sp.id); !r.Limited {
+		return 1 << 62
+	}
+	return max(0, r.MostHistory()-r.History)
+}
+
 // takes reports whether a value of another host may be kept that came along with its operation.
 func (t *tx) takes(sp *space, size int64) (bool, error) {
 	r, err := t.room(sp)

@@ -151,7 +151,7 @@ func testHistoryIsCounted(t *testing.T) {
 	}
 	big := putOp(o.space, "k", "v")
 	big.Metadata = map[string]string{"x": strings.Repeat("x", 1<<20)}
-	if _, err := one.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []capstore.Op{big}, nil); err == nil {
+	if _, err := one.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), ops(big), nil); err == nil {
 		t.Fatal("written")
 	}
 	two.pull(one, o.space)
@@ -187,7 +187,7 @@ func TestHistoryIsBounded(t *testing.T) {
 		tok := o.invoke(t, "k", "tinycloud.kv/put")
 		op := putOp(o.space, "k", "v")
 		op.Metadata = map[string]string{"x": fmt.Sprint(n, strings.Repeat("x", 15<<10))}
-		_, err := s.Write(t.Context(), tok, []capstore.Op{op}, nil)
+		_, err := s.Write(t.Context(), tok, ops(op), nil)
 		return err
 	}
 	full := false

@@ -138,7 +138,7 @@ func (t *tx) park(sp *space, p *hostlog.Parsed, due int64) error {
 	if err != nil {
 		return fmt.Errorf("parked entry: %v: %w", err, tinycloud.ErrInvalid)
 	}
-	if sp.parked.entries >= maxParked || sp.parked.bytes+int64(len(b)) > maxParkedBytes {
+	if sp.parked.entries >= maxParked || sp.parked.bytes+int64(len(b)) > min(maxParkedBytes, t.s.historyLeft(sp)) {
 		return t.noteParked(sp, p, due)
 	}
 	t.touch(sp).Parked++
