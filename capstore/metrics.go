@@ -120,7 +120,7 @@ func historyDesc() *prometheus.Desc {
 }
 
 func pausedDesc() *prometheus.Desc {
-	return prometheus.NewDesc("tinycloud_paused_spaces", "Spaces of which values, or the history, of other hosts are not taken, since they hold too much.", []string{"of"}, nil)
+	return prometheus.NewDesc("tinycloud_paused_spaces", "Spaces of which values, or the history, of other hosts are not taken, since they hold too much.", []string{"kind"}, nil)
 }
 
 // Describe implements [prometheus.Collector].

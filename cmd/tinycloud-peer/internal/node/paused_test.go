@@ -51,7 +51,7 @@ func TestReplicatesUpToTheLimit(t *testing.T) {
 	if v := view(t, b, s.space); v.Bytes != 150_000 || v.Wants != 1 {
 		t.Errorf("it holds %d bytes and wants %d values", v.Bytes, v.Wants)
 	}
-	if _, metrics := call(t, http.MethodGet, b.MetricsURL(), "", ""); !strings.Contains(metrics, `tinycloud_paused_spaces{of="values"} 1`) {
+	if _, metrics := call(t, http.MethodGet, b.MetricsURL(), "", ""); !strings.Contains(metrics, `tinycloud_paused_spaces{kind="values"} 1`) {
 		t.Error("the metrics don't tell")
 	}
 	if status, answer := call(t, http.MethodPut, b.URL()+"/admin/quota/"+url.PathEscape(s.space.String()), bearer, `{"limit_bytes": 300000}`); status != http.StatusOK {
