@@ -35,3 +35,12 @@ func parse(remote string) netip.Addr {
 	}
 	return addr.Unmap().WithZone("")
 }
+
+// site is the /48 of an IPv6 address, which is what one line or rented machine may have; zero of any other.
+func site(addr netip.Addr) netip.Addr {
+	if !addr.Is6() {
+		return netip.Addr{}
+	}
+	prefix, _ := addr.Prefix(48) // shorter than the address
+	return prefix.Addr()
+}

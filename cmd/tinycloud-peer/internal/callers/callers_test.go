@@ -91,7 +91,9 @@ func ask(c net.Conn) int {
 	return resp.StatusCode
 }
 
-func wide() callers.Limits { return callers.Limits{Total: 100, Reserved: 10, PerAddress: 50} }
+func wide() callers.Limits {
+	return callers.Limits{Total: 100, Reserved: 10, PerAddress: 50, PerSite: 80}
+}
 
 func TestAddress(t *testing.T) {
 	for remote, want := range map[string]string{
@@ -109,7 +111,7 @@ func TestAddress(t *testing.T) {
 func TestShareOfAnAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		n := serve(t, callers.Limits{Total: 100, Reserved: 10, PerAddress: 3}, func(_ http.ResponseWriter, r *http.Request) {
+		n := serve(t, callers.Limits{Total: 100, Reserved: 10, PerAddress: 3, PerSite: 100}, func(_ http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/wait" {
 				<-release
 			}
@@ -148,7 +150,7 @@ func TestShareOfAnAddress(t *testing.T) {
 func TestFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proxy := netip.MustParseAddr("198.51.100.1")
-		n := serve(t, callers.Limits{Total: 20, Reserved: 5, PerAddress: 3, Trusted: func(a netip.Addr) bool { return a == proxy }},
+		n := serve(t, callers.Limits{Total: 20, Reserved: 5, PerAddress: 3, PerSite: 100, Trusted: func(a netip.Addr) bool { return a == proxy }},
 			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 		var strangers []net.Conn
 		for i := range 15 {

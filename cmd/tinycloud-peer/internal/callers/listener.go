@@ -14,16 +14,19 @@ type Limits struct {
 	Total      int // at once
 	Reserved   int // of them for this machine and for trusted proxies only
 	PerAddress int // of a client; this machine and trusted proxies may have more
+	PerSite    int // of all clients of an IPv6 /48
 
 	// Trusted reports whether an address is of a proxy whose connections are many clients'. Nil: none is.
 	Trusted func(netip.Addr) bool
+
+	Metrics *Metrics // counts; nil: nothing does
 }
 
 // stalled is how long no byte has to move on a connection whose request is under way before it may make room.
 const stalled = 5 * time.Second
 
 // Listener accepts as many connections as its limits allow. A new one that is too many takes the place of the idlest
-// that may be closed: of the same client if that has too many, else of any stranger. Where there is none it is closed.
+// that may be closed: of the same client if that has too many, of its /48 if that has, else of any stranger. Where there is none it is closed.
 type Listener struct {
 	net.Listener
 	limits Limits
@@ -32,11 +35,12 @@ type Listener struct {
 	open       map[*conn]struct{}
 	strangers  int
 	perAddress map[netip.Addr]int
+	perSite    map[netip.Addr]int // of IPv6
 }
 
 // Listen bounds the connections of l.
 func Listen(l net.Listener, limits Limits) *Listener {
-	return &Listener{Listener: l, limits: limits, open: map[*conn]struct{}{}, perAddress: map[netip.Addr]int{}}
+	return &Listener{Listener: l, limits: limits, open: map[*conn]struct{}{}, perAddress: map[netip.Addr]int{}, perSite: map[netip.Addr]int{}}
 }
 
 // conn is an accepted connection.
@@ -58,8 +62,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if made, ok := l.admit(c); ok {
+			l.limits.Metrics.connection(accepted)
 			return made, nil
 		}
+		l.limits.Metrics.connection(refused)
 		_ = c.Close() // it was never used
 	}
 }
@@ -73,9 +79,7 @@ func (l *Listener) admit(nc net.Conn) (*conn, bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.stranger && l.perAddress[c.from] >= l.limits.PerAddress && !l.closeIdlest(func(o *conn) bool {
-		return o.from == c.from && !o.busy.Load()
-	}) {
+	if c.stranger && !l.share(c) {
 		return nil, false
 	}
 	if l.full(c.stranger) && !l.closeIdlest(func(o *conn) bool { return !o.busy.Load() }) && !l.closeIdlest((*conn).stalls) {
@@ -85,8 +89,24 @@ func (l *Listener) admit(nc net.Conn) (*conn, bool) {
 	if c.stranger {
 		l.strangers++
 		l.perAddress[c.from]++
+		if s := site(c.from); s.IsValid() {
+			l.perSite[s]++
+		}
 	}
 	return c, true
+}
+
+// share makes room in what the client of a connection may have, and its neighbours with it. The caller holds mu.
+func (l *Listener) share(c *conn) bool {
+	if l.perAddress[c.from] >= l.limits.PerAddress && !l.closeIdlest(func(o *conn) bool {
+		return o.from == c.from && !o.busy.Load()
+	}) {
+		return false
+	}
+	s := site(c.from)
+	return !s.IsValid() || l.perSite[s] < l.limits.PerSite || l.closeIdlest(func(o *conn) bool {
+		return site(o.from) == s && !o.busy.Load()
+	})
 }
 
 // stranger tells those that limits are for from this machine, sockets in the file system and trusted proxies.
@@ -114,6 +134,7 @@ func (l *Listener) closeIdlest(may func(*conn) bool) bool {
 	if idlest == nil {
 		return false
 	}
+	l.limits.Metrics.connection(closed)
 	l.forget(idlest)
 	_ = idlest.Conn.Close() // it may be closed already
 	return true
@@ -132,6 +153,11 @@ func (l *Listener) forget(c *conn) {
 	l.strangers--
 	if l.perAddress[c.from]--; l.perAddress[c.from] <= 0 {
 		delete(l.perAddress, c.from)
+	}
+	if s := site(c.from); s.IsValid() {
+		if l.perSite[s]--; l.perSite[s] <= 0 {
+			delete(l.perSite, s)
+		}
 	}
 }
 

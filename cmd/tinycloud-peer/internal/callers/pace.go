@@ -1,8 +1,10 @@
 package callers
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -12,6 +14,8 @@ type Pace struct {
 	Grace time.Duration // of waiting for a body's bytes before the rate counts
 	Rate  int64         // bytes of a body per second waited for
 	Drain time.Duration // for what a handler left of a body
+
+	Metrics *Metrics // counts bodies cut off; nil: nothing does
 }
 
 // DefaultPace is slow enough for any network that people use.
@@ -47,6 +51,7 @@ type body struct {
 	pace    Pace
 	waited  time.Duration // for bytes
 	came    int64         // bytes
+	cut     bool
 }
 
 // Read waits no longer than the pace allows. A time limit that is over leaves an instant for what is here already.
@@ -57,6 +62,10 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.waited += time.Since(began)
 	b.came += int64(n)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !b.cut {
+		b.cut = true
+		b.pace.Metrics.limited(byPace)
+	}
 	if err == io.EOF {
 		_ = b.control.SetReadDeadline(time.Time{}) // a client that waits for its answer says nothing
 	}

@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -38,8 +41,10 @@ func (n *Node) SetFree(bytes int64) {
 	n.room.until = time.Time{}
 }
 
-// ServeHTTP exports serveHTTP to tests.
-var ServeHTTP = serveHTTP
+// ServeHTTP serves as the node's listeners do.
+func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler, certificates *tls.Config) error {
+	return newHTTPSide(nil, nil, slog.New(slog.DiscardHandler)).serve(ctx, l, h, certificates)
+}
 
 // Connected returns with whom the entrance of a Space is connected, or the node's own front.
 func (n *Node) Connected(space *tinycloud.SpaceID) []peer.ID {

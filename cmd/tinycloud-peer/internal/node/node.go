@@ -83,6 +83,7 @@ type Node struct {
 
 	registry *prometheus.Registry
 	proxies  *callers.Proxies
+	callers  *callers.Metrics
 	public   net.Listener
 	metrics  net.Listener
 	admin    *socket // nil without datadir
@@ -91,7 +92,7 @@ type Node struct {
 // New opens everything a node needs; errors name the setting they come from. The caller calls Run, once,
 // which also closes it.
 func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error) {
-	n := &Node{cfg: cfg, o: o, log: o.Log, entrances: entrances{open: map[tinycloud.SpaceID]entrance{}}}
+	n := &Node{cfg: cfg, o: o, log: o.Log, callers: callers.NewMetrics(), entrances: entrances{open: map[tinycloud.SpaceID]entrance{}}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -297,6 +298,7 @@ func (n *Node) register(ctx context.Context) {
 	n.registry.MustRegister(n.spaces.collectors()...)
 	n.registry.MustRegister(n.store.Collectors(ctx)...)
 	n.registry.MustRegister(n.hooks.Collectors()...)
+	n.registry.MustRegister(n.callers.Collectors()...)
 }
 
 // URL is where the HTTP API is, with the port that was bound.
@@ -341,12 +343,14 @@ func (n *Node) Run(ctx context.Context) error {
 // serve runs what ends first.
 func (n *Node) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	side := newHTTPSide(n.proxies.Trusts, n.callers, n.log)
 	g.Go(func() error {
-		return serveHTTP(ctx, n.public, n.proxies.Handler(n.publicHandler()), n.proxies.Trusts, n.log)
+		turns := callers.NewTurns(side.limits, clientRequests)
+		return side.serve(ctx, n.public, n.proxies.Handler(turns.Handler(n.publicHandler())), nil)
 	})
-	g.Go(func() error { return serveHTTP(ctx, n.metrics, n.metricsHandler(), n.proxies.Trusts, n.log) })
+	g.Go(func() error { return side.serve(ctx, n.metrics, n.metricsHandler(), nil) })
 	if n.admin != nil {
-		g.Go(func() error { return serveHTTP(ctx, n.admin, n.localHandler(), n.proxies.Trusts, n.log) })
+		g.Go(func() error { return side.serve(ctx, n.admin, n.localHandler(), nil) })
 	}
 	g.Go(func() error { return n.hooks.Run(ctx) }) // its end is that of the streams
 	g.Go(func() error { return n.saveReplays(ctx) })

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,19 +25,42 @@ const (
 	maxConns       = 2048 // at once on a listener; each may hold a small body in memory
 	reservedConns  = 64   // of them for this machine and trusted proxies
 	addressConns   = 64   // of one client
+	siteConns      = 256  // of all clients of an IPv6 /48
+	clientRequests = 256  // under way, of one client: HTTP/2 has many on a connection
 )
 
-// serveHTTP answers on a listener until ctx ends, then accepts no more and finishes what it accepted. trusted tells
-// which addresses are of proxies.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, trusted func(netip.Addr) bool, log *slog.Logger) error {
-	bounded := callers.Listen(l, callers.Limits{Total: maxConns, Reserved: reservedConns, PerAddress: addressConns, Trusted: trusted})
+// httpSide is what all listeners of the node have in common.
+type httpSide struct {
+	limits callers.Limits
+	log    *slog.Logger
+}
+
+// newHTTPSide bounds clients; trusted tells which addresses are of proxies.
+func newHTTPSide(trusted func(netip.Addr) bool, m *callers.Metrics, log *slog.Logger) httpSide {
+	return httpSide{callers.Limits{
+		Total: maxConns, Reserved: reservedConns, PerAddress: addressConns, PerSite: siteConns, Trusted: trusted, Metrics: m,
+	}, log}
+}
+
+// serve answers on a listener until ctx ends, then accepts no more and finishes what it accepted. With certificates it
+// speaks TLS, and HTTP/2.
+func (s httpSide) serve(ctx context.Context, l net.Listener, h http.Handler, certificates *tls.Config) error {
+	bounded, pace, log := callers.Listen(l, s.limits), callers.DefaultPace(), s.log
+	pace.Metrics = s.limits.Metrics
 	server := &http.Server{
-		Handler: callers.DefaultPace().Handler(h), ConnState: bounded.State, MaxHeaderBytes: maxHeaderBytes,
+		Handler: pace.Handler(h), ConnState: bounded.State, MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: 2 * requestTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:  slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		TLSConfig: certificates, HTTP2: http2Bounds(),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(bounded) }()
+	go func() {
+		if certificates != nil {
+			failed <- server.ServeTLS(bounded, "", "") // the certificates are in its configuration
+			return
+		}
+		failed <- server.Serve(bounded)
+	}()
 	select {
 	case err := <-failed:
 		return err
@@ -50,6 +74,14 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, trusted func
 	}
 	<-failed // it is http.ErrServerClosed
 	return nil
+}
+
+// http2Bounds keep what a connection may have in memory near that of one of HTTP/1.
+func http2Bounds() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams: addressConns, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 256 << 10,
+		WriteByteTimeout: 2 * requestTimeout, SendPingTimeout: requestTimeout, PingTimeout: headerTimeout,
+	}
 }
 
 // publicHandler is the API and, behind the admin secret, /admin.

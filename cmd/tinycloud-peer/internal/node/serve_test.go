@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -41,7 +40,7 @@ func TestRefusedBodiesEnd(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() {
-					done <- node.ServeHTTP(ctx, l, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler))
+					done <- node.ServeHTTP(ctx, l, http.NotFoundHandler(), nil)
 				}()
 				client, server := net.Pipe()
 				l.incoming <- server
@@ -77,7 +76,7 @@ func TestIdleSocketsLeaveRoom(t *testing.T) {
 		l := pipes{make(chan net.Conn)}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- node.ServeHTTP(ctx, l, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)) }()
+		go func() { done <- node.ServeHTTP(ctx, l, http.NotFoundHandler(), nil) }()
 		var conns []net.Conn
 		for range 100 {
 			client, server := net.Pipe()
