@@ -14,6 +14,7 @@ type Config struct {
 	Address netip.Addr
 	// Port (port) is the TCP port of the HTTP API; 0 lets the system choose. Default 8000.
 	Port uint16
+	TLS  TLS
 	// TrustedProxies (trusted_proxies) are the addresses of proxies, as CIDRs, that are believed whose requests they pass
 	// on. Default none; with ip_header this machine.
 	TrustedProxies []netip.Prefix
@@ -147,6 +148,7 @@ func defaults() Config {
 	return Config{
 		Address:           netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Port:              8000,
+		TLS:               TLS{Plain: true, PlainPort: 80},
 		ProxyHeaders:      []string{"Forwarded", "X-Forwarded-For"},
 		CORS:              true,
 		LogLevel:          LogNormal,

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -130,7 +131,7 @@ func (l *loader) addUnknown(v variable) {
 	case strings.HasPrefix(key, "share_email_"): // a group with "_" in its own name
 		l.warnUnserved(v.name, from)
 	case strings.HasPrefix(key, "tls_"):
-		l.addVariable("tls", v)
+		l.fail(from, v.name, errors.New("unknown setting")) // a node that was to speak TLS is not to start without
 	default:
 		l.warn(v.name, from, "unknown setting, ignored")
 	}

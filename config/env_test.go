@@ -223,14 +223,3 @@ func TestEnvWarnings(t *testing.T) {
 		})
 	}
 }
-
-func TestTLSIsRefused(t *testing.T) {
-	for _, environ := range []string{`ROCKET_TLS={certs="a",key="b"}`, "TINYCLOUD_TLS_CERTS=a", "TINYCLOUD_TLS=x"} {
-		if _, _, err := load(t, "", environ); err == nil || !strings.Contains(err.Error(), "tls: this node speaks plain HTTP") {
-			t.Errorf("%s: %v", environ, err)
-		}
-	}
-	if _, _, err := load(t, "[global.tls]\ncerts = 'a'\n"); err == nil || !strings.Contains(err.Error(), "toml:1: tls: this node speaks plain HTTP") {
-		t.Errorf("file: %v", err)
-	}
-}

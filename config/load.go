@@ -211,6 +211,7 @@ func (l *loader) build() Config {
 	l.checkBlocks(&c)
 	l.checkPorts(c)
 	l.checkProxies(&c)
+	l.checkTLS(c)
 	l.warnings = append(l.warnings, c.derive()...)
 	return c
 }

@@ -18,7 +18,7 @@ type setting struct {
 
 // settings lists every key we serve, in the order their errors are reported.
 func settings() []setting {
-	return slices.Concat(coreSettings(), storageSettings(), p2pSettings())
+	return slices.Concat(coreSettings(), tlsSettings(), storageSettings(), p2pSettings())
 }
 
 func coreSettings() []setting {
@@ -42,7 +42,6 @@ func coreSettings() []setting {
 		{"public_spaces.storage_limit", size(func(c *Config) *ByteSize { return &c.PublicSpaces.Limit })},
 		{"admin.secret", setAdminSecret},
 		{"quota_url", text(checkQuotaURL, func(c *Config) *string { return &c.QuotaURL })},
-		{"tls", refuseTLS},
 	}
 }
 
@@ -276,9 +275,4 @@ func setJoinTimeout(c *Config, v value) error {
 	}
 	c.P2P.JoinTimeout = d
 	return nil
-}
-
-// refuseTLS stops a node that would answer in plain text where TLS was asked for.
-func refuseTLS(*Config, value) error {
-	return errors.New("this node speaks plain HTTP: end TLS in a proxy before it and remove this setting")
 }
