@@ -5,9 +5,7 @@ package testservers
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -56,21 +54,9 @@ const s3Region = "eu-test-1"
 
 type s3 struct{ program string }
 
-// findS3 looks in bin/ at the top of the repository, and then in the path.
 func findS3() (s3, error) {
-	dir, err := os.Getwd()
-	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if path, err := exec.LookPath(filepath.Join(dir, "bin", "versitygw")); err == nil {
-			return s3{path}, nil
-		}
-	}
-	if path, err := exec.LookPath("versitygw"); err == nil {
-		return s3{path}, nil
-	}
-	return s3{}, missing("the S3 service versitygw", "it in bin/")
+	path, err := built("versitygw", "the S3 service versitygw")
+	return s3{path}, err
 }
 
 func s3Root(dir string) string { return filepath.Join(dir, "data") }

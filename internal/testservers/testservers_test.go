@@ -123,3 +123,18 @@ func TestShared(t *testing.T) {
 type tests func() int
 
 func (f tests) Run() int { return f() }
+
+// TestACME finds that the server has a directory and roots, of which others are made when it starts again.
+func TestACME(t *testing.T) {
+	a := testservers.ACME(t)
+	before := a.Roots()
+	if a.HTTP == a.TLS || !strings.HasSuffix(a.Directory, "/dir") {
+		t.Errorf("%+v", a)
+	}
+	a.Kill9()
+	wantDown(t, a.Addr)
+	a.Start()
+	if a.Roots().Equal(before) {
+		t.Error("it is the server from before")
+	}
+}

@@ -201,6 +201,15 @@ func foreign(environ []string) []string {
 	return out
 }
 
+// FreePort returns a TCP port that nobody listens on.
+func FreePort() (string, error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return "", err
+	}
+	return ports[0], nil
+}
+
 // freePorts returns TCP ports that nobody listens on; they are all different. They lie below those that systems give to
 // whoever asks for any port, so that nobody gets one while its peer is down.
 func freePorts(n int) ([]string, error) {

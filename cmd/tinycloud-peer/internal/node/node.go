@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/certs"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
@@ -85,6 +87,9 @@ type Node struct {
 	proxies  *callers.Proxies
 	callers  *callers.Metrics
 	public   net.Listener
+	tls      *tls.Config  // of public; nil: it speaks plain HTTP
+	acme     *certs.ACME  // nil without tls.domain
+	plain    net.Listener // redirects to public; nil without TLS, or with tls.plain_port = false
 	metrics  net.Listener
 	admin    *socket // nil without datadir
 }
@@ -273,6 +278,9 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return fmt.Errorf("address, port: %w", err)
 	}
+	if err := n.listenTLS(); err != nil {
+		return err
+	}
 	n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), n.cfg.PrometheusPort)
 	if err != nil {
 		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
@@ -302,7 +310,12 @@ func (n *Node) register(ctx context.Context) {
 }
 
 // URL is where the HTTP API is, with the port that was bound.
-func (n *Node) URL() string { return "http://" + n.public.Addr().String() }
+func (n *Node) URL() string {
+	if n.tls != nil {
+		return "https://" + n.public.Addr().String()
+	}
+	return "http://" + n.public.Addr().String()
+}
 
 // MetricsURL is where the metrics are.
 func (n *Node) MetricsURL() string { return "http://" + n.metrics.Addr().String() + "/metrics" }
@@ -346,8 +359,9 @@ func (n *Node) serve(ctx context.Context) error {
 	side := newHTTPSide(n.proxies.Trusts, n.callers, n.log)
 	g.Go(func() error {
 		turns := callers.NewTurns(side.limits, clientRequests)
-		return side.serve(ctx, n.public, n.proxies.Handler(turns.Handler(n.publicHandler())), nil)
+		return side.serve(ctx, n.public, n.proxies.Handler(turns.Handler(n.publicHandler())), n.tls)
 	})
+	n.serveTLS(ctx, g, side)
 	g.Go(func() error { return side.serve(ctx, n.metrics, n.metricsHandler(), nil) })
 	if n.admin != nil {
 		g.Go(func() error { return side.serve(ctx, n.admin, n.localHandler(), nil) })
@@ -388,12 +402,15 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
-	for _, l := range []net.Listener{n.public, n.metrics} {
+	for _, l := range []net.Listener{n.public, n.plain, n.metrics} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)
 			}
 		}
+	}
+	if n.acme != nil {
+		n.acme.Close()
 	}
 	if n.admin != nil {
 		errs = append(errs, n.admin.remove())
