@@ -130,10 +130,7 @@ func (s *siege) beat(ctx context.Context) (slowest time.Duration) {
 		limited, cancel := context.WithTimeoutCause(s.ctx, honestly, errors.New("too slow"))
 		err := cluster.Poll(limited, 5*time.Millisecond, func() (bool, error) {
 			got, err := s.owner.Get(limited, s.b, key)
-			if errors.Is(err, tinycloud.ErrNotFound) || errors.Is(err, tinycloud.ErrUnavailable) {
-				err = nil
-			}
-			return string(got) == value, err
+			return string(got) == value, ignoreAbsence(err)
 		})
 		cancel()
 		slowest = max(slowest, time.Since(began))
@@ -145,6 +142,14 @@ func (s *siege) beat(ctx context.Context) (slowest time.Duration) {
 			return slowest
 		}
 	}
+}
+
+// ignoreAbsence is for what has not arrived yet.
+func ignoreAbsence(err error) error {
+	if errors.Is(err, tinycloud.ErrNotFound) || errors.Is(err, tinycloud.ErrUnavailable) {
+		return nil
+	}
+	return err
 }
 
 // memory reads a line of the process's status, in KiB.

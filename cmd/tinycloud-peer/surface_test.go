@@ -136,17 +136,24 @@ type event struct {
 // events subscribes at a peer to the keys below a prefix and calls f with every event, from the one after last
 // on, until f returns false or the stream ends.
 func (g *group) events(ctx context.Context, p *cluster.Peer, prefix, last string, f func(event) bool) error {
+	ticket, err := g.ticket(ctx, p, prefix)
+	if err != nil {
+		return err
+	}
+	return listen(ctx, p, ticket, last, nil, f)
+}
+
+// ticket is for the events of the keys below a prefix.
+func (g *group) ticket(ctx context.Context, p *cluster.Peer, prefix string) (string, error) {
 	body := fmt.Sprintf(`{"subscriptions":[{"space":%q,"service":"kv","pathPrefix":%q,"abilities":[]}]}`, g.owner.Space, prefix)
 	made, err := g.owner.Call(ctx, p, http.MethodPost, "/hooks/tickets", g.owner.Token("hooks/kv/"+prefix, "tinycloud.hooks/subscribe"),
 		map[string]string{"Content-Type": "application/json"}, strings.NewReader(body))
 	if err != nil || made.Status != http.StatusOK {
-		return fmt.Errorf("ticket: %d %s %w", made.Status, made.Body, err)
+		return "", fmt.Errorf("ticket: %d %s %w", made.Status, made.Body, err)
 	}
 	var ticket struct{ Ticket string }
-	if err := json.Unmarshal([]byte(made.Body), &ticket); err != nil {
-		return err
-	}
-	return listen(ctx, p, ticket.Ticket, last, nil, f)
+	err = json.Unmarshal([]byte(made.Body), &ticket)
+	return ticket.Ticket, err
 }
 
 // listen calls f with every event that a ticket of a peer is for, until f returns false or the stream ends, which is
