@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -20,7 +21,8 @@ type Stage struct {
 
 	// The body is in mem, or, when file is set, in the file at path.
 	mem    []byte
-	charge int64 // bytes of MemoryLimit that mem holds
+	pooled *[]byte // whose array mem is in, nil: a small one of its own
+	charge int64   // bytes of MemoryLimit that mem holds
 	file   File
 	path   string
 	ended  bool
@@ -42,14 +44,17 @@ func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
 	if err := st.s.o.Room(); err != nil {
 		return err
 	}
-	buf := st.s.buffers.Get().(*[copyBuffer]byte)
-	defer st.s.buffers.Put(buf)
+	buf := window{s: st.s}
+	defer buf.release()
 	var d *digester // of a body longer than InlineLimit
 	for idle := 0; idle < 100; idle++ {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("body: %w", err)
 		}
-		n, err := r.Read(buf[:])
+		buf.fit()
+		n, err := r.Read(buf.bytes)
+		p := buf.bytes[:n]
+		buf.read = n
 		if n > 0 {
 			idle = 0
 			st.manifest.Size += int64(n)
@@ -61,14 +66,14 @@ func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
 				d.write(st.mem)
 			}
 			if d != nil {
-				d.write(buf[:n])
+				d.write(p)
 			}
 			if st.file != nil {
 				if err := st.s.o.Room(); err != nil {
 					return err
 				}
 			}
-			if err := st.write(buf[:n]); err != nil {
+			if err := st.write(p); err != nil {
 				return st.s.fault(err)
 			}
 		}
@@ -81,6 +86,40 @@ func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
 		}
 	}
 	return fmt.Errorf("body: %w", io.ErrNoProgress)
+}
+
+// window is the buffer that a body is read by: large while it comes in large pieces. A body that is waited for holds
+// no more than it needs, whoever makes the store wait.
+type window struct {
+	s     *Store
+	small *[slowBuffer]byte
+	large *[copyBuffer]byte
+	bytes []byte
+	read  int // by the last Read
+}
+
+// fit takes the buffer that suits what was read last.
+func (w *window) fit() {
+	switch {
+	case w.large == nil && w.read == slowBuffer:
+		w.release()
+		w.large = w.s.buffers.Get().(*[copyBuffer]byte)
+		w.bytes = w.large[:]
+	case w.small == nil && w.read < slowBuffer:
+		w.release()
+		w.small = w.s.smalls.Get().(*[slowBuffer]byte)
+		w.bytes = w.small[:]
+	}
+}
+
+func (w *window) release() {
+	if w.small != nil {
+		w.s.smalls.Put(w.small)
+	}
+	if w.large != nil {
+		w.s.buffers.Put(w.large)
+	}
+	w.small, w.large, w.bytes = nil, nil, nil
 }
 
 func (st *Stage) seal(d *digester) {
@@ -117,15 +156,31 @@ func (st *Stage) hold(n int) bool {
 	if int64(n) <= st.charge {
 		return true
 	}
-	room := max(n, 2*cap(st.mem))
+	class := bits.Len(uint(max(n, 2*cap(st.mem)) - 1))
+	room := 1 << class
 	more := int64(room) - st.charge
 	if st.s.memory.Add(more) > st.s.o.MemoryLimit {
 		st.s.memory.Add(-more)
 		return false
 	}
 	st.charge += more
-	st.mem = append(make([]byte, 0, room), st.mem...)
+	larger, ok := st.s.bodies[class].Get().(*[]byte)
+	if !ok {
+		fresh := make([]byte, room)
+		larger = &fresh
+	}
+	mem := append((*larger)[:0], st.mem...)
+	st.giveBack()
+	st.mem, st.pooled = mem, larger
 	return true
+}
+
+// giveBack lets another body have the memory.
+func (st *Stage) giveBack() {
+	if st.pooled != nil {
+		st.s.bodies[bits.Len(uint(len(*st.pooled)-1))].Put(st.pooled)
+	}
+	st.mem, st.pooled = nil, nil
 }
 
 // spill moves the body from memory to a file in the final place's file system, so that the rename that
@@ -144,7 +199,8 @@ func (st *Stage) spill() error {
 
 func (st *Stage) release() {
 	st.s.memory.Add(-st.charge)
-	st.mem, st.charge = nil, 0
+	st.giveBack()
+	st.charge = 0
 }
 
 // writeAll treats a short write as an error even when the file doesn't.

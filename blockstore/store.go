@@ -23,6 +23,7 @@ const (
 	defaultInlineLimit = 64 << 10
 	defaultMemoryLimit = 16 << 20
 	copyBuffer         = 64 << 10
+	slowBuffer         = 4 << 10 // of bodies that come in small pieces: there may be many of them
 	lockStripes        = 1024
 	durableDirs        = 4096               // remembered; a forgotten one costs an fsync
 	partLife           = 7 * 24 * time.Hour // of an assembly nobody went on with
@@ -70,8 +71,10 @@ type Store struct {
 	log     *slog.Logger
 	index   *index
 	values  backend
-	memory  atomic.Int64 // bytes of MemoryLimit in use
-	buffers sync.Pool    // *[copyBuffer]byte
+	memory  atomic.Int64  // bytes of MemoryLimit in use
+	buffers sync.Pool     // *[copyBuffer]byte
+	smalls  sync.Pool     // *[slowBuffer]byte
+	bodies  [64]sync.Pool // *[]byte of 1<<i bytes, for staged bodies: else what uploads leave doubles the heap
 
 	// locks order changes of one value's file and index entries; a value's stripe is its first bytes.
 	locks [lockStripes]sync.Mutex
@@ -93,6 +96,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{o: o, log: o.Log, assembling: map[partKey]struct{}{}, catchUpDue: due}
+	s.smalls.New = func() any { return new([slowBuffer]byte) }
 	s.buffers.New = func() any { return new([copyBuffer]byte) }
 	if err := s.prepare(); err != nil {
 		return nil, s.fault(err)

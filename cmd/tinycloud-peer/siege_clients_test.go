@@ -87,7 +87,7 @@ func newAssailant(s *httpSiege, name string) *assailant {
 	return x
 }
 
-// came counts what came of something, and reports whether it is to go on.
+// came counts what came of something.
 func (x *assailant) came(of string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -163,7 +163,7 @@ func times(n int, f func(ctx context.Context, i int)) func(context.Context) {
 
 // hold opens connections to an address, writes to each what it begins with and then a piece each time, and opens others
 // for those that are closed.
-func (x *assailant) hold(n int, addr, begin, piece string) func(context.Context) {
+func (x *assailant) hold(n int, addr string, begin func() string, piece string) func(context.Context) {
 	return func(ctx context.Context) {
 		conns := make([]net.Conn, n)
 		until(ctx, breath, func(int) bool {
@@ -184,7 +184,7 @@ func (x *assailant) hold(n int, addr, begin, piece string) func(context.Context)
 				var d net.Dialer
 				if c, err := d.DialContext(ctx, "tcp", addr); err == nil {
 					x.came("opened")
-					_, _ = io.WriteString(c, begin)
+					_, _ = io.WriteString(c, begin())
 					conns[i] = c
 				}
 			}
@@ -198,10 +198,10 @@ func (x *assailant) hold(n int, addr, begin, piece string) func(context.Context)
 	}
 }
 
-func idleSockets(x *assailant) func(context.Context) { return x.hold(200, x.outside, "", "") }
+func idleSockets(x *assailant) func(context.Context) { return x.hold(200, x.outside, always(""), "") }
 
 func slowHeads(x *assailant) func(context.Context) {
-	return x.hold(40, x.outside, "POST /invoke HTTP/1.1\r\nHost: x\r\nAuthorization: ", "x")
+	return x.hold(40, x.outside, always("POST /invoke HTTP/1.1\r\nHost: x\r\nAuthorization: "), "x")
 }
 
 // trickles send bodies to what reads them, and to what refuses the request.
@@ -209,11 +209,10 @@ func trickles(x *assailant) func(context.Context) {
 	var all []func(context.Context)
 	for _, path := range []string{"/admin/nodes", "/invoke", "/delegate", "/nowhere", "/healthz"} {
 		head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nX-Forwarded-For: %s\r\n\r\n"
-		all = append(all, x.hold(20, x.outside, head, "x"))
-		all = append(all, x.hold(20, strings.TrimPrefix(x.a.URL, "http://"), fmt.Sprintf(head, anyone()), "x"))
+		all = append(all, x.hold(20, x.outside, always(head), "x"))
+		all = append(all, x.hold(20, x.proxy(), func() string { return fmt.Sprintf(head, anyone()) }, "x"))
 	}
-	put := "POST /invoke HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nAuthorization: " + x.token("kv/slow", "tinycloud.kv/put") + "\r\n\r\n"
-	all = append(all, x.hold(1, strings.TrimPrefix(x.a.URL, "http://"), put, "x"))
+	all = append(all, x.hold(50, x.proxy(), func() string { return x.longPut(anyone()) }, "x"))
 	return func(ctx context.Context) {
 		var wg sync.WaitGroup
 		for _, f := range all {
@@ -328,7 +327,7 @@ func filledSpace(x *assailant) func(context.Context) {
 func brokenUploads(x *assailant) func(context.Context) {
 	return times(2, func(ctx context.Context, i int) {
 		var d net.Dialer
-		c, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(x.a.URL, "http://"))
+		c, err := d.DialContext(ctx, "tcp", x.proxy())
 		if err != nil {
 			return
 		}
@@ -386,6 +385,16 @@ func madeUpAddresses(x *assailant) func(context.Context) {
 
 // manyAtOnce has one client behind the proxy send as many requests as it can.
 func manyAtOnce(x *assailant) func(context.Context) {
-	head := "POST /invoke HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.99\r\nContent-Length: 100000\r\n\r\n"
-	return x.hold(300, strings.TrimPrefix(x.a.URL, "http://"), head, "x")
+	return x.hold(300, x.proxy(), func() string { return x.longPut("198.51.100.99") }, "x")
+}
+
+func always(text string) func() string { return func() string { return text } }
+
+// proxy is the address of the host for who is a proxy.
+func (x *assailant) proxy() string { return strings.TrimPrefix(x.a.URL, "http://") }
+
+// longPut is the head of a put whose body is yet to come.
+func (x *assailant) longPut(from string) string {
+	return "POST /invoke HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: " + from + "\r\nContent-Length: 100000\r\nAuthorization: " +
+		x.token("kv/long", "tinycloud.kv/put") + "\r\n\r\n"
 }

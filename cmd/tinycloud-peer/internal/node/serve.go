@@ -26,7 +26,7 @@ const (
 	reservedConns  = 64   // of them for this machine and trusted proxies
 	addressConns   = 64   // of one client
 	siteConns      = 256  // of all clients of an IPv6 /48
-	clientRequests = 256  // under way, of one client: HTTP/2 has many on a connection
+	clientRequests = 128  // under way, of one client: HTTP/2 has many on a connection
 )
 
 // httpSide is what all listeners of the node have in common.
