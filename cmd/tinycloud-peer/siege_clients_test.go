@@ -210,9 +210,9 @@ func trickles(x *assailant) func(context.Context) {
 	for _, path := range []string{"/admin/nodes", "/invoke", "/delegate", "/nowhere", "/healthz"} {
 		head := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nX-Forwarded-For: %s\r\n\r\n"
 		all = append(all, x.hold(20, x.outside, always(head), "x"))
-		all = append(all, x.hold(20, x.proxy(), func() string { return fmt.Sprintf(head, anyone()) }, "x"))
+		all = append(all, x.hold(10, x.proxy(), func() string { return fmt.Sprintf(head, anyone()) }, "x"))
 	}
-	all = append(all, x.hold(50, x.proxy(), func() string { return x.longPut(anyone()) }, "x"))
+	all = append(all, x.hold(20, x.proxy(), func() string { return x.longPut(anyone()) }, "x"))
 	return func(ctx context.Context) {
 		var wg sync.WaitGroup
 		for _, f := range all {
@@ -385,7 +385,7 @@ func madeUpAddresses(x *assailant) func(context.Context) {
 
 // manyAtOnce has one client behind the proxy send as many requests as it can.
 func manyAtOnce(x *assailant) func(context.Context) {
-	return x.hold(300, x.proxy(), func() string { return x.longPut("198.51.100.99") }, "x")
+	return x.hold(160, x.proxy(), func() string { return x.longPut("198.51.100.99") }, "x")
 }
 
 func always(text string) func() string { return func() string { return text } }
