@@ -1,12 +1,15 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
 )
 
@@ -56,4 +59,27 @@ func (a *API) TakeListings() (release func()) {
 			<-a.listings
 		}
 	}
+}
+
+// ReadBatch reads the body of a batch of puts of keys, as long as maxBody, and returns the values by key.
+func ReadBatch(contentType string, body []byte, keys []string, stage StageFunc, maxBody int64) (map[string]int64, error) {
+	r := httptest.NewRequest(http.MethodPost, "/invoke", bytes.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	b := &batchPut{
+		api: New(Options{Stage: stage, MaxBody: maxBody}), c: &call{w: httptest.NewRecorder(), r: r}, body: &bodyReader{r: r.Body},
+		ops: make([]kv.Op, len(keys)), staged: make([]Staged, len(keys)), index: map[string]int{},
+	}
+	b.capped = &cappedReader{r: b.body, left: maxBody}
+	for i, key := range keys {
+		b.ops[i].Key, b.index[key] = key, i
+	}
+	defer b.discard()
+	if err := b.read(); err != nil {
+		return nil, err
+	}
+	sizes := map[string]int64{}
+	for _, o := range b.ops {
+		sizes[o.Key] = o.Size
+	}
+	return sizes, nil
 }
