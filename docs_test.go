@@ -2,6 +2,7 @@ package tinycloud_test
 
 import (
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -21,7 +22,7 @@ import (
 //	docs/replication.md, "Host log"
 //	docs/protocol.md, "CACAO", "The signed text" and "Signature"
 //
-// A section sign belongs to an RFC, and nothing is named that a reader does not have.
+// A section sign belongs to an RFC, and nothing is named that a reader does not have. A test that a document names exists.
 func TestDocs(t *testing.T) {
 	found, err := readDocs(os.DirFS("."))
 	if err != nil {
@@ -50,11 +51,14 @@ func TestDocsFaults(t *testing.T) {
 		"elsewhere":         {good, "package p // as design §4 says\n", "p.go:1: design § is in no document here"},
 		"by name":           {good, "package p // (design, \"Host log\")\n", "p.go:1: design, \" is in no document here"},
 		"RFC":               {good, "package p // RFC 9110 §8.6\n", ""},
+		"no such test":      {good + "`TestNone`\n", "package p\n\nfunc TestSome() {}\n", "docs/a.md: no test TestNone"},
+		"a test":            {good + "`TestSome`, `FuzzIt`\n```\ngo test -run TestSome\n```\n", "package p\n\nfunc TestSome() {}\n\nfunc FuzzIt() {}\n", ""},
 		"another heading":   {good, "package p // docs/a.md, \"A page\" and \"None\"\n", `p.go:1: no heading "None" in docs/a.md`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, err := readDocs(fstest.MapFS{
 				"docs/a.md": {Data: []byte(c.page)}, "docs/sub/b.md": {Data: []byte("# B\n")}, "p.go": {Data: []byte(c.code)},
+				"p_test.go": {Data: []byte(c.code)},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -69,6 +73,7 @@ func TestDocsFaults(t *testing.T) {
 // docs is what was found in the documents and comments of a tree.
 type docs struct {
 	pages  map[string]page // by path
+	tests  map[string]bool // by name, in all packages
 	links  int
 	faults []string
 }
@@ -76,12 +81,13 @@ type docs struct {
 // page is a document.
 type page struct {
 	text     string          // without code
+	tests    []string        // that it names
 	headings []string        // as they are read
 	anchors  map[string]bool // of the headings
 }
 
 func readDocs(tree fs.FS) (*docs, error) {
-	d := &docs{pages: map[string]page{}}
+	d := &docs{pages: map[string]page{}, tests: map[string]bool{}}
 	var code []string
 	err := fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
@@ -101,22 +107,25 @@ func readDocs(tree fs.FS) (*docs, error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, p := range d.pages {
-		d.follow(tree, name, p)
-	}
 	for _, name := range code {
 		if err := d.comments(tree, name); err != nil {
 			return nil, err
 		}
 	}
+	for name, p := range d.pages {
+		d.follow(tree, name, p)
+	}
 	slices.Sort(d.faults)
 	return d, nil
 }
 
+// namedTest is the name of a test, or of a target of the fuzzer.
+var namedTest = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w*`)
+
 var codeSpan = regexp.MustCompile("`[^`]*`")
 
 func readPage(text string) page {
-	p := page{anchors: map[string]bool{}}
+	p := page{anchors: map[string]bool{}, tests: namedTest.FindAllString(text, -1)}
 	var body strings.Builder
 	fenced := false
 	for line := range strings.SplitSeq(text, "\n") {
@@ -159,8 +168,13 @@ func anchor(heading string) string {
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
-// follow checks the relative links of a document.
+// follow checks the relative links of a document, and the tests it names.
 func (d *docs) follow(tree fs.FS, name string, p page) {
+	for _, test := range p.tests {
+		if !d.tests[test] {
+			d.fault("%s: no test %s", name, test)
+		}
+	}
 	for _, m := range link.FindAllStringSubmatch(p.text, -1) {
 		target, fragment, has := strings.Cut(m[1], "#")
 		if strings.Contains(target, ":") {
@@ -196,6 +210,11 @@ func (d *docs) comments(tree fs.FS, name string) error {
 	f, err := parser.ParseFile(files, name, b, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		return err
+	}
+	for _, decl := range f.Decls {
+		if f, ok := decl.(*ast.FuncDecl); ok && strings.HasSuffix(name, "_test.go") && namedTest.MatchString(f.Name.Name) {
+			d.tests[f.Name.Name] = true
+		}
 	}
 	for _, group := range f.Comments {
 		text := strings.Join(strings.Fields(group.Text()), " ")
