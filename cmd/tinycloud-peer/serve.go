@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/libp2p/go-libp2p/gologshim"
@@ -19,6 +20,10 @@ type serveCmd struct {
 	Lease bool `hidden:"" help:"Stop when standard input is closed."`
 }
 
+// gcPercent is what may lie in memory beside what is live, in percent, unless GOGC says otherwise: half of what is usual.
+// Strangers decide how much there is, and puts wait for the disk rather than for the processor.
+const gcPercent = 50
+
 // clock is the node's; nil means time.Now. Tests run nodes whose clocks are off.
 var clock func() time.Time
 
@@ -27,6 +32,9 @@ var services []service.HTTP
 
 // Run runs the node until a signal.
 func (c *serveCmd) Run(ctx context.Context, p *program) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	cfg, warnings, err := p.load()
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,6 +56,7 @@ func TestHTTPSiege(t *testing.T) {
 	for name, arm := range httpAttacks {
 		prepared[name] = arm(newAssailant(s, name))
 	}
+	s.warm()
 	s.work(time.Second) // what is loaded only once is loaded
 	disk, memory, changes, before := s.disk(), s.memory("RssAnon"), s.changes, len(s.took)
 	ctx, over := context.WithCancel(s.ctx)
@@ -135,6 +137,34 @@ func outsideAddress(t *testing.T) string {
 	}
 	t.Fatal("this machine has no IPv4 address that is not loopback's, so there are no strangers on it")
 	return ""
+}
+
+// warm fills the caches of the database, which are as large whoever fills them, with values that are kept in it.
+func (s *httpSiege) warm() {
+	s.Helper()
+	value := make([]byte, 64<<10)
+	rand.Read(value)
+	each := func(do func(o *cluster.Owner, key string) error) {
+		s.Helper()
+		var clients sync.WaitGroup
+		defer clients.Wait()
+		for i := range 12 {
+			o := s.owners[i%len(s.owners)]
+			clients.Go(func() {
+				for n := range 24 { // of four clients: 6 MiB in each Space
+					if err := do(o, fmt.Sprintf("kept/%d/%d", i, n)); err != nil {
+						s.Error("before it begins: ", err)
+						return
+					}
+				}
+			})
+		}
+	}
+	each(func(o *cluster.Owner, key string) error { return o.Put(s.ctx, s.a, key, value) })
+	each(func(o *cluster.Owner, key string) error {
+		_, err := o.Get(s.ctx, s.a, key)
+		return err
+	})
 }
 
 // work has honest clients do for a while what they do.
