@@ -20,7 +20,7 @@ const (
 	DefaultPerTicket  = 4     // streams, as of the three below
 	DefaultPerSpace   = 64    //
 	DefaultPerAddress = 32    // fewer than the connections of a client, which has other requests
-	DefaultQueue      = 1024  // events
+	DefaultQueue      = 256   // events; a stream holds 12 KiB for them
 	DefaultWebhooks   = 5     // of a Space
 	DefaultDeliveries = 10000 // of a webhook
 )
