@@ -292,8 +292,8 @@ func testAllow(t *testing.T) {
 		asked  int
 		hosted bool
 	}{
-		{o.header, nil, nil, 0, false}, // a session
-		{other, nil, nil, 0, false},    // another host
+		{o.header, nil, nil, 1, false}, // a session, which waits for the Space to be hosted
+		{other, nil, nil, 1, false},    // another host
 		{stranger, nil, tinycloud.ErrUnauthorized, 0, false},
 		{host, tinycloud.ErrForbidden, tinycloud.ErrForbidden, 1, false},
 		{host, tinycloud.ErrUnavailable, tinycloud.ErrUnavailable, 1, false},
