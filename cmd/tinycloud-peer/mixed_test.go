@@ -142,13 +142,15 @@ func (g *mixed) takesForOlder(p *cluster.Peer, older ...*cluster.Peer) {
 	if err := cluster.Poll(g.ctx, 10*time.Millisecond, func() (bool, error) {
 		got = nil
 		v = g.view(p, g.owner)
+		unheard := false // it has told nothing of itself yet
 		for _, h := range v.Hosts {
+			unheard = unheard || h.Rules == 0 && !h.Older
 			if h.Older {
 				got = append(got, h.DID)
 			}
 		}
 		slices.Sort(got)
-		return slices.Equal(got, want), nil
+		return slices.Equal(got, want) && !unheard, nil
 	}); err != nil {
 		g.Fatalf("%s takes %v for older, want %v: %v", p.Name, got, want, err)
 	}
