@@ -50,11 +50,12 @@ var allowed = map[string][]string{
 	"capstore/sql/engine":                 {"", "capstore/sql/internal/lite", "capstore/sql/internal/wal", "capstore/sql/gate", "capstore/sql/request"},
 	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
 	"capstore/tickets":                    {"", "capstore", "capstore/kv", "capstore/internal/judge", "capstore/internal/token"},
+	"capstore/encryption":                 {"", "capstore/internal/db", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/token"},
 	"replication/wire":                    {"", "capstore/hostlog"},
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
-	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/tickets", "capstore/service", "capstore/hostlog", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
+	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/tickets", "capstore/service", "capstore/hostlog", "capstore/encryption", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }
 
 // The command, its wiring and the helpers of tests may import what they like.

@@ -20,8 +20,6 @@ type Resource struct {
 	network string // canonical id of an encryption network, else ""
 }
 
-const networkPrefix = "urn:tinycloud:encryption:"
-
 // ParseResource reads a capability's URI. A "tinycloud:" URI that is not of the resource grammar is an
 // other URI; what is no URI at all is an error of class [ErrInvalid].
 func ParseResource(text string) (Resource, error) {
@@ -33,10 +31,8 @@ func ParseResource(text string) (Resource, error) {
 		return r, nil
 	}
 	r := Resource{text: text}
-	if rest, ok := strings.CutPrefix(text, networkPrefix); ok {
-		if owner, name, ok := networkParts(rest); ok {
-			r.network = networkPrefix + string(owner) + ":" + name
-		}
+	if id, err := ParseNetworkID(text); err == nil && isDID(string(id.owner)) {
+		r.network = id.text
 	}
 	return r, nil
 }
@@ -64,15 +60,6 @@ func spaceResource(u uri) (Resource, bool) {
 	}
 	r.text = space.text + "/" + right + r.tail
 	return r, true
-}
-
-func networkParts(rest string) (Principal, string, bool) {
-	cut := strings.LastIndexByte(rest, ':')
-	if cut < 0 || cut == len(rest)-1 || strings.Contains(rest[cut+1:], "/") || !isDID(rest[:cut]) {
-		return "", "", false
-	}
-	owner, err := canonicalDID(rest[:cut])
-	return owner, rest[cut+1:], err == nil
 }
 
 // NewKey returns the resource of a key of a Space's service; ok is false when the key cannot stand in
@@ -115,11 +102,17 @@ func (r Resource) Owner() (Principal, bool) {
 	if r.InSpace() {
 		return r.space.owner, true
 	}
-	if r.network != "" {
-		owner, _, _ := networkParts(r.network[len(networkPrefix):])
-		return owner, true
+	id, ok := r.Network()
+	return id.owner, ok
+}
+
+// Network returns the encryption network that the resource is.
+func (r Resource) Network() (NetworkID, bool) {
+	if r.network == "" {
+		return NetworkID{}, false
 	}
-	return "", false
+	id, err := ParseNetworkID(r.network)
+	return id, err == nil
 }
 
 // Extends reports whether r lies within base (docs/protocol.md, "Attenuation"): same Space, service and fragment, and

@@ -120,7 +120,7 @@ func TestDerive(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, context := range []string{
-		hostkeys.ContextNode, hostkeys.ContextHookTickets, hostkeys.ContextListCursor, hostkeys.ContextSignedURLs, hostkeys.ContextWebhookSecrets, "",
+		hostkeys.ContextNode, hostkeys.ContextHookTickets, hostkeys.ContextListCursor, hostkeys.ContextSignedURLs, hostkeys.ContextWebhookSecrets, hostkeys.ContextNetworkSeal, "",
 	} {
 		if got, want := s.Derive(context), blake3.Sum256(append(bytes.Clone(secret), context...)); got != want {
 			t.Errorf("%q: %x, want %x", context, got, want)

@@ -22,6 +22,7 @@ const (
 	ContextHookTickets    = "tinycloud/hooks/tickets"
 	ContextSignedURLs     = "tinycloud/kv/signed-urls"
 	ContextListCursor     = "tinycloud/kv/list-cursor"
+	ContextNetworkSeal    = "tinycloud/encryption/network-seal"
 )
 
 // cacheSize is in Spaces. An entry is a 64-byte key and a Space id of at most 521 bytes: under 6 MiB in all.

@@ -46,6 +46,7 @@ type Token struct {
 	NotBefore time.Time // zero: no such bound
 	Expires   time.Time // zero: never
 	IssuedAt  time.Time // zero: not said
+	Nonce     string    // of a UCAN, as its signer wrote it
 	Facts     []json.RawMessage
 	// Target is what a revocation revokes, TargetText the CID as its signer wrote it.
 	Target     tinycloud.Hash
@@ -87,7 +88,7 @@ func FromUCAN(text string) (*Token, error) {
 	}
 	t := &Token{
 		ID: u.Hash, Bytes: u.Bytes, Signer: u.Issuer, Audience: u.Audience, Caps: u.Capabilities,
-		Proofs: u.Proofs.Hashes, Facts: u.Facts, verify: u.VerifySignature, batch: u.SignedBytes,
+		Proofs: u.Proofs.Hashes, Nonce: u.Nonce, Facts: u.Facts, verify: u.VerifySignature, batch: u.SignedBytes,
 	}
 	t.window(u.NotBefore, u.Expires)
 	return t, nil

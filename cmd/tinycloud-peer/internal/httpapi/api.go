@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/tickets"
@@ -50,6 +51,8 @@ type Options struct {
 	Health     func(context.Context) error    // of what else is needed to serve; nil: nothing is
 	HostDID    func(tinycloud.SpaceID) string // the did:key of this node's key of a Space
 	Hooks      *hooks.Hooks                   // nil: none are served
+	// Networks are the encryption networks. Nil: none are served.
+	Networks *encryption.Networks
 	// Services stand beside key-value, with those names.
 	Services []service.HTTP
 
@@ -114,6 +117,9 @@ func New(o Options) *API {
 		for _, x := range o.Services {
 			o.Features = append(o.Features, x.Name())
 		}
+		if o.Networks != nil {
+			o.Features = append(o.Features, "encryption")
+		}
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = DefaultMaxBody
@@ -154,6 +160,8 @@ func New(o Options) *API {
 
 		"/delegation/status": {"delegation_status", http.MethodPost, a.serveDelegationStatus},
 		"/delegation/query":  {"delegation_query", http.MethodPost, a.serveDelegationQuery},
+
+		"/attestation": {"attestation", http.MethodGet, a.serveAttestation},
 
 		"/signed/kv": {"signed_issue", http.MethodPost, a.issueSigned},
 	}

@@ -6,6 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
@@ -145,6 +146,9 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	token, err := capstore.ParseInvocation(header)
 	if err != nil {
 		return err
+	}
+	if a.o.Networks != nil && encryption.Decrypts(token) {
+		return a.invokeDecrypt(w, r, token)
 	}
 	err = a.o.Store.Admit(r.Context(), token)
 	observe(a.metrics.authorization.WithLabelValues("invoke"), began)

@@ -20,6 +20,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
@@ -34,11 +35,15 @@ type node struct {
 	store  *capstore.Store
 	blocks *blockstore.Store
 	keys   *hostkeys.Static
+	did    string // with encryption networks
 	api    *httpapi.API
 	hooks  *hooks.Hooks
 	server *httptest.Server
 	stop   func() // ends the store's writer
 }
+
+// withNetworks as an option of the API stands for the node's encryption networks.
+var withNetworks = new(encryption.Networks)
 
 // blocks opens values as capstore wants them.
 type blocks struct{ *blockstore.Store }
@@ -85,6 +90,13 @@ func newNode(t *testing.T, change ...func(*capstore.Options, *httpapi.Options)) 
 	})
 	n.run()
 	ao.Store, ao.Hooks = n.store, n.hooks
+	if ao.Networks == withNetworks {
+		n.did = hostkeys.DIDKey(n.keys.NodeKey().Public().(ed25519.PublicKey))
+		ao.NodeID = n.did
+		ao.Networks = encryption.New(encryption.Options{
+			Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal), Now: co.Now,
+		})
+	}
 	n.api = httpapi.New(ao)
 	n.server = httptest.NewServer(n.api.Handler())
 	t.Cleanup(n.server.Close)

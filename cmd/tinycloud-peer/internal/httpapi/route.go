@@ -36,6 +36,9 @@ func (a *API) route(r *http.Request) endpoint {
 	if hook, found := a.routeHooks(r.Method, path); found {
 		e, ok = hook, true
 	}
+	if network, found := a.routeNetworks(r, path); found {
+		e, ok = network, true
+	}
 	switch {
 	case isPublic && r.Method == http.MethodOptions:
 		return endpoint{name: "options", serve: a.preflightPublic}

@@ -23,6 +23,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
@@ -74,6 +75,7 @@ type Node struct {
 	entrances entrances // with p2p.isolated
 	spaces    *spaces
 	hooks     *hooks.Hooks
+	networks  *encryption.Networks
 	api       *httpapi.API
 	room      *room
 	probed    *probe            // whether the bucket can be reached
@@ -128,7 +130,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 		return nil, err
 	}
 	n.api = httpapi.New(httpapi.Options{
-		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks, Services: o.Services,
+		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks, Services: o.Services, Networks: n.networks,
 		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
@@ -176,6 +178,9 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.hooks = hooks.New(hooks.Options{
 		Store: n.store, TicketKey: n.keys.Derive(hostkeys.ContextHookTickets),
 		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Now: n.o.Now, Log: n.log.With("part", "hooks"),
+	})
+	n.networks = encryption.New(encryption.Options{
+		Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal), Now: n.o.Now,
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
@@ -394,6 +399,9 @@ func (n *Node) saveReplays(ctx context.Context) error {
 		case <-tick.C:
 			if err := n.store.SaveReplays(ctx); err != nil && ctx.Err() == nil {
 				n.log.WarnContext(ctx, "used tokens not saved, trying again", "error", err)
+			}
+			if err := n.networks.Expire(ctx); err != nil && ctx.Err() == nil {
+				n.log.WarnContext(ctx, "old requests about encryption networks not forgotten, trying again", "error", err)
 			}
 		}
 	}

@@ -1,0 +1,174 @@
+package encryption
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+)
+
+// MaxNetworks is how many networks an owner may have here.
+const MaxNetworks = 16
+
+// administers checks that a token asks to do to a network, with a body of some hash, what is done.
+func (n *Networks) administers(t *token.Token, id tinycloud.NetworkID, ability, bodyHash string) error {
+	f, err := findFacts(t.Facts, adminFacts)
+	switch {
+	case err != nil:
+		return err
+	case f.kind != adminType:
+		return denied("invocation type is not a decrypt invocation")
+	case f.target != n.node:
+		return denied("invocation target node does not match this node")
+	case f.network != id:
+		return errOther()
+	case f.action != ability:
+		return denied("decrypt action not permitted")
+	}
+	if err := asks(t, ability, id); err != nil {
+		return err
+	}
+	if f.bodyHash != bodyHash {
+		return denied("invocation hash mismatch: bodyHash")
+	}
+	if t.Nonce == "" {
+		return invalid("missing nonce")
+	}
+	return nil
+}
+
+// Create makes a network for an owner of whom a Space is hosted here (docs/protocol.md, "Encryption networks"). The
+// error is of class [tinycloud.ErrConflict] when there is one, revoked or not.
+func (n *Networks) Create(ctx context.Context, t *token.Token, body []byte) (Descriptor, error) {
+	if err := n.admit(ctx, t); err != nil {
+		return Descriptor{}, err
+	}
+	d, err := parse(body)
+	if err != nil {
+		return Descriptor{}, err
+	}
+	b, err := readCreate(d)
+	if err != nil {
+		return Descriptor{}, err
+	}
+	if err := n.administers(t, b.id, AbilityCreate, d.hash()); err != nil {
+		return Descriptor{}, err
+	}
+	switch hosts, err := n.o.Store.HostsOf(ctx, b.id.Owner()); {
+	case err != nil:
+		return Descriptor{}, fmt.Errorf("encryption network: %w", err)
+	case !hosts:
+		return Descriptor{}, denied("no space of the owner is hosted here")
+	}
+	k, err := n.generate()
+	if err != nil {
+		return Descriptor{}, err
+	}
+	var made *network
+	var refused error
+	err = n.o.Store.Transact(ctx, true, func(tx db.Tx) (err error) {
+		if refused = burn(ctx, tx, b.id.Owner(), t); refused != nil {
+			return refused
+		}
+		// What is refused from here on has used its nonce.
+		if refused, err = mayCreate(ctx, tx, b.id); refused != nil || err != nil {
+			return err
+		}
+		if err := n.insert(tx, b, k, t); err != nil {
+			return err
+		}
+		made, err = load(ctx, tx, b.id)
+		return err
+	})
+	if refused != nil || err != nil {
+		return Descriptor{}, first(refused, err)
+	}
+	return n.describe(made), nil
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// generate makes a key pair, sealed.
+func (n *Networks) generate() (key, error) {
+	private := make([]byte, keySize)
+	defer clear(private)
+	if _, err := io.ReadFull(n.o.Rand, private); err != nil {
+		return key{}, fmt.Errorf("encryption network: random: %w", err)
+	}
+	pub, err := public(private)
+	if err != nil {
+		return key{}, err
+	}
+	sealed, err := box(n.o.Rand, n.o.Seal[:], private)
+	return key{version: 1, public: pub, sealed: sealed}, err
+}
+
+// mayCreate refuses a network that there is, and one too many.
+func mayCreate(ctx context.Context, tx db.Tx, id tinycloud.NetworkID) (refused, err error) {
+	var x int
+	if ok, err := tx.One(ctx, []any{&x}, "SELECT 1 FROM networks WHERE id = ?", row(id)); err != nil || ok {
+		if ok {
+			refused = tinycloud.Refuse(tinycloud.ErrConflict, "network already exists")
+		}
+		return refused, err
+	}
+	if _, err := tx.One(ctx, []any{&x}, "SELECT count(*) FROM networks WHERE owner = ?", string(id.Owner())); err != nil {
+		return nil, err
+	}
+	if x >= MaxNetworks {
+		refused = tinycloud.Refuse(tinycloud.ErrForbidden, "the owner has %d encryption networks here, and that is the most", x)
+	}
+	return refused, nil
+}
+
+func (n *Networks) insert(tx db.Tx, b createBody, k key, t *token.Token) error {
+	now := tx.Now().UnixNano()
+	err := tx.Add(db.Insert{Into: "networks", Columns: "id network owner name state threshold_n threshold_t created updated audited"},
+		row(b.id), b.id.String(), string(b.id.Owner()), b.id.Name(), stateActive, b.threshold.N, b.threshold.T, now, now, 0)
+	if err != nil {
+		return err
+	}
+	return tx.Add(db.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator made_by"},
+		row(b.id), k.version, k.public, k.sealed, now, n.node, t.Bytes)
+}
+
+// emptyHash is of the body that a revocation has not: {}.
+var emptyHash = digest([]byte("{}"))
+
+// Revoke ends a network for good. Its keys stay, and nobody gets anything by them.
+func (n *Networks) Revoke(ctx context.Context, t *token.Token, text string) error {
+	if err := n.admit(ctx, t); err != nil {
+		return err
+	}
+	id, err := tinycloud.ParseNetworkID(text)
+	if err != nil {
+		return err
+	}
+	if err := n.administers(t, id, AbilityRevoke, emptyHash); err != nil {
+		return err
+	}
+	return n.o.Store.Transact(ctx, false, func(tx db.Tx) error {
+		x, err := load(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if x == nil {
+			return errNone()
+		}
+		if err := burn(ctx, tx, id.Owner(), t); err != nil || x.state == stateRevoked {
+			return err
+		}
+		return tx.Exec("UPDATE networks SET state = ?, updated = ?, revocation = ? WHERE id = ?",
+			stateRevoked, tx.Now().UnixNano(), t.Bytes, row(id))
+	})
+}
