@@ -1,0 +1,518 @@
+package encryption_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/networktest"
+	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
+)
+
+var servers testservers.Shared
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(servers.Main(m), goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
+}
+
+// everywhere runs a test on each database.
+func everywhere(t *testing.T, test func(t *testing.T, database string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "caps.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, servers.Postgres(t).DSN) })
+	t.Run("mysql", func(t *testing.T) { test(t, servers.MariaDB(t).DSN) })
+}
+
+// secret is S0 of the vectors.
+const secret = "Some long piece of entropy which is a secret and more than 32 bytes"
+
+// host is a store with networks, at a time that tests set.
+type host struct {
+	*encryption.Networks
+	t     *testing.T
+	store *capstore.Store
+	keys  *hostkeys.Static
+	node  string
+	at    atomic.Int64 // unix milliseconds
+	stop  func()
+}
+
+func (h *host) now() time.Time { return time.UnixMilli(h.at.Load()) }
+
+func (h *host) pass(d time.Duration) { h.at.Add(d.Milliseconds()) }
+
+func open(t *testing.T, database string, at time.Time, random io.Reader) *host {
+	t.Helper()
+	h := &host{t: t}
+	h.at.Store(at.UnixMilli())
+	var err error
+	if h.keys, err = hostkeys.New([]byte(secret)); err != nil {
+		t.Fatal(err)
+	}
+	h.node = hostkeys.DIDKey(h.keys.NodeKey().Public().(ed25519.PublicKey))
+	if h.store, err = capstore.Open(t.Context(), capstore.Options{Database: database, Keys: h.keys, Now: h.now}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.store.Run(ctx) }()
+	h.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-done, h.store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(h.stop)
+	h.Networks = encryption.New(encryption.Options{
+		Store: h.store, Node: h.keys.NodeKey(), Seal: h.keys.Derive(hostkeys.ContextNetworkSeal), Now: h.now, Rand: random,
+	})
+	return h
+}
+
+// owner is a did:key that hosts a Space, and asks itself.
+func (h *host) owner(key *captest.SessionKey) networktest.Client {
+	h.t.Helper()
+	space, err := tinycloud.ParseSpaceID("tinycloud:" + strings.TrimPrefix(string(key.DID()), "did:") + ":secrets")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	to := hostkeys.DIDKey(h.keys.SpaceKey(space).Public().(ed25519.PublicKey))
+	tok, err := capstore.ParseDelegation(key.Delegate(tinycloud.Principal(to), captest.TokenOptions{
+		Caps: captest.Caps{space.String() + "/space": {"tinycloud.space/host"}}, Expires: h.now().Add(time.Hour),
+	}))
+	if err == nil {
+		_, err = h.store.Delegate(h.t.Context(), tok)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return h.client(key)
+}
+
+func (h *host) client(key *captest.SessionKey) networktest.Client {
+	return networktest.Client{Key: key, Node: h.node}
+}
+
+func token(t testing.TB, header string) *capstore.Token {
+	t.Helper()
+	tok, err := capstore.ParseInvocation(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// signed signs a request that is valid for a minute.
+func (h *host) signed(r *networktest.Request) *capstore.Token {
+	h.t.Helper()
+	if r.Token.Expires.IsZero() {
+		r.Token.Expires = h.now().Add(time.Minute)
+	}
+	return token(h.t, r.Header())
+}
+
+func (h *host) create(r *networktest.Request) (string, error) {
+	d, err := h.Create(h.t.Context(), h.signed(r), []byte(r.Text()))
+	if err != nil {
+		return "", err
+	}
+	return string(networktest.Canonical(map[string]any{"descriptor": d})), nil
+}
+
+func (h *host) mustCreate(r *networktest.Request) string {
+	h.t.Helper()
+	d, err := h.create(r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return d
+}
+
+// decrypt asks and verifies the answer.
+func (h *host) decrypt(c networktest.Client, e networktest.Envelope) ([]byte, error) {
+	h.t.Helper()
+	q, receiver := c.Decrypt(e.NetworkID, e.KeyVersion, e.EncryptedSymmetricKey)
+	q.Token.Expires = h.now().Add(time.Minute)
+	header := q.Header()
+	a, err := h.Decrypt(h.t.Context(), token(h.t, header), e.NetworkID, []byte(q.Text()))
+	if err != nil {
+		return nil, err
+	}
+	return receiver.Open(q, header, string(networktest.Canonical(a)))
+}
+
+func encrypt(t testing.TB, descriptor string) (networktest.Envelope, []byte) {
+	t.Helper()
+	e, data, err := networktest.Encrypt(descriptor, []byte("a secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, data
+}
+
+func refused(t testing.TB, what string, err, class error, text string) {
+	t.Helper()
+	var r *tinycloud.Refusal
+	if !errors.As(err, &r) || !errors.Is(r, class) || !strings.Contains(r.Text, text) {
+		t.Errorf("%s: %v, want %q of class %v", what, err, text, class)
+	}
+}
+
+var begin = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+
+func TestLife(t *testing.T) { everywhere(t, testLife) }
+
+func testLife(t *testing.T, database string) {
+	h := open(t, database, begin, nil)
+	alice := h.owner(captest.NewSession("alice"))
+	id := networktest.ID(alice.Key.DID(), "default")
+	parsed, err := tinycloud.ParseNetworkID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.Describe(t.Context(), parsed)
+	refused(t, "describe what is not", err, tinycloud.ErrNotFound, "network not found")
+	refused(t, "revoke what is not", h.Revoke(t.Context(), h.signed(alice.Revoke(id)), id), tinycloud.ErrNotFound, "network not found")
+
+	made := h.mustCreate(alice.Create(alice.Key.DID(), "default"))
+	e, data := encrypt(t, made)
+	h.pass(time.Second)
+	_, err = h.create(alice.Create(alice.Key.DID(), "default"))
+	refused(t, "create again", err, tinycloud.ErrConflict, "network already exists")
+	if got, err := h.decrypt(alice, e); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%x, %v", got, err)
+	}
+
+	// Another process, or this one later, knows the same.
+	h.stop()
+	h = open(t, database, h.now(), nil)
+	if d, err := h.Describe(t.Context(), parsed); err != nil || string(networktest.Canonical(map[string]any{"descriptor": d})) != made {
+		t.Errorf("%+v, %v; want %s", d, err, made)
+	}
+	if got, err := h.decrypt(alice, e); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after a restart: %x, %v", got, err)
+	}
+
+	q, _ := alice.Decrypt(id, 1, e.EncryptedSymmetricKey)
+	again := alice.Revoke(id)
+	again.Token.Nonce = "urn:uuid:once"
+	if err := h.Revoke(t.Context(), h.signed(again), id); err != nil {
+		t.Fatal(err)
+	}
+	again.Token.Expires = h.now().Add(2 * time.Minute)
+	refused(t, "a nonce twice", h.Revoke(t.Context(), h.signed(again), id), tinycloud.ErrUnauthorized, "nonce already used")
+	if err := h.Revoke(t.Context(), h.signed(alice.Revoke(id)), id); err != nil {
+		t.Errorf("revoke again: %v", err)
+	}
+	_, err = h.Decrypt(t.Context(), h.signed(q), id, []byte(q.Text()))
+	refused(t, "decrypt what is revoked", err, tinycloud.ErrUnauthorized, "network has been revoked")
+	_, err = h.create(alice.Create(alice.Key.DID(), "default"))
+	refused(t, "create what is revoked", err, tinycloud.ErrConflict, "network already exists")
+	if d, err := h.Describe(t.Context(), parsed); err != nil || d.State != "revoked" || !d.UpdatedAt.After(d.CreatedAt) {
+		t.Errorf("revoked: %+v, %v", d, err)
+	}
+	outcomes := h.outcomes(parsed)
+	if outcomes != "allowed allowed denied:revoked" {
+		t.Errorf("audit: %s", outcomes)
+	}
+}
+
+// outcomes are the decisions that are remembered of a network.
+func (h *host) outcomes(id tinycloud.NetworkID) string {
+	h.t.Helper()
+	var out []string
+	err := h.store.Rows().Each(h.t.Context(), func(scan db.Scan) error {
+		var s string
+		err := scan(&s)
+		out = append(out, s)
+		return err
+	}, "SELECT outcome FROM network_audit WHERE network = ? ORDER BY slot", encryption.Row(id))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return strings.Join(out, " ")
+}
+
+func (h *host) count(query string, args ...any) (n int) {
+	h.t.Helper()
+	if _, err := h.store.Rows().One(h.t.Context(), []any{&n}, query, args...); err != nil {
+		h.t.Fatal(err)
+	}
+	return n
+}
+
+// beside changes rows behind the networks' back.
+func (h *host) beside(f func(tx db.Tx) error) {
+	h.t.Helper()
+	if err := h.store.Transact(h.t.Context(), false, f); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestConcurrentCreates has one winner, and the others told of it.
+func TestConcurrentCreates(t *testing.T) { everywhere(t, testConcurrentCreates) }
+
+func testConcurrentCreates(t *testing.T, database string) {
+	hosts := []*host{open(t, database, begin, nil)}
+	if !strings.HasSuffix(database, "caps.db") { // two processes on a server's database are one host
+		hosts = append(hosts, open(t, database, begin, nil))
+	}
+	alice := hosts[0].owner(captest.NewSession("alice"))
+	var group sync.WaitGroup
+	var won, lost atomic.Int64
+	for i := range 16 {
+		h := hosts[i%len(hosts)]
+		q := alice.Create(alice.Key.DID(), "default")
+		tok := h.signed(q)
+		group.Go(func() {
+			switch _, err := h.Create(context.WithoutCancel(t.Context()), tok, []byte(q.Text())); {
+			case err == nil:
+				won.Add(1)
+			case errors.Is(err, tinycloud.ErrConflict):
+				lost.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if won.Load() != 1 || lost.Load() != 15 {
+		t.Errorf("%d won, %d lost", won.Load(), lost.Load())
+	}
+	if n := hosts[0].count("SELECT count(*) FROM network_keys"); n != 1 {
+		t.Errorf("%d keys", n)
+	}
+}
+
+// TestKeys: every key that is held opens what was sealed to it, by the version that is asked for; one is advertised.
+func TestKeys(t *testing.T) { everywhere(t, testKeys) }
+
+func testKeys(t *testing.T, database string) {
+	h := open(t, database, begin, nil)
+	alice := h.owner(captest.NewSession("alice"))
+	first := h.mustCreate(alice.Create(alice.Key.DID(), "default"))
+	id, err := tinycloud.ParseNetworkID(networktest.ID(alice.Key.DID(), "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := h.keys.Derive(hostkeys.ContextNetworkSeal)
+	add := func(version int64, private []byte, created time.Time, held bool) []byte {
+		pub, err := encryption.Public(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed, err := encryption.Box(bytes.NewReader(bytes.Repeat([]byte{3}, 12)), seal[:], private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var column any
+		if held {
+			column = sealed
+		}
+		h.beside(func(tx db.Tx) error {
+			return tx.Add(db.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator"},
+				encryption.Row(id), version, pub, column, created.UnixNano(), "did:key:zOther")
+		})
+		return pub
+	}
+	advertised := func() (string, int64, string) {
+		d, err := h.Describe(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base64.StdEncoding.EncodeToString(d.PublicKey), d.KeyVersion, string(networktest.Canonical(map[string]any{"descriptor": d}))
+	}
+	opens := func(what string, e networktest.Envelope, data []byte) {
+		t.Helper()
+		if got, err := h.decrypt(alice, e); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %x, %v", what, got, err)
+		}
+	}
+	e1, d1 := encrypt(t, first)
+	own, _, _ := advertised()
+
+	earlier := add(1, bytes.Repeat([]byte{5}, 32), begin.Add(-time.Hour), true)
+	if pub, v, _ := advertised(); pub != base64.StdEncoding.EncodeToString(earlier) || v != 1 {
+		t.Errorf("advertised %s of version %d, not the earlier one", pub, v)
+	}
+	later := add(1, bytes.Repeat([]byte{6}, 32), begin.Add(time.Hour), true)
+	add(1, bytes.Repeat([]byte{7}, 32), begin.Add(-2*time.Hour), false)
+	add(3, bytes.Repeat([]byte{8}, 32), begin, false)
+	pub, v, second := advertised()
+	if pub != base64.StdEncoding.EncodeToString(earlier) || v != 1 || pub == own {
+		t.Errorf("advertised %s of version %d: a key that is not held", pub, v)
+	}
+	e2, d2 := encrypt(t, second)
+	e3, d3 := e2, bytes.Repeat([]byte{0xab}, 32)
+	e3.EncryptedSymmetricKey = networktest.Seal(later, d3)
+	opens("sealed to the own key", e1, d1)
+	opens("sealed to the advertised key", e2, d2)
+	opens("sealed to the later key", e3, d3)
+
+	newer := add(2, bytes.Repeat([]byte{9}, 32), begin.Add(time.Hour), true)
+	pub, v, third := advertised()
+	if pub != base64.StdEncoding.EncodeToString(newer) || v != 2 {
+		t.Errorf("advertised %s of version %d, not the newer", pub, v)
+	}
+	e4, d4 := encrypt(t, third)
+	opens("of version 1, when there is a version 2", e1, d1)
+	opens("of version 2", e4, d4)
+	e4.KeyVersion = 1
+	_, err = h.decrypt(alice, e4)
+	refused(t, "of another version", err, tinycloud.ErrInvalid, "does not open")
+	for _, v := range []int64{0, 3, 4, -1} {
+		e4.KeyVersion = v
+		_, err = h.decrypt(alice, e4)
+		refused(t, fmt.Sprint("of version ", v), err, tinycloud.ErrUnauthorized, "key version does not match")
+	}
+
+	for _, state := range []string{"rotating", "pending", "generating", "failed", "active"} {
+		h.beside(func(tx db.Tx) error { return tx.Exec("UPDATE networks SET state = ?", state) })
+		if state == "rotating" || state == "active" {
+			opens(state, e1, d1)
+			continue
+		}
+		_, err := h.decrypt(alice, e1)
+		refused(t, state, err, tinycloud.ErrConflict, "network is not active (state: "+state+")")
+	}
+
+	// A key that this node's secret does not open is the node's fault, and the text does not say more.
+	h.beside(func(tx db.Tx) error { return tx.Exec("UPDATE network_keys SET sealed = public_key") })
+	if _, err = h.decrypt(alice, e1); !errors.Is(err, tinycloud.ErrUnavailable) || errors.As(err, new(*tinycloud.Refusal)) {
+		t.Errorf("damaged: %v", err)
+	}
+}
+
+func TestBounds(t *testing.T) { everywhere(t, testBounds) }
+
+func testBounds(t *testing.T, database string) {
+	h := open(t, database, begin, nil)
+	alice, bob := h.owner(captest.NewSession("alice")), h.owner(captest.NewSession("bob"))
+	stranger := h.client(captest.NewSession("stranger"))
+	_, err := h.create(stranger.Create(stranger.Key.DID(), "default"))
+	refused(t, "an owner who is not hosted", err, tinycloud.ErrUnauthorized, "no space of the owner is hosted here")
+	made := ""
+	for i := range encryption.MaxNetworks {
+		made = h.mustCreate(alice.Create(alice.Key.DID(), fmt.Sprint("n", i)))
+	}
+	_, err = h.create(alice.Create(alice.Key.DID(), "more"))
+	refused(t, "one too many", err, tinycloud.ErrForbidden, "16 encryption networks")
+	h.mustCreate(bob.Create(bob.Key.DID(), "default"))
+
+	h.beside(func(tx db.Tx) error { // as so many requests that are refused leave them
+		for i := range encryption.MaxNonces - encryption.MaxNetworks - 1 {
+			id := tinycloud.Sum([]byte{byte(i)})
+			err := tx.Add(db.Insert{Into: "network_nonces", Columns: "id owner expires"}, id[:], string(alice.Key.DID()), h.now().Add(time.Minute).Unix())
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	_, err = h.create(alice.Create(alice.Key.DID(), "more"))
+	refused(t, "too many nonces", err, tinycloud.ErrBusy, "too many requests")
+	h.mustCreate(bob.Create(bob.Key.DID(), "second"))
+	h.pass(3 * time.Minute)
+	_, err = h.create(alice.Create(alice.Key.DID(), "more"))
+	refused(t, "when they have ended", err, tinycloud.ErrForbidden, "16 encryption networks")
+	if n := h.count("SELECT count(*) FROM network_nonces"); n != 3 {
+		t.Errorf("%d nonces", n)
+	}
+	h.pass(3 * time.Minute)
+	h.expire()
+	if n := h.count("SELECT count(*) FROM network_nonces"); n != 0 {
+		t.Errorf("%d nonces after all", n)
+	}
+
+	e, _ := encrypt(t, made)
+	id, err := tinycloud.ParseNetworkID(e.NetworkID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.decrypt(alice, e); err != nil {
+		t.Fatal(err)
+	}
+	h.beside(func(tx db.Tx) error {
+		return tx.Exec("UPDATE networks SET audited = ? WHERE id = ?", encryption.MaxAudit-1, encryption.Row(id))
+	})
+	q, _ := alice.Decrypt(e.NetworkID, 1, e.EncryptedSymmetricKey)
+	tok := h.signed(q)
+	for range 3 { // a request is remembered once
+		if _, err := h.Decrypt(t.Context(), tok, e.NetworkID, []byte(q.Text())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := h.outcomes(id); got != "allowed allowed" {
+		t.Errorf("audit: %s", got)
+	}
+	if _, err := h.decrypt(alice, e); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count("SELECT count(*) FROM network_audit WHERE network = ?", encryption.Row(id)); n != 2 {
+		t.Errorf("%d decisions: the oldest had to go", n)
+	}
+	h.pass(encryption.AuditLife)
+	h.expire()
+	if n := h.count("SELECT count(*) FROM network_audit"); n != 2 {
+		t.Errorf("%d decisions before their time", n)
+	}
+	h.pass(time.Second)
+	h.expire()
+	if n := h.count("SELECT count(*) FROM network_audit"); n != 0 {
+		t.Errorf("%d decisions after their time", n)
+	}
+}
+
+func (h *host) expire() {
+	h.t.Helper()
+	if err := h.Expire(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestDatabaseFails: what a database can't tell is no refusal of the client.
+func TestDatabaseFails(t *testing.T) {
+	h := open(t, filepath.Join(t.TempDir(), "caps.db"), begin, nil)
+	alice := h.owner(captest.NewSession("alice"))
+	e, _ := encrypt(t, h.mustCreate(alice.Create(alice.Key.DID(), "default")))
+	h.beside(func(tx db.Tx) error { return tx.Exec("ALTER TABLE network_audit RENAME TO gone") })
+	_, err := h.decrypt(alice, e)
+	if !errors.Is(err, tinycloud.ErrUnavailable) {
+		t.Errorf("without an audit: %v", err)
+	}
+	h.stop()
+	if _, err := h.decrypt(alice, e); err == nil || errors.Is(err, tinycloud.ErrUnauthorized) {
+		t.Errorf("without a database: %v", err)
+	}
+	if _, err := h.create(alice.Create(alice.Key.DID(), "second")); err == nil || errors.Is(err, tinycloud.ErrUnauthorized) {
+		t.Errorf("create without a database: %v", err)
+	}
+}
+
+func mustJSON(t testing.TB, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
