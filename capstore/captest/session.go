@@ -52,6 +52,7 @@ type TokenOptions struct {
 	Expires   time.Time // 60 seconds from now
 	NotBefore time.Time // none
 	Nonce     string    // urn:uuid: and a random version 4
+	NoNonce   bool
 	Facts     []json.RawMessage
 	Algorithm string // EdDSA; another name is written, the signature stays Ed25519
 	Audience  string // the key's own DID
@@ -96,7 +97,9 @@ func (s *SessionKey) payload(o TokenOptions) string {
 		b.WriteString(`,"nbf":` + seconds(o.NotBefore))
 	}
 	b.WriteString(`,"exp":` + seconds(o.Expires))
-	b.WriteString(`,"nnc":` + quote(or(o.Nonce, randomUUID())))
+	if !o.NoNonce {
+		b.WriteString(`,"nnc":` + quote(or(o.Nonce, randomUUID())))
+	}
 	if o.Facts != nil {
 		facts := make([]string, len(o.Facts))
 		for i, f := range o.Facts {

@@ -219,9 +219,6 @@ func (r *request) check() (outcome string, err error) {
 	if r.receiver, err = decode64(r.body.receiver); err != nil {
 		return "", err
 	}
-	if len(r.sealed) > maxSealed {
-		return "", tinycloud.Refuse(tinycloud.ErrInvalid, "sealed key of %d bytes, at most %d", len(r.sealed), maxSealed)
-	}
 	if h := hashText(r.body.receiver); r.body.receiverKeyHash != h || r.facts.receiverKeyHash != h {
 		return outcomeSender, denied("invocation hash mismatch: receiverPublicKeyHash")
 	}
@@ -230,6 +227,9 @@ func (r *request) check() (outcome string, err error) {
 	}
 	if r.facts.bodyHash != r.bodyHash {
 		return outcomeBody, denied("invocation hash mismatch: bodyHash")
+	}
+	if len(r.sealed) > maxSealed {
+		return "", tinycloud.Refuse(tinycloud.ErrInvalid, "sealed key of %d bytes, at most %d", len(r.sealed), maxSealed)
 	}
 	return "", nil
 }
