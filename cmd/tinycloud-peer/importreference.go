@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/reference"
@@ -34,7 +36,7 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 	for _, w := range warnings {
 		fmt.Fprintln(p.err, "tinycloud-peer:", w)
 	}
-	key, err := c.keys(cfg)
+	theirs, err := c.keys(cfg)
 	if err != nil {
 		return err
 	}
@@ -42,6 +44,7 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return fmt.Errorf("--database: %w", err)
 	}
+	key, networks := derived(theirs)
 	from, err := reference.Open(ctx, where, key)
 	if errors.Is(err, reference.ErrEncrypted) {
 		return fmt.Errorf("%w: give it with --secret", err)
@@ -59,12 +62,12 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	o := &transfer.TakeOver{From: from, Blocks: blocks, To: to, Log: p.err}
+	o := &transfer.TakeOver{From: from, Blocks: blocks, To: to, Source: networks, Log: p.err}
 	out, err := o.Run(ctx)
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err
 	}
-	return c.print(p, out, &o.Odd)
+	return c.print(p, out, o)
 }
 
 // blocks opens where the values are.
@@ -83,8 +86,19 @@ func (c *importReferenceCmd) blocks(ctx context.Context) (reference.Blocks, func
 	return b, func() { _ = b.Close() }, nil // it was only read
 }
 
-// keys takes the secret, and returns the key of the reference's encrypted columns.
-func (c *importReferenceCmd) keys(cfg config.Config) (*[32]byte, error) {
+// derived are the key of the reference's encrypted columns, and what opens its encryption networks, nil without its keys.
+func derived(theirs *hostkeys.Static) (*[32]byte, *encryption.Source) {
+	if theirs == nil {
+		return nil, nil
+	}
+	key := theirs.Derive(hostkeys.ContextWebhookSecrets)
+	return &key, &encryption.Source{
+		Seal: theirs.Derive(hostkeys.ContextNetworkSeal), Node: hostkeys.DIDKey(theirs.NodeKey().Public().(ed25519.PublicKey)),
+	}
+}
+
+// keys takes the secret, and returns the reference's keys, nil without one.
+func (c *importReferenceCmd) keys(cfg config.Config) (*hostkeys.Static, error) {
 	if c.Secret == "" {
 		return nil, nil
 	}
@@ -101,11 +115,11 @@ func (c *importReferenceCmd) keys(cfg config.Config) (*[32]byte, error) {
 			return nil, fmt.Errorf("--secret: %w (with --own-keys this node keeps its own, and each owner has to delegate to it)", err)
 		}
 	}
-	key := theirs.Derive(hostkeys.ContextWebhookSecrets)
-	return &key, nil
+	return theirs, nil
 }
 
-func (c *importReferenceCmd) print(p *program, out []transfer.Outcome, odd *transfer.Findings) error {
+func (c *importReferenceCmd) print(p *program, out []transfer.Outcome, o *transfer.TakeOver) error {
+	odd := &o.Odd
 	waiting := 0
 	for _, x := range out {
 		state := "hosted"
@@ -122,11 +136,14 @@ func (c *importReferenceCmd) print(p *program, out []transfer.Outcome, odd *tran
 		fmt.Fprintf(p.out, "\n%d spaces are not served yet: this node has other keys than the one the data is of. A client that signs in\n"+
 			"has its owner delegate the space to this node; so does \"tinycloud-peer host SPACE\" while it runs.\n", waiting)
 	}
+	if o.Networks > 0 {
+		fmt.Fprintf(p.out, "\n%d encryption networks new\n", o.Networks)
+	}
 	if odd.Len() > 0 {
 		fmt.Fprintf(p.out, "\nodd in the data:\n")
 		odd.Print(p.out)
 	}
-	if n := odd.Count(transfer.FoundOtherValue) + odd.Count(transfer.FoundLate); n > 0 {
+	if n := odd.Count(transfer.FoundOtherValue) + odd.Count(transfer.FoundLate) + odd.Count(transfer.FoundNetwork); n > 0 {
 		return fmt.Errorf("%d things could not be taken over as they were", n)
 	}
 	return nil

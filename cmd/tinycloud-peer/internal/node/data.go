@@ -7,6 +7,7 @@ import (
 
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
@@ -17,8 +18,10 @@ type Data struct {
 	Keys   *hostkeys.Static
 	Store  *capstore.Store
 	Blocks *blockstore.Store
-	n      *Node
-	writer *layer
+	// Networks are the encryption networks.
+	Networks *encryption.Networks
+	n        *Node
+	writer   *layer
 }
 
 // OpenData opens the stores of the node that a configuration is of.
@@ -34,7 +37,7 @@ func OpenData(ctx context.Context, cfg config.Config, log *slog.Logger) (*Data, 
 	if err != nil {
 		return nil, errors.Join(err, n.close())
 	}
-	d := &Data{Keys: n.keys, Store: n.store, Blocks: n.blocks, n: n}
+	d := &Data{Keys: n.keys, Store: n.store, Blocks: n.blocks, Networks: n.networks, n: n}
 	d.writer = begin(ctx, n.store.Run, func(error) {}) // what it fails with, Close returns
 	return d, nil
 }

@@ -35,6 +35,7 @@ type DB struct {
 	sql      *sql.DB
 	postgres bool
 	current  bool // there is a table current_kv: 1.16.0
+	networks bool // there is a table encryption_network
 	aead     cipher.AEAD
 }
 
@@ -104,6 +105,8 @@ func (d *DB) recognise(ctx context.Context) error {
 	}
 	_, err := d.count(ctx, "current_kv")
 	d.current = err == nil
+	_, err = d.count(ctx, "encryption_network")
+	d.networks = err == nil
 	for _, table := range []string{"invocation", "delegation"} {
 		rows, err := d.query(ctx, "SELECT serialization FROM "+table+" LIMIT 100")
 		if err != nil {

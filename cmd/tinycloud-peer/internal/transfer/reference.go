@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
@@ -26,6 +27,7 @@ const (
 	FoundToken      = "delegation or revocation that proves nothing, left out"
 	FoundNoBlock    = "current value that is not among the blocks"
 	FoundWrongBlock = "block whose bytes are not those of its hash: served by this node as before, peers cannot take it"
+	FoundNetwork    = "encryption network whose key does not open: what is sealed to it is lost, unless the secret is another"
 	FoundOtherValue = "key that holds something else than at the node it came from"
 )
 
@@ -41,8 +43,11 @@ type TakeOver struct {
 	From   *reference.DB
 	Blocks reference.Blocks
 	To     *node.Data
-	Log    io.Writer // progress
+	Source *encryption.Source // of encryption networks; nil: the secret is not known
+	Log    io.Writer          // progress
 	Odd    Findings
+
+	Networks int // encryption networks taken over, or keys of them, that were not here
 }
 
 // Outcome is what became of a Space.
@@ -80,7 +85,26 @@ func (o *TakeOver) Run(ctx context.Context) ([]Outcome, error) {
 		}
 		out = append(out, x)
 	}
-	return out, nil
+	return out, o.networks(ctx)
+}
+
+// networks takes the keys of encryption networks over.
+func (o *TakeOver) networks(ctx context.Context) error {
+	return o.From.Networks(ctx, o.odd, func(x encryption.Foreign) error {
+		if o.Source == nil {
+			o.Odd.Add(FoundNetwork, x.ID.String()+": the secret is not known")
+			return nil
+		}
+		added, err := o.To.Networks.Take(ctx, *o.Source, x)
+		if errors.Is(err, tinycloud.ErrInvalid) {
+			o.Odd.Add(FoundNetwork, x.ID.String()+": "+err.Error())
+			return nil
+		}
+		if added {
+			o.Networks++
+		}
+		return err
+	})
 }
 
 // tokens takes delegations and revocations over, also those that stand in no epoch.
