@@ -48,7 +48,7 @@ const secret = "Some long piece of entropy which is a secret and more than 32 by
 // host is a store with networks, at a time that tests set.
 type host struct {
 	*encryption.Networks
-	t     *testing.T
+	t     testing.TB
 	store *capstore.Store
 	keys  *hostkeys.Static
 	node  string
@@ -60,7 +60,7 @@ func (h *host) now() time.Time { return time.UnixMilli(h.at.Load()) }
 
 func (h *host) pass(d time.Duration) { h.at.Add(d.Milliseconds()) }
 
-func open(t *testing.T, database string, at time.Time, random io.Reader) *host {
+func open(t testing.TB, database string, at time.Time, random io.Reader) *host {
 	t.Helper()
 	h := &host{t: t}
 	h.at.Store(at.UnixMilli())
@@ -508,6 +508,20 @@ func TestDatabaseFails(t *testing.T) {
 	}
 }
 
+// publicOf is the advertised key of a client's network "default".
+func publicOf(t testing.TB, h *host, c networktest.Client) []byte {
+	t.Helper()
+	id, err := tinycloud.ParseNetworkID(networktest.ID(c.Key.DID(), "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := h.Describe(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.PublicKey
+}
+
 func mustJSON(t testing.TB, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -515,4 +529,73 @@ func mustJSON(t testing.TB, v any) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestTake adds another node's key to the network of the same name here, and its end.
+func TestTake(t *testing.T) { everywhere(t, testTake) }
+
+func testTake(t *testing.T, database string) {
+	h := open(t, database, begin, nil)
+	alice := h.owner(captest.NewSession("alice"))
+	e1, d1 := encrypt(t, h.mustCreate(alice.Create(alice.Key.DID(), "default")))
+	id, err := tinycloud.ParseNetworkID(e1.NetworkID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := encryption.Source{Seal: [32]byte{1}, Node: "did:key:zOther"}
+	private := bytes.Repeat([]byte{5}, 32)
+	public, err := encryption.Public(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := encryption.Box(bytes.NewReader(bytes.Repeat([]byte{3}, 12)), from.Seal[:], private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := encryption.Foreign{
+		ID: id, State: "active", N: 1, T: 1, Algorithm: encryption.Algorithm, Version: 1, Public: public, Sealed: sealed,
+		Created: begin.Add(-time.Hour), Updated: begin.Add(-time.Hour),
+	}
+	take := func(x encryption.Foreign, want bool) {
+		t.Helper()
+		if added, err := h.Take(t.Context(), from, x); err != nil || added != want {
+			t.Errorf("%v, %v", added, err)
+		}
+	}
+	take(x, true)
+	take(x, false)
+	e2, d2 := e1, bytes.Repeat([]byte{0xab}, 32)
+	e2.EncryptedSymmetricKey = networktest.Seal(public, d2)
+	for what, tt := range map[string]struct {
+		e    networktest.Envelope
+		data []byte
+	}{"own key": {e1, d1}, "key of the other node": {e2, d2}} {
+		if got, err := h.decrypt(alice, tt.e); err != nil || !bytes.Equal(got, tt.data) {
+			t.Errorf("%s: %x, %v", what, got, err)
+		}
+	}
+	if n := h.count("SELECT count(*) FROM network_keys WHERE sealed = ?", sealed); n != 0 {
+		t.Error("the key is stored as it was sealed there")
+	}
+	for what, change := range map[string]func(x *encryption.Foreign){
+		"another public key": func(x *encryption.Foreign) { x.Public = bytes.Repeat([]byte{1}, 32) },
+		"another seal":       func(x *encryption.Foreign) { x.Sealed = append(bytes.Clone(x.Sealed[:60]), x.Sealed[60]^1) },
+		"no key":             func(x *encryption.Foreign) { x.Sealed = nil },
+		"another algorithm":  func(x *encryption.Foreign) { x.Algorithm = "x" },
+		"a passing state":    func(x *encryption.Foreign) { x.State = "pending" },
+	} {
+		bad := x
+		change(&bad)
+		if _, err := h.Take(t.Context(), from, bad); !errors.Is(err, tinycloud.ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	x.State = "revoked"
+	take(x, true)
+	take(x, false)
+	x.State = "active"
+	take(x, false)
+	if d, err := h.Describe(t.Context(), id); err != nil || d.State != "revoked" {
+		t.Errorf("%+v, %v", d, err)
+	}
 }
