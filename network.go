@@ -1,9 +1,6 @@
 package tinycloud
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // NetworkID names an encryption network: "urn:tinycloud:encryption:" ‖ the owner's DID ‖ ":" ‖ name (docs/protocol.md,
 // "Encryption networks"). It is comparable; String round-trips.
@@ -66,7 +63,7 @@ func makeNetworkID(owner, name string) (NetworkID, error) {
 	if strings.HasPrefix(owner, "did:") {
 		var err error
 		if p, err = canonicalDID(owner); err != nil || !isDID(owner) {
-			return NetworkID{}, fmt.Errorf("%v: %w", err, Refuse(ErrInvalid, "invalid owner principal: not a DID"))
+			return NetworkID{}, Refuse(ErrInvalid, "invalid owner principal: not a DID")
 		}
 	}
 	return NetworkID{text: networkPrefix + string(p) + ":" + name, owner: p, name: name}, nil
