@@ -10,7 +10,7 @@ import (
 )
 
 // Beside is what the store shows to those who keep rows of their own in its database, beside the history: tickets,
-// webhooks. Their tables are in its migrations, and are no concern of it else.
+// webhooks, encryption networks. Their tables are in its migrations, and are no concern of it else.
 type Beside struct{ s *Store }
 
 // Beside returns what the store shows to those who keep rows of their own.
@@ -49,6 +49,30 @@ func (b Beside) Right(ctx context.Context, c Claim, about tinycloud.Resource, ab
 		return err
 	}
 	return b.s.chain(b.s.db.Read).right(ctx, c, about, ability, b.Now())
+}
+
+// Hosts reports whether a Space of an owner is hosted here.
+func (b Beside) Hosts(ctx context.Context, owner tinycloud.Principal) (bool, error) {
+	if err := b.s.fresh(ctx); err != nil {
+		return false, err
+	}
+	prefix, hosts := spacePrefix(owner), false
+	err := b.s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return err
+		}
+		// A longer DID may begin like the owner's.
+		id, err := tinycloud.ParseSpaceID(text)
+		hosts = hosts || err == nil && id.Owner() == owner && b.s.Hosted(id)
+		return nil
+	}, "SELECT space FROM spaces WHERE space > ? AND space < ?", prefix+":", prefix+";")
+	return hosts, err
+}
+
+// spacePrefix is how the ids of an owner's Spaces begin, up to the colon before the name.
+func spacePrefix(owner tinycloud.Principal) string {
+	return "tinycloud:" + string(owner[min(len("did:"), len(owner)):])
 }
 
 // Claim is what a right rests on that outlives the invocation it was shown by: who signed that, and the delegations that

@@ -6,7 +6,7 @@ import (
 	"io"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -57,7 +57,7 @@ func (n *Networks) Create(ctx context.Context, t *token.Token, body []byte) (Des
 	if err := n.administers(t, b.id, AbilityCreate, d.hash()); err != nil {
 		return Descriptor{}, err
 	}
-	switch hosts, err := n.o.Store.HostsOf(ctx, b.id.Owner()); {
+	switch hosts, err := n.rows.Hosts(ctx, b.id.Owner()); {
 	case err != nil:
 		return Descriptor{}, fmt.Errorf("encryption network: %w", err)
 	case !hosts:
@@ -69,18 +69,18 @@ func (n *Networks) Create(ctx context.Context, t *token.Token, body []byte) (Des
 	}
 	var made *network
 	var refused error
-	err = n.o.Store.Transact(ctx, true, func(tx db.Tx) (err error) {
-		if refused = burn(ctx, tx, b.id.Owner(), t); refused != nil {
+	err = n.rows.Update(ctx, true, func(tx capstore.BesideTx) (err error) {
+		if refused = burn(tx, b.id.Owner(), t); refused != nil {
 			return refused
 		}
 		// What is refused from here on has used its nonce.
-		if refused, err = mayCreate(ctx, tx, b.id); refused != nil || err != nil {
+		if refused, err = mayCreate(tx, b.id); refused != nil || err != nil {
 			return err
 		}
 		if err := n.insert(tx, b, k, t); err != nil {
 			return err
 		}
-		made, err = load(ctx, tx, b.id)
+		made, err = load(ctx, inTx{tx}, b.id)
 		return err
 	})
 	if refused != nil || err != nil {
@@ -114,15 +114,15 @@ func (n *Networks) generate() (key, error) {
 }
 
 // mayCreate refuses a network that there is, and one too many.
-func mayCreate(ctx context.Context, tx db.Tx, id tinycloud.NetworkID) (refused, err error) {
+func mayCreate(tx capstore.BesideTx, id tinycloud.NetworkID) (refused, err error) {
 	var x int
-	if ok, err := tx.One(ctx, []any{&x}, "SELECT 1 FROM networks WHERE id = ?", row(id)); err != nil || ok {
+	if ok, err := tx.One([]any{&x}, "SELECT 1 FROM networks WHERE id = ?", row(id)); err != nil || ok {
 		if ok {
 			refused = tinycloud.Refuse(tinycloud.ErrConflict, "network already exists")
 		}
 		return refused, err
 	}
-	if _, err := tx.One(ctx, []any{&x}, "SELECT count(*) FROM networks WHERE owner = ?", string(id.Owner())); err != nil {
+	if _, err := tx.One([]any{&x}, "SELECT count(*) FROM networks WHERE owner = ?", string(id.Owner())); err != nil {
 		return nil, err
 	}
 	if x >= MaxNetworks {
@@ -131,14 +131,14 @@ func mayCreate(ctx context.Context, tx db.Tx, id tinycloud.NetworkID) (refused, 
 	return refused, nil
 }
 
-func (n *Networks) insert(tx db.Tx, b createBody, k key, t *token.Token) error {
+func (n *Networks) insert(tx capstore.BesideTx, b createBody, k key, t *token.Token) error {
 	now := tx.Now().UnixNano()
-	err := tx.Add(db.Insert{Into: "networks", Columns: "id network owner name state threshold_n threshold_t created updated audited"},
+	err := tx.Add(capstore.Insert{Into: "networks", Columns: "id network owner name state threshold_n threshold_t created updated audited"},
 		row(b.id), b.id.String(), string(b.id.Owner()), b.id.Name(), stateActive, b.threshold.N, b.threshold.T, now, now, 0)
 	if err != nil {
 		return err
 	}
-	return tx.Add(db.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator made_by"},
+	return tx.Add(capstore.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator made_by"},
 		row(b.id), k.version, k.public, k.sealed, now, n.node, t.Bytes)
 }
 
@@ -157,15 +157,15 @@ func (n *Networks) Revoke(ctx context.Context, t *token.Token, text string) erro
 	if err := n.administers(t, id, AbilityRevoke, emptyHash); err != nil {
 		return err
 	}
-	return n.o.Store.Transact(ctx, false, func(tx db.Tx) error {
-		x, err := load(ctx, tx, id)
+	return n.rows.Update(ctx, false, func(tx capstore.BesideTx) error {
+		x, err := load(ctx, inTx{tx}, id)
 		if err != nil {
 			return err
 		}
 		if x == nil {
 			return errNone()
 		}
-		if err := burn(ctx, tx, id.Owner(), t); err != nil || x.state == stateRevoked {
+		if err := burn(tx, id.Owner(), t); err != nil || x.state == stateRevoked {
 			return err
 		}
 		return tx.Exec("UPDATE networks SET state = ?, updated = ?, revocation = ? WHERE id = ?",

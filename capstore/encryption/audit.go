@@ -7,7 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
 // What is remembered of decisions: of each network the last so many, for so long.
@@ -39,30 +39,30 @@ type asked struct {
 func (n *Networks) audit(ctx context.Context, a asked, outcome string) error {
 	id := row(a.network)
 	var x int64
-	switch there, err := n.o.Store.Rows().One(ctx, []any{&x}, "SELECT 1 FROM networks WHERE id = ?", id); {
+	switch there, err := n.rows.One(ctx, []any{&x}, "SELECT 1 FROM networks WHERE id = ?", id); {
 	case err != nil:
 		return fmt.Errorf("audit: %w", err)
 	case !there:
 		return nil
 	}
-	switch decided, err := n.o.Store.Rows().One(ctx, []any{&x}, auditOf, id, a.hash[:]); {
+	switch decided, err := n.rows.One(ctx, []any{&x}, auditOf, id, a.hash[:]); {
 	case err != nil:
 		return fmt.Errorf("audit: %w", err)
 	case decided:
 		return nil
 	}
-	return n.o.Store.Transact(ctx, false, func(tx db.Tx) error {
+	return n.rows.Update(ctx, false, func(tx capstore.BesideTx) error {
 		var slot int64
-		if decided, err := tx.One(ctx, []any{&slot}, auditOf, id, a.hash[:]); err != nil || decided {
+		if decided, err := tx.One([]any{&slot}, auditOf, id, a.hash[:]); err != nil || decided {
 			return err
 		}
 		if err := tx.Exec("UPDATE networks SET audited = audited + 1 WHERE id = ?", id); err != nil {
 			return err
 		}
-		if _, err := tx.One(ctx, []any{&slot}, "SELECT audited FROM networks WHERE id = ?", id); err != nil {
+		if _, err := tx.One([]any{&slot}, "SELECT audited FROM networks WHERE id = ?", id); err != nil {
 			return err
 		}
-		return tx.Add(db.Insert{Into: "network_audit", Columns: "network slot request requester outcome decided", Key: "network slot", Replace: true},
+		return tx.Add(capstore.Insert{Into: "network_audit", Columns: "network slot request requester outcome decided", Key: "network slot", Replace: true},
 			id, slot%maxAudit, a.hash[:], string(a.requester), outcome, tx.Now().UnixMilli())
 	})
 }

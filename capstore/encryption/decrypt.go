@@ -169,7 +169,7 @@ func (n *Networks) decide(ctx context.Context, r *request) (wrapped []byte, outc
 	if err := asks(r.token, AbilityDecrypt, r.network); err != nil {
 		return nil, "", err
 	}
-	x, err := load(ctx, n.o.Store.Rows(), r.network)
+	x, err := load(ctx, n.rows, r.network)
 	switch {
 	case err != nil:
 		return nil, "", fmt.Errorf("encryption network: %w", err)
@@ -186,7 +186,7 @@ func (n *Networks) decide(ctx context.Context, r *request) (wrapped []byte, outc
 	if len(keys) == 0 || r.facts.version != r.body.version || r.body.alg != Algorithm || r.facts.alg != Algorithm {
 		return nil, "", denied("invocation alg / key version does not match network")
 	}
-	if err := timely(r.token, n.o.Now()); err != nil {
+	if err := timely(r.token, n.rows.Now()); err != nil {
 		return nil, "", err
 	}
 	if outcome, err := r.check(); err != nil {

@@ -6,53 +6,34 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
-// Store is what is asked of the store: who may do what, and rows.
-type Store interface {
-	// AdmitReusable judges an invocation: window, signature, lifetime, authority, and that the Spaces it names are hosted.
-	AdmitReusable(ctx context.Context, t *token.Token) error
-	// Burn remembers a token as used; the error is of class [tinycloud.ErrConflict] when it is.
-	Burn(ctx context.Context, t *token.Token) error
-	// HostsOf reports whether a Space of an owner is hosted here.
-	HostsOf(ctx context.Context, owner tinycloud.Principal) (bool, error)
-	// Rows reads without a transaction.
-	Rows() db.Reader
-	// Transact runs f in a transaction, durable when it returns without an error; f may run again. adds says that it takes
-	// room.
-	Transact(ctx context.Context, adds bool, f func(db.Tx) error) error
-}
-
 // Options configure [Networks].
 type Options struct {
-	Store Store
+	Store *capstore.Store
 	Node  ed25519.PrivateKey // signs answers; its DID is the audience of requests
 	Seal  [32]byte           // under which private keys are stored
-	Now   func() time.Time   // nil: time.Now
 	Rand  io.Reader          // nil: that of crypto/rand
 }
 
 // Networks are the networks of a node. Its methods may be called concurrently.
 type Networks struct {
 	o    Options
+	rows capstore.Beside
 	node string // DID
 }
 
 // New returns the networks whose rows are in the store.
 func New(o Options) *Networks {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
-	return &Networks{o: o, node: did.EncodeEd25519(o.Node.Public().(ed25519.PublicKey))}
+	return &Networks{o: o, rows: o.Store.Beside(), node: did.EncodeEd25519(o.Node.Public().(ed25519.PublicKey))}
 }
 
 // admit judges an invocation as far as every request here is: it is for this node, and its signer has what it names.

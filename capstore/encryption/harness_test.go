@@ -19,7 +19,6 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/networktest"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
@@ -80,7 +79,7 @@ func open(t testing.TB, database string, at time.Time, random io.Reader) *host {
 	})
 	t.Cleanup(h.stop)
 	h.Networks = encryption.New(encryption.Options{
-		Store: h.store, Node: h.keys.NodeKey(), Seal: h.keys.Derive(hostkeys.ContextNetworkSeal), Now: h.now, Rand: random,
+		Store: h.store, Node: h.keys.NodeKey(), Seal: h.keys.Derive(hostkeys.ContextNetworkSeal), Rand: random,
 	})
 	return h
 }
@@ -180,7 +179,7 @@ var begin = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 func (h *host) outcomes(id tinycloud.NetworkID) string {
 	h.t.Helper()
 	var out []string
-	err := h.store.Rows().Each(h.t.Context(), func(scan db.Scan) error {
+	err := h.store.Beside().Each(h.t.Context(), func(scan func(dest ...any) error) error {
 		var s string
 		err := scan(&s)
 		out = append(out, s)
@@ -194,16 +193,16 @@ func (h *host) outcomes(id tinycloud.NetworkID) string {
 
 func (h *host) count(query string, args ...any) (n int) {
 	h.t.Helper()
-	if _, err := h.store.Rows().One(h.t.Context(), []any{&n}, query, args...); err != nil {
+	if _, err := h.store.Beside().One(h.t.Context(), []any{&n}, query, args...); err != nil {
 		h.t.Fatal(err)
 	}
 	return n
 }
 
 // beside changes rows behind the networks' back.
-func (h *host) beside(f func(tx db.Tx) error) {
+func (h *host) beside(f func(tx capstore.BesideTx) error) {
 	h.t.Helper()
-	if err := h.store.Transact(h.t.Context(), false, f); err != nil {
+	if err := h.store.Beside().Update(h.t.Context(), false, f); err != nil {
 		h.t.Fatal(err)
 	}
 }

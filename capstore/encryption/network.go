@@ -9,7 +9,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
 // States of a network. The protocol knows more, in which a network can't be used.
@@ -42,8 +42,25 @@ func row(id tinycloud.NetworkID) []byte {
 	return h[:]
 }
 
+// reader reads rows, in a transaction or not.
+type reader interface {
+	One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error)
+	Each(ctx context.Context, f func(scan func(dest ...any) error) error, query string, args ...any) error
+}
+
+// inTx reads in a transaction, whose statements end with the writer and not with a reader's context.
+type inTx struct{ capstore.BesideTx }
+
+func (x inTx) One(_ context.Context, dest []any, query string, args ...any) (bool, error) {
+	return x.BesideTx.One(dest, query, args...)
+}
+
+func (x inTx) Each(_ context.Context, f func(scan func(dest ...any) error) error, query string, args ...any) error {
+	return x.BesideTx.Each(f, query, args...)
+}
+
 // load returns a network with the keys that are held of it, nil when there is none.
-func load(ctx context.Context, r db.Reader, id tinycloud.NetworkID) (*network, error) {
+func load(ctx context.Context, r reader, id tinycloud.NetworkID) (*network, error) {
 	x := network{id: id}
 	var created, updated int64
 	ok, err := r.One(ctx, []any{&x.state, &x.threshold.N, &x.threshold.T, &created, &updated},
@@ -52,7 +69,7 @@ func load(ctx context.Context, r db.Reader, id tinycloud.NetworkID) (*network, e
 		return nil, err
 	}
 	x.created, x.updated = time.Unix(0, created).UTC(), time.Unix(0, updated).UTC()
-	err = r.Each(ctx, func(scan db.Scan) error {
+	err = r.Each(ctx, func(scan func(dest ...any) error) error {
 		var k key
 		err := scan(&k.version, &k.public, &k.sealed, &k.created)
 		x.keys = append(x.keys, k)
@@ -130,7 +147,7 @@ func (n *Networks) describe(x *network) Descriptor {
 
 // Describe returns a network of which a key is held here. The error is of class [tinycloud.ErrNotFound] else.
 func (n *Networks) Describe(ctx context.Context, id tinycloud.NetworkID) (Descriptor, error) {
-	x, err := load(ctx, n.o.Store.Rows(), id)
+	x, err := load(ctx, n.rows, id)
 	switch {
 	case err != nil:
 		return Descriptor{}, fmt.Errorf("encryption network: %w", err)

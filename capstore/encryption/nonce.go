@@ -5,7 +5,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -17,18 +17,18 @@ const (
 )
 
 // burn remembers the nonce of a request for as long as its token could be used. A refusal has written nothing.
-func burn(ctx context.Context, tx db.Tx, owner tinycloud.Principal, t *token.Token) error {
+func burn(tx capstore.BesideTx, owner tinycloud.Principal, t *token.Token) error {
 	id := tinycloud.Sum([]byte(string(t.Signer) + "\x00" + t.Nonce))
 	now := tx.Now().Unix()
 	var x int64
-	used, err := tx.One(ctx, []any{&x}, "SELECT 1 FROM network_nonces WHERE id = ? AND expires >= ?", id[:], now)
+	used, err := tx.One([]any{&x}, "SELECT 1 FROM network_nonces WHERE id = ? AND expires >= ?", id[:], now)
 	if err != nil {
 		return err
 	}
 	if used {
 		return denied("nonce already used")
 	}
-	if _, err := tx.One(ctx, []any{&x}, "SELECT count(*) FROM network_nonces WHERE owner = ? AND expires >= ?", string(owner), now); err != nil {
+	if _, err := tx.One([]any{&x}, "SELECT count(*) FROM network_nonces WHERE owner = ? AND expires >= ?", string(owner), now); err != nil {
 		return err
 	}
 	if x >= maxNonces {
@@ -37,7 +37,7 @@ func burn(ctx context.Context, tx db.Tx, owner tinycloud.Principal, t *token.Tok
 	if err := tx.Exec("DELETE FROM network_nonces WHERE owner = ? AND expires < ?", string(owner), now); err != nil {
 		return err
 	}
-	return tx.Add(db.Insert{Into: "network_nonces", Columns: "id owner expires", Key: "id", Replace: true},
+	return tx.Add(capstore.Insert{Into: "network_nonces", Columns: "id owner expires", Key: "id", Replace: true},
 		id[:], string(owner), t.Expires.Add(nonceGrace).Unix())
 }
 
@@ -46,29 +46,29 @@ const expireBatch = 500
 
 // Expire forgets nonces whose tokens have ended, and decisions that are old. The node calls it now and then.
 func (n *Networks) Expire(ctx context.Context) error {
-	now := n.o.Now()
+	now := n.rows.Now()
 	err := n.expire(ctx, "SELECT id, 0 FROM network_nonces WHERE expires < ? LIMIT ?", now.Unix(),
-		func(tx db.Tx, id []byte, _ int64) error {
+		func(tx capstore.BesideTx, id []byte, _ int64) error {
 			return tx.Exec("DELETE FROM network_nonces WHERE id = ?", id)
 		})
 	if err != nil {
 		return err
 	}
 	return n.expire(ctx, "SELECT network, slot FROM network_audit WHERE decided < ? LIMIT ?", now.Add(-auditLife).UnixMilli(),
-		func(tx db.Tx, id []byte, slot int64) error {
+		func(tx capstore.BesideTx, id []byte, slot int64) error {
 			return tx.Exec("DELETE FROM network_audit WHERE network = ? AND slot = ?", id, slot)
 		})
 }
 
 // expire forgets the rows that a query finds, by their keys.
-func (n *Networks) expire(ctx context.Context, query string, before int64, forget func(tx db.Tx, id []byte, slot int64) error) error {
+func (n *Networks) expire(ctx context.Context, query string, before int64, forget func(tx capstore.BesideTx, id []byte, slot int64) error) error {
 	type found struct {
 		id   []byte
 		slot int64
 	}
 	for {
 		var rows []found
-		err := n.o.Store.Rows().Each(ctx, func(scan db.Scan) error {
+		err := n.rows.Each(ctx, func(scan func(dest ...any) error) error {
 			var f found
 			err := scan(&f.id, &f.slot)
 			rows = append(rows, f)
@@ -77,7 +77,7 @@ func (n *Networks) expire(ctx context.Context, query string, before int64, forge
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		err = n.o.Store.Transact(ctx, false, func(tx db.Tx) error {
+		err = n.rows.Update(ctx, false, func(tx capstore.BesideTx) error {
 			for _, f := range rows {
 				if err := forget(tx, f.id, f.slot); err != nil {
 					return err

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/networktest"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
@@ -138,8 +138,8 @@ func testKeys(t *testing.T, database string) {
 		if held {
 			column = sealed
 		}
-		h.beside(func(tx db.Tx) error {
-			return tx.Add(db.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator"},
+		h.beside(func(tx capstore.BesideTx) error {
+			return tx.Add(capstore.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator"},
 				encryption.Row(id), version, pub, column, created.UnixNano(), "did:key:zOther")
 		})
 		return pub
@@ -196,7 +196,7 @@ func testKeys(t *testing.T, database string) {
 	}
 
 	for _, state := range []string{"rotating", "pending", "generating", "failed", "active"} {
-		h.beside(func(tx db.Tx) error { return tx.Exec("UPDATE networks SET state = ?", state) })
+		h.beside(func(tx capstore.BesideTx) error { return tx.Exec("UPDATE networks SET state = ?", state) })
 		if state == "rotating" || state == "active" {
 			opens(state, e1, d1)
 			continue
@@ -206,7 +206,7 @@ func testKeys(t *testing.T, database string) {
 	}
 
 	// A key that this node's secret does not open is the node's fault, and the text does not say more.
-	h.beside(func(tx db.Tx) error { return tx.Exec("UPDATE network_keys SET sealed = public_key") })
+	h.beside(func(tx capstore.BesideTx) error { return tx.Exec("UPDATE network_keys SET sealed = public_key") })
 	if _, err = h.decrypt(alice, e1); !errors.Is(err, tinycloud.ErrUnavailable) || errors.As(err, new(*tinycloud.Refusal)) {
 		t.Errorf("damaged: %v", err)
 	}
@@ -228,10 +228,10 @@ func testBounds(t *testing.T, database string) {
 	refused(t, "one too many", err, tinycloud.ErrForbidden, "16 encryption networks")
 	h.mustCreate(bob.Create(bob.Key.DID(), "default"))
 
-	h.beside(func(tx db.Tx) error { // as so many requests that are refused leave them
+	h.beside(func(tx capstore.BesideTx) error { // as so many requests that are refused leave them
 		for i := range encryption.MaxNonces - encryption.MaxNetworks - 1 {
 			id := tinycloud.Sum([]byte{byte(i)})
-			err := tx.Add(db.Insert{Into: "network_nonces", Columns: "id owner expires"}, id[:], string(alice.Key.DID()), h.now().Add(time.Minute).Unix())
+			err := tx.Add(capstore.Insert{Into: "network_nonces", Columns: "id owner expires"}, id[:], string(alice.Key.DID()), h.now().Add(time.Minute).Unix())
 			if err != nil {
 				return err
 			}
@@ -261,7 +261,7 @@ func testBounds(t *testing.T, database string) {
 	if _, err := h.decrypt(alice, e); err != nil {
 		t.Fatal(err)
 	}
-	h.beside(func(tx db.Tx) error {
+	h.beside(func(tx capstore.BesideTx) error {
 		return tx.Exec("UPDATE networks SET audited = ? WHERE id = ?", encryption.MaxAudit-1, encryption.Row(id))
 	})
 	q, _ := alice.Decrypt(e.NetworkID, 1, e.EncryptedSymmetricKey)
@@ -297,7 +297,7 @@ func TestDatabaseFails(t *testing.T) {
 	h := open(t, filepath.Join(t.TempDir(), "caps.db"), begin, nil)
 	alice := h.owner(captest.NewSession("alice"))
 	e, _ := encrypt(t, h.mustCreate(alice.Create(alice.Key.DID(), "default")))
-	h.beside(func(tx db.Tx) error { return tx.Exec("ALTER TABLE network_audit RENAME TO gone") })
+	h.beside(func(tx capstore.BesideTx) error { return tx.Exec("ALTER TABLE network_audit RENAME TO gone") })
 	_, err := h.decrypt(alice, e)
 	if !errors.Is(err, tinycloud.ErrUnavailable) {
 		t.Errorf("without an audit: %v", err)

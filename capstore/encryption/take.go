@@ -8,7 +8,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
 // Source is a node whose networks are taken over.
@@ -39,7 +39,7 @@ func (n *Networks) Take(ctx context.Context, from Source, x Foreign) (added bool
 	if err != nil {
 		return false, err
 	}
-	err = n.o.Store.Transact(ctx, true, func(tx db.Tx) error {
+	err = n.rows.Update(ctx, true, func(tx capstore.BesideTx) error {
 		added, err = n.add(ctx, tx, from, x, sealed)
 		return err
 	})
@@ -63,15 +63,15 @@ func (n *Networks) reseal(from Source, x Foreign) ([]byte, error) {
 	return box(n.o.Rand, n.o.Seal[:], private)
 }
 
-func (n *Networks) add(ctx context.Context, tx db.Tx, from Source, x Foreign, sealed []byte) (added bool, err error) {
-	have, err := load(ctx, tx, x.ID)
+func (n *Networks) add(ctx context.Context, tx capstore.BesideTx, from Source, x Foreign, sealed []byte) (added bool, err error) {
+	have, err := load(ctx, inTx{tx}, x.ID)
 	if err != nil {
 		return false, err
 	}
 	switch {
 	case have == nil:
 		added = true
-		err = tx.Add(db.Insert{Into: "networks", Columns: "id network owner name state threshold_n threshold_t created updated audited"},
+		err = tx.Add(capstore.Insert{Into: "networks", Columns: "id network owner name state threshold_n threshold_t created updated audited"},
 			row(x.ID), x.ID.String(), string(x.ID.Owner()), x.ID.Name(), x.State, x.N, x.T, x.Created.UnixNano(), x.Updated.UnixNano(), 0)
 	case x.State == stateRevoked && have.state != stateRevoked:
 		added = true
@@ -80,6 +80,6 @@ func (n *Networks) add(ctx context.Context, tx db.Tx, from Source, x Foreign, se
 	if err != nil || have != nil && slices.ContainsFunc(have.keys, func(k key) bool { return k.version == x.Version && bytes.Equal(k.public, x.Public) }) {
 		return added, err
 	}
-	return true, tx.Add(db.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator", Key: "network version public_key", Replace: true},
+	return true, tx.Add(capstore.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator", Key: "network version public_key", Replace: true},
 		row(x.ID), x.Version, x.Public, sealed, x.Created.UnixNano(), from.Node)
 }

@@ -92,7 +92,7 @@ func (h *host) testCreateVectors(v map[string]string, id tinycloud.NetworkID) {
 		t.Errorf("public key %x", d.PublicKey)
 	}
 	var sealed []byte
-	if _, err := h.store.Rows().One(t.Context(), []any{&sealed}, "SELECT sealed FROM network_keys WHERE network = ?", encryption.Row(id)); err != nil {
+	if _, err := h.store.Beside().One(t.Context(), []any{&sealed}, "SELECT sealed FROM network_keys WHERE network = ?", encryption.Row(id)); err != nil {
 		t.Fatal(err)
 	}
 	if hex.EncodeToString(sealed) != v["sealed"] {

@@ -94,7 +94,7 @@ func newNode(t *testing.T, change ...func(*capstore.Options, *httpapi.Options)) 
 		n.did = hostkeys.DIDKey(n.keys.NodeKey().Public().(ed25519.PublicKey))
 		ao.NodeID = n.did
 		ao.Networks = encryption.New(encryption.Options{
-			Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal), Now: co.Now,
+			Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal),
 		})
 	}
 	n.api = httpapi.New(ao)

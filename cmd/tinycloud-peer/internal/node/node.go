@@ -180,7 +180,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 		SecretKey: n.keys.Derive(hostkeys.ContextWebhookSecrets), Lead: n.leadWebhooks(), Now: n.o.Now, Log: n.log.With("part", "hooks"),
 	})
 	n.networks = encryption.New(encryption.Options{
-		Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal), Now: n.o.Now,
+		Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal),
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
