@@ -14,18 +14,28 @@ const (
 	delegationsBurst     = 240
 	spacesPerMinute      = 20
 	spacesBurst          = 60
+	networksPerMinute    = 600 // requests about encryption networks: whoever opens a vault asks for each secret
+	networksBurst        = 600
 )
 
-// budgets are those of delegations, and of the Spaces that they create.
-type budgets struct{ delegations, spaces *callers.Budget }
+// budgets are those of delegations, of the Spaces that they create, and of requests about encryption networks.
+type budgets struct{ delegations, spaces, networks *callers.Budget }
 
 func newBudgets() budgets {
-	return budgets{callers.NewBudget(delegationsPerMinute, delegationsBurst), callers.NewBudget(spacesPerMinute, spacesBurst)}
+	return budgets{
+		callers.NewBudget(delegationsPerMinute, delegationsBurst), callers.NewBudget(spacesPerMinute, spacesBurst),
+		callers.NewBudget(networksPerMinute, networksBurst),
+	}
 }
 
 // delegation counts a delegation or a revocation, before it costs anything. This machine's own are not counted.
-func (b budgets) delegation(r *http.Request) error {
-	if callers.Stranger(r.RemoteAddr).IsValid() && !b.delegations.Allow(r.RemoteAddr) {
+func (b budgets) delegation(r *http.Request) error { return count(b.delegations, r) }
+
+// network counts a request about an encryption network, before it costs anything. This machine's own are not counted.
+func (b budgets) network(r *http.Request) error { return count(b.networks, r) }
+
+func count(b *callers.Budget, r *http.Request) error {
+	if callers.Stranger(r.RemoteAddr).IsValid() && !b.Allow(r.RemoteAddr) {
 		return tinycloud.Refuse(tinycloud.ErrBusy, "Rate limit exceeded")
 	}
 	return nil

@@ -19,8 +19,21 @@ const (
 	wellKnownPrefix = "/.well-known/encryption/network/"
 )
 
-// routeNetworks finds who answers below the paths of encryption networks. The id of a network is one segment.
+// routeNetworks finds who answers below the paths of encryption networks, within a client's budget.
 func (a *API) routeNetworks(r *http.Request, path string) (endpoint, bool) {
+	e, ok := a.findNetworks(r, path)
+	serve := e.serve
+	e.serve = func(w http.ResponseWriter, r *http.Request) error {
+		if err := a.budgets.network(r); err != nil {
+			return err
+		}
+		return serve(w, r)
+	}
+	return e, ok
+}
+
+// findNetworks is [API.routeNetworks] without the budget. The id of a network is one segment.
+func (a *API) findNetworks(r *http.Request, path string) (endpoint, bool) {
 	if a.o.Networks == nil {
 		return endpoint{}, false
 	}
@@ -176,6 +189,9 @@ func (a *API) revokeNetwork(w http.ResponseWriter, r *http.Request, id string) e
 // invokeDecrypt serves an invocation that asks to decrypt, whatever else it names. Its window, signature and lifetime are
 // judged first, and that it is used for the first time; what then speaks against it is a 403.
 func (a *API) invokeDecrypt(w http.ResponseWriter, r *http.Request, token *capstore.Token) error {
+	if err := a.budgets.network(r); err != nil {
+		return err
+	}
 	if err := a.o.Store.Verify(r.Context(), token); err != nil {
 		return err
 	}
