@@ -20,7 +20,7 @@ type placedOp struct {
 // placed is the same as its service sees it; n is the epoch.
 func (p placedOp) placed(n *node) service.Placed {
 	return service.Placed{
-		Subject: p.op.Subject, Bytes: p.op.Bytes, At: p.at, N: p.n, Event: p.event, Row: n.eid, Order: orderOf(n, p.at.Index), Removes: p.op.Removes, Valid: true,
+		Subject: p.op.Subject, Bytes: p.op.Bytes, At: p.at, N: p.n, Event: p.event, Written: n.age.Time, Row: n.eid, Order: orderOf(n, p.at.Index), Removes: p.op.Removes, Valid: true,
 	}
 }
 

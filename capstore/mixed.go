@@ -63,32 +63,47 @@ func told(rules int64, services string) (h hostlog.Hello, met bool, err error) {
 	return h, true, json.Unmarshal([]byte(services), &h.Services)
 }
 
+// unserved reports whether another host of a Space is known to be of a release that knows no services.
+func (t *tx) unserved(sp *space) (bool, error) {
+	older, err := t.hostsThat(sp, "rules <> 0 AND (services = '' OR services = '[]')")
+	return len(older) > 0 && t.inWindow(sp, older), err
+}
+
+// hostsThat are the other hosts of a Space whose rows meet a condition.
+func (t *tx) hostsThat(sp *space, condition string, args ...any) (map[hostlog.Key]bool, error) {
+	hosts := map[hostlog.Key]bool{}
+	err := t.each(func(scan db.Scan) error {
+		var host []byte
+		if err := scan(&host); err != nil {
+			return err
+		}
+		hosts[hostlog.Key(host)] = true
+		return nil
+	}, "SELECT host FROM hosts WHERE sid = ? AND "+condition, append([]any{sp.sid}, args...)...)
+	delete(hosts, sp.host)
+	return hosts, err
+}
+
+// inWindow reports whether one of some hosts is one now.
+func (t *tx) inWindow(sp *space, hosts map[hostlog.Key]bool) (is bool) {
+	sp.facts.Hosts(func(h hostlog.Key, tok *Token) bool {
+		is = hosts[h] && !t.isRevoked(tok.ID) && tok.ValidAt(t.now, 0)
+		return !is
+	})
+	return is
+}
+
 // mixed reports whether another host of a Space is known to judge by older rules: it orders writes in another way, so a
 // value that is past here may be current there, and this host may be the only one that has it.
 func (t *tx) mixed(sp *space) (bool, error) {
 	if mixed, ok := t.older[sp]; ok {
 		return mixed, nil
 	}
-	older := map[hostlog.Key]bool{}
-	err := t.each(func(scan db.Scan) error {
-		var host []byte
-		if err := scan(&host); err != nil {
-			return err
-		}
-		older[hostlog.Key(host)] = true
-		return nil
-	}, "SELECT host FROM hosts WHERE sid = ? AND rules <> 0 AND rules < ?", sp.sid, Rules)
+	older, err := t.hostsThat(sp, "rules <> 0 AND rules < ?", Rules)
 	if err != nil {
 		return false, err
 	}
-	delete(older, sp.host)
-	mixed := false
-	if len(older) > 0 {
-		sp.facts.Hosts(func(h hostlog.Key, tok *Token) bool {
-			mixed = older[h] && !t.isRevoked(tok.ID) && tok.ValidAt(t.now, 0)
-			return !mixed
-		})
-	}
+	mixed := len(older) > 0 && t.inWindow(sp, older)
 	t.older[sp] = mixed
 	return mixed, nil
 }

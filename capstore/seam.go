@@ -190,7 +190,7 @@ func (x *inSpace) operations(name, bytes, which, in string) (list []service.Plac
 		}
 		p.Event, p.At.Epoch, p.At.Index = tinycloud.Hash(event), tinycloud.Hash(epoch), uint64(idx)
 		o.age, o.at = judge.DecodeAge(written, begin), p.At
-		p.Order = o
+		p.Order, p.Written = o, written
 		list = append(list, p)
 		return nil
 	}, "SELECT p.eid, p.seq, p.id, p.written, p.begin_of, o.idx, o.n, o.removes, "+bytes+`, o.valid, e.id, l.branch, l.n
@@ -207,7 +207,7 @@ func (x *inSpace) OperationsAt(at service.Order, name string) (list []service.Pl
 		return nil, err
 	}
 	err = x.t.each(func(scan db.Scan) error {
-		p := service.Placed{Subject: name, Row: n.eid, At: o.at, Order: o}
+		p := service.Placed{Subject: name, Row: n.eid, At: o.at, Order: o, Written: n.age.Time}
 		var event []byte
 		err := scan(&p.N, &p.Removes, &p.Bytes, &p.Valid, &event)
 		p.Event = tinycloud.Hash(event)
@@ -224,7 +224,7 @@ func (x *inSpace) EventAt(at service.Order) (p service.Placed, places int, ok bo
 	if err != nil || n == nil {
 		return p, 0, false, err
 	}
-	p = service.Placed{Row: n.eid, At: o.at, Order: o}
+	p = service.Placed{Row: n.eid, At: o.at, Order: o, Written: n.age.Time}
 	var event []byte
 	ok, err = x.t.one([]any{&event, &places}, `SELECT e.id, (SELECT count(*) FROM events x WHERE x.sid = e.sid AND x.id = e.id)
 		FROM events e WHERE e.eid = ? AND e.idx = ?`, n.eid, int64(o.at.Index))
@@ -256,6 +256,8 @@ func (x *inSpace) SetValid(p service.Placed, valid bool) error {
 func (t *tx) setValid(eid, idx int64, n int, valid bool) error {
 	return t.exec("UPDATE ops SET valid = ? WHERE eid = ? AND idx = ? AND n = ?", valid, eid, idx, n)
 }
+
+func (x *inSpace) Older() (bool, error) { return x.t.unserved(x.sp) }
 
 func (x *inSpace) Waits(name string) (bool, error) {
 	return x.t.waits(x.sp, subject{x.service, name})

@@ -89,7 +89,7 @@ func (s *Store) readAll(ops []dag.Operation) []operation {
 
 // asked is what an operation needs its token to ask for.
 func (o operation) asked() judge.Asked {
-	return judge.Asked{Service: o.Service, Path: o.Subject, Ability: o.Ability}
+	return judge.Asked{Service: o.Service, Path: o.Subject, Ability: o.Ability, Whole: o.Whole, Root: o.Root}
 }
 
 // askedFor reports whether a token asks for the operation, which this host reads.

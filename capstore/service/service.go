@@ -45,6 +45,8 @@ func Upgrade() error {
 // Op is what the history has to know of an operation beside its subject.
 type Op struct {
 	Ability string         // that its token has to ask for on the subject, in its canonical spelling
+	Whole   bool           // the token may ask for any on the subject instead, and has to have the right to all that it asks for there
+	Root    bool           // a resource of the service without a path is the subject too
 	Removes bool           // it takes away: hooks tell such a change apart
 	Value   tinycloud.Hash // that it names and that travels for itself; zero for none
 }
@@ -74,6 +76,7 @@ type Placed struct {
 	At      Position
 	N       int            // among the operations of its event
 	Event   tinycloud.Hash // whose event it is
+	Written int64          // the time that it is ordered by, in unix milliseconds
 	Row     int64          // of its epoch in the database
 	Order   Order
 	Removes bool

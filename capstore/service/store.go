@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -19,6 +20,13 @@ type HTTP interface {
 	Invoke(w http.ResponseWriter, r *http.Request, c Call) error
 }
 
+// Whole is a service that takes all that an invocation asks for as one request, if it asks for this: other capabilities
+// are only authorised then. The service burns the token itself, if it makes nothing of it.
+type Whole interface {
+	HTTP
+	Takes(ability string) bool
+}
+
 // Call is an admitted invocation that asks for one thing of a service.
 type Call struct {
 	Store   Store
@@ -34,6 +42,14 @@ type Store interface {
 	Now() time.Time
 	// Perform carries a request out: all or nothing, durable when it returns.
 	Perform(ctx context.Context, r Request) error
+	// Burn remembers the token of an invocation that made nothing, so that it is refused from now on. It is a refusal of
+	// class [tinycloud.ErrConflict] when the token was used before.
+	Burn(ctx context.Context, t *token.Token) error
+	// Log calls f with the valid operations of a service on a subject, as they are at one moment. The error is of class
+	// [tinycloud.ErrUnavailable] while operations on it are pending.
+	Log(ctx context.Context, space tinycloud.SpaceID, name, about string, f func(Log) error) error
+	// Holders is how many hosts there are now, this one among them, and how many of these are known to have an epoch.
+	Holders(ctx context.Context, space tinycloud.SpaceID, epoch tinycloud.Hash) (holders, hosts int, err error)
 	// ServiceState is what a service has stored for a subject, nil for nothing. The error is of class
 	// [tinycloud.ErrUnavailable] while operations on it are pending.
 	ServiceState(ctx context.Context, space tinycloud.SpaceID, name, about string) ([]byte, error)
@@ -45,6 +61,38 @@ type Store interface {
 	// HeldValue opens a value that was here a moment ago, and not small: its row may be gone since, its file is not for
 	// a while.
 	HeldValue(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (io.ReadSeekCloser, error)
+}
+
+// Log is what a subject follows from, and what the service has stored of it.
+type Log interface {
+	// State is as of [Tx].
+	State(ctx context.Context) ([]byte, error)
+	// Spots calls f for the operations behind a spot, all for nil, in their order: by time, seq, epoch digest, index and
+	// number. f must not use the log.
+	Spots(ctx context.Context, after *Spot, f func(Spot) error) error
+	// Event reads the operations on the subject of the event at a spot.
+	Event(ctx context.Context, s Spot) (Event, error)
+}
+
+// Spot is where a valid operation stands.
+type Spot struct {
+	Written int64 // the time that it is ordered by, in unix milliseconds
+	At      Position
+	N       int   // among the operations of its event
+	Row     int64 // of its epoch in the database
+}
+
+// Compare orders spots as [Log.Spots] does.
+func (s Spot) Compare(t Spot) int {
+	return cmp.Or(cmp.Compare(s.Written, t.Written), s.At.Compare(t.At), cmp.Compare(s.N, t.N))
+}
+
+// Event is an event with its valid operations on a subject.
+type Event struct {
+	ID     tinycloud.Hash
+	Token  *token.Token
+	Ops    [][]byte
+	Others int // operations of the event that are not among them
 }
 
 // Request is what an admitted invocation asks of a service. Authority, replay and quota are judged in the transaction.

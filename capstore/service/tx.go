@@ -73,6 +73,9 @@ type Past interface {
 	Newest() bool
 	// SetValid sets the verdict on an operation of a valid event. Hooks are told of what [Service.Fold] changes.
 	SetValid(p Placed, valid bool) error
+	// Older reports whether another host in its window is known to be of a release that knows no services: it can't pass
+	// on what is written.
+	Older() (bool, error)
 	// Waits reports whether operations on a subject are pending, so that its state is not known.
 	Waits(subject string) (bool, error)
 }

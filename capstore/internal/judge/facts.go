@@ -348,7 +348,7 @@ func (f *Facts) allowed(t *token.Token, ops []Asked, at time.Time, h Here) error
 			} else {
 				err = f.refused(s, c)
 			}
-			if err == nil || op.Ability != "" {
+			if op.Whole && err != nil || !op.Whole && (err == nil || op.Ability != "") {
 				break
 			}
 		}
@@ -365,11 +365,16 @@ type Asked struct {
 	Service string
 	Path    string // the operation's subject
 	Ability string // canonical; "": any, of an operation that this release can't read
+	Whole   bool   // all that the token asks for on the subject counts, and it needs the right to all of it
+	Root    bool   // a resource of the service without a path, or with an empty one, is the subject too
 }
 
 // In reports whether a capability asks for that.
 func (a Asked) In(space tinycloud.SpaceID, c recap.Capability) bool {
 	path, ok := c.Resource.Path()
+	if a.Root && (c.Resource.Bare() || ok && path == "") {
+		path, ok = a.Path, true
+	}
 	return ok && path == a.Path && c.Resource.Space() == space && c.Resource.Service() == a.Service &&
-		(a.Ability == "" || canonicalAbility(c.Ability) == a.Ability)
+		(a.Ability == "" || a.Whole || canonicalAbility(c.Ability) == a.Ability)
 }
