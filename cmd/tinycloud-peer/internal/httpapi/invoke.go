@@ -30,6 +30,7 @@ type op struct {
 	key     string       // the path, never percent-decoded; of a list the prefix
 	ability string       // as signed
 	by      service.HTTP // of actionService
+	whole   bool         // of actionService: it is all that the invocation asks for, and burns the token itself
 }
 
 // plan is what an invocation asks for.
@@ -59,6 +60,13 @@ const mixedText = "Multiple invocation outcomes require a homogeneous KV get or 
 func (a *API) planOf(t *capstore.Token, multipart bool) (plan, error) {
 	p := plan{multipart: multipart}
 	caps := t.Requested()
+	for _, c := range caps {
+		if by, ok := a.beside[serviceOf(c)].(service.Whole); ok && by.Takes(c.Ability) {
+			path, _ := c.Resource.Path()
+			p.ops = []op{{action: actionService, space: c.Resource.Space(), key: path, ability: c.Ability, by: by, whole: true}}
+			return p, nil
+		}
+	}
 	if multipart {
 		caps = t.Caps // puts are recorded in the order of their resources, as the reference does
 	}
@@ -186,7 +194,7 @@ func (a *API) perform(c *call, p plan) error {
 		return a.put(c, o)
 	case o.action == actionDelete:
 		return a.delete(c, o)
-	case o.action == actionService && o.by.Mutates(o.ability):
+	case o.action == actionService && (o.whole || o.by.Mutates(o.ability)):
 		return a.invokeService(c, o)
 	}
 	if o.action == actionList {

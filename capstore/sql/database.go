@@ -1,0 +1,176 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
+)
+
+// database is one that is materialised. Who has its turn follows the log and writes; queries run beside.
+type database struct {
+	of   name
+	dir  string
+	turn chan struct{} // holds one token while somebody has the turn
+
+	refs int    // guarded by Service.mu
+	used uint64 // guarded by Service.mu; when it was used last
+
+	files sync.RWMutex           // held while db is used without the turn; exclusively while it is replaced
+	db    *engine.DB             // nil until it is opened; replaced with the turn and files
+	shown atomic.Pointer[cursor] // what queries see; nil: not known
+
+	// What follows belongs to who has the turn.
+	base   cursor
+	window []*place // behind base, up to where the engine is
+	at     cursor   // behind window
+	lost   bool     // where the engine stands in the log is not known
+	failed map[tinycloud.Hash]string
+	since  uint64 // verdicts on requests before it are not known
+}
+
+// acquire takes a database for use until it is released.
+func (s *Service) acquire(of name) (*database, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("databases: closing: %w", tinycloud.ErrUnavailable)
+	}
+	d := s.open[of]
+	if d == nil {
+		d = s.detached(of, s.folder(of))
+		s.open[of] = d
+	}
+	d.refs++
+	s.clock++
+	d.used = s.clock
+	return d, nil
+}
+
+func (*Service) detached(of name, dir string) *database {
+	return &database{of: of, dir: dir, turn: make(chan struct{}, 1), failed: map[tinycloud.Hash]string{}, lost: true}
+}
+
+// folder is where a database is materialised: its path is any text, and may be long.
+func (s *Service) folder(of name) string {
+	return filepath.Join(s.o.Dir, tinycloud.Sum([]byte(of.space.String())).String(), tinycloud.Sum([]byte(of.path)).String())
+}
+
+// release gives a database back, and closes those that were not used for longest while there are too many. They are closed
+// under the lock: nobody may open their files meanwhile.
+func (s *Service) release(d *database) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.refs--
+	for len(s.open) > s.o.Open {
+		var oldest *database
+		for _, x := range s.open {
+			if x.refs == 0 && (oldest == nil || x.used < oldest.used) {
+				oldest = x
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		delete(s.open, oldest.of)
+		if err := oldest.close(); err != nil {
+			s.o.Log.Warn("database not closed", "space", oldest.of.space, "database", oldest.of.path, "error", err)
+		}
+	}
+}
+
+// Close closes all databases. It is called when nobody uses the service any more.
+func (s *Service) Close() (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for of, d := range s.open {
+		err = errors.Join(err, d.close())
+		delete(s.open, of)
+	}
+	if s.empty != nil {
+		err = errors.Join(err, s.empty.Close())
+		s.empty = nil
+	}
+	return err
+}
+
+// close closes the files, and deletes those of a database that nobody wrote.
+func (d *database) close() error {
+	if d.db == nil {
+		return nil
+	}
+	pos, _ := d.db.Position()
+	err := d.db.Close()
+	if d.db = nil; pos == 0 && err == nil {
+		err = os.RemoveAll(d.dir)
+	}
+	return err
+}
+
+// nobodys is a database without content, for queries of those that nobody wrote.
+func (s *Service) nobodys() (db *engine.DB, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("databases: closing: %w", tinycloud.ErrUnavailable)
+	}
+	if s.empty == nil {
+		s.empty, err = engine.Create(filepath.Join(s.o.Dir, "empty"), engine.Options{})
+	}
+	return s.empty, err
+}
+
+// enter waits for the turn.
+func (d *database) enter(ctx context.Context) error {
+	select {
+	case d.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *database) leave() { <-d.turn }
+
+// ready opens the files if they are not open.
+func (d *database) ready() error {
+	if d.db != nil {
+		return nil
+	}
+	d.files.Lock()
+	defer d.files.Unlock()
+	d.shown.Store(nil)
+	db, err := engine.Open(d.dir, engine.Options{})
+	if errors.Is(err, engine.ErrLost) {
+		db, err = engine.Create(d.dir, engine.Options{})
+	}
+	if err != nil {
+		return err
+	}
+	d.db, d.lost = db, true
+	d.since, _ = db.Position()
+	clear(d.failed)
+	return nil
+}
+
+// anew has the files be opened again, or made anew if they are lost.
+func (d *database) anew(lost bool) error {
+	d.files.Lock()
+	defer d.files.Unlock()
+	d.shown.Store(nil)
+	if d.db != nil {
+		_ = d.db.Close() // it is broken, or goes
+		d.db = nil
+	}
+	if lost {
+		return os.RemoveAll(d.dir)
+	}
+	return nil
+}

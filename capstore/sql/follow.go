@@ -1,0 +1,319 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
+)
+
+// cursor is a position in the log of a database.
+type cursor struct {
+	pos  uint64 // requests before it
+	at   state
+	last *service.Spot // of the operation before it; nil for none
+}
+
+func (c cursor) next(p *place) cursor { return cursor{c.pos + 1, p.after(c.at), &p.last} }
+
+const (
+	windowSize = 512     // places kept in memory, by which a change is found without reading the whole log
+	batchSize  = 512     // requests that are read at once
+	batchBytes = 8 << 20 // likewise, in bytes
+	attempts   = 3       // to open a database whose files fail
+)
+
+// tried is a request of this host that the engine has run, in a transaction that is still open.
+type tried struct {
+	op    engine.Op
+	parts [][]byte
+	gone  bool          // the transaction is
+	spot  *service.Spot // where it came to stand, once it is seen in the log
+}
+
+// step is what there is to do next, by a look at the log.
+type step struct {
+	done   bool
+	rewind *uint64
+	settle map[uint64]settled
+	places []*place
+	events []service.Event
+}
+
+// settled is a position whose state may be that of a mark.
+type settled struct {
+	digest tinycloud.Hash
+	at     cursor
+}
+
+// follow brings the database up to the log, with the turn. Of a request that was tried, and comes next, the effect is kept.
+func (d *database) follow(ctx context.Context, store service.Store, t *tried) error {
+	for failures := 0; ; {
+		err := d.ready()
+		if err == nil {
+			err = d.chase(ctx, store, t)
+		}
+		t.end()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, engine.ErrLost), errors.Is(err, engine.ErrGone), errors.Is(err, engine.ErrBroken):
+		default:
+			d.lost = true
+			return err
+		}
+		if failures++; failures > attempts {
+			return fmt.Errorf("%w: %w", tinycloud.ErrUnavailable, err)
+		}
+		if err := d.anew(!errors.Is(err, engine.ErrBroken) || errors.Is(err, engine.ErrLost)); err != nil {
+			return fmt.Errorf("%w: %w", tinycloud.ErrUnavailable, err)
+		}
+	}
+}
+
+func (d *database) chase(ctx context.Context, store service.Store, t *tried) error {
+	for {
+		var s step
+		err := store.Log(ctx, d.of.space, request.Service, d.of.path, func(l service.Log) (err error) {
+			s, err = d.look(ctx, l)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		switch {
+		case s.done:
+			at := d.at
+			d.shown.Store(&at)
+			return nil
+		case s.rewind != nil:
+			err = d.rewind(*s.rewind)
+		case s.settle != nil:
+			err = d.settle(s.settle)
+		default:
+			err = d.run(ctx, s, t)
+		}
+		t.end()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// look compares the log with where the engine is.
+func (d *database) look(ctx context.Context, l service.Log) (s step, err error) {
+	b, err := l.State(ctx)
+	if err != nil {
+		return s, err
+	}
+	want, err := decodeState(b)
+	if err != nil {
+		return s, err
+	}
+	if d.lost {
+		s.settle, err = d.scan(ctx, l, want)
+		return s, err
+	}
+	if want == d.at.at {
+		s.done = true
+		return s, nil
+	}
+	at := d.at
+	err = each(ctx, l, d.at.last, func(p *place) error {
+		if at = at.next(p); len(s.places) < batchSize {
+			s.places = append(s.places, p)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return s, err
+	case at.at == want:
+		return s, d.load(ctx, l, &s)
+	}
+	pos, ok, err := d.differs(ctx, l, want)
+	if err != nil || ok {
+		return step{rewind: &pos}, err
+	}
+	s = step{}
+	s.settle, err = d.scan(ctx, l, want)
+	return s, err
+}
+
+func each(ctx context.Context, l service.Log, after *service.Spot, f func(*place) error) error {
+	g := grouper{each: f}
+	if err := l.Spots(ctx, after, g.take); err != nil {
+		return err
+	}
+	return g.flush()
+}
+
+// load reads the requests of a step, up to a number of bytes.
+func (d *database) load(ctx context.Context, l service.Log, s *step) error {
+	size := 0
+	for i, p := range s.places {
+		e, err := l.Event(ctx, p.first)
+		if err != nil {
+			return err
+		}
+		s.events = append(s.events, e)
+		for _, b := range e.Ops {
+			size += len(b)
+		}
+		if size > batchBytes {
+			s.places = s.places[:i+1]
+			break
+		}
+	}
+	return nil
+}
+
+// differs finds the first place of the window that is another now; ok is false if what is before the window is.
+func (d *database) differs(ctx context.Context, l service.Log, want state) (pos uint64, ok bool, err error) {
+	at, i, same := d.base, 0, 0
+	err = each(ctx, l, d.base.last, func(p *place) error {
+		if i == same && i < len(d.window) && d.window[i].key == p.key {
+			same++
+		}
+		i++
+		at = at.next(p)
+		return nil
+	})
+	return d.base.pos + uint64(same), at.at == want, err
+}
+
+// scan reads the whole log, and what its digests are at the marks of the engine.
+func (d *database) scan(ctx context.Context, l service.Log, want state) (map[uint64]settled, error) {
+	marks := map[uint64]settled{}
+	for _, m := range d.db.Marks() {
+		marks[m.Pos] = settled{}
+	}
+	known := map[uint64]settled{0: {}}
+	var at settled
+	err := each(ctx, l, nil, func(p *place) error {
+		at.digest, at.at = engine.Next(at.digest, p.key), at.at.next(p)
+		if _, ok := marks[at.at.pos]; ok {
+			known[at.at.pos] = at
+		}
+		return nil
+	})
+	if err == nil && at.at.at != want {
+		err = fmt.Errorf("database %q of %s: the history holds another number of operations than it says", d.of.path, d.of.space)
+	}
+	return known, err
+}
+
+// settle goes back to the last state of the engine that is one of the log.
+func (d *database) settle(known map[uint64]settled) error {
+	pos, err := d.db.Settle(func(pos uint64) (tinycloud.Hash, bool) {
+		k, ok := known[pos]
+		return k.digest, ok
+	})
+	if err != nil {
+		return err
+	}
+	d.base, d.at, d.window, d.lost = known[pos].at, known[pos].at, nil, false
+	d.since = min(d.since, pos)
+	return nil
+}
+
+// rewind goes back to a position or before it.
+func (d *database) rewind(to uint64) error {
+	pos, err := d.db.Rewind(to)
+	if err != nil {
+		return err
+	}
+	d.since = min(d.since, pos)
+	if pos < d.base.pos {
+		d.lost = true
+		return nil
+	}
+	d.window = d.window[:pos-d.base.pos]
+	d.at = d.base
+	for _, p := range d.window {
+		d.at = d.at.next(p)
+	}
+	return nil
+}
+
+// run has the engine take what comes next.
+func (d *database) run(ctx context.Context, s step, t *tried) error {
+	ops := make([]engine.Op, len(s.events))
+	for i, e := range s.events {
+		ops[i] = read(d.of, s.places[i], e)
+	}
+	rest := ops
+	if t != nil && !t.gone && t.is(&ops[0], s.events[0].Ops) {
+		d.db.Take(&ops[0])
+		if err := d.db.Commit(); err != nil {
+			return err
+		}
+		delete(d.failed, ops[0].Key)
+		rest = ops[1:]
+	}
+	if t != nil {
+		for i := range ops {
+			if ops[i].Event == t.op.Event {
+				t.spot = &s.places[i].first
+			}
+		}
+	}
+	if len(rest) > 0 {
+		if err := d.db.Apply(ctx, rest, d.verdict); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.places {
+		d.at = d.at.next(p)
+		d.window = append(d.window, p)
+	}
+	if n := len(d.window) - windowSize; n > 0 {
+		for _, p := range d.window[:n] {
+			d.base = d.base.next(p)
+		}
+		d.window = append([]*place(nil), d.window[n:]...)
+	}
+	if pos, _ := d.db.Position(); pos != d.at.pos {
+		return fmt.Errorf("%w: at %d, not %d", engine.ErrBroken, pos, d.at.pos)
+	}
+	return nil
+}
+
+// end notes that what was tried is committed or taken back. t may be nil.
+func (t *tried) end() {
+	if t != nil {
+		t.gone = true
+	}
+}
+
+// is reports whether what comes next is what was tried: it stands first, and is not void there.
+func (t *tried) is(op *engine.Op, parts [][]byte) bool {
+	if op.Event != t.op.Event || op.Index != t.op.Index || op.Request == &nothing || len(parts) != len(t.parts) {
+		return false
+	}
+	for i := range parts {
+		if string(parts[i]) != string(t.parts[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxFailed is of how many requests it is known why they did nothing.
+const maxFailed = 4096
+
+func (d *database) verdict(op *engine.Op, r engine.Result) {
+	delete(d.failed, op.Key)
+	if r.Err == nil {
+		return
+	}
+	if len(d.failed) >= maxFailed {
+		clear(d.failed)
+		d.since, _ = d.db.Position()
+	}
+	d.failed[op.Key] = r.Err.Error()
+}

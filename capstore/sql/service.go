@@ -1,0 +1,131 @@
+package sql
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
+)
+
+// Default is the database of a resource without a path.
+const Default = "default"
+
+// Options configure a [Service].
+type Options struct {
+	Dir  string       // where databases are materialised; it is this service's alone
+	Open int          // databases kept open; 0 for 64
+	Log  *slog.Logger // nil: none
+}
+
+// Service is SQL databases as the history knows them, and as clients do. It is safe for concurrent use.
+type Service struct {
+	o Options
+
+	mu     sync.Mutex
+	open   map[name]*database // guarded by mu
+	clock  uint64             // guarded by mu; of uses
+	empty  *engine.DB         // guarded by mu; the answer for databases that nobody wrote; nil until needed
+	closed bool               // guarded by mu
+
+	replaying chan struct{} // databases made anew beside the others
+}
+
+var _ service.Whole = (*Service)(nil)
+
+// New returns the service. Its owner closes it when nobody uses it any more.
+func New(o Options) *Service {
+	if o.Open == 0 {
+		o.Open = 64
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1)}
+}
+
+// Name implements [service.Service], as do the following.
+func (*Service) Name() string    { return request.Service }
+func (*Service) Version() uint64 { return 1 }
+
+// Mutates is true of abilities that let write; what a request makes of them is seen when it is carried out.
+func (*Service) Mutates(ability string) bool {
+	var h gate.Held
+	return strings.HasPrefix(ability, prefix) && h.Hold(ability) && h&^gate.Reads != 0
+}
+
+const prefix = "tinycloud.sql/"
+
+// Takes implements [service.Whole].
+func (*Service) Takes(ability string) bool { return strings.HasPrefix(ability, prefix) }
+
+// Read takes what can never be read for an operation that does nothing: else it would keep a database waiting for ever.
+func (*Service) Read(subject string, b []byte) (service.Op, error) {
+	if _, err := request.ReadPart(subject, b, engine.Newest); errors.Is(err, request.ErrNewer) {
+		return service.Op{}, service.ErrNewer
+	}
+	return service.Op{Ability: prefix + "write", Whole: true, Root: subject == Default}, nil
+}
+
+func (s *Service) Apply(tx service.Tx, p service.Placed, elsewhere bool) (bool, error) {
+	if elsewhere {
+		return s.fold(tx, p.Subject, &p)
+	}
+	b, err := tx.State(p.Subject)
+	if err != nil {
+		return false, err
+	}
+	st, err := decodeState(b)
+	if err != nil {
+		return false, err
+	}
+	st.add(digestOf(spotOf(p)))
+	return true, tx.SetState(p.Subject, st.encode())
+}
+
+func (s *Service) Fold(tx service.Tx, subject string) error {
+	_, err := s.fold(tx, subject, nil)
+	return err
+}
+
+// fold finds which place of each event counts: the least. It reports whether the one that is asked about does.
+func (*Service) fold(tx service.Tx, subject string, about *service.Placed) (counts bool, err error) {
+	all, err := tx.Candidates(subject)
+	if err != nil {
+		return false, err
+	}
+	least := map[tinycloud.Hash]service.Spot{}
+	at := func(p service.Placed) service.Spot { return service.Spot{Written: p.Written, At: p.At} }
+	for _, p := range all {
+		if best, ok := least[p.Event]; !ok || at(p).Compare(best) < 0 {
+			least[p.Event] = at(p)
+		}
+	}
+	var st state
+	for _, p := range all {
+		is := least[p.Event] == at(p)
+		if is {
+			st.add(digestOf(spotOf(p)))
+		}
+		if about != nil && p.Is(*about) {
+			counts = is
+		}
+		if is != p.Valid {
+			if err := tx.SetValid(p, is); err != nil {
+				return false, err
+			}
+		}
+	}
+	return counts, tx.SetState(subject, st.encode())
+}
+
+// Stands leaves it to [Service.Fold]: an operation is valid if its event is, and stands nowhere before.
+func (*Service) Stands(_ service.Tx, _ service.Placed, was bool) (bool, error) { return was, nil }
+
+// Aside implements [service.Service]: an operation names nothing of the history.
+func (*Service) Aside(_ service.Tx, _ string, b []byte) ([]byte, error) { return b, nil }
