@@ -44,7 +44,11 @@ func (s *Service) acquire(of name) (*database, error) {
 	}
 	d := s.open[of]
 	if d == nil {
-		d = s.detached(of, s.folder(of))
+		root, err := s.dir()
+		if err != nil {
+			return nil, err
+		}
+		d = s.detached(of, folder(root, of))
 		s.open[of] = d
 	}
 	d.refs++
@@ -58,8 +62,46 @@ func (*Service) detached(of name, dir string) *database {
 }
 
 // folder is where a database is materialised: its path is any text, and may be long.
-func (s *Service) folder(of name) string {
-	return filepath.Join(s.o.Dir, tinycloud.Sum([]byte(of.space.String())).String(), tinycloud.Sum([]byte(of.path)).String())
+func folder(root string, of name) string {
+	return filepath.Join(root, tinycloud.Sum([]byte(of.space.String())).String(), tinycloud.Sum([]byte(of.path)).String())
+}
+
+// dir makes the directory of all databases, and deletes what requests that never ended left there. The lock is held.
+func (s *Service) dir() (_ string, err error) {
+	if s.root != "" {
+		return s.root, nil
+	}
+	root := s.o.Dir
+	if root == "" {
+		root, err = os.MkdirTemp("", "tinycloud-sql-")
+	} else {
+		err = os.MkdirAll(root, 0o700)
+	}
+	if err != nil {
+		return "", fmt.Errorf("databases: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(root, passing+"*"))
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err == nil {
+		s.root = root
+	}
+	return root, err
+}
+
+// passing is how the names of directories begin that are of one request.
+const passing = "request-"
+
+// passingDir makes a directory for a request.
+func (s *Service) passingDir() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	root, err := s.dir()
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(root, passing)
 }
 
 // release gives a database back, and closes those that were not used for longest while there are too many. They are closed
@@ -98,6 +140,10 @@ func (s *Service) Close() (err error) {
 		err = errors.Join(err, s.empty.Close())
 		s.empty = nil
 	}
+	if s.o.Dir == "" && s.root != "" {
+		err = errors.Join(err, os.RemoveAll(s.root))
+		s.root = ""
+	}
 	return err
 }
 
@@ -121,8 +167,12 @@ func (s *Service) nobodys() (db *engine.DB, err error) {
 	if s.closed {
 		return nil, fmt.Errorf("databases: closing: %w", tinycloud.ErrUnavailable)
 	}
-	if s.empty == nil {
-		s.empty, err = engine.Create(filepath.Join(s.o.Dir, "empty"), engine.Options{})
+	if s.empty != nil {
+		return s.empty, nil
+	}
+	root, err := s.dir()
+	if err == nil {
+		s.empty, err = engine.Create(filepath.Join(root, "empty"), engine.Options{})
 	}
 	return s.empty, err
 }

@@ -217,10 +217,7 @@ func (s *Service) export(w http.ResponseWriter, r *http.Request, c service.Call,
 	} else if now.n == 0 {
 		return errNoDatabase
 	}
-	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(s.o.Dir, "export-")
+	dir, err := s.passingDir()
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func (s *Service) replay(ctx context.Context, store service.Store, of name, key 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	dir, err := os.MkdirTemp(s.o.Dir, "replay-")
+	dir, err := s.passingDir()
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ const Default = "default"
 
 // Options configure a [Service].
 type Options struct {
-	Dir  string       // where databases are materialised; it is this service's alone
+	Dir  string       // where databases are materialised; it is this service's alone. "": for as long as it is open
 	Open int          // databases kept open; 0 for 64
 	Log  *slog.Logger // nil: none
 }
@@ -32,6 +32,7 @@ type Service struct {
 	clock  uint64             // guarded by mu; of uses
 	empty  *engine.DB         // guarded by mu; the answer for databases that nobody wrote; nil until needed
 	closed bool               // guarded by mu
+	root   string             // guarded by mu; Options.Dir or what stands for it; "" until needed
 
 	replaying chan struct{} // databases made anew beside the others
 }

@@ -58,7 +58,8 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	defer closeBlocks()
-	to, err := node.OpenData(ctx, cfg, slog.New(logHandler(p.err, cfg)))
+	log := slog.New(logHandler(p.err, cfg))
+	to, err := node.OpenData(ctx, cfg, log, servicesOf(cfg, log)...)
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
 	"github.com/libp2p/go-libp2p/gologshim"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
@@ -27,8 +29,18 @@ const gcPercent = 50
 // clock is the node's; nil means time.Now. Tests run nodes whose clocks are off.
 var clock func() time.Time
 
-// services stand beside key-value.
+// services are those of tests.
 var services []service.HTTP
+
+// servicesOf are those that stand beside key-value on a node. Processes that share a database each have databases of their
+// own, for as long as they run.
+func servicesOf(cfg config.Config, log *slog.Logger) []service.HTTP {
+	o := sql.Options{Log: log.With("part", "sql")}
+	if cfg.Storage.Datadir != "" && cfg.Storage.Database.Scheme() == config.SQLite {
+		o.Dir = filepath.Join(cfg.Storage.Datadir, "sql")
+	}
+	return append([]service.HTTP{sql.New(o)}, services...)
+}
 
 // Run runs the node until a signal.
 func (c *serveCmd) Run(ctx context.Context, p *program) error {
@@ -54,7 +66,7 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 			cancel()
 		}()
 	}
-	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock, Services: services})
+	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock, Services: servicesOf(cfg, log)})
 	if err != nil {
 		return err
 	}

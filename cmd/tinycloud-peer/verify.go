@@ -40,7 +40,8 @@ func (p *program) offline(ctx context.Context, f func(*node.Data) error) error {
 	if err != nil {
 		return err
 	}
-	d, err := node.OpenData(ctx, cfg, slog.New(logHandler(p.err, cfg)))
+	log := slog.New(logHandler(p.err, cfg))
+	d, err := node.OpenData(ctx, cfg, log, servicesOf(cfg, log)...)
 	if err != nil {
 		return err
 	}

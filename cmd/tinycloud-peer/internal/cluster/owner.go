@@ -42,6 +42,7 @@ func NewOwner(name string) *Owner {
 		Audience: o.session.URI(), Expires: time.Now().Add(24 * time.Hour),
 		Caps: captest.Caps{
 			o.Space.String() + "/kv":    {abilityGet, abilityPut, abilityDel, "tinycloud.kv/list", "tinycloud.kv/metadata"},
+			o.Space.String() + "/sql":   {"tinycloud.sql/read", "tinycloud.sql/write"},
 			o.Space.String() + "/hooks": {"tinycloud.hooks/subscribe"},
 
 			o.Space.String() + "/counter": {"tinycloud.counter/add", "tinycloud.counter/read"}, // see package servicetest

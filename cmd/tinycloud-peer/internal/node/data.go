@@ -8,6 +8,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
@@ -24,9 +25,10 @@ type Data struct {
 	writer   *layer
 }
 
-// OpenData opens the stores of the node that a configuration is of.
-func OpenData(ctx context.Context, cfg config.Config, log *slog.Logger) (*Data, error) {
-	n := &Node{cfg: cfg, log: log}
+// OpenData opens the stores of the node that a configuration is of, with the services that stand beside key-value there: to
+// what has others, the history is another.
+func OpenData(ctx context.Context, cfg config.Config, log *slog.Logger, services ...service.HTTP) (*Data, error) {
+	n := &Node{cfg: cfg, log: log, o: Options{Services: services}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -47,7 +48,7 @@ type Options struct {
 	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
 	Now func() time.Time
 
-	// Services stand beside key-value.
+	// Services stand beside key-value. Those that are an [io.Closer] are closed with the node.
 	Services []service.HTTP
 
 	// Rest is how long a Space stays open without another host; 0 means a quarter of an hour.
@@ -427,6 +428,11 @@ func (n *Node) close() error {
 	n.closePolicies()
 	if n.blocks != nil {
 		errs = append(errs, n.blocks.Close())
+	}
+	for _, x := range n.o.Services {
+		if c, ok := x.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())

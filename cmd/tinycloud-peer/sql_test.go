@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+)
+
+const database = "sql/xyz.app/notes"
+
+// run executes a statement at a peer.
+func (g *group) run(p *cluster.Peer, statement string) cluster.Answer {
+	g.Helper()
+	b, err := json.Marshal(map[string]any{"action": "execute", "sql": statement})
+	g.must(err)
+	return g.invoke(p, http.StatusOK, nil, string(b), database, "tinycloud.sql/write")
+}
+
+// rows waits until peers answer a query with some rows.
+func (g *group) rows(query, want string, peers ...*cluster.Peer) {
+	g.Helper()
+	b, err := json.Marshal(map[string]any{"action": "query", "sql": query})
+	g.must(err)
+	for _, p := range peers {
+		var got cluster.Answer
+		if err := cluster.Poll(g.ctx, pollEvery/10, func() (bool, error) {
+			var err error
+			got, err = g.owner.Call(g.ctx, p, http.MethodPost, "/invoke", g.owner.Token(database, "tinycloud.sql/read"), nil, strings.NewReader(string(b)))
+			return err == nil && strings.HasSuffix(got.Body, `"rows":`+want+"}"), err
+		}); err != nil {
+			g.Fatalf("%s: %s is %d %s, want %s: %v", p.Name, query, got.Status, got.Body, want, err)
+		}
+	}
+}
+
+// Three hosts write the same table at once and apart; one is killed, and one loses its files. They come to the same rows.
+func TestSQLOnThreeHosts(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 3)
+	g.same()
+	peers := g.nodes.Peers()
+	a, b, c := peers[0], peers[1], peers[2]
+	g.run(a, "CREATE TABLE t(id INTEGER PRIMARY KEY, host TEXT, n INTEGER, UNIQUE(host, n))")
+	g.run(a, "CREATE TABLE counter(n INTEGER)")
+	g.run(a, "INSERT INTO counter VALUES(0)")
+	g.rows("SELECT n FROM counter", "[[0]]", peers...)
+	const each = 20
+	write := func(p *cluster.Peer, from int) {
+		for i := range each {
+			g.run(p, fmt.Sprintf("INSERT INTO t(host, n) VALUES('%s', %d)", p.Name, from+i))
+			g.run(p, "UPDATE counter SET n = n + 1")
+		}
+	}
+	together := func(from int, peers ...*cluster.Peer) {
+		var wg sync.WaitGroup
+		for _, p := range peers {
+			wg.Go(func() { write(p, from) })
+		}
+		wg.Wait()
+	}
+	together(0, a, b, c)
+	g.rows("SELECT count(*), (SELECT n FROM counter) FROM t", fmt.Sprintf("[[%d,%d]]", 3*each, 3*each), peers...)
+	g.same()
+
+	// Apart: one is away, and writes alone once it is back and the others are gone.
+	g.must(c.Kill())
+	together(each, a, b)
+	g.must(a.Stop())
+	g.must(b.Kill())
+	g.must(c.Start(g.ctx))
+	write(c, each)
+	g.must(os.RemoveAll(filepath.Join(a.Dir, "data", "sql")))
+	g.must(a.Start(g.ctx))
+	g.must(b.Start(g.ctx))
+	g.rows("SELECT count(*), (SELECT n FROM counter) FROM t", fmt.Sprintf("[[%d,%d]]", 6*each, 6*each), peers...)
+	g.same()
+	query := `{"action":"query","sql":"SELECT * FROM t ORDER BY id"}`
+	want := g.invoke(a, http.StatusOK, nil, query, database, "tinycloud.sql/read").Body
+	for _, p := range peers[1:] {
+		if got := g.invoke(p, http.StatusOK, nil, query, database, "tinycloud.sql/read").Body; got != want {
+			t.Errorf("%s has %s\n%s has %s", a.Name, want, p.Name, got)
+		}
+	}
+	info := g.call(a, http.StatusOK, http.MethodGet, "/info", "", nil, http.NoBody)
+	if !strings.Contains(info.Body, `"sql"`) {
+		t.Errorf("info %s", info.Body)
+	}
+	for _, p := range peers {
+		g.must(p.Stop())
+		g.verb(p, "verify")
+	}
+}
