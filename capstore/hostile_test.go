@@ -34,10 +34,19 @@ func (l *liar) host() hostlog.Key { return hostlog.Key(l.key.Public().(ed25519.P
 
 // bundle makes the liar's next entry, for an epoch of one event.
 func (l *liar) bundle(at time.Time, parents []tinycloud.Hash, event []byte, ops ...dag.Op) hostlog.Bundle {
+	encoded := make([][]byte, len(ops))
+	for i, op := range ops {
+		encoded[i] = op.Encode()
+	}
+	return l.raw(at, parents, event, encoded...)
+}
+
+// raw is the same of operations of any service.
+func (l *liar) raw(at time.Time, parents []tinycloud.Hash, event []byte, ops ...[]byte) hostlog.Bundle {
 	b := hostlog.Bundle{Events: [][]byte{event}}
 	ref := dag.EventRef{Event: tinycloud.Sum(event)}
 	for _, op := range ops {
-		b.Ops, ref.Ops = append(b.Ops, op.Encode()), append(ref.Ops, op.ID())
+		b.Ops, ref.Ops = append(b.Ops, op), append(ref.Ops, tinycloud.Sum(op))
 	}
 	b.Epoch = dag.Epoch{Parents: parents, Events: []dag.EventRef{ref}}.Encode()
 	b.Entry = hostlog.Entry{Space: l.o.space, Host: l.host(), N: l.n, Prev: l.prev, Epoch: tinycloud.Sum(b.Epoch), At: at.UnixMilli()}
