@@ -1,4 +1,5 @@
-// Package sql is for SQL databases that every host of a Space answers: a service beside key-value. Its parts, of which none
+// Package sql is SQL databases that every host of a Space answers: a service beside key-value. [Service] is what the history
+// and HTTP know; a database follows the history lazily, in files that may be deleted. Its parts, of which none
 // knows the history, tokens, hosts or HTTP, are
 //
 //	request   what clients ask and are answered, and the form in which a request that writes stands in the history
