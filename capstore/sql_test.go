@@ -158,9 +158,7 @@ func (o author) same(path, query string, stores ...*sqlStore) string {
 }
 
 // Two hosts write the same table apart, and have the same rows, row ids and verdicts once they have met.
-func TestSQLMerges(t *testing.T) {
-	t.Run(onMemory, testSQLMerges)
-}
+func TestSQLMerges(t *testing.T) { everywhere(t, testSQLMerges) }
 
 func testSQLMerges(t *testing.T) {
 	c := newClock()
@@ -338,7 +336,7 @@ func TestSQLRestart(t *testing.T) {
 	s.sound()
 }
 
-// A token writes once; what did nothing burns it too. Many databases are open at most some at a time.
+// A token counts once, whatever came of its request.
 func TestSQLTokens(t *testing.T) {
 	t.Run(onMemory, func(t *testing.T) {
 		c := newClock()

@@ -98,7 +98,7 @@ func (l *subjectLog) Event(ctx context.Context, at service.Spot) (e service.Even
 		err := scan(&op)
 		e.Ops = append(e.Ops, op)
 		return err
-	}, "SELECT bytes FROM ops WHERE eid = ? AND idx = ? AND key = ? AND service = ? AND valid = 1 ORDER BY n",
+	}, "SELECT o.bytes FROM ops o WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.service = ? AND o.valid = 1 ORDER BY o.n",
 		at.Row, int64(at.At.Index), l.s.key(l.about.name), l.about.service)
 	e.Others -= len(e.Ops)
 	return e, err
