@@ -355,3 +355,53 @@ func TestSQLTokens(t *testing.T) {
 		}
 	})
 }
+
+// Files that are behind the history, as after a kill, or of another history, as after a backup was restored, come to it.
+func TestSQLFilesOfAnotherTime(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	o := newAuthor(t, c)
+	dir := t.TempDir()
+	database, files := filepath.Join(dir, "caps.db"), filepath.Join(dir, "sql")
+	s := openSQL(t, "a", c, database, files)
+	o.member(s.testStore)
+	s.delegate(o.header)
+	add := func(from, to int) {
+		for i := from; i < to; i++ {
+			c.ms.Add(1)
+			o.run(s, "db", fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+		}
+	}
+	o.run(s, "db", "CREATE TABLE t(v)")
+	add(0, 5)
+	if err := os.CopyFS(filepath.Join(dir, "running"), os.DirFS(files)); err != nil { // no file was closed
+		t.Fatal(err)
+	}
+	add(5, 10)
+	if err := s.sql.Close(); err != nil {
+		t.Error(err)
+	}
+	s.stop()
+	if err := errors.Join(os.CopyFS(filepath.Join(dir, "later"), os.DirFS(files)), os.RemoveAll(files), os.Rename(filepath.Join(dir, "running"), files)); err != nil {
+		t.Fatal(err)
+	}
+	s = openSQL(t, "a", c, database, files)
+	if got := o.rows(s, "db", "SELECT count(*), sum(v) FROM t"); got != "[[10,45]]" {
+		t.Errorf("from files that were behind: %s", got)
+	}
+	s.sound()
+
+	// Another history, with files of the one before.
+	other := openSQL(t, "b", c, filepath.Join(dir, "other.db"), filepath.Join(dir, "later"))
+	o.member(other.testStore)
+	other.delegate(o.header)
+	if got := o.rows(other, "db", "SELECT count(*) FROM t"); got != "SQLite error: no such table: t" {
+		t.Errorf("before anything was written: %s", got)
+	}
+	c.ms.Add(1)
+	o.run(other, "db", "CREATE TABLE t(v)")
+	o.run(other, "db", "INSERT INTO t VALUES(7)")
+	if got := o.rows(other, "db", "SELECT count(*), sum(v) FROM t"); got != "[[1,7]]" {
+		t.Errorf("from files of another history: %s", got)
+	}
+}
