@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"sync"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/attack"
+)
+
+// storedAttacks are what has the host keep, judge or open something for a stranger.
+var storedAttacks = map[string]func(*assailant) func(context.Context){
+	"long chains":                    longChains,
+	"delegations that are large":     largeDelegations,
+	"all capabilities":               allCapabilities,
+	"Spaces of nobody":               newSpaces,
+	"delegations of a Space to come": adopted,
+	"Spaces that are woken":          wokenSpaces,
+}
+
+func init() { maps.Copy(httpAttacks, storedAttacks) }
+
+// post sends a delegation.
+func (x *assailant) post(ctx context.Context, header string) {
+	if status, _ := x.ask(ctx, anyone(), http.MethodPost, "/delegate", header, nil, nil); status == http.StatusOK {
+		x.changed()
+	}
+}
+
+// many are capabilities for n paths below a path of a Space.
+func many(space tinycloud.SpaceID, below string, n int) captest.Caps {
+	caps := captest.Caps{}
+	for i := range n {
+		caps[fmt.Sprintf("%s/kv/%s/%d", space, below, i)] = []string{"tinycloud.kv/get", "tinycloud.kv/put", "tinycloud.kv/del"}
+	}
+	return caps
+}
+
+// longChains have as much to compare as a token may name: many proofs of many capabilities, none of which suffices.
+func longChains(x *assailant) func(context.Context) {
+	var proofs []tinycloud.Hash
+	for range 32 {
+		header := x.wallet.SignDelegation(captest.DelegationOptions{Audience: x.session.URI(), Caps: many(x.space, "held", 24)})
+		x.post(x.ctx, header)
+		proofs = append(proofs, captest.ID(header))
+	}
+	return times(1, func(ctx context.Context, i int) {
+		caps := many(x.space, "held", 16)
+		caps[x.space.String()+"/kv/other"] = []string{"tinycloud.kv/get"}
+		o := captest.TokenOptions{Caps: caps, Proofs: proofs[:8+i%25]}
+		x.post(ctx, x.session.Delegate(captest.RandomSession().DID(), o))
+		x.ask(ctx, anyone(), http.MethodPost, "/invoke", x.session.Invoke(o), nil, nil)
+	})
+}
+
+func largeDelegations(x *assailant) func(context.Context) {
+	return times(2, func(ctx context.Context, i int) {
+		x.post(ctx, x.wallet.SignDelegation(captest.DelegationOptions{Audience: x.session.URI(), Caps: many(x.space, fmt.Sprint("large/", i), 200)}))
+	})
+}
+
+// allCapabilities asks for all that was delegated, again and again, while it becomes more.
+func allCapabilities(x *assailant) func(context.Context) {
+	return times(3, func(ctx context.Context, i int) {
+		x.post(ctx, x.wallet.SignDelegation(captest.DelegationOptions{Audience: x.session.URI(), Caps: many(x.space, fmt.Sprint("all/", i), 24)}))
+		x.ask(ctx, anyone(), http.MethodPost, "/invoke", x.token("capabilities/all", "tinycloud.capabilities/read"), nil, nil)
+	})
+}
+
+// newSpaces hosts Spaces of wallets made for it.
+func newSpaces(x *assailant) func(context.Context) {
+	return times(2, func(ctx context.Context, i int) {
+		w := captest.RandomWallet()
+		space := w.Space(fmt.Sprint("new", i))
+		_, did := x.ask(ctx, anyone(), http.MethodGet, "/peer/generate/"+space.String(), "", nil, nil)
+		x.post(ctx, w.SignHost(space, did))
+	})
+}
+
+// adopted sends delegations of Spaces that are not hosted, and hosts them then.
+func adopted(x *assailant) func(context.Context) {
+	return times(1, func(ctx context.Context, i int) {
+		space := x.wallet.Space(fmt.Sprint("later", i))
+		for n := range 50 {
+			x.post(ctx, x.wallet.SignDelegation(captest.DelegationOptions{Audience: x.session.URI(), Caps: many(space, fmt.Sprint(n), 4)}))
+		}
+		_, did := x.ask(ctx, anyone(), http.MethodGet, "/peer/generate/"+space.String(), "", nil, nil)
+		x.post(ctx, x.wallet.SignHost(space, did))
+	})
+}
+
+// wokenSpaces dials Spaces of the host, and Spaces that nobody has.
+func wokenSpaces(x *assailant) func(context.Context) {
+	addr := x.view(x.a, x.owners[0]).Addrs[0]
+	var one sync.Mutex
+	return times(4, func(ctx context.Context, i int) {
+		c, err := attack.New()
+		if err != nil {
+			x.Error(err)
+			return
+		}
+		defer c.Close()
+		id, err := c.Dial(ctx, addr)
+		if err != nil {
+			x.came("refused")
+			return
+		}
+		one.Lock()
+		defer one.Unlock()
+		_, err = c.Hello(ctx, id, attack.Prove(x.owners[0].Space))
+		x.came(fmt.Sprint("hello: ", err != nil))
+	})
+}
