@@ -37,7 +37,10 @@ type httpSiege struct {
 	owners  []*cluster.Owner
 	took    []time.Duration // of honest puts; guarded by mu
 	changes int64           // acknowledged, guarded by mu
+	tokens  int64           // bytes of the delegations that assailants had taken, guarded by mu
 	mu      sync.Mutex
+
+	accomplice *cluster.Peer // a node of assailants
 }
 
 // TestHTTPSiege has clients who mean harm do everything at once that is known to have harmed, while honest ones work and
@@ -58,7 +61,7 @@ func TestHTTPSiege(t *testing.T) {
 	}
 	s.warm()
 	s.work(time.Second) // what is loaded only once is loaded
-	disk, memory, changes, before := s.disk(), s.memory("RssAnon"), s.changes, len(s.took)
+	disk, memory, changes, tokens, before := s.disk(), s.memory("RssAnon"), s.changes, s.tokens, len(s.took)
 	ctx, over := context.WithCancel(s.ctx)
 	var attackers sync.WaitGroup
 	for _, attack := range prepared {
@@ -81,11 +84,11 @@ func TestHTTPSiege(t *testing.T) {
 	if peak-memory > growth {
 		t.Errorf("memory grew by %d KiB, from %d", peak-memory, memory)
 	}
-	if most := int64(len(prepared))*spaceLimit*5/4 + (s.changes-changes)*changeCost + workspace; grown > most {
+	if most := int64(len(prepared))*spaceLimit*5/4 + (s.changes-changes)*changeCost + (s.tokens-tokens)*2 + workspace; grown > most {
 		t.Errorf("the disk grew by %d bytes, %d were expected", grown, most)
 	}
 	s.reads("plans/secret", "the code is 0451 0451", s.a, s.b)
-	s.same()
+	s.same(s.a, s.b)
 }
 
 // newHTTPSiege starts both hosts. That under siege trusts this machine to be a proxy, so that clients can have any
@@ -104,7 +107,9 @@ func newHTTPSiege(t *testing.T, length time.Duration) *httpSiege {
 	u, err := url.Parse(s.a.URL)
 	s.must(err)
 	s.outside = net.JoinHostPort(outsideAddress(t), u.Port())
-	for _, p := range s.nodes.Peers() {
+	s.accomplice, err = s.nodes.Add(ctx)
+	s.must(err)
+	for _, p := range []*cluster.Peer{s.a, s.b} {
 		s.must(s.owner.Host(ctx, p))
 	}
 	s.must(s.owner.Join(ctx, s.b, s.a))
@@ -119,7 +124,7 @@ func newHTTPSiege(t *testing.T, length time.Duration) *httpSiege {
 		s.must(err)
 		s.owners = append(s.owners, o)
 	}
-	s.same()
+	s.same(s.a, s.b)
 	return s
 }
 
