@@ -107,7 +107,7 @@ func newHTTPSiege(t *testing.T, length time.Duration) *httpSiege {
 	u, err := url.Parse(s.a.URL)
 	s.must(err)
 	s.outside = net.JoinHostPort(outsideAddress(t), u.Port())
-	s.accomplice, err = s.nodes.Add(ctx)
+	s.accomplice, err = s.nodes.Add(ctx, "TINYCLOUD_STORAGE_LIMIT=1 GiB")
 	s.must(err)
 	for _, p := range []*cluster.Peer{s.a, s.b} {
 		s.must(s.owner.Host(ctx, p))

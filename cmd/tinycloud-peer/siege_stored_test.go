@@ -135,7 +135,7 @@ func wokenSpaces(x *assailant) func(context.Context) {
 // pastTheLimit has a node of the assailant's own host a Space that is here too, and write there more than it may hold here.
 func pastTheLimit(x *assailant) func(context.Context) {
 	x.Helper()
-	own, o := x.accomplice, cluster.NewOwner("public")
+	own, o := x.accomplice, cluster.NewOwner("brought") // a public Space has another limit
 	x.Cleanup(o.Close)
 	x.must(o.Host(x.ctx, x.a))
 	x.must(o.Host(x.ctx, own))
