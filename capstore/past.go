@@ -13,7 +13,8 @@ import (
 // A value that was current, and is held no more, may be current again: when history comes late that puts the newer
 // write at a lower place, or a host is removed whose write it was (docs/replication.md, "Past values"). Its writer
 // may be the only host that had it, and has promised to keep it. So in a Space of several hosts it is past, not gone,
-// for [pastAge]; the oldest go earlier when they are more than current values are, and more than [minPast]. One that a
+// for [pastAge]; the oldest go earlier when they are more than current values are, and more than [minPast], or more than
+// the Space may hold. One that a
 // service holds as such is past for as long as its row may be; when there is no room for all, those go by their turns, so
 // that a flood of one subject drives out its own.
 const (
@@ -46,12 +47,13 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	if err := t.age(sp, size); err != nil || t.kept[sp] {
 		return err
 	}
-	var past, most int64
-	if _, err := t.one([]any{&past, &most}, "SELECT past, bytes FROM spaces WHERE sid = ?", sp.sid); err != nil {
+	var past, current int64
+	if _, err := t.one([]any{&past, &current}, "SELECT past, bytes FROM spaces WHERE sid = ?", sp.sid); err != nil {
 		return err
 	}
-	if most = max(most, minPast); past <= most {
-		return nil
+	most, err := t.mostPast(sp, past, current)
+	if err != nil || past <= most {
+		return err
 	}
 	all, err := t.freePast(sp, past-most, t.now.UnixMilli())
 	if err != nil || !all {
@@ -61,6 +63,25 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 		return err
 	}
 	return t.freeHeld(sp, past-most)
+}
+
+// mostPast is how many bytes of past values a Space may have that has so many, and so many of current ones. Beside a host
+// of older rules none is freed that the Space's limit has room for: else an owner could have this node keep all that he
+// ever wrote, by a host of his own.
+func (t *tx) mostPast(sp *space, past, current int64) (int64, error) {
+	limit, limited := t.s.limitOf(sp.id)
+	if !limited {
+		limit = 1 << 62
+	}
+	most := min(max(current, minPast), limit)
+	if past <= most {
+		return most, nil
+	}
+	mixed, err := t.mixed(sp)
+	if mixed {
+		most = limit
+	}
+	return most, err
 }
 
 // retireAll makes all values past that are not current.
@@ -92,11 +113,8 @@ func (t *tx) age(sp *space, bytes int64) error {
 }
 
 // freePast frees the oldest past values, of those that are past since a time in unix milliseconds, until so
-// many bytes are free or a batch is done; none beside a host of older rules. It reports whether that was all there are.
+// many bytes are free or a batch is done. It reports whether that was all there are.
 func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
-	if mixed, err := t.mixed(sp); mixed || err != nil {
-		return true, err
-	}
 	var hashes [][]byte
 	var freed int64
 	held, args := t.s.held.recent("past.sid", "past.hash", t.now)
@@ -118,9 +136,6 @@ func (t *tx) freePast(sp *space, bytes, upTo int64) (all bool, err error) {
 
 // freeHeld frees past values that services hold, by their turns, until so many bytes are free or a batch of each is done.
 func (t *tx) freeHeld(sp *space, bytes int64) error {
-	if mixed, err := t.mixed(sp); mixed || err != nil {
-		return err
-	}
 	for _, x := range t.s.held.holding(false) {
 		if err := t.freeTurns(sp, x, bytes); err != nil {
 			return err
@@ -173,6 +188,9 @@ func (t *tx) freeHashes(sp *space, hashes [][]byte, bytes int64) error {
 // expire frees a batch of the values of a Space that are past for long. It reports whether that was all there are.
 func (t *tx) expire(sp *space) (all bool, err error) {
 	if keeps, err := t.keeps(sp); keeps || err != nil {
+		return true, err
+	}
+	if mixed, err := t.mixed(sp); mixed || err != nil {
 		return true, err
 	}
 	const everything = 1 << 62

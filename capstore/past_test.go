@@ -1,10 +1,13 @@
 package capstore_test
 
 import (
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
@@ -95,4 +98,49 @@ func testPastBounds(t *testing.T) {
 	wantUsage(t, a, o.space, 0)
 	wantHeld(t, a, o.space, "second", false)
 	wantHeld(t, a, o.space, "third", false)
+}
+
+// Past values are no more than a Space may hold, also beside a host of older rules.
+func TestPastWithinTheLimit(t *testing.T) { everywhere(t, testPastWithinTheLimit) }
+
+func testPastWithinTheLimit(t *testing.T) {
+	c, limit := newClock(), &atomic.Int64{}
+	limit.Store(1 << 20)
+	o := newOwner(t, "alice", c)
+	a, b := limited(t, "a", c, limit), openNew(t, "b", c)
+	o.member(a)
+	a.delegate(o.header)
+	a.delegate(o.signHost(b.host(o.space)))
+	const size = 300 << 10
+	n := 0
+	write := func(held, gone int) {
+		t.Helper()
+		c.ms.Add(1) // the oldest go
+		op := kv.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(fmt.Sprint(n))), Size: size}
+		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []kv.Op{op}, nil); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		wantUsage(t, a, o.space, size)
+		for i := range n {
+			if i < gone || i >= n-1-held {
+				wantHeld(t, a, o.space, fmt.Sprint(i), i >= gone)
+			}
+		}
+	}
+	for range 4 {
+		write(n, 0)
+	}
+	write(3, 1)
+	write(3, 2)
+	if _, err := a.SaveHello(t.Context(), o.space, b.host(o.space), hostlog.Hello{}); err != nil {
+		t.Fatal(err)
+	}
+	write(3, 3)
+	limit.Store(600 << 10)
+	write(2, 5)
+	limit.Store(-1) // none
+	for range 3 {
+		write(2, 5)
+	}
 }

@@ -19,7 +19,7 @@ type tokens struct {
 }
 
 // rememberedTokenBytes is what they take together.
-const rememberedTokenBytes = 16 << 20
+const rememberedTokenBytes = 8 << 20
 
 func newTokens() *tokens {
 	c := &tokens{most: rememberedTokenBytes}

@@ -25,7 +25,7 @@ const (
 	maxConns       = 16 // of a pool that reads from a server
 	idleLife       = 5 * time.Minute
 	// Of SQLite, in KiB of a connection. There are up to eight that read.
-	writeCache, readCache = 16000, 4000
+	writeCache, readCache = 8000, 1000
 	readIdle              = 30 * time.Second // until a connection that reads gives its cache back
 )
 
