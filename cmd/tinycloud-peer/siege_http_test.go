@@ -147,7 +147,7 @@ func outsideAddress(t *testing.T) string {
 // warm fills the caches of the database, which are as large whoever fills them, with values that are kept in it.
 func (s *httpSiege) warm() {
 	s.Helper()
-	value := make([]byte, 64<<10)
+	value := make([]byte, 32<<10) // kept in the database
 	rand.Read(value)
 	each := func(do func(o *cluster.Owner, key string) error) {
 		s.Helper()
@@ -156,7 +156,7 @@ func (s *httpSiege) warm() {
 		for i := range 12 {
 			o := s.owners[i%len(s.owners)]
 			clients.Go(func() {
-				for n := range 24 { // of four clients: 6 MiB in each Space
+				for n := range 48 { // of four clients: 6 MiB in each Space
 					if err := do(o, fmt.Sprintf("kept/%d/%d", i, n)); err != nil {
 						s.Error("before it begins: ", err)
 						return
