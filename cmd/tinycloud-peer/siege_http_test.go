@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 )
 
@@ -144,19 +145,20 @@ func outsideAddress(t *testing.T) string {
 	return ""
 }
 
-// warm fills the caches of the database, which are as large whoever fills them, with values that are kept in it.
+// warm fills what has a bound for all together and is as large whoever fills it: the caches of the database and of tokens,
+// with values that are kept in it, and sign-ins to apps that ask for much.
 func (s *httpSiege) warm() {
 	s.Helper()
 	value := make([]byte, 32<<10) // kept in the database
 	rand.Read(value)
-	each := func(do func(o *cluster.Owner, key string) error) {
+	each := func(clients, n int, do func(o *cluster.Owner, name string) error) {
 		s.Helper()
-		var clients sync.WaitGroup
-		defer clients.Wait()
-		for i := range 12 {
+		var all sync.WaitGroup
+		defer all.Wait()
+		for i := range clients {
 			o := s.owners[i%len(s.owners)]
-			clients.Go(func() {
-				for n := range 48 { // of four clients: 6 MiB in each Space
+			all.Go(func() {
+				for n := range n {
 					if err := do(o, fmt.Sprintf("kept/%d/%d", i, n)); err != nil {
 						s.Error("before it begins: ", err)
 						return
@@ -165,10 +167,14 @@ func (s *httpSiege) warm() {
 			})
 		}
 	}
-	each(func(o *cluster.Owner, key string) error { return o.Put(s.ctx, s.a, key, value) })
-	each(func(o *cluster.Owner, key string) error {
-		_, err := o.Get(s.ctx, s.a, key)
+	each(12, 48, func(o *cluster.Owner, key string) error { return o.Put(s.ctx, s.a, key, value) }) // 6 MiB in each Space
+	each(12, 20, func(o *cluster.Owner, app string) error {
+		_, err := s.a.Admin.Delegate(s.ctx, o.Wallet.SignDelegation(captest.DelegationOptions{Audience: captest.RandomSession().URI(), Caps: many(o.Space, app, 40)}))
 		return err
+	})
+	each(48, 12, func(o *cluster.Owner, key string) error {
+		_, err := o.Get(s.ctx, s.a, key)
+		return ignoreAbsence(err)
 	})
 }
 
