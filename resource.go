@@ -69,11 +69,15 @@ func (s SpaceID) NewKey(service, key string) (r Resource, ok bool) {
 	return r, err == nil && r.space == s && r.hasPath && r.path == key && r.tail == ""
 }
 
-// Compact returns the same resource with texts that are no parts of longer ones, for who keeps it.
-func (r Resource) Compact() Resource {
+// Compact returns the same resource with texts that are no parts of longer ones, for who keeps it beside another one that
+// is compact; of the same Space they share its texts.
+func (r Resource) Compact(beside Resource) Resource {
 	again, err := ParseResource(strings.Clone(r.text))
 	if err != nil || again != r {
 		return r
+	}
+	if again.space == beside.space {
+		again.space = beside.space
 	}
 	return again
 }

@@ -27,7 +27,7 @@ func (t *Token) Lean() *Token {
 	var last tinycloud.Resource
 	for i, c := range t.Caps {
 		if c.Resource != last || i == 0 { // they are sorted
-			last = c.Resource.Compact()
+			last = c.Resource.Compact(last)
 		}
 		l.Caps[i] = recap.Capability{Resource: last, Ability: once(c.Ability)}
 		if c.Caveats != nil {
