@@ -266,10 +266,12 @@ func (s *Store) keepReviewing(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := s.Lead(ctx, judging, func(ctx context.Context) error {
 			for {
+				again := s.lookAgain()
 				if err := s.Review(ctx); err != nil && ctx.Err() == nil {
 					s.log.WarnContext(ctx, "cannot judge a history anew, trying again", "error", err)
+					again = min(again, time.Minute)
 				}
-				if !s.outdated.Within(ctx, s.lookAgain()) {
+				if !s.outdated.Within(ctx, again) {
 					return nil
 				}
 			}
@@ -287,5 +289,5 @@ func (s *Store) lookAgain() time.Duration {
 	if s.db.Shared {
 		return claimEvery
 	}
-	return time.Minute
+	return time.Hour
 }
