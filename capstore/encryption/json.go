@@ -1,12 +1,10 @@
 package encryption
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -69,7 +67,7 @@ func integer(v recap.Value) (int64, bool) {
 
 // canonical is the value with its members in the order of their names' bytes, no white space, and as few escapes as can
 // be.
-func (d document) canonical() []byte { return appendValue(nil, d.value) }
+func (d document) canonical() []byte { return recap.AppendCanonical(nil, d.value) }
 
 // hash is the lower-case hex SHA-256 of the canonical form.
 func (d document) hash() string { return digest(d.canonical()) }
@@ -80,7 +78,7 @@ func digest(b []byte) string {
 }
 
 // hashText is the hash of a JSON string: of the literal with its quotes.
-func hashText(s string) string { return digest(appendString(nil, s)) }
+func hashText(s string) string { return digest(recap.AppendString(nil, s)) }
 
 // canonicalOf returns the canonical form of what marshals to JSON.
 func canonicalOf(v any) ([]byte, error) {
@@ -90,68 +88,4 @@ func canonicalOf(v any) ([]byte, error) {
 	}
 	d, err := parse(b)
 	return d.canonical(), err
-}
-
-func appendValue(b []byte, v recap.Value) []byte {
-	switch v.Kind {
-	case recap.String:
-		return appendString(b, v.Text)
-	case recap.Array:
-		b = append(b, '[')
-		for i, x := range v.Items {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendValue(b, x)
-		}
-		return append(b, ']')
-	case recap.Object:
-		members := slices.SortedFunc(slices.Values(v.Members), func(x, y recap.Member) int { return cmp.Compare(x.Name, y.Name) })
-		b = append(b, '{')
-		for i, m := range members {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendValue(append(appendString(b, m.Name), ':'), m.Value)
-		}
-		return append(b, '}')
-	}
-	return append(b, v.Raw...)
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendString writes a literal. Package encoding/json escapes more: <, >, & and two separators of lines.
-func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	for i := range len(s) {
-		switch c := s[i]; {
-		case escape(c) != 0:
-			b = append(b, '\\', escape(c))
-		case c < ' ':
-			b = append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		default:
-			b = append(b, c)
-		}
-	}
-	return append(b, '"')
-}
-
-// escape is what stands for a character behind a backslash, 0 when it has no such form.
-func escape(c byte) byte {
-	switch c {
-	case '"', '\\':
-		return c
-	case '\b':
-		return 'b'
-	case '\f':
-		return 'f'
-	case '\n':
-		return 'n'
-	case '\r':
-		return 'r'
-	case '\t':
-		return 't'
-	}
-	return 0
 }

@@ -103,7 +103,7 @@ func parseCaveats(list Value, allow bool) (json.RawMessage, error) {
 	if !said {
 		return nil, nil
 	}
-	return canonical(nil, list), nil
+	return AppendCanonical(nil, list), nil
 }
 
 // ParseProofs reads a list of CIDs, which all have to begin with prefix. The error is of class
@@ -127,18 +127,19 @@ func ParseProofs(prf Value, prefix string) (Proofs, error) {
 	return p, nil
 }
 
-// canonical appends a value with its members sorted and no white space. Numbers stay as written.
-func canonical(b []byte, v Value) []byte {
+// AppendCanonical appends a value with its members sorted by the bytes of their names and no white space. Numbers stay as
+// written.
+func AppendCanonical(b []byte, v Value) []byte {
 	switch v.Kind {
 	case String:
-		return appendString(b, v.Text)
+		return AppendString(b, v.Text)
 	case Array:
 		b = append(b, '[')
 		for i, item := range v.Items {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = canonical(b, item)
+			b = AppendCanonical(b, item)
 		}
 		return append(b, ']')
 	case Object:
@@ -150,8 +151,8 @@ func canonical(b []byte, v Value) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(appendString(b, m.Name), ':')
-			b = canonical(b, m.Value)
+			b = append(AppendString(b, m.Name), ':')
+			b = AppendCanonical(b, m.Value)
 		}
 		return append(b, '}')
 	}
@@ -160,8 +161,9 @@ func canonical(b []byte, v Value) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendString writes a JSON string with the fewest escapes (RFC 8785 §3.2.2.2).
-func appendString(b []byte, s string) []byte {
+// AppendString appends a JSON string with the fewest escapes (RFC 8785 §3.2.2.2). Package encoding/json escapes more: <, >,
+// & and two separators of lines.
+func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {
 		switch c := s[i]; c {

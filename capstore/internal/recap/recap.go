@@ -57,13 +57,13 @@ func Encode(caps []Capability, proofs []tinycloud.Hash) string {
 	for i, c := range caps {
 		switch {
 		case i == 0:
-			b = append(appendString(b, c.URI), ":{"...)
+			b = append(AppendString(b, c.URI), ":{"...)
 		case c.URI != caps[i-1].URI:
-			b = append(appendString(append(b, "},"...), c.URI), ":{"...)
+			b = append(AppendString(append(b, "},"...), c.URI), ":{"...)
 		default:
 			b = append(b, ',')
 		}
-		b = append(appendString(b, c.Ability), ":[{}]"...)
+		b = append(AppendString(b, c.Ability), ":[{}]"...)
 	}
 	if len(caps) > 0 {
 		b = append(b, '}')
@@ -73,7 +73,7 @@ func Encode(caps []Capability, proofs []tinycloud.Hash) string {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, proofText(p))
+		b = AppendString(b, proofText(p))
 	}
 	b = append(b, "]}"...)
 	return Prefix + base64.RawURLEncoding.EncodeToString(b)
