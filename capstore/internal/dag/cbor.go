@@ -8,17 +8,17 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// Major types of CBOR.
+// Major types of CBOR, in their place, and simple values.
 const (
-	majorUint     = 0 << 5
-	majorNegative = 1 << 5
-	majorBytes    = 2 << 5
-	majorText     = 3 << 5
-	majorArray    = 4 << 5
-	majorMap      = 5 << 5
-	majorTag      = 6 << 5
-	null          = 0xf6
-	float64Head   = 0xfb
+	MajorUint     = 0 << 5
+	MajorNegative = 1 << 5
+	MajorBytes    = 2 << 5
+	MajorText     = 3 << 5
+	MajorArray    = 4 << 5
+	MajorMap      = 5 << 5
+	MajorTag      = 6 << 5
+	Null          = 0xf6
+	Float64Head   = 0xfb
 	tagLink       = 42
 )
 
@@ -48,53 +48,64 @@ func AppendHead(b []byte, major byte, n uint64) []byte {
 
 // AppendText appends a text.
 func AppendText(b []byte, s string) []byte {
-	return append(AppendHead(b, majorText, uint64(len(s))), s...)
+	return append(AppendHead(b, MajorText, uint64(len(s))), s...)
 }
 
 func appendLink(b []byte, prefix string, h tinycloud.Hash) []byte {
 	return append(append(b, prefix...), h[:]...)
 }
 
-// reader takes canonical CBOR apart. After its first failure every read yields zero values.
-type reader struct {
+// Reader takes canonical CBOR apart: heads are in their shortest form. After its first failure, of class
+// [tinycloud.ErrInvalid], every read yields zero values.
+type Reader struct {
 	b   []byte
 	off int
 	err error
 }
 
-func (r *reader) fail(what string) {
+// NewReader returns a reader of bytes.
+func NewReader(b []byte) *Reader { return &Reader{b: b} }
+
+// Err is the first failure.
+func (r *Reader) Err() error { return r.err }
+
+// Left is how many bytes are still to be read.
+func (r *Reader) Left() int { return len(r.b) - r.off }
+
+// Fail has the bytes be wrong at this place, unless they were before.
+func (r *Reader) Fail(what string) {
 	if r.err == nil {
 		r.err = fmt.Errorf("dag: %s at byte %d: %w", what, r.off, tinycloud.ErrInvalid)
 		r.b = r.b[:r.off]
 	}
 }
 
-// take returns the next n bytes.
-func (r *reader) take(n int) []byte {
-	if n > len(r.b)-r.off {
-		r.fail("bytes end early")
+// Take returns the next n bytes.
+func (r *Reader) Take(n int) []byte {
+	if n > r.Left() {
+		r.Fail("bytes end early")
 		return nil
 	}
 	r.off += n
 	return r.b[r.off-n : r.off]
 }
 
-// peek returns the next byte, 0xff at the end.
-func (r *reader) peek() byte {
+// Peek returns the next byte, 0xff at the end.
+func (r *Reader) Peek() byte {
 	if r.off == len(r.b) {
 		return 0xff
 	}
 	return r.b[r.off]
 }
 
-// head reads a head of a major type in its shortest form.
-func (r *reader) head(major byte) uint64 {
-	c := r.take(1)
+// Head reads a head of a major type in its shortest form.
+func (r *Reader) Head(major byte) uint64 {
+	c := r.Take(1)
 	if r.err != nil {
 		return 0
 	}
 	if c[0]&0xe0 != major || c[0]&0x1f > 27 {
-		r.fail("unexpected type")
+		r.Fail("unexpected type")
 		return 0
 	}
 	info := c[0] & 0x1f
@@ -102,7 +113,7 @@ func (r *reader) head(major byte) uint64 {
 		return uint64(info)
 	}
 	var n, least uint64
-	for _, c := range r.take(1 << (info - 24)) {
+	for _, c := range r.Take(1 << (info - 24)) {
 		n = n<<8 | uint64(c)
 	}
 	if info == 24 {
@@ -111,57 +122,59 @@ func (r *reader) head(major byte) uint64 {
 		least = 1 << (8 << (info - 25))
 	}
 	if n < least {
-		r.fail("number not in its shortest form")
+		r.Fail("number not in its shortest form")
 		return 0
 	}
 	return n
 }
 
-// count reads the head of an array or map of at most limit entries.
-func (r *reader) count(major byte, limit int) int {
-	n := r.head(major)
+// Count reads the head of an array or map of at most limit entries.
+func (r *Reader) Count(major byte, limit int) int {
+	n := r.Head(major)
 	if n > uint64(limit) {
-		r.fail("too many entries")
+		r.Fail("too many entries")
 		return 0
 	}
 	return int(n)
 }
 
-func (r *reader) text() string {
-	n := r.head(majorText)
-	if n > uint64(len(r.b)-r.off) {
-		r.fail("bytes end early")
+// Text reads a text of UTF-8.
+func (r *Reader) Text() string {
+	n := r.Head(MajorText)
+	if n > uint64(r.Left()) {
+		r.Fail("bytes end early")
 		return ""
 	}
-	s := string(r.take(int(n)))
+	s := string(r.Take(int(n)))
 	if !utf8.ValidString(s) {
-		r.fail("text is not UTF-8")
+		r.Fail("text is not UTF-8")
 	}
 	return s
 }
 
-// name reads the name of a field, which has to be this one.
-func (r *reader) name(want string) {
-	if r.text() != want {
-		r.fail("field " + want + " expected")
+// Name reads the name of a field, which has to be this one.
+func (r *Reader) Name(want string) {
+	if r.Text() != want {
+		r.Fail("field " + want + " expected")
 	}
 }
 
-func (r *reader) link(prefix string) (h tinycloud.Hash) {
-	b := r.take(linkSize)
+func (r *Reader) link(prefix string) (h tinycloud.Hash) {
+	b := r.Take(linkSize)
 	if r.err != nil {
 		return h
 	}
 	if string(b[:len(prefix)]) != prefix {
-		r.fail("link of another kind")
+		r.Fail("link of another kind")
 		return h
 	}
 	return tinycloud.Hash(b[len(prefix):])
 }
 
-func (r *reader) end() error {
+// End fails unless all is read, and returns the first failure.
+func (r *Reader) End() error {
 	if r.off != len(r.b) {
-		r.fail("trailing bytes")
+		r.Fail("trailing bytes")
 	}
 	return r.err
 }

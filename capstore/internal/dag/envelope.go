@@ -44,18 +44,18 @@ func ReadOperation(b []byte) (o Operation, ok bool, err error) {
 // host. The error is of class [tinycloud.ErrInvalid]: the bytes are no operation of any host, being no canonical DAG-CBOR
 // or beyond the bounds.
 func DecodeEnvelope(b []byte) (e Envelope, ok bool, err error) {
-	r := &reader{b: b}
+	r := NewReader(b)
 	if len(b) > MaxOpSize {
-		r.fail("operation beyond its bounds")
+		r.Fail("operation beyond its bounds")
 		return e, false, r.err
 	}
-	if r.peek()&0xe0 != majorMap {
+	if r.Peek()&0xe0 != MajorMap {
 		r.value(0)
-		return e, false, r.end()
+		return e, false, r.End()
 	}
 	var service, subject, key text
 	last := ""
-	for i := range r.count(majorMap, len(b)) {
+	for i := range r.Count(MajorMap, len(b)) {
 		switch name := r.field(i, &last); name {
 		case "service":
 			service = r.textOrValue()
@@ -70,7 +70,7 @@ func DecodeEnvelope(b []byte) (e Envelope, ok bool, err error) {
 			break
 		}
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return Envelope{}, false, err
 	}
 	switch {
@@ -88,12 +88,12 @@ type text struct {
 	there, ok bool
 }
 
-func (r *reader) textOrValue() text {
-	if r.peek()&0xe0 != majorText {
+func (r *Reader) textOrValue() text {
+	if r.Peek()&0xe0 != MajorText {
 		r.value(1)
 		return text{there: true}
 	}
-	return text{r.text(), true, true}
+	return text{r.Text(), true, true}
 }
 
 // ServiceName reports whether a text may name a service: printable ASCII without blanks.
@@ -110,51 +110,51 @@ func ServiceName(s string) bool {
 }
 
 // field reads the name of a map's i-th field, which comes after the last one.
-func (r *reader) field(i int, last *string) string {
-	name := r.text()
+func (r *Reader) field(i int, last *string) string {
+	name := r.Text()
 	if i > 0 && byLength(*last, name) >= 0 {
-		r.fail("fields out of order")
+		r.Fail("fields out of order")
 	}
 	*last = name
 	return name
 }
 
 // value reads any canonical value.
-func (r *reader) value(depth int) {
+func (r *Reader) value(depth int) {
 	if depth > maxDepth {
-		r.fail("values too deep within each other")
+		r.Fail("values too deep within each other")
 		return
 	}
-	switch c := r.peek(); c & 0xe0 {
-	case majorUint, majorNegative:
-		r.head(c & 0xe0)
-	case majorBytes:
-		r.bytes()
-	case majorText:
-		r.text()
-	case majorArray:
-		for range r.count(majorArray, len(r.b)) {
+	switch c := r.Peek(); c & 0xe0 {
+	case MajorUint, MajorNegative:
+		r.Head(c & 0xe0)
+	case MajorBytes:
+		r.Bytes()
+	case MajorText:
+		r.Text()
+	case MajorArray:
+		for range r.Count(MajorArray, len(r.b)) {
 			r.value(depth + 1)
 			if r.err != nil {
 				return
 			}
 		}
-	case majorMap:
+	case MajorMap:
 		last := ""
-		for i := range r.count(majorMap, len(r.b)) {
+		for i := range r.Count(MajorMap, len(r.b)) {
 			r.field(i, &last)
 			r.value(depth + 1)
 			if r.err != nil {
 				return
 			}
 		}
-	case majorTag:
-		if r.head(majorTag) != tagLink {
-			r.fail("tag of no link")
+	case MajorTag:
+		if r.Head(MajorTag) != tagLink {
+			r.Fail("tag of no link")
 		}
-		if b := r.bytes(); r.err == nil {
+		if b := r.Bytes(); r.err == nil {
 			if _, err := cid.Cast(afterIdentity(b)); err != nil {
-				r.fail("link without a CID")
+				r.Fail("link without a CID")
 			}
 		}
 	default:
@@ -170,29 +170,29 @@ func afterIdentity(b []byte) []byte {
 	return b[1:]
 }
 
-func (r *reader) bytes() []byte {
-	n := r.head(majorBytes)
-	if n > uint64(len(r.b)-r.off) {
-		r.fail("bytes end early")
+func (r *Reader) Bytes() []byte {
+	n := r.Head(MajorBytes)
+	if n > uint64(r.Left()) {
+		r.Fail("bytes end early")
 		return nil
 	}
-	return r.take(int(n))
+	return r.Take(int(n))
 }
 
 // simple reads false, true, null, or a finite number of 64 bits.
-func (r *reader) simple() {
-	switch c := r.take(1); {
+func (r *Reader) simple() {
+	switch c := r.Take(1); {
 	case r.err != nil:
-	case c[0] == null || c[0] == null-1 || c[0] == null-2:
-	case c[0] == float64Head:
+	case c[0] == Null || c[0] == Null-1 || c[0] == Null-2:
+	case c[0] == Float64Head:
 		bits := uint64(0)
-		for _, b := range r.take(8) {
+		for _, b := range r.Take(8) {
 			bits = bits<<8 | uint64(b)
 		}
 		if f := math.Float64frombits(bits); math.IsNaN(f) || math.IsInf(f, 0) {
-			r.fail("number that is not finite")
+			r.Fail("number that is not finite")
 		}
 	default:
-		r.fail("unexpected type")
+		r.Fail("unexpected type")
 	}
 }

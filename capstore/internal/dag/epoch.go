@@ -33,16 +33,16 @@ func (e Epoch) Encode() []byte {
 		size += 3 + linkSize*len(ev.Ops)
 	}
 	b := make([]byte, 0, size)
-	b = AppendText(AppendHead(b, majorMap, 2), "parents")
-	b = AppendHead(b, majorArray, uint64(len(e.Parents)))
+	b = AppendText(AppendHead(b, MajorMap, 2), "parents")
+	b = AppendHead(b, MajorArray, uint64(len(e.Parents)))
 	for _, p := range e.Parents {
 		b = appendLink(b, cborLink, p)
 	}
 	b = AppendText(b, "events")
-	b = AppendHead(b, majorArray, uint64(len(e.Events)))
+	b = AppendHead(b, MajorArray, uint64(len(e.Events)))
 	for _, ev := range e.Events {
 		if len(ev.Ops) > 0 {
-			b = AppendHead(b, majorArray, uint64(1+len(ev.Ops)))
+			b = AppendHead(b, MajorArray, uint64(1+len(ev.Ops)))
 		}
 		b = appendLink(b, rawLink, ev.Event)
 		for _, op := range ev.Ops {
@@ -60,34 +60,34 @@ func DecodeEpoch(b []byte) (Epoch, error) {
 	if len(b) > MaxEpochSize {
 		return Epoch{}, fmt.Errorf("dag: epoch of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
-	r := &reader{b: b}
+	r := NewReader(b)
 	var e Epoch
-	if r.head(majorMap) != 2 {
-		r.fail("map of two fields expected")
+	if r.Head(MajorMap) != 2 {
+		r.Fail("map of two fields expected")
 	}
-	r.name("parents")
-	for n := r.count(majorArray, MaxParents); n > 0 && r.err == nil; n-- {
+	r.Name("parents")
+	for n := r.Count(MajorArray, MaxParents); n > 0 && r.err == nil; n-- {
 		e.Parents = append(e.Parents, r.link(cborLink))
 	}
-	r.name("events")
-	for n := r.count(majorArray, MaxEvents); n > 0 && r.err == nil; n-- {
+	r.Name("events")
+	for n := r.Count(MajorArray, MaxEvents); n > 0 && r.err == nil; n-- {
 		e.Events = append(e.Events, r.event())
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return Epoch{}, err
 	}
 	return e, nil
 }
 
 // event reads a link alone, or a list of a link and at least one operation.
-func (r *reader) event() (ev EventRef) {
-	if r.peek()&0xe0 != majorArray {
+func (r *Reader) event() (ev EventRef) {
+	if r.Peek()&0xe0 != MajorArray {
 		ev.Event = r.link(rawLink)
 		return ev
 	}
-	n := r.count(majorArray, 1+MaxEventOps)
+	n := r.Count(MajorArray, 1+MaxEventOps)
 	if n < 2 {
-		r.fail("event without operations in a list")
+		r.Fail("event without operations in a list")
 	}
 	ev.Event = r.link(rawLink)
 	for ; n > 1 && r.err == nil; n-- {

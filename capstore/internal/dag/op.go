@@ -39,15 +39,15 @@ func (o Op) Encode() []byte {
 	}
 	b := make([]byte, 0, size)
 	if o.Delete {
-		b = AppendText(AppendHead(b, majorMap, 2), "key")
+		b = AppendText(AppendHead(b, MajorMap, 2), "key")
 		b = AppendText(AppendText(b, o.Key), "version")
 		if o.Version == nil {
-			return append(b, null)
+			return append(b, Null)
 		}
-		b = AppendHead(AppendHead(b, majorArray, 3), majorUint, o.Version.Seq)
-		return AppendHead(appendLink(b, cborLink, o.Version.Epoch), majorUint, o.Version.Index)
+		b = AppendHead(AppendHead(b, MajorArray, 3), MajorUint, o.Version.Seq)
+		return AppendHead(appendLink(b, cborLink, o.Version.Epoch), MajorUint, o.Version.Index)
 	}
-	b = AppendText(AppendHead(b, majorMap, 3), "key")
+	b = AppendText(AppendHead(b, MajorMap, 3), "key")
 	b = AppendText(AppendText(b, o.Key), "value")
 	b = appendLink(b, cborLink, o.Value)
 	return AppendMap(AppendText(b, "metadata"), o.Metadata)
@@ -55,7 +55,7 @@ func (o Op) Encode() []byte {
 
 // AppendMap appends a map of texts, in the order of DAG-CBOR.
 func AppendMap(b []byte, m map[string]string) []byte {
-	b = AppendHead(b, majorMap, uint64(len(m)))
+	b = AppendHead(b, MajorMap, uint64(len(m)))
 	for _, name := range slices.SortedFunc(maps.Keys(m), byLength) {
 		b = AppendText(AppendText(b, name), m[name])
 	}
@@ -76,54 +76,54 @@ func DecodeOp(b []byte) (Op, error) {
 	if len(b) > MaxOpSize {
 		return Op{}, fmt.Errorf("dag: operation of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
-	r := &reader{b: b}
+	r := NewReader(b)
 	var o Op
-	fields := r.head(majorMap)
-	r.name("key")
-	o.Key = r.text()
+	fields := r.Head(MajorMap)
+	r.Name("key")
+	o.Key = r.Text()
 	switch fields {
 	case 2:
 		o.Delete = true
-		r.name("version")
+		r.Name("version")
 		o.Version = r.version()
 	case 3:
-		r.name("value")
+		r.Name("value")
 		o.Value = r.link(cborLink)
-		r.name("metadata")
+		r.Name("metadata")
 		o.Metadata = r.metadata()
 	default:
-		r.fail("map of two or three fields expected")
+		r.Fail("map of two or three fields expected")
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return Op{}, err
 	}
 	return o, nil
 }
 
-func (r *reader) version() *Version {
-	if r.peek() == null {
-		r.take(1)
+func (r *Reader) version() *Version {
+	if r.Peek() == Null {
+		r.Take(1)
 		return nil
 	}
-	if r.count(majorArray, 3) != 3 {
-		r.fail("version of three parts expected")
+	if r.Count(MajorArray, 3) != 3 {
+		r.Fail("version of three parts expected")
 	}
-	v := &Version{Seq: r.head(majorUint)}
+	v := &Version{Seq: r.Head(MajorUint)}
 	v.Epoch = r.link(cborLink)
-	v.Index = r.head(majorUint)
+	v.Index = r.Head(MajorUint)
 	return v
 }
 
-func (r *reader) metadata() map[string]string {
-	n := r.count(majorMap, MaxMetadata)
+func (r *Reader) metadata() map[string]string {
+	n := r.Count(MajorMap, MaxMetadata)
 	m := make(map[string]string, n)
 	last := ""
 	for i := range n {
-		name := r.text()
+		name := r.Text()
 		if i > 0 && byLength(last, name) >= 0 {
-			r.fail("metadata out of order")
+			r.Fail("metadata out of order")
 		}
-		m[name] = r.text()
+		m[name] = r.Text()
 		if r.err != nil {
 			return nil
 		}

@@ -63,11 +63,11 @@ type Part struct {
 
 func (p *Part) encode(subject string) []byte {
 	b := make([]byte, 0, len(p.bytes)+len(subject)+80)
-	b = dag.AppendHead(b, majorMap, 7)
+	b = dag.AppendHead(b, dag.MajorMap, 7)
 	b = appendUint(dag.AppendText(b, "of"), uint64(p.Of))
 	b = appendUint(dag.AppendText(b, "form"), form)
 	b = appendUint(dag.AppendText(b, "part"), uint64(p.N))
-	b = append(dag.AppendHead(dag.AppendText(b, "bytes"), majorBytes, uint64(len(p.bytes))), p.bytes...)
+	b = append(dag.AppendHead(dag.AppendText(b, "bytes"), dag.MajorBytes, uint64(len(p.bytes))), p.bytes...)
 	b = appendUint(dag.AppendText(b, "rules"), p.Rules)
 	b = dag.AppendText(dag.AppendText(b, "service"), Service)
 	return dag.AppendText(dag.AppendText(b, "subject"), subject)
@@ -79,32 +79,32 @@ func ReadPart(subject string, b []byte, most uint64) (Part, error) {
 	if len(b) > MaxPart || len(subject) > MaxSubject {
 		return Part{}, fmt.Errorf("part of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
-	r := &reader{b: b}
+	r := reader{dag.NewReader(b)}
 	var p Part
 	var kind uint64
-	if r.head(majorMap) < 7 {
+	if r.Head(dag.MajorMap) < 7 {
 		return Part{}, fmt.Errorf("part of an operation: %w", tinycloud.ErrInvalid)
 	}
-	r.name("of")
-	of := r.head(majorUint)
-	if r.name("form"); r.err == nil {
-		if kind = r.head(majorUint); r.err == nil && kind > form {
+	r.Name("of")
+	of := r.Head(dag.MajorUint)
+	if r.Name("form"); r.Err() == nil {
+		if kind = r.Head(dag.MajorUint); r.Err() == nil && kind > form {
 			return Part{}, ErrNewer
 		}
 	}
-	r.name("part")
-	n := r.head(majorUint)
-	r.name("bytes")
-	p.bytes = r.take(r.head(majorBytes))
-	r.name("rules")
-	p.Rules = r.head(majorUint)
-	r.name("service")
-	r.name(Service)
-	r.name("subject")
-	r.name(subject)
+	r.Name("part")
+	n := r.Head(dag.MajorUint)
+	r.Name("bytes")
+	p.bytes = r.Bytes()
+	r.Name("rules")
+	p.Rules = r.Head(dag.MajorUint)
+	r.Name("service")
+	r.Name(Service)
+	r.Name("subject")
+	r.Name(subject)
 	switch {
-	case r.err != nil:
-		return Part{}, r.err
+	case r.Err() != nil:
+		return Part{}, r.Err()
 	case of < 1 || of > maxParts || n >= of || len(p.bytes) == 0 || len(p.bytes) > chunk || n < of-1 && len(p.bytes) != chunk:
 		return Part{}, fmt.Errorf("part %d of %d with %d bytes: %w", n, of, len(p.bytes), tinycloud.ErrInvalid)
 	}
@@ -130,12 +130,12 @@ func Join(parts []Part) (Operation, error) {
 	if len(parts) == 0 || len(b) > MaxBody {
 		return Operation{}, fmt.Errorf("operation of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
-	r := &reader{b: b}
+	r := reader{dag.NewReader(b)}
 	o := Operation{Rules: parts[0].Rules}
 	r.body(&o)
 	switch {
-	case r.err != nil:
-		return Operation{}, r.err
+	case r.Err() != nil:
+		return Operation{}, r.Err()
 	case o.Now < 0 || o.Now >= endOfTime:
 		return Operation{}, fmt.Errorf("time %d: %w", o.Now, tinycloud.ErrInvalid)
 	case !o.Request.written():
@@ -172,22 +172,22 @@ func (o *Operation) body() []byte {
 	if r.Schema != nil {
 		fields++
 	}
-	b := dag.AppendHead(nil, majorMap, fields)
+	b := dag.AppendHead(nil, dag.MajorMap, fields)
 	b = appendInt(dag.AppendText(b, "now"), o.Now)
 	if r.Action == ExecuteStatement {
 		b = dag.AppendText(dag.AppendText(b, "name"), r.Name)
 	}
 	b = dag.AppendText(dag.AppendText(b, "action"), string(r.Action))
 	if r.Schema != nil {
-		b = dag.AppendHead(dag.AppendText(b, "schema"), majorArray, uint64(len(r.Schema)))
+		b = dag.AppendHead(dag.AppendText(b, "schema"), dag.MajorArray, uint64(len(r.Schema)))
 		for _, s := range r.Schema {
 			b = dag.AppendText(b, s)
 		}
 	}
-	b = dag.AppendHead(dag.AppendText(b, "statements"), majorArray, uint64(len(r.Statements)))
+	b = dag.AppendHead(dag.AppendText(b, "statements"), dag.MajorArray, uint64(len(r.Statements)))
 	for _, s := range r.Statements {
-		b = dag.AppendText(dag.AppendHead(b, majorArray, 2), s.SQL)
-		b = dag.AppendHead(b, majorArray, uint64(len(s.Params)))
+		b = dag.AppendText(dag.AppendHead(b, dag.MajorArray, 2), s.SQL)
+		b = dag.AppendHead(b, dag.MajorArray, uint64(len(s.Params)))
 		for _, v := range s.Params {
 			b = appendValue(b, v)
 		}
@@ -195,74 +195,62 @@ func (o *Operation) body() []byte {
 	return b
 }
 
-func (r *reader) body(o *Operation) {
+func (r reader) body(o *Operation) {
 	q := &o.Request
-	fields := r.head(majorMap)
-	r.name("now")
+	fields := r.Head(dag.MajorMap)
+	r.Name("now")
 	o.Now = r.int()
-	next := r.text()
+	next := r.Text()
 	if next == "name" {
-		q.Name = r.text()
-		next = r.text()
+		q.Name = r.Text()
+		next = r.Text()
 	}
 	if next != "action" {
-		r.fail("field action expected")
+		r.Fail("field action expected")
 	}
-	q.Action = Action(r.text())
-	if next = r.text(); next == "schema" {
-		q.Schema = make([]string, r.count(majorArray))
+	q.Action = Action(r.Text())
+	if next = r.Text(); next == "schema" {
+		q.Schema = make([]string, r.count())
 		for i := range q.Schema {
-			q.Schema[i] = r.text()
+			q.Schema[i] = r.Text()
 		}
-		next = r.text()
+		next = r.Text()
 	}
 	if next != "statements" {
-		r.fail("field statements expected")
+		r.Fail("field statements expected")
 	}
-	n := r.count(majorArray)
-	if n > (len(r.b)-r.off)/3 { // a statement takes three bytes at least
-		r.fail("too many statements")
+	n := r.count()
+	if n > r.Left()/3 { // a statement takes three bytes at least
+		r.Fail("too many statements")
 		return
 	}
 	q.Statements = make([]Statement, n)
 	for i := range q.Statements {
-		if r.head(majorArray) != 2 {
-			r.fail("statement of two parts expected")
+		if r.Head(dag.MajorArray) != 2 {
+			r.Fail("statement of two parts expected")
 		}
 		s := &q.Statements[i]
-		s.SQL = r.text()
-		if n := r.count(majorArray); n > 0 {
+		s.SQL = r.Text()
+		if n := r.count(); n > 0 {
 			s.Params = make([]any, n)
 		}
 		for i := range s.Params {
 			s.Params[i] = r.value()
 		}
-		if r.err != nil {
+		if r.Err() != nil {
 			return
 		}
 	}
-	if r.off != len(r.b) || fields > 5 {
-		r.fail("bytes after the request")
+	if r.Left() > 0 || fields > 5 {
+		r.Fail("bytes after the request")
 	}
 }
 
-// Major types and simple values of CBOR.
-const (
-	majorUint     = 0 << 5
-	majorNegative = 1 << 5
-	majorBytes    = 2 << 5
-	majorText     = 3 << 5
-	majorArray    = 4 << 5
-	majorMap      = 5 << 5
-	null          = 0xf6
-	float64Head   = 0xfb
-)
-
-func appendUint(b []byte, n uint64) []byte { return dag.AppendHead(b, majorUint, n) }
+func appendUint(b []byte, n uint64) []byte { return dag.AppendHead(b, dag.MajorUint, n) }
 
 func appendInt(b []byte, n int64) []byte {
 	if n < 0 {
-		return dag.AppendHead(b, majorNegative, uint64(^n))
+		return dag.AppendHead(b, dag.MajorNegative, uint64(^n))
 	}
 	return appendUint(b, uint64(n))
 }
@@ -272,11 +260,11 @@ func appendValue(b []byte, v any) []byte {
 	case int64:
 		return appendInt(b, v)
 	case float64:
-		return binary.BigEndian.AppendUint64(append(b, float64Head), math.Float64bits(v))
+		return binary.BigEndian.AppendUint64(append(b, dag.Float64Head), math.Float64bits(v))
 	case string:
 		return dag.AppendText(b, v)
 	case []byte:
-		return append(dag.AppendHead(b, majorBytes, uint64(len(v))), v...)
+		return append(dag.AppendHead(b, dag.MajorBytes, uint64(len(v))), v...)
 	}
-	return append(b, null)
+	return append(b, dag.Null)
 }
