@@ -18,15 +18,7 @@ const adoptAtOnce = 64
 // adopt gives stored delegations that name a Space their epochs, and revocations of them: those behind one, in the order
 // of ids. It notes where to go on.
 func (t *tx) adopt(sp *space, after tinycloud.Hash) error {
-	var ids []tinycloud.Hash
-	err := t.each(func(scan db.Scan) error {
-		var id []byte
-		err := scan(&id)
-		if err == nil {
-			ids = append(ids, tinycloud.Hash(id))
-		}
-		return err
-	}, "SELECT id FROM mentions WHERE space = ? AND id > ? ORDER BY id LIMIT ?", sp.id.String(), after[:], t.s.adoptAtOnce)
+	ids, err := t.s.mentioned(t.ctx, t, sp.id, after, t.s.adoptAtOnce)
 	if err != nil {
 		return err
 	}

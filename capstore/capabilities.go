@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -52,7 +51,7 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	}
 	now, size, looks, last := s.o.Now(), 0, 0, f.After
 	for seen := 0; ; {
-		ids, err := s.mentioned(ctx, space, last)
+		ids, err := s.mentioned(ctx, s.db.Read, space, last, listedAtOnce)
 		if err != nil || len(ids) == 0 {
 			return p, err
 		}
@@ -70,7 +69,7 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 			}
 			last, seen, looks = id, seen+1, looks+c.looked()
 			if seen >= maxListed || size >= maxListedBytes || looks >= maxListedLooks {
-				more, err := s.mentioned(ctx, space, last)
+				more, err := s.mentioned(ctx, s.db.Read, space, last, listedAtOnce)
 				if len(more) > 0 {
 					p.Next = last
 				}
@@ -80,17 +79,9 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 	}
 }
 
-// mentioned returns the next delegations that name a Space.
-func (s *Store) mentioned(ctx context.Context, space tinycloud.SpaceID, after tinycloud.Hash) (ids []tinycloud.Hash, err error) {
-	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
-		var id []byte
-		err := scan(&id)
-		if err == nil {
-			ids = append(ids, tinycloud.Hash(id))
-		}
-		return err
-	}, "SELECT id FROM mentions WHERE space = ? AND id > ? ORDER BY id LIMIT ?", space.String(), after[:], listedAtOnce)
-	return ids, err
+// mentioned returns up to limit delegations, and revocations of them, that name a Space, behind one in the order of ids.
+func (s *Store) mentioned(ctx context.Context, q querier, space tinycloud.SpaceID, after tinycloud.Hash, limit int) ([]tinycloud.Hash, error) {
+	return hashes(ctx, q, "SELECT id FROM mentions WHERE space = ? AND id > ? ORDER BY id LIMIT ?", space.String(), after[:], limit)
 }
 
 // listedSize is about how many bytes of JSON a delegation makes: its capabilities repeat the resource.

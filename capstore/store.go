@@ -465,6 +465,19 @@ type querier interface {
 	Each(ctx context.Context, f func(db.Scan) error, query string, args ...any) error
 }
 
+// hashes returns the hashes that a query selects.
+func hashes(ctx context.Context, q querier, query string, args ...any) (out []tinycloud.Hash, err error) {
+	err = q.Each(ctx, func(scan db.Scan) error {
+		var b []byte
+		err := scan(&b)
+		if err == nil {
+			out = append(out, tinycloud.Hash(b))
+		}
+		return err
+	}, query, args...)
+	return out, err
+}
+
 // token returns a delegation or revocation that was accepted before, nil when unknown.
 func (s *Store) token(ctx context.Context, q querier, id tinycloud.Hash) (*Token, error) {
 	if t, ok := s.tokens.Get(id); ok {

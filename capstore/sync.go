@@ -353,15 +353,7 @@ func lastsLonger(t, than *Token) bool {
 
 // hostDelegation returns the best host delegation to a key, nil when none is in force.
 func (s *Store) hostDelegation(ctx context.Context, id tinycloud.SpaceID, host hostlog.Key, better func(t, than *Token) bool) (best *Token, err error) {
-	var ids []tinycloud.Hash
-	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
-		var b []byte
-		err := scan(&b)
-		if err == nil {
-			ids = append(ids, tinycloud.Hash(b))
-		}
-		return err
-	}, "SELECT id FROM mentions WHERE space = ?", id.String())
+	ids, err := hashes(ctx, s.db.Read, "SELECT id FROM mentions WHERE space = ?", id.String())
 	now := s.o.Now()
 	for _, h := range ids {
 		t, err := s.token(ctx, s.db.Read, h)
