@@ -103,10 +103,16 @@ func (s *Store) Room(ctx context.Context, id tinycloud.SpaceID) (r Room, err err
 	return r, err
 }
 
-// room is the same within a transaction.
-func (t *tx) room(sp *space) (r Room, err error) {
-	r.Limit, r.Limited = t.s.limitOf(sp.id)
+// historyRoom is of that what is in memory: all but the values.
+func (s *Store) historyRoom(sp *space) (r Room) {
+	r.Limit, r.Limited = s.limitOf(sp.id)
 	r.History = sp.history
+	return r
+}
+
+// room is what a Space takes, within a transaction; without a limit the values are left out.
+func (t *tx) room(sp *space) (r Room, err error) {
+	r = t.s.historyRoom(sp)
 	if r.Limited {
 		_, err = t.one([]any{&r.Values}, "SELECT bytes FROM spaces WHERE sid = ?", sp.sid)
 	}
@@ -115,8 +121,7 @@ func (t *tx) room(sp *space) (r Room, err error) {
 
 // recordable refuses what would be added to a full history. It asks no database.
 func (t *tx) recordable(sp *space) error {
-	r := Room{History: sp.history}
-	if r.Limit, r.Limited = t.s.limitOf(sp.id); r.NoHistory() {
+	if r := t.s.historyRoom(sp); r.NoHistory() {
 		return r.errHistory()
 	}
 	return nil
@@ -124,8 +129,8 @@ func (t *tx) recordable(sp *space) error {
 
 // historyLeft is how many bytes may be added to the history, those that are parked among them.
 func (s *Store) historyLeft(sp *space) int64 {
-	r := Room{History: sp.history}
-	if r.Limit, r.Limited = s.limitOf(sp.id); !r.Limited {
+	r := s.historyRoom(sp)
+	if !r.Limited {
 		return 1 << 62
 	}
 	return max(0, r.MostHistory()-r.History)

@@ -170,6 +170,7 @@ func afterIdentity(b []byte) []byte {
 	return b[1:]
 }
 
+// Bytes reads a byte string; what it returns is part of what is read.
 func (r *Reader) Bytes() []byte {
 	n := r.Head(MajorBytes)
 	if n > uint64(r.Left()) {
