@@ -210,8 +210,11 @@ func FreePort() (string, error) {
 	return ports[0], nil
 }
 
-// freePorts returns TCP ports that nobody listens on; they are all different. They lie below those that systems give to
-// whoever asks for any port, so that nobody gets one while its peer is down.
+// given are the ports that peers of this process have, whether they run or not.
+var given sync.Map
+
+// freePorts returns TCP ports that nobody listens on and no other peer of this process has. They lie below those that
+// systems give to whoever asks for any port, so that nobody gets one while its peer is down.
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for range 1000 {
@@ -224,7 +227,9 @@ func freePorts(n int) ([]string, error) {
 			continue
 		}
 		defer l.Close()
-		ports = append(ports, port)
+		if _, taken := given.LoadOrStore(port, true); !taken {
+			ports = append(ports, port)
+		}
 	}
 	return nil, errors.New("no free TCP ports")
 }
