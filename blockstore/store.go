@@ -21,7 +21,7 @@ import (
 
 const (
 	defaultInlineLimit = 64 << 10
-	defaultMemoryLimit = 16 << 20
+	defaultMemoryLimit = 8 << 20
 	copyBuffer         = 64 << 10
 	slowBuffer         = 4 << 10 // of bodies that come in small pieces: there may be many of them
 	lockStripes        = 1024

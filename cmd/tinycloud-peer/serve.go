@@ -6,13 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/libp2p/go-libp2p/gologshim"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/memory"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
@@ -21,10 +21,6 @@ type serveCmd struct {
 	// Lease ends the node when its parent is gone, however that ended.
 	Lease bool `hidden:"" help:"Stop when standard input is closed."`
 }
-
-// gcPercent is what may lie in memory beside what is live, in percent, unless GOGC says otherwise: half of what is usual.
-// Strangers decide how much there is, and puts wait for the disk rather than for the processor.
-const gcPercent = 50
 
 // clock is the node's; nil means time.Now. Tests run nodes whose clocks are off.
 var clock func() time.Time
@@ -44,9 +40,7 @@ func servicesOf(cfg config.Config, log *slog.Logger) []service.HTTP {
 
 // Run runs the node until a signal.
 func (c *serveCmd) Run(ctx context.Context, p *program) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	memory.Bound()
 	cfg, warnings, err := p.load()
 	if err != nil {
 		return err

@@ -93,7 +93,8 @@ type API struct {
 	routes  map[string]endpoint
 	beside  map[string]service.HTTP // by name
 
-	listings chan struct{} // searches for capabilities under way
+	listings    chan struct{} // searches for capabilities under way
+	delegations chan struct{} // delegations that are read and judged
 }
 
 // handler answers a request or returns the error that [API.refuse] is to answer with. A handler that has
@@ -141,7 +142,8 @@ func New(o Options) *API {
 	}
 	a := &API{
 		beside: map[string]service.HTTP{}, o: o, keys: kv.Of(o.Store), tickets: tickets.Of(o.Store, o.MaxTickets), log: o.Log, metrics: newMetrics(),
-		clients: callers.NewBudget(o.RatePerMinute, o.Burst), listings: make(chan struct{}, maxListings), budgets: newBudgets(),
+		clients: callers.NewBudget(o.RatePerMinute, o.Burst), listings: make(chan struct{}, maxListings),
+		delegations: make(chan struct{}, maxDelegations), budgets: newBudgets(),
 	}
 	a.info = a.describe()
 	info := endpoint{"info", http.MethodGet, a.serveInfo}

@@ -118,16 +118,26 @@ func (a *API) capabilities(c *call, o op) error {
 	return a.sendListed(c, '{', page.IDs)
 }
 
-// search finds the delegations that are listed, in turn.
-func (a *API) search(c *call, o op, f capstore.Filter) (page capstore.Page, err error) {
-	ctx, cancel := context.WithTimeout(c.r.Context(), listingPatience)
+// enter waits for one of a number of places until it is free, and returns what frees it again. text is what is said to who
+// has waited for too long.
+func enter(ctx context.Context, places chan struct{}, patience time.Duration, text string) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	select {
-	case a.listings <- struct{}{}:
+	case places <- struct{}{}:
+		return func() { <-places }, nil
 	case <-ctx.Done():
-		return page, tinycloud.Refuse(tinycloud.ErrUnavailable, "Too many lists of capabilities at once; retry the request")
+		return nil, tinycloud.Refuse(tinycloud.ErrUnavailable, "%s", text)
 	}
-	defer func() { <-a.listings }()
+}
+
+// search finds the delegations that are listed, in turn.
+func (a *API) search(c *call, o op, f capstore.Filter) (page capstore.Page, err error) {
+	leave, err := enter(c.r.Context(), a.listings, listingPatience, "Too many lists of capabilities at once; retry the request")
+	if err != nil {
+		return page, err
+	}
+	defer leave()
 	return a.o.Store.Capabilities(c.r.Context(), c.token, o.space, f)
 }
 

@@ -19,6 +19,13 @@ func authorization(r *http.Request) (string, error) {
 	return values[0], nil
 }
 
+// maxDelegations is how many delegations are read, judged and stored at once: what they ask for takes many times as much
+// memory as their text, and more than these the writer does not take up faster.
+const maxDelegations = 16
+
+// delegationPatience is how long a delegation waits for its turn.
+const delegationPatience = 30 * time.Second
+
 // serveDelegate answers with the delegation's CID and with the Spaces it names, as texts: those it was added to
 // now and those that are not hosted here.
 func (a *API) serveDelegate(w http.ResponseWriter, r *http.Request) error {
@@ -30,6 +37,11 @@ func (a *API) serveDelegate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	leave, err := enter(r.Context(), a.delegations, delegationPatience, "Too many delegations at once; retry the request")
+	if err != nil {
+		return err
+	}
+	defer leave()
 	token, err := capstore.ParseDelegation(header)
 	if err != nil {
 		return err
