@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 	"capstore/internal/db":                {""},
 	"capstore/service":                    {"", "capstore/internal/token", "capstore/internal/db"},
 	"capstore/kv":                         {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/token", "capstore/internal/dag"},
-	"capstore/sql":                        {"", "capstore/service", "capstore/internal/token", "capstore/sql/request", "capstore/sql/gate", "capstore/sql/engine"},
+	"capstore/sql":                        {"", "capstore/service", "capstore/internal/token", "capstore/sql/request", "capstore/sql/gate", "capstore/sql/engine", "internal/wait"},
 	"capstore/sql/request":                {"", "capstore/internal/dag"},
 	"capstore/sql/internal/lite":          {},
 	"capstore/sql/internal/wal":           {},

@@ -172,7 +172,7 @@ func (t *tx) again(sp *space, x *next) error {
 			continue // a delete of what is left behind too
 		}
 		if err == nil {
-			err = t.mint(sp, e.token, ops, nil)
+			_, err = t.mint(sp, e.token, ops, nil)
 		}
 		if err != nil {
 			return fmt.Errorf("events left behind: %w", err)

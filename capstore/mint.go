@@ -85,16 +85,16 @@ func (t *tx) build(sp *space, named []*node, tips []*node) (*next, error) {
 	return x, err
 }
 
-// mint makes an epoch of one event and places it with this node's entry. It does nothing when another
+// mint makes an epoch of one event and places it with this node's entry. It does nothing, and returns nil, when another
 // host already made the very same epoch.
-func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.Value) error {
+func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.Value) (*node, error) {
 	x, err := t.upcoming(sp)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if x.limited {
 		if x, ops, err = t.aside(sp, x, ops); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	p := &hostlog.Parsed{Own: true, ValueOf: map[tinycloud.Hash][]byte{}}
@@ -102,7 +102,7 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 	ref := dag.EventRef{Event: tok.ID}
 	for _, op := range ops {
 		if len(op.Bytes) > dag.MaxOpSize {
-			return errOpSize()
+			return nil, errOpSize()
 		}
 		p.Ops, ref.Ops = append(p.Ops, op.Bytes), append(ref.Ops, op.ID())
 	}
@@ -115,31 +115,31 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 	p.Entry = hostlog.Entry{Space: sp.id, Host: sp.host, Epoch: tinycloud.Sum(p.Epoch)}
 	known, err := t.node(sp, p.Entry.Epoch)
 	if err != nil || known != nil && !(sp.forking && known.t > sp.limit) {
-		return err
+		return nil, err
 	}
 	if err := t.date(sp, p, x); err != nil {
-		return err
+		return nil, err
 	}
 	p.Digest = p.Entry.Digest()
 	p.Sig = hostlog.Sign(sp.key, p.Digest)
 	if err := t.place(sp, p); err != nil {
-		return fmt.Errorf("own epoch: %w", err)
+		return nil, fmt.Errorf("own epoch: %w", err)
 	}
 	if known != nil { // left behind, and the very same again
 		sp.todo.all = true
 		known.t = max(x.floor, p.Entry.At)
 		if err := t.exec("UPDATE epochs SET t = ? WHERE eid = ?", known.t, known.eid); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if sp.todo.removals { // what comes next in this transaction may depend on it
 		if err := t.revise(sp); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	c := t.touch(sp)
 	c.Local = append(c.Local, p.Bundle)
-	return nil
+	return t.node(sp, p.Entry.Epoch)
 }
 
 // date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the
@@ -216,7 +216,7 @@ func (t *tx) ensure(sp *space, id tinycloud.Hash, depth int) error {
 		if err := t.root(sp, tok, depth); err != nil {
 			return err
 		}
-		if err := t.mint(sp, tok, nil, nil); err != nil {
+		if _, err := t.mint(sp, tok, nil, nil); err != nil {
 			return err
 		}
 	}

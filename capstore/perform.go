@@ -14,14 +14,30 @@ import (
 // Perform carries out what an admitted invocation asks of a service: all or nothing, durable when it returns. Authority,
 // replay and quota are judged in the transaction.
 func (s *Store) Perform(ctx context.Context, r service.Request) error {
-	do := s.do
-	if r.Adds {
-		do = s.add
+	return s.PerformAll(ctx, []service.Request{r})[0]
+}
+
+// PerformAll carries out requests one after the other, each as [Store.Perform] does: in one transaction if none fails that
+// had written, and always with no request of another caller of this process in between.
+func (s *Store) PerformAll(ctx context.Context, all []service.Request) []error {
+	errs := make([]error, len(all))
+	var jobs []*job
+	var of []int
+	for i, r := range all {
+		if r.Adds {
+			if errs[i] = s.o.Room(); errs[i] != nil {
+				continue
+			}
+		}
+		if !r.Only {
+			s.compared(ctx, r.Token.Spaces())
+		}
+		jobs, of = append(jobs, newJob(func(t *tx) error { return t.perform(r) })), append(of, i)
 	}
-	if !r.Only {
-		s.compared(ctx, r.Token.Spaces())
+	for i, err := range s.queueAll(ctx, s.jobs, jobs) {
+		errs[of[i]] = err
 	}
-	return do(ctx, func(t *tx) error { return t.perform(r) })
+	return errs
 }
 
 func (t *tx) perform(r service.Request) error {
@@ -55,7 +71,11 @@ func (t *tx) perform(r service.Request) error {
 		if r.Only {
 			continue
 		}
-		if err := t.carryOut(sp, r.Token, ops, p.Values); err != nil {
+		n, err := t.carryOut(sp, r.Token, ops, p.Values)
+		if err == nil && n != nil && part.Made != nil {
+			err = part.Made(t.in(sp, r.Service), service.Spot{Written: n.age.Time, At: Position{Seq: n.seq, Epoch: n.id}, Row: n.eid})
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -97,17 +117,17 @@ func (t *tx) authorised(tok *Token) error {
 	return c.authorise(t.ctx, tok, t.now)
 }
 
-// carryOut mints the epoch of a plan, after those of the delegations it rests on.
-func (t *tx) carryOut(sp *space, tok *Token, ops []dag.Operation, values []service.Value) error {
+// carryOut mints the epoch of a plan, after those of the delegations it rests on. See [tx.mint].
+func (t *tx) carryOut(sp *space, tok *Token, ops []dag.Operation, values []service.Value) (*node, error) {
 	if err := t.root(sp, tok, 0); err != nil {
-		return err
+		return nil, err
 	}
 	var small []hostlog.Value
 	for _, v := range values {
 		if v.Bytes != nil {
 			small = append(small, hostlog.Value{Hash: v.Hash, Bytes: v.Bytes})
 		} else if err := t.saveValue(sp, v.Hash, v.Size, nil); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	return t.mint(sp, tok, ops, small)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -80,28 +82,75 @@ func spotsFrom(after *service.Spot) string {
 }
 
 func (l *subjectLog) Event(ctx context.Context, at service.Spot) (e service.Event, err error) {
-	var id, b []byte
-	ok, err := l.q.One(ctx, []any{&id, &b, &e.Others}, `SELECT e.id, e.bytes, (SELECT count(*) FROM ops o WHERE o.eid = e.eid AND o.idx = e.idx)
-		FROM events e WHERE e.eid = ? AND e.idx = ?`, at.Row, int64(at.At.Index))
-	if err == nil && !ok {
-		err = fmt.Errorf("event of epoch %s is lost: %w", at.At.Epoch, tinycloud.ErrUnavailable)
-	}
+	all, err := l.Events(ctx, []service.Spot{at})
 	if err != nil {
 		return e, err
 	}
-	e.ID = tinycloud.Hash(id)
-	if e.Token, err = token.Decode(b, true); err != nil {
-		return e, fmt.Errorf("stored event: %w", err)
+	return all[0], nil
+}
+
+// eventsAtOnce is of how many events the operations are read by one query. Each has as many operations as a bundle may hold.
+const eventsAtOnce = 16
+
+func (l *subjectLog) Events(ctx context.Context, at []service.Spot) (all []service.Event, err error) {
+	for some := range slices.Chunk(at, eventsAtOnce) {
+		found := map[eventPlace]*service.Event{}
+		if err := l.read(ctx, some, found); err != nil {
+			return nil, err
+		}
+		for _, s := range some {
+			e := found[eventPlace{s.Row, int64(s.At.Index)}]
+			if e == nil {
+				return nil, fmt.Errorf("event of epoch %s is lost: %w", s.At.Epoch, tinycloud.ErrUnavailable)
+			}
+			all = append(all, *e)
+		}
 	}
-	err = l.q.Each(ctx, func(scan db.Scan) error {
-		var op []byte
-		err := scan(&op)
+	return all, nil
+}
+
+// eventPlace is an event by the row of its epoch.
+type eventPlace struct{ eid, idx int64 }
+
+// read reads events into found. The text of the query is one of two, so that it is prepared once.
+func (l *subjectLog) read(ctx context.Context, at []service.Spot, found map[eventPlace]*service.Event) error {
+	args := []any{l.s.key(l.about.name), l.about.service}
+	n := 1
+	if len(at) > 1 {
+		n = eventsAtOnce
+	}
+	for i := range n {
+		args = append(args, at[min(i, len(at)-1)].Row)
+	}
+	for _, s := range at {
+		found[eventPlace{s.Row, int64(s.At.Index)}] = nil
+	}
+	return l.q.Each(ctx, func(scan db.Scan) error {
+		var p eventPlace
+		var id, b, op []byte
+		if err := scan(&p.eid, &p.idx, &id, &b, &op); err != nil {
+			return err
+		}
+		e, asked := found[p]
+		if !asked {
+			return nil
+		}
+		if e == nil {
+			tok, err := token.Decode(b, true)
+			if err != nil {
+				return fmt.Errorf("stored event: %w", err)
+			}
+			e = &service.Event{ID: tinycloud.Hash(id), Token: tok}
+			found[p] = e
+		}
+		if op == nil {
+			e.Others++
+			return nil
+		}
 		e.Ops = append(e.Ops, op)
-		return err
-	}, "SELECT o.bytes FROM ops o WHERE o.eid = ? AND o.idx = ? AND o.key = ? AND o.service = ? AND o.valid = 1 ORDER BY o.n",
-		at.Row, int64(at.At.Index), l.s.key(l.about.name), l.about.service)
-	e.Others -= len(e.Ops)
-	return e, err
+		return nil
+	}, `SELECT e.eid, e.idx, e.id, e.bytes, CASE WHEN o.key = ? AND o.service = ? AND o.valid = 1 THEN o.bytes END
+		FROM events e JOIN ops o ON o.eid = e.eid AND o.idx = e.idx WHERE e.eid IN (?`+strings.Repeat(", ?", n-1)+`) ORDER BY e.eid, e.idx, o.n`, args...)
 }
 
 // Holders is how many hosts a Space has now, and how many of these are known to have an epoch: by what their own entries

@@ -28,7 +28,13 @@ const (
 type job struct {
 	run  func(*tx) error
 	done chan error
+	more []*job // of the same caller, that come right behind it
 }
+
+func newJob(run func(*tx) error) *job { return &job{run: run, done: make(chan error, 1)} }
+
+// all is the job and what comes with it.
+func (j *job) all() []*job { return append([]*job{j}, j.more...) }
 
 // tx is the writer's transaction. Its methods run on the writer's goroutine.
 type tx struct {
@@ -137,15 +143,35 @@ func (s *Store) add(ctx context.Context, run func(*tx) error) error {
 }
 
 func (s *Store) queue(ctx context.Context, jobs chan *job, run func(*tx) error) error {
-	j := &job{run: run, done: make(chan error, 1)}
-	select {
-	case jobs <- j:
-	case <-s.gone:
-		return fmt.Errorf("database: closing: %w", tinycloud.ErrUnavailable)
-	case <-ctx.Done():
-		return ctx.Err()
+	return s.queueAll(ctx, jobs, []*job{newJob(run)})[0]
+}
+
+// queueAll runs jobs one right behind the other.
+func (s *Store) queueAll(ctx context.Context, jobs chan *job, all []*job) []error {
+	errs := make([]error, len(all))
+	if len(all) == 0 {
+		return errs
 	}
-	// From here on the job may take effect, so its outcome is waited for even when the caller has gone.
+	all[0].more = all[1:]
+	var err error
+	select {
+	case jobs <- all[0]:
+	case <-s.gone:
+		err = errClosing()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	for i, j := range all {
+		if errs[i] = err; err == nil {
+			errs[i] = s.await(j)
+		}
+	}
+	return errs
+}
+
+// await returns what came of a job that was queued: it may take effect, so that is waited for even when the caller has
+// gone.
+func (s *Store) await(j *job) error {
 	select {
 	case err := <-j.done:
 		return err
@@ -154,10 +180,12 @@ func (s *Store) queue(ctx context.Context, jobs chan *job, run func(*tx) error) 
 		case err := <-j.done:
 			return err
 		default:
-			return fmt.Errorf("database: closing: %w", tinycloud.ErrUnavailable)
+			return errClosing()
 		}
 	}
 }
+
+func errClosing() error { return fmt.Errorf("database: closing: %w", tinycloud.ErrUnavailable) }
 
 // writer is the one who writes.
 type writer struct {
@@ -195,9 +223,9 @@ const (
 
 // group commits a job together with those that wait behind it.
 func (w *writer) group(ctx context.Context, first *job) {
-	jobs := []*job{first}
+	jobs := first.all()
 	for len(jobs) < maxGroup && len(w.s.jobs) > 0 {
-		jobs = append(jobs, <-w.s.jobs)
+		jobs = append(jobs, (<-w.s.jobs).all()...)
 	}
 	o := w.transact(ctx, jobs, false)
 	if o == again {
@@ -307,7 +335,7 @@ func (w *writer) undo(t *tx, jobs []*job, err error, last bool) outcome {
 func (w *writer) refuse(err error) {
 	for _, jobs := range []chan *job{w.s.jobs, w.s.bulk} {
 		for range len(jobs) {
-			finish([]*job{<-jobs}, nil, err)
+			finish((<-jobs).all(), nil, err)
 		}
 	}
 }

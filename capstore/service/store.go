@@ -27,6 +27,16 @@ type Whole interface {
 	Takes(ability string) bool
 }
 
+// Follower is a service that keeps up with the history beside what it is asked.
+type Follower interface {
+	Service
+	// Follow keeps up until the context ends.
+	Follow(ctx context.Context, s Store)
+	// Changed says that something became durable in a Space, here or through another process. It is called by the history's
+	// writer: it must not block.
+	Changed(space tinycloud.SpaceID)
+}
+
 // Call is an admitted invocation that asks for one thing of a service.
 type Call struct {
 	Store   Store
@@ -42,6 +52,9 @@ type Store interface {
 	Now() time.Time
 	// Perform carries a request out: all or nothing, durable when it returns.
 	Perform(ctx context.Context, r Request) error
+	// PerformAll carries requests out one after the other, each all or nothing, durable when it returns: in one transaction
+	// if none fails that had written, and always with none of another caller of this process in between.
+	PerformAll(ctx context.Context, all []Request) []error
 	// Burn remembers the token of an invocation that made nothing, so that it is refused from now on. It is a refusal of
 	// class [tinycloud.ErrConflict] when the token was used before.
 	Burn(ctx context.Context, t *token.Token) error
@@ -72,6 +85,8 @@ type Log interface {
 	Spots(ctx context.Context, after *Spot, f func(Spot) error) error
 	// Event reads the operations on the subject of the event at a spot.
 	Event(ctx context.Context, s Spot) (Event, error)
+	// Events reads those of several at once, in their order.
+	Events(ctx context.Context, at []Spot) ([]Event, error)
 }
 
 // Spot is where a valid operation stands.
@@ -109,6 +124,10 @@ type Part struct {
 	Space tinycloud.SpaceID
 	// Plan is called in the transaction, once the authority of the token is judged, and may be called again.
 	Plan func(Tx) (Plan, error)
+	// Made is called in the transaction, if it is not nil, with where the first operation of the plan came to stand; the
+	// others stand behind it. It is not called if they stood there before. What it is told may come to nothing, and be told
+	// again, like the plan. An error has the request fail.
+	Made func(Tx, Spot) error
 }
 
 // Reader reads the rows of one Space.

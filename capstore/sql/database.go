@@ -24,13 +24,17 @@ type database struct {
 
 	files sync.RWMutex           // held while db is used without the turn; exclusively while it is replaced
 	db    *engine.DB             // nil until it is opened; replaced with the turn and files
-	shown atomic.Pointer[cursor] // what queries see; nil: not known
+	shown atomic.Pointer[cursor] // what queries see; nil: not known, or it is going back
+	ahead ahead                  // what nobody was answered yet
+	queue queue                  // of those who want to write
 
 	// What follows belongs to who has the turn.
 	base   cursor
 	window []*place // behind base, up to where the engine is
 	at     cursor   // behind window
 	lost   bool     // where the engine stands in the log is not known
+	sure   state    // of a log that comes to it by what is behind where the engine is; zero for none
+	back   int      // how often the files went back
 	failed map[tinycloud.Hash]string
 	since  uint64 // verdicts on requests before it are not known
 }

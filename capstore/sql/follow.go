@@ -21,19 +21,12 @@ type cursor struct {
 func (c cursor) next(p *place) cursor { return cursor{c.pos + 1, p.after(c.at), &p.last} }
 
 const (
-	windowSize = 512     // places kept in memory, by which a change is found without reading the whole log
-	batchSize  = 512     // requests that are read at once
-	batchBytes = 8 << 20 // likewise, in bytes
-	attempts   = 3       // to open a database whose files fail
+	windowSize   = 512     // places kept in memory, by which a change is found without reading the whole log
+	batchSize    = 512     // requests that are read at once
+	batchBytes   = 8 << 20 // likewise, in bytes, when these are read
+	loadedAtOnce = 16      // requests that are read before their bytes are counted
+	attempts     = 3       // to open a database whose files fail
 )
-
-// tried is a request of this host that the engine has run, in a transaction that is still open.
-type tried struct {
-	op    engine.Op
-	parts [][]byte
-	gone  bool          // the transaction is
-	spot  *service.Spot // where it came to stand, once it is seen in the log
-}
 
 // step is what there is to do next, by a look at the log.
 type step struct {
@@ -50,14 +43,13 @@ type settled struct {
 	at     cursor
 }
 
-// follow brings the database up to the log, with the turn. Of a request that was tried, and comes next, the effect is kept.
-func (d *database) follow(ctx context.Context, store service.Store, t *tried) error {
+// follow brings the database up to the log, with the turn.
+func (d *database) follow(ctx context.Context, store service.Store) error {
 	for failures := 0; ; {
 		err := d.ready()
 		if err == nil {
-			err = d.chase(ctx, store, t)
+			err = d.chase(ctx, store)
 		}
-		t.end()
 		switch {
 		case err == nil:
 			return nil
@@ -75,7 +67,7 @@ func (d *database) follow(ctx context.Context, store service.Store, t *tried) er
 	}
 }
 
-func (d *database) chase(ctx context.Context, store service.Store, t *tried) error {
+func (d *database) chase(ctx context.Context, store service.Store) error {
 	for {
 		var s step
 		err := store.Log(ctx, d.of.space, request.Service, d.of.path, func(l service.Log) (err error) {
@@ -87,17 +79,15 @@ func (d *database) chase(ctx context.Context, store service.Store, t *tried) err
 		}
 		switch {
 		case s.done:
-			at := d.at
-			d.shown.Store(&at)
+			d.show()
 			return nil
 		case s.rewind != nil:
 			err = d.rewind(*s.rewind)
 		case s.settle != nil:
 			err = d.settle(s.settle)
 		default:
-			err = d.run(ctx, s, t)
+			err = d.run(ctx, s)
 		}
-		t.end()
 		if err != nil {
 			return err
 		}
@@ -124,15 +114,20 @@ func (d *database) look(ctx context.Context, l service.Log) (s step, err error) 
 	}
 	at := d.at
 	err = each(ctx, l, d.at.last, func(p *place) error {
-		if at = at.next(p); len(s.places) < batchSize {
+		if at = at.next(p); len(s.places) == batchSize && want == d.sure && want.n > 0 {
+			return errEnough
+		} else if len(s.places) < batchSize {
 			s.places = append(s.places, p)
 		}
 		return nil
 	})
 	switch {
+	case errors.Is(err, errEnough):
+		return s, d.load(ctx, l, &s)
 	case err != nil:
 		return s, err
 	case at.at == want:
+		d.sure = want
 		return s, d.load(ctx, l, &s)
 	}
 	pos, ok, err := d.differs(ctx, l, want)
@@ -143,6 +138,9 @@ func (d *database) look(ctx context.Context, l service.Log) (s step, err error) 
 	s.settle, err = d.scan(ctx, l, want)
 	return s, err
 }
+
+// errEnough ends the reading of a log.
+var errEnough = errors.New("enough is read")
 
 func each(ctx context.Context, l service.Log, after *service.Spot, f func(*place) error) error {
 	g := grouper{each: f}
@@ -155,20 +153,23 @@ func each(ctx context.Context, l service.Log, after *service.Spot, f func(*place
 // load reads the requests of a step, up to a number of bytes.
 func (d *database) load(ctx context.Context, l service.Log, s *step) error {
 	size := 0
-	for i, p := range s.places {
-		e, err := l.Event(ctx, p.first)
+	for len(s.events) < len(s.places) && size <= batchBytes {
+		var at []service.Spot
+		for _, p := range s.places[len(s.events):min(len(s.places), len(s.events)+loadedAtOnce)] {
+			at = append(at, p.first)
+		}
+		events, err := l.Events(ctx, at)
 		if err != nil {
 			return err
 		}
-		s.events = append(s.events, e)
-		for _, b := range e.Ops {
-			size += len(b)
-		}
-		if size > batchBytes {
-			s.places = s.places[:i+1]
-			break
+		s.events = append(s.events, events...)
+		for _, e := range events {
+			for _, b := range e.Ops {
+				size += len(b)
+			}
 		}
 	}
+	s.places = s.places[:len(s.events)]
 	return nil
 }
 
@@ -207,8 +208,16 @@ func (d *database) scan(ctx context.Context, l service.Log, want state) (map[uin
 	return known, err
 }
 
+// goesBack is called before the files go back: queries see them no more, and what was found of the log may not hold.
+func (d *database) goesBack() {
+	d.shown.Store(nil)
+	d.sure = state{}
+	d.back++
+}
+
 // settle goes back to the last state of the engine that is one of the log.
 func (d *database) settle(known map[uint64]settled) error {
+	d.goesBack()
 	pos, err := d.db.Settle(func(pos uint64) (tinycloud.Hash, bool) {
 		k, ok := known[pos]
 		return k.digest, ok
@@ -223,6 +232,7 @@ func (d *database) settle(known map[uint64]settled) error {
 
 // rewind goes back to a position or before it.
 func (d *database) rewind(to uint64) error {
+	d.goesBack()
 	pos, err := d.db.Rewind(to)
 	if err != nil {
 		return err
@@ -241,33 +251,20 @@ func (d *database) rewind(to uint64) error {
 }
 
 // run has the engine take what comes next.
-func (d *database) run(ctx context.Context, s step, t *tried) error {
+func (d *database) run(ctx context.Context, s step) error {
 	ops := make([]engine.Op, len(s.events))
 	for i, e := range s.events {
 		ops[i] = read(d.of, s.places[i], e)
 	}
-	rest := ops
-	if t != nil && !t.gone && t.is(&ops[0], s.events[0].Ops) {
-		d.db.Take(&ops[0])
-		if err := d.db.Commit(); err != nil {
-			return err
-		}
-		delete(d.failed, ops[0].Key)
-		rest = ops[1:]
+	if err := d.db.Apply(ctx, ops, d.verdict); err != nil {
+		return err
 	}
-	if t != nil {
-		for i := range ops {
-			if ops[i].Event == t.op.Event {
-				t.spot = &s.places[i].first
-			}
-		}
-	}
-	if len(rest) > 0 {
-		if err := d.db.Apply(ctx, rest, d.verdict); err != nil {
-			return err
-		}
-	}
-	for _, p := range s.places {
+	return d.advance(s.places)
+}
+
+// advance notes that the engine has taken what stands at some places.
+func (d *database) advance(places []*place) error {
+	for _, p := range places {
 		d.at = d.at.next(p)
 		d.window = append(d.window, p)
 	}
@@ -283,24 +280,10 @@ func (d *database) run(ctx context.Context, s step, t *tried) error {
 	return nil
 }
 
-// end notes that what was tried is committed or taken back. t may be nil.
-func (t *tried) end() {
-	if t != nil {
-		t.gone = true
-	}
-}
-
-// is reports whether what comes next is what was tried: it stands first, and is not void there.
-func (t *tried) is(op *engine.Op, parts [][]byte) bool {
-	if op.Event != t.op.Event || op.Index != t.op.Index || op.Request == &nothing || len(parts) != len(t.parts) {
-		return false
-	}
-	for i := range parts {
-		if string(parts[i]) != string(t.parts[i]) {
-			return false
-		}
-	}
-	return true
+// show has queries see where the database is.
+func (d *database) show() {
+	at := d.at
+	d.shown.Store(&at)
 }
 
 // maxFailed is of how many requests it is known why they did nothing.

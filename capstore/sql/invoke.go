@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -71,8 +72,8 @@ func (s *Service) Invoke(w http.ResponseWriter, r *http.Request, c service.Call)
 	ctx, cancel := context.WithTimeout(r.Context(), maxQuery)
 	defer cancel()
 	var answer []byte
-	err = s.view(ctx, c.Store, d, func(db *engine.DB) error {
-		answer, err = db.Query(ctx, &q, a.held, a.facts)
+	err = s.view(ctx, c.Store, d, func(v *engine.View) error {
+		answer, err = v.Query(ctx, &q, a.held, a.facts)
 		return err
 	})
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
@@ -133,14 +134,18 @@ func (s *Service) write(w http.ResponseWriter, r *http.Request, c service.Call, 
 }
 
 // view calls f with the database as the log has it now, or one without content if nobody wrote it.
-func (s *Service) view(ctx context.Context, store service.Store, d *database, f func(*engine.DB) error) error {
+func (s *Service) view(ctx context.Context, store service.Store, d *database, f func(*engine.View) error) error {
 	for n := 0; ; n++ {
-		err := s.viewOnce(ctx, store, d, f)
-		if !errors.Is(err, engine.ErrLost) && !errors.Is(err, engine.ErrBroken) {
+		err := s.viewOnce(ctx, store, d, f, n > 0)
+		moved := errors.Is(err, engine.ErrMoved)
+		if !moved && !errors.Is(err, engine.ErrLost) && !errors.Is(err, engine.ErrBroken) {
 			return err
 		}
 		if n == attempts {
 			return fmt.Errorf("%w: %w", tinycloud.ErrUnavailable, err)
+		}
+		if moved {
+			continue
 		}
 		if err := d.enter(ctx); err != nil {
 			return err
@@ -153,7 +158,9 @@ func (s *Service) view(ctx context.Context, store service.Store, d *database, f 
 	}
 }
 
-func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database, f func(*engine.DB) error) error {
+// viewOnce calls f with the files as they are, if all is in them that was answered before it was called. Else it follows the
+// log first. apart has f work on a copy then: the files went back before it had begun.
+func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database, f func(*engine.View) error, apart bool) error {
 	now, err := d.now(ctx, store)
 	if err != nil {
 		return err
@@ -163,28 +170,67 @@ func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database
 		if err != nil {
 			return err
 		}
-		return f(db)
+		return f(db.View())
 	}
 	d.files.RLock()
-	if at := d.shown.Load(); d.db != nil && at != nil && at.at == now {
-		defer d.files.RUnlock()
-		return f(d.db)
+	if d.db != nil {
+		if v := d.db.View(); d.shows(now) { // in this order: what is shown is forgotten before the files go back
+			defer d.files.RUnlock()
+			return f(v)
+		}
 	}
 	d.files.RUnlock()
 	if err := d.enter(ctx); err != nil {
 		return err
 	}
-	err = d.follow(ctx, store, nil)
-	if err == nil {
-		d.files.RLock() // before another has the turn
-		defer d.files.RUnlock()
-	}
-	db := d.db
-	d.leave()
-	if err != nil {
+	leave := sync.OnceFunc(d.leave)
+	defer leave()
+	if err := d.follow(ctx, store); err != nil {
 		return err
 	}
-	return f(db)
+	d.files.RLock() // before another has the turn
+	defer d.files.RUnlock()
+	v := d.db.View()
+	if apart {
+		return f(v.Apart(leave))
+	}
+	leave()
+	return f(v)
+}
+
+// shows reports whether queries may see the files as they are, when the history is at a state: there is nothing in the
+// history beyond them but writes that nobody was answered yet.
+func (d *database) shows(now state) bool {
+	at := d.shown.Load()
+	return at != nil && (at.at == now || d.ahead.has(now))
+}
+
+// ahead are the states of the history that differ from what is shown by writes of who has the turn, which nobody was answered
+// yet.
+type ahead struct {
+	mu     sync.Mutex
+	states map[state]bool
+}
+
+func (a *ahead) add(s state) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.states == nil {
+		a.states = map[state]bool{}
+	}
+	a.states[s] = true
+}
+
+func (a *ahead) has(s state) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.states[s]
+}
+
+func (a *ahead) clear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.states)
 }
 
 // now is what the history says of the database.
@@ -223,7 +269,7 @@ func (s *Service) export(w http.ResponseWriter, r *http.Request, c service.Call,
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "database")
-	if err := s.view(r.Context(), c.Store, d, func(db *engine.DB) error { return db.Export(r.Context(), path) }); err != nil {
+	if err := s.view(r.Context(), c.Store, d, func(v *engine.View) error { return v.Export(r.Context(), path) }); err != nil {
 		return err
 	}
 	f, err := os.Open(path)

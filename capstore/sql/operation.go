@@ -5,6 +5,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
@@ -84,14 +85,11 @@ func decode(of name, written int64, e service.Event) (o request.Operation, a aut
 	if a, err = authorityOf(e.Token, of); err != nil {
 		return o, a, err
 	}
-	off := time.Duration(o.Now-written) * time.Millisecond
 	switch {
 	case o.Rules == 0:
 		err = fmt.Errorf("rules 0: %w", tinycloud.ErrInvalid)
-	case off > slack || off < -slack:
-		err = fmt.Errorf("it says it is of another time: %w", tinycloud.ErrInvalid)
-	case time.UnixMilli(o.Now).Before(begins(e.Token).Add(-slack)):
-		err = fmt.Errorf("its token lasts too long: %w", tinycloud.ErrInvalid)
+	case untimely(o.Now, written, e.Token) != nil:
+		err = untimely(o.Now, written, e.Token)
 	case len(a.constrained) > 0:
 		err = fmt.Errorf("its token lets read alone: %w", tinycloud.ErrForbidden)
 	case o.Request.Action == request.ExecuteStatement:
@@ -101,4 +99,16 @@ func decode(of name, written int64, e service.Event) (o request.Operation, a aut
 		}
 	}
 	return o, a, err
+}
+
+// untimely says why a request is void that says when it was made, by the time that it is ordered by and its token.
+func untimely(now, written int64, t *token.Token) error {
+	off := time.Duration(now-written) * time.Millisecond
+	switch {
+	case off > slack || off < -slack:
+		return fmt.Errorf("it says it is of another time: %w", tinycloud.ErrInvalid)
+	case time.UnixMilli(now).Before(begins(t).Add(-slack)):
+		return fmt.Errorf("its token lasts too long: %w", tinycloud.ErrInvalid)
+	}
+	return nil
 }

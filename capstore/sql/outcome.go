@@ -48,7 +48,7 @@ func (s *Service) verdictOn(ctx context.Context, store service.Store, d *databas
 	if err := d.enter(ctx); err != nil {
 		return nil, err
 	}
-	found, pos, key, err := false, uint64(0), tinycloud.Hash{}, d.follow(ctx, store, nil)
+	found, pos, key, err := false, uint64(0), tinycloud.Hash{}, d.follow(ctx, store)
 	if err == nil {
 		found, pos, key, err = d.find(ctx, store, epoch)
 	}
@@ -97,7 +97,7 @@ func (s *Service) replay(ctx context.Context, store service.Store, of name, key 
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	d := s.detached(of, filepath.Join(dir, "database"))
-	err = d.follow(ctx, store, nil)
+	err = d.follow(ctx, store)
 	if text, failed := d.failed[key]; failed {
 		reason = &text
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // Default is the database of a resource without a path.
@@ -35,9 +36,13 @@ type Service struct {
 	root   string             // guarded by mu; Options.Dir or what stands for it; "" until needed
 
 	replaying chan struct{} // databases made anew beside the others
+	news      news
 }
 
-var _ service.Whole = (*Service)(nil)
+var (
+	_ service.Whole    = (*Service)(nil)
+	_ service.Follower = (*Service)(nil)
+)
 
 // New returns the service. Its owner closes it when nobody uses it any more.
 func New(o Options) *Service {
@@ -47,7 +52,7 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1)}
+	return &Service{o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()}}
 }
 
 // Name implements [service.Service], as do the following.

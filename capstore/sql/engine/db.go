@@ -67,8 +67,10 @@ type DB struct {
 	undoing   bool
 
 	inTx    bool
+	defined bool   // something in it changed the schema, if only for a while
 	pending []Op   // what was taken since the last commit
-	pos     uint64 // with them
+	tried   []Op   // behind it: what was tried and has an effect, and was not taken
+	pos     uint64 // with what was taken
 	digest  tinycloud.Hash
 
 	readers readers
@@ -218,8 +220,8 @@ func (d *DB) Apply(ctx context.Context, ops []Op, verdict func(*Op, Result)) err
 	return nil
 }
 
-// Try runs an operation after all that were taken, within the bounds of admission, and has its effect stay in the
-// transaction. [DB.Take] has it count; [DB.Rollback] takes back what was not committed.
+// Try runs an operation after all that were taken or tried, within the bounds of admission, and has its effect stay in the
+// transaction. [DB.Take] has it count, [DB.Untry] takes it back; [DB.Rollback] takes back all that was not committed.
 func (d *DB) Try(ctx context.Context, op *Op) (Result, error) {
 	if d.broken != nil {
 		return Result{}, d.fails(d.broken)
@@ -228,7 +230,27 @@ func (d *DB) Try(ctx context.Context, op *Op) (Result, error) {
 	res, _, err := d.try(op, true, true)
 	end()
 	d.c.Resume()
+	if err == nil && res.Err == nil && res.Changed {
+		d.tried = append(d.tried, *op)
+	}
 	return res, err
+}
+
+// Untry takes back the last operation that was tried and has an effect.
+func (d *DB) Untry() error {
+	d.tried = d.tried[:len(d.tried)-1]
+	return d.again()
+}
+
+// again makes the transaction anew with what was taken and tried.
+func (d *DB) again() error {
+	if d.broken != nil {
+		return d.fails(d.broken)
+	}
+	if err := d.c.Run("ROLLBACK"); err != nil {
+		return d.fails(err)
+	}
+	return d.redo()
 }
 
 // interruptible has what runs on a connection be interrupted when a context ends, or after some time if that is not 0. What
@@ -262,8 +284,13 @@ func interruptible(ctx context.Context, c *lite.Conn, after time.Duration) (end 
 // admissionTime is how long a request may take before it is an operation.
 const admissionTime = 2 * time.Second
 
-// Take has the operation tried last count as taken.
-func (d *DB) Take(op *Op) { d.take(op) }
+// Take has the operation count as taken that was tried first of those that have an effect and were not taken yet.
+func (d *DB) Take(op *Op) {
+	if len(d.tried) > 0 {
+		d.tried = d.tried[1:]
+	}
+	d.take(op)
+}
 
 func (d *DB) take(op *Op) {
 	d.pending = append(d.pending, *op)
@@ -289,6 +316,7 @@ func (d *DB) try(op *Op, admission, answer bool) (res Result, lost bool, err err
 	defines := false
 	for tier := tierFor(r, op.Request); ; tier++ {
 		res, defines, err = d.attempt(op, r, tier, answer)
+		d.defined = d.defined || defines
 		var big tooBig
 		if !errors.As(err, &big) {
 			break
@@ -332,13 +360,15 @@ func (d *DB) back(defined bool) error {
 	return err
 }
 
-// redo makes the transaction anew with what was taken in it.
+// redo makes the transaction anew, after it was rolled back, with what was taken and tried in it.
 func (d *DB) redo() error {
 	d.inTx = false
 	d.c.Forget()
-	for i := range d.pending {
-		if _, lost, err := d.try(&d.pending[i], false, false); err != nil || lost {
-			return d.fails(errors.Join(err, errors.New("an operation does not do again what it did")))
+	for _, ops := range [][]Op{d.pending, d.tried} {
+		for i := range ops {
+			if _, lost, err := d.try(&ops[i], false, false); err != nil || lost {
+				return d.fails(errors.Join(err, errors.New("an operation does not do again what it did")))
+			}
 		}
 	}
 	return nil
@@ -350,25 +380,33 @@ func (d *DB) Rollback() error {
 		return d.fails(d.broken)
 	}
 	last := d.last()
-	d.pending, d.pos, d.digest = nil, last.pos, last.digest
+	d.pending, d.tried, d.pos, d.digest = nil, nil, last.pos, last.digest
 	if !d.inTx {
 		return nil
 	}
-	d.inTx = false
-	d.c.Forget() // one of them may know another schema
+	if d.inTx = false; d.defined {
+		d.c.Forget() // one of them may know another schema
+		d.defined = false
+	}
 	if err := d.c.Run("ROLLBACK"); err != nil {
 		return d.fails(err)
 	}
 	return nil
 }
 
-// Commit commits what was taken and sets a mark.
+// Commit commits what was taken and sets a mark. What was tried and not taken is taken back.
 func (d *DB) Commit() error {
 	if d.broken != nil {
 		return d.fails(d.broken)
 	}
 	if len(d.pending) == 0 {
 		return d.Rollback()
+	}
+	if len(d.tried) > 0 {
+		d.tried = nil
+		if err := d.again(); err != nil {
+			return err
+		}
 	}
 	d.c.Clock.Set(time.UnixMilli(0), 0)
 	if err := d.begin(); err != nil {
@@ -377,7 +415,7 @@ func (d *DB) Commit() error {
 	if err := d.c.Run("COMMIT"); err != nil || d.c.Clock.Failed() {
 		return d.fails(errors.Join(err, errDisk))
 	}
-	d.inTx, d.pending = false, nil
+	d.inTx, d.defined, d.pending = false, false, nil
 	if err := d.mark(); err != nil {
 		return d.fails(err)
 	}

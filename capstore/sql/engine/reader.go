@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/internal/lite"
@@ -20,10 +22,13 @@ import (
 type readers struct {
 	gate sync.RWMutex // held by queries that run; exclusively by what may not meet one
 
+	rewinds atomic.Uint64 // begun; see [View]
+
 	mu      sync.Mutex
 	idle    []*lite.Conn
 	running map[*lite.Conn]bool
-	stopped int // rewinds that wait or run
+	stopped int           // rewinds that wait or run
+	free    chan struct{} // told of a connection that is idle again, if somebody waits
 }
 
 // stop has queries end, keeps new ones waiting, and returns what lets them go on.
@@ -54,7 +59,12 @@ func (r *readers) close() (err error) {
 	return err
 }
 
-func (r *readers) get(path string, check func(uint32, []byte) bool) (*lite.Conn, error) {
+// busy is how long a query waits for a connection, when there are as many as are kept, before it opens another: short
+// queries come faster by one that is open, and long ones may not hold them up.
+const busy = 5 * time.Millisecond
+
+func (r *readers) get(path string, check func(uint32, []byte) bool, most int) (*lite.Conn, error) {
+	r.wait(most)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var c *lite.Conn
@@ -74,6 +84,31 @@ func (r *readers) get(path string, check func(uint32, []byte) bool) (*lite.Conn,
 		c.Interrupt()
 	}
 	return c, nil
+}
+
+// wait waits for a connection, but not for long.
+func (r *readers) wait(most int) {
+	var timer *time.Timer
+	for {
+		r.mu.Lock()
+		if r.free == nil {
+			r.free = make(chan struct{}, most)
+		}
+		full := len(r.idle) == 0 && len(r.running) >= most && r.stopped == 0
+		r.mu.Unlock()
+		if !full {
+			break
+		}
+		if timer == nil {
+			timer = time.NewTimer(busy)
+			defer timer.Stop()
+		}
+		select {
+		case <-r.free:
+		case <-timer.C:
+			return
+		}
+	}
 }
 
 func openReader(path string, check func(uint32, []byte) bool) (*lite.Conn, error) {
@@ -98,14 +133,48 @@ func (r *readers) put(c *lite.Conn, most int) error {
 		return c.Close()
 	}
 	r.idle = append(r.idle, c)
+	select {
+	case r.free <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
 // errStopped is the error of a query that a rewind stopped.
 var errStopped = errors.New("stopped by a rewind")
 
-// Query runs a request that writes nothing on the committed state, and returns its answer. It runs beside everything else;
-// one that a rewind stops runs again on a copy. The error is a refusal, or says that the machine failed, or the context's.
+// ErrMoved is the error of a [View] that a rewind came before.
+var ErrMoved = errors.New("the database went back before it was read")
+
+// View reads the committed state as it was when the view was made, or a later one, but none that a rewind went back to
+// since. Its methods run beside everything else.
+type View struct {
+	d       *DB
+	rewinds uint64
+	copied  func() // see [View.Apart]
+}
+
+// View is made of the state as it is now.
+func (d *DB) View() *View { return &View{d: d, rewinds: d.readers.rewinds.Load()} }
+
+// Apart has one read take place on a copy of the files, and copied be called when it is made: nothing holds up the read
+// from there on, nor does it hold up anything.
+func (v *View) Apart(copied func()) *View { return &View{d: v.d, rewinds: v.rewinds, copied: copied} }
+
+// valid reports whether no rewind came. The gate is held.
+func (v *View) valid() bool { return v.rewinds == v.d.readers.rewinds.Load() }
+
+// Query runs a request that writes nothing, and returns its answer. One that a rewind stops runs again on a copy, if it can.
+// The error is a refusal, or says that the machine failed, or [ErrMoved], or the context's.
+func (v *View) Query(ctx context.Context, q *request.Request, held gate.Held, facts *gate.Facts) (answer []byte, err error) {
+	err = v.read(ctx, func(c *lite.Conn) error {
+		answer, err = newRunner(c, held, facts, false).all(q, true)
+		return err
+	})
+	return answer, err
+}
+
+// Query is [View.Query] of the state as it is when it runs.
 func (d *DB) Query(ctx context.Context, q *request.Request, held gate.Held, facts *gate.Facts) (answer []byte, err error) {
 	err = d.read(ctx, func(c *lite.Conn) error {
 		answer, err = newRunner(c, held, facts, false).all(q, true)
@@ -116,17 +185,32 @@ func (d *DB) Query(ctx context.Context, q *request.Request, held gate.Held, fact
 
 // read calls f with a connection that reads the committed state.
 func (d *DB) read(ctx context.Context, f func(*lite.Conn) error) error {
-	err := d.readShared(ctx, f)
+	err := d.View().read(ctx, f)
+	for errors.Is(err, ErrMoved) {
+		err = lost(d.View().readCopy(ctx, f))
+	}
+	return err
+}
+
+func (v *View) read(ctx context.Context, f func(*lite.Conn) error) error {
+	if v.copied != nil {
+		return lost(v.readCopy(ctx, f))
+	}
+	err := v.readShared(ctx, f)
 	if errors.Is(err, errStopped) {
-		err = d.readCopy(ctx, f)
+		err = v.readCopy(ctx, f)
 	}
 	return lost(err)
 }
 
-func (d *DB) readShared(ctx context.Context, f func(*lite.Conn) error) (err error) {
+func (v *View) readShared(ctx context.Context, f func(*lite.Conn) error) (err error) {
+	d := v.d
 	d.readers.gate.RLock()
 	defer d.readers.gate.RUnlock()
-	c, err := d.readers.get(d.base(), d.whole)
+	if !v.valid() {
+		return ErrMoved
+	}
+	c, err := d.readers.get(d.base(), d.whole, d.opts.Readers)
 	if err != nil {
 		return err
 	}
@@ -155,19 +239,20 @@ func within(ctx context.Context, c *lite.Conn, f func(*lite.Conn) error) error {
 }
 
 // readCopy calls f with a connection to a copy of the files, which no rewind touches.
-func (d *DB) readCopy(ctx context.Context, f func(*lite.Conn) error) (err error) {
+func (v *View) readCopy(ctx context.Context, f func(*lite.Conn) error) (err error) {
+	d := v.d
 	dir, err := os.MkdirTemp(d.dir, "copy-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	path := filepath.Join(dir, "base.db")
-	d.readers.gate.RLock()
-	sums := slices.Clone(d.sums)
-	err = errors.Join(copyFile(d.base(), path), copyFile(d.logPath(), path+"-wal"))
-	d.readers.gate.RUnlock()
+	sums, err := v.copyTo(path)
 	if err != nil {
 		return err
+	}
+	if v.copied != nil {
+		v.copied()
 	}
 	c, err := openReader(path, func(page uint32, b []byte) bool { return sound(sums, page, b) })
 	if err != nil {
@@ -175,6 +260,16 @@ func (d *DB) readCopy(ctx context.Context, f func(*lite.Conn) error) (err error)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	return within(ctx, c, f)
+}
+
+func (v *View) copyTo(path string) (sums []uint32, err error) {
+	d := v.d
+	d.readers.gate.RLock()
+	defer d.readers.gate.RUnlock()
+	if !v.valid() {
+		return nil, ErrMoved
+	}
+	return slices.Clone(d.sums), errors.Join(copyFile(d.base(), path), copyFile(d.logPath(), path+"-wal"))
 }
 
 // copyFile copies a file that may be missing.
@@ -196,12 +291,15 @@ func copyFile(from, to string) (err error) {
 }
 
 // Export writes the committed state to a file as a database without what was deleted.
-func (d *DB) Export(ctx context.Context, to string) error {
-	return d.readCopy(ctx, func(c *lite.Conn) error {
+func (v *View) Export(ctx context.Context, to string) error {
+	return lost(v.readCopy(ctx, func(c *lite.Conn) error {
 		c.Limit(lite.LimitAttached, 1)
 		return errors.Join(c.Script("PRAGMA query_only=OFF"), c.Run("VACUUM INTO ?", to))
-	})
+	}))
 }
+
+// Export is [View.Export] of the state as it is now.
+func (d *DB) Export(ctx context.Context, to string) error { return d.View().Export(ctx, to) }
 
 // Size is what the committed state takes of a quota, in bytes.
 func (d *DB) Size(ctx context.Context) (n int64, err error) {

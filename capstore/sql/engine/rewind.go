@@ -23,6 +23,7 @@ func (d *DB) Rewind(pos uint64) (uint64, error) {
 	if pos >= d.pos {
 		return d.pos, nil
 	}
+	d.readers.rewinds.Add(1)
 	defer d.readers.stop()()
 	var err error
 	if pos < d.marks[0].pos {

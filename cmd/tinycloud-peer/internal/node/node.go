@@ -210,6 +210,19 @@ func historyOf(all []service.HTTP) []service.Service {
 func (n *Node) committed(c capstore.Commit) {
 	n.spaces.committed(c)
 	n.hooks.Committed(c)
+	for _, f := range n.followers() {
+		f.Changed(c.Space)
+	}
+}
+
+// followers are the services that keep up with the history beside what they are asked.
+func (n *Node) followers() (all []service.Follower) {
+	for _, x := range n.o.Services {
+		if f, ok := x.(service.Follower); ok {
+			all = append(all, f)
+		}
+	}
+	return all
 }
 
 // checkFront opens the front, or checks its settings when it is for the process that leads.
@@ -385,6 +398,12 @@ func (n *Node) serve(ctx context.Context) error {
 		n.repair(ctx)
 		return nil
 	})
+	for _, f := range n.followers() {
+		g.Go(func() error {
+			f.Follow(ctx, n.store)
+			return nil
+		})
+	}
 	return g.Wait()
 }
 

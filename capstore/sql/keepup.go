@@ -1,0 +1,167 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+)
+
+const (
+	// keepUpWithin is how long an open database lets what came lie, for more to come. With the time that it takes then it
+	// is 50 ms.
+	keepUpWithin = 25 * time.Millisecond
+	// backShare is so much longer than a follow that went back the time until the next without a request, up to longestRest:
+	// hosts that insert at old places all the time get a tenth of a core.
+	backShare   = 9
+	longestRest = 60 * time.Second
+	// keptUpAtOnce is how many databases follow at once without a request.
+	keptUpAtOnce = 2
+)
+
+// news are the Spaces in which something came, while somebody wants to know.
+type news struct {
+	given wait.Signal
+
+	mu     sync.Mutex
+	spaces map[tinycloud.SpaceID]struct{} // nil: nobody wants to know
+}
+
+func (n *news) take() map[tinycloud.SpaceID]struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	taken := n.spaces
+	n.spaces = map[tinycloud.SpaceID]struct{}{}
+	return taken
+}
+
+// Changed implements [service.Follower].
+func (s *Service) Changed(space tinycloud.SpaceID) {
+	s.news.mu.Lock()
+	defer s.news.mu.Unlock()
+	if s.news.spaces != nil {
+		s.news.spaces[space] = struct{}{}
+		s.news.given.Give()
+	}
+}
+
+// Follow implements [service.Follower]: databases that are open are brought up to date without a request too.
+func (s *Service) Follow(ctx context.Context, store service.Store) {
+	s.news.take()
+	defer func() {
+		s.news.mu.Lock()
+		defer s.news.mu.Unlock()
+		s.news.spaces = nil
+	}()
+	k := &keeper{s: s, store: store, turns: make(chan struct{}, keptUpAtOnce), at: map[name]bool{}}
+	defer k.group.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.news.given:
+		}
+		if !wait.For(ctx, keepUpWithin) {
+			return
+		}
+		spaces := s.news.take()
+		for _, of := range s.openIn(spaces) {
+			k.keepUp(ctx, of)
+		}
+	}
+}
+
+// openIn are the databases of Spaces that are open.
+func (s *Service) openIn(spaces map[tinycloud.SpaceID]struct{}) (all []name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for of := range s.open {
+		if _, ok := spaces[of.space]; ok {
+			all = append(all, of)
+		}
+	}
+	return all
+}
+
+// keeper has databases follow without requests, each by one goroutine at a time.
+type keeper struct {
+	s     *Service
+	store service.Store
+	turns chan struct{}
+	group sync.WaitGroup
+
+	mu sync.Mutex
+	at map[name]bool // whether there is more to follow for those that are followed now
+}
+
+func (k *keeper) keepUp(ctx context.Context, of name) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, busy := k.at[of]; busy {
+		k.at[of] = true
+		return
+	}
+	k.at[of] = false
+	k.group.Go(func() {
+		for wait.For(ctx, k.once(ctx, of)) && k.more(of) {
+		}
+	})
+}
+
+// more reports whether there is more to follow for a database.
+func (k *keeper) more(of name) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.at[of] {
+		delete(k.at, of)
+		return false
+	}
+	k.at[of] = false
+	return true
+}
+
+// once has a database follow if it is open, and returns for how long that should be enough.
+func (k *keeper) once(ctx context.Context, of name) (rest time.Duration) {
+	select {
+	case k.turns <- struct{}{}:
+		defer func() { <-k.turns }()
+	case <-ctx.Done():
+		return 0
+	}
+	d := k.s.reuse(of)
+	if d == nil {
+		return 0
+	}
+	defer k.s.release(d)
+	if d.enter(ctx) != nil {
+		return 0
+	}
+	defer d.leave()
+	if d.db == nil {
+		return 0
+	}
+	begin, went := time.Now(), d.back
+	err := d.follow(ctx, k.store)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, tinycloud.ErrUnavailable) {
+		k.s.o.Log.WarnContext(ctx, "database does not follow its history", "space", of.space, "database", of.path, "error", err)
+	}
+	if took := time.Since(begin); d.back != went {
+		rest = min(backShare*took, longestRest)
+	}
+	return rest
+}
+
+// reuse takes a database for use until it is released, if it is open. It doesn't count as used.
+func (s *Service) reuse(of name) *database {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.open[of]
+	if d != nil {
+		d.refs++
+	}
+	return d
+}
