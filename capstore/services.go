@@ -218,6 +218,9 @@ func (t *tx) refoldSubject(sp *space, s subject) error {
 // ServiceState is what a service keeps of a subject, nil for nothing. The error is of class [tinycloud.ErrUnavailable]
 // while operations on it are pending, or the service is not here.
 func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, about string) (state []byte, err error) {
+	if err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
 	sid, err := s.sid(ctx, id)
 	if err != nil {
 		return nil, err
@@ -225,11 +228,17 @@ func (s *Store) ServiceState(ctx context.Context, id tinycloud.SpaceID, name, ab
 	if s.services[name] == nil {
 		return nil, service.Upgrade()
 	}
+	h := tinycloud.Sum([]byte(about))
+	var pending *int
+	_, err = s.db.Read.One(ctx, []any{&state, &pending}, `SELECT (SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?),
+		(SELECT 1 FROM pending WHERE sid = ? LIMIT 1)`, sid, name, h[:], sid)
+	if err != nil || pending == nil { // as nearly always
+		return state, err
+	}
 	err = s.db.Read.Snapshot(ctx, func(q *db.Snapshot) error {
 		if err := s.readable(ctx, q, sid, subject{name, about}); err != nil {
 			return err
 		}
-		h := tinycloud.Sum([]byte(about))
 		_, err := q.One(ctx, []any{&state}, "SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?", sid, name, h[:])
 		return err
 	})

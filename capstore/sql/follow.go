@@ -68,6 +68,16 @@ func (d *database) follow(ctx context.Context, store service.Store) error {
 }
 
 func (d *database) chase(ctx context.Context, store service.Store) error {
+	if !d.lost { // that nothing came costs least to find
+		now, err := d.now(ctx, store)
+		if err != nil {
+			return err
+		}
+		if now == d.at.at {
+			d.show()
+			return nil
+		}
+	}
 	for {
 		var s step
 		err := store.Log(ctx, d.of.space, request.Service, d.of.path, func(l service.Log) (err error) {

@@ -234,15 +234,12 @@ func (a *ahead) clear() {
 }
 
 // now is what the history says of the database.
-func (d *database) now(ctx context.Context, store service.Store) (now state, err error) {
-	err = store.Log(ctx, d.of.space, request.Service, d.of.path, func(l service.Log) error {
-		b, err := l.State(ctx)
-		if err == nil {
-			now, err = decodeState(b)
-		}
-		return err
-	})
-	return now, err
+func (d *database) now(ctx context.Context, store service.Store) (state, error) {
+	b, err := store.ServiceState(ctx, d.of.space, request.Service, d.of.path)
+	if err != nil {
+		return state{}, err
+	}
+	return decodeState(b)
 }
 
 var errNoDatabase = tinycloud.Refuse(tinycloud.ErrNotFound, "Database not found")

@@ -85,7 +85,7 @@ func (d *database) writeGroup(ctx context.Context, store service.Store) error {
 	if g.fill(store); len(g.ops) == 0 {
 		return nil
 	}
-	size, err := d.db.Size(ctx)
+	size, err := d.db.SizeTried()
 	if err != nil {
 		g.giveUp()
 		return d.unusable(err)

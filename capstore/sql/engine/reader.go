@@ -304,13 +304,29 @@ func (d *DB) Export(ctx context.Context, to string) error { return d.View().Expo
 // Size is what the committed state takes of a quota, in bytes.
 func (d *DB) Size(ctx context.Context) (n int64, err error) {
 	err = d.read(ctx, func(c *lite.Conn) error {
-		pages, err1 := c.Value("PRAGMA page_count")
-		free, err2 := c.Value("PRAGMA freelist_count")
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		n = (pages.(int64) - free.(int64)) * 4096
-		return nil
+		n, err = size(c)
+		return err
 	})
 	return n, err
+}
+
+// SizeTried is the same with what was tried.
+func (d *DB) SizeTried() (int64, error) {
+	if d.broken != nil {
+		return 0, d.fails(d.broken)
+	}
+	n, err := size(d.c)
+	if err != nil {
+		return 0, d.fails(err)
+	}
+	return n, nil
+}
+
+func size(c *lite.Conn) (int64, error) {
+	pages, err1 := c.Value("PRAGMA page_count")
+	free, err2 := c.Value("PRAGMA freelist_count")
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, err
+	}
+	return (pages.(int64) - free.(int64)) * 4096, nil
 }
