@@ -196,3 +196,94 @@ func (x *benchSQL) writeAtRate(rate int, stop <-chan struct{}) {
 		})
 	}
 }
+
+// fill inserts n rows from 64 callers.
+func (x *benchSQL) fill(n int) {
+	x.b.Helper()
+	toks := x.tokens(n, "write", func(int) string { return "db" })
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if _, err := x.invoke(toks[i], fmt.Sprintf(benchInsert, i, i)); err != nil {
+					x.b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// fresh forgets all files of databases.
+func (x *benchSQL) fresh() {
+	x.b.Helper()
+	if err := x.sql.Close(); err != nil {
+		x.b.Fatal(err)
+	}
+	x.sql = sql.New(sql.Options{Dir: x.b.TempDir()})
+	x.b.Cleanup(func() { _ = x.sql.Close() })
+}
+
+// BenchmarkSQLRebuild makes a database of some writes anew from the history.
+func BenchmarkSQLRebuild(b *testing.B) {
+	x := newBenchSQL(b, "bench")
+	x.must("db", "write", benchTable)
+	x.fill(b.N)
+	x.fresh()
+	b.ResetTimer()
+	out := x.must("db", "read", `{"action":"query","sql":"SELECT count(*) FROM t"}`)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+	if !strings.Contains(out, fmt.Sprintf("[[%d]]", b.N)) {
+		b.Fatal(out)
+	}
+}
+
+// BenchmarkSQLMerge has two hosts write a table apart, half of the writes each, and measures from when all is here until it is
+// executed in order.
+func BenchmarkSQLMerge(b *testing.B) {
+	x, y := newBenchSQL(b, "bench", "other"), newBenchSQL(b, "other", "bench")
+	x.must("db", "write", benchTable)
+	give(b, x.s, y.s, x.space)
+	x.n, y.n = 1<<30, 2<<30 // nonces differ
+	x.fill(b.N / 2)
+	y.fill(b.N / 2)
+	give(b, x.s, y.s, x.space)
+	give(b, y.s, x.s, x.space)
+	b.ResetTimer()
+	want := fmt.Sprintf("[[%d]]", b.N/2*2)
+	for _, s := range []*benchSQL{x, y} {
+		begin := time.Now()
+		if out := s.must("db", "read", `{"action":"query","sql":"SELECT count(*) FROM t"}`); !strings.Contains(out, want) {
+			b.Fatal(out, want)
+		}
+		b.ReportMetric(time.Since(begin).Seconds()*1e3, map[bool]string{true: "first-ms", false: "second-ms"}[s == x])
+	}
+	all := `{"action":"query","sql":"SELECT sum(id * n), group_concat(name) FROM t WHERE id % 97 = 0"}`
+	if p, q := x.must("db", "read", all), y.must("db", "read", all); p != q {
+		b.Fatal("they differ: ", p, q)
+	}
+}
+
+// give has a store take what another has of a Space.
+func give(b *testing.B, from, to *capstore.Store, space tinycloud.SpaceID) {
+	b.Helper()
+	for {
+		have, err := to.Tips(b.Context(), space)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var bundles []hostlog.Bundle
+		if err := from.Missing(b.Context(), space, have, 512, func(x hostlog.Bundle) error { bundles = append(bundles, x); return nil }); err != nil {
+			b.Fatal(err)
+		}
+		if len(bundles) == 0 {
+			return
+		}
+		for some := range slices.Chunk(bundles, 512) {
+			if a, err := to.Apply(b.Context(), space, some); err != nil || a.New == 0 {
+				b.Fatal(a, err)
+			}
+		}
+	}
+}

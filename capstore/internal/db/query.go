@@ -104,13 +104,32 @@ func (p *Pool) Snapshot(ctx context.Context, f func(*Snapshot) error) error {
 		return Error(err)
 	}
 	defer func() { _ = tx.Rollback() }() // there is nothing to lose
-	return f(&Snapshot{d: p.d, tx: tx})
+	return f(&Snapshot{d: p.d, tx: tx, stmts: map[string]*sql.Stmt{}})
 }
 
-// Snapshot is a view of the database at one time.
+// Snapshot is a view of the database at one time. It is for one goroutine.
 type Snapshot struct {
-	d  Dialect
-	tx *sql.Tx
+	d     Dialect
+	tx    *sql.Tx
+	stmts map[string]*sql.Stmt // of what was asked; nil for what was asked once. They end with the transaction.
+}
+
+// query asks. What is asked again is prepared.
+func (s *Snapshot) query(ctx context.Context, query string, args []any) (*sql.Rows, error) {
+	st, again := s.stmts[query]
+	if st == nil && again {
+		var err error
+		if st, err = s.tx.PrepareContext(ctx, s.d.text(query)); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.stmts) < maxPrepared || again {
+		s.stmts[query] = st
+	}
+	if st == nil {
+		return s.tx.QueryContext(ctx, s.d.text(query), s.d.args(args)...)
+	}
+	return st.QueryContext(ctx, s.d.args(args)...)
 }
 
 // One scans the first row of a query; ok is false when there is none.
@@ -124,7 +143,7 @@ func (s *Snapshot) One(ctx context.Context, dest []any, query string, args ...an
 func (s *Snapshot) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
 	ctx, w := s.d.watch(ctx)
 	defer w.end()
-	rows, err := s.tx.QueryContext(ctx, s.d.text(query), s.d.args(args)...)
+	rows, err := s.query(ctx, query, args)
 	return each(rows, err, w, f)
 }
 
