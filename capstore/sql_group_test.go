@@ -42,7 +42,8 @@ func (o author) send(ctx context.Context, svc *sql.Service, store service.Store,
 }
 
 func execute(statement string) string { return `{"action":"execute","sql":` + quoted(statement) + `}` }
-func query(statement string) string   { return `{"action":"query","sql":` + quoted(statement) + `}` }
+
+func query(statement string) string { return `{"action":"query","sql":` + quoted(statement) + `}` }
 
 // anew has the databases of a store be made from the history.
 func (s *sqlStore) anew() {
@@ -146,7 +147,9 @@ func TestSQLGroupsInterrupted(t *testing.T) {
 	const writers = 6
 	errLost := errors.New("the answer is lost")
 	for name, interrupt := range map[string]func(o author, s *sqlStore, n int, all []service.Request) []error{
-		"nothing": func(_ author, s *sqlStore, _ int, all []service.Request) []error { return s.PerformAll(s.t.Context(), all) },
+		"nothing": func(_ author, s *sqlStore, _ int, all []service.Request) []error {
+			return s.PerformAll(s.t.Context(), all)
+		},
 		"one is refused": func(_ author, s *sqlStore, _ int, all []service.Request) []error {
 			errs := make([]error, len(all))
 			for i := range all {

@@ -59,7 +59,7 @@ func (d *database) write(ctx context.Context, c service.Call, a authority, q *re
 }
 
 // group are requests that are tried one on top of the other, and made durable together. Source: docs/decisions/sql.md,
-// "Requests that wait are made durable together".
+// "Writes, queries and replays".
 type group struct {
 	d      *database
 	from   cursor // where the first was tried
