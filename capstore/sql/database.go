@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
@@ -15,6 +16,7 @@ import (
 
 // database is one that is materialised. Who has its turn follows the log and writes; queries run beside.
 type database struct {
+	s    *Service // nil: nothing is done aside
 	of   name
 	dir  string
 	turn chan struct{} // holds one token while somebody has the turn
@@ -27,6 +29,7 @@ type database struct {
 	shown atomic.Pointer[cursor] // what queries see; nil: not known, or it is going back
 	ahead ahead                  // what nobody was answered yet
 	queue queue                  // of those who want to write
+	aside atomic.Pointer[aside]  // a replay on a copy; changed with the turn
 
 	// What follows belongs to who has the turn.
 	base   cursor
@@ -35,8 +38,14 @@ type database struct {
 	lost   bool     // where the engine stands in the log is not known
 	sure   state    // of a log that comes to it by what is behind where the engine is; zero for none
 	back   int      // how often the files went back
-	failed map[tinycloud.Hash]string
-	since  uint64 // verdicts on requests before it are not known
+	pace   pace
+	credit credit
+	limit  time.Duration // how long a follow may be estimated to take; 0: as it does
+
+	replayed   time.Duration // how long the last replay aside took
+	replayedAt time.Time     // when it had ended
+	failed     map[tinycloud.Hash]string
+	since      uint64 // verdicts on requests before it are not known
 }
 
 // acquire takes a database for use until it is released.
@@ -53,6 +62,7 @@ func (s *Service) acquire(of name) (*database, error) {
 			return nil, err
 		}
 		d = s.detached(of, folder(root, of))
+		d.s = s
 		s.open[of] = d
 	}
 	d.refs++
@@ -134,8 +144,12 @@ func (s *Service) release(d *database) {
 // Close closes all databases. It is called when nobody uses the service any more.
 func (s *Service) Close() (err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	s.group.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for of, d := range s.open {
 		err = errors.Join(err, d.close())
 		delete(s.open, of)
@@ -219,6 +233,7 @@ func (d *database) anew(lost bool) error {
 	d.files.Lock()
 	defer d.files.Unlock()
 	d.shown.Store(nil)
+	d.aside.Store(nil)
 	if d.db != nil {
 		_ = d.db.Close() // it is broken, or goes
 		d.db = nil

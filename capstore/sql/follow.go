@@ -30,6 +30,7 @@ const (
 
 // step is what there is to do next, by a look at the log.
 type step struct {
+	want   state // of the history
 	done   bool
 	rewind *uint64
 	settle map[uint64]settled
@@ -45,6 +46,9 @@ type settled struct {
 
 // follow brings the database up to the log, with the turn.
 func (d *database) follow(ctx context.Context, store service.Store) error {
+	if d.db != nil && d.aside.Load() != nil { // the files are as they are until it has ended
+		return nil
+	}
 	for failures := 0; ; {
 		err := d.ready()
 		if err == nil {
@@ -87,6 +91,15 @@ func (d *database) chase(ctx context.Context, store service.Store) error {
 		if err != nil {
 			return err
 		}
+		if d.limit > 0 && !s.done {
+			if cost, _ := d.cost(s); cost > d.limit {
+				return errFar
+			}
+		}
+		if d.long(s) {
+			d.replayAside(store)
+			return nil
+		}
 		switch {
 		case s.done:
 			d.show()
@@ -114,6 +127,7 @@ func (d *database) look(ctx context.Context, l service.Log) (s step, err error) 
 	if err != nil {
 		return s, err
 	}
+	defer func() { s.want = want }()
 	if d.lost {
 		s.settle, err = d.scan(ctx, l, want)
 		return s, err
@@ -300,6 +314,7 @@ func (d *database) show() {
 const maxFailed = 4096
 
 func (d *database) verdict(op *engine.Op, r engine.Result) {
+	d.pace.add(r.Cost)
 	delete(d.failed, op.Key)
 	if r.Err == nil {
 		return

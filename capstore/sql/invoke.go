@@ -199,10 +199,10 @@ func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database
 }
 
 // shows reports whether queries may see the files as they are, when the history is at a state: there is nothing in the
-// history beyond them but writes that nobody was answered yet.
+// history beyond them but writes that nobody was answered yet, or it is replayed aside.
 func (d *database) shows(now state) bool {
 	at := d.shown.Load()
-	return at != nil && (at.at == now || d.ahead.has(now))
+	return at != nil && (at.at == now || d.aside.Load() != nil || d.ahead.has(now))
 }
 
 // ahead are the states of the history that differ from what is shown by writes of who has the turn, which nobody was answered

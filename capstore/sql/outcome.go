@@ -52,7 +52,7 @@ func (s *Service) verdictOn(ctx context.Context, store service.Store, d *databas
 	if err == nil {
 		found, pos, key, err = d.find(ctx, store, epoch)
 	}
-	known := err == nil && pos >= d.since
+	known := err == nil && pos >= d.since && d.aside.Load() == nil
 	text, failed := d.failed[key]
 	d.leave()
 	switch {

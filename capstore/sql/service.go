@@ -1,10 +1,12 @@
 package sql
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
@@ -22,6 +24,8 @@ type Options struct {
 	Dir  string       // where databases are materialised; it is this service's alone. "": for as long as it is open
 	Open int          // databases kept open; 0 for 64
 	Log  *slog.Logger // nil: none
+	// Wait is how long a replay may be estimated to take that requests wait for; a longer one is done on a copy. 0 for 1 s.
+	Wait time.Duration
 }
 
 // Service is SQL databases as the history knows them, and as clients do. It is safe for concurrent use.
@@ -35,7 +39,10 @@ type Service struct {
 	closed bool               // guarded by mu
 	root   string             // guarded by mu; Options.Dir or what stands for it; "" until needed
 
-	replaying chan struct{} // databases made anew beside the others
+	replaying chan struct{}   // databases made anew beside the others
+	ctx       context.Context // of what is done aside; it ends with the service
+	stop      context.CancelFunc
+	group     sync.WaitGroup // of what is done aside
 	news      news
 }
 
@@ -49,10 +56,14 @@ func New(o Options) *Service {
 	if o.Open == 0 {
 		o.Open = 64
 	}
+	if o.Wait == 0 {
+		o.Wait = time.Second
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()}}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Service{ctx: ctx, stop: stop, o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()}}
 }
 
 // Name implements [service.Service], as do the following.

@@ -64,6 +64,7 @@ type group struct {
 	d      *database
 	from   cursor // where the first was tried
 	strict bool   // they become operations only where they were tried
+	aside  *aside // a replay beside: what is durable is kept where it was tried all the same, until that has ended; nil for none
 	ops    []*writing
 	rest   []resting
 	errs   []error // of ops, once they are made durable
@@ -81,7 +82,8 @@ func (d *database) writeGroup(ctx context.Context, store service.Store) error {
 	if err := d.follow(ctx, store); err != nil {
 		return err
 	}
-	g := &group{d: d, from: d.at, strict: true}
+	g := &group{d: d, from: d.at, aside: d.aside.Load()}
+	g.strict = g.aside == nil
 	if g.fill(store); len(g.ops) == 0 {
 		return nil
 	}
@@ -96,7 +98,7 @@ func (d *database) writeGroup(ctx context.Context, store service.Store) error {
 	// What is durable is answered as such: what fails from here on is made up for when the database is used next.
 	if err := g.keep(n); err != nil || n < len(g.ops) {
 		_ = d.follow(ctx, store)
-	} else {
+	} else if g.aside == nil {
 		d.show()
 	}
 	d.ahead.clear()
@@ -258,7 +260,7 @@ func (g *group) made(tx service.Tx, i int, s service.Spot) error {
 
 // durable is how many are durable, from the first, and stand where they were tried.
 func (g *group) durable() (n int) {
-	for n < len(g.ops) && g.errs[n] == nil && g.ops[n].meets {
+	for n < len(g.ops) && g.errs[n] == nil && (g.ops[n].meets || g.aside != nil && g.ops[n].place != nil) {
 		n++
 	}
 	return n
@@ -272,9 +274,13 @@ func (g *group) keep(n int) error {
 		w.op.Key, places[i] = w.place.key, w.place
 		d.db.Take(&w.op)
 		delete(d.failed, w.op.Key)
+		d.pace.add(w.res.Cost)
+		if g.aside != nil {
+			g.aside.wrote(w)
+		}
 	}
 	err := d.db.Commit()
-	if err == nil {
+	if err == nil && g.aside == nil {
 		err = d.advance(places)
 	}
 	if err != nil {

@@ -330,3 +330,25 @@ func size(c *lite.Conn) (int64, error) {
 	}
 	return (pages.(int64) - free.(int64)) * 4096, nil
 }
+
+// StopViews ends all views, also those that are read: they fail with [ErrMoved].
+func (d *DB) StopViews() {
+	d.readers.rewinds.Add(1)
+	d.readers.stop()()
+}
+
+// CopyTo copies the files into a directory that it makes, from which they can be opened: at what is committed by now, or a
+// later state. It runs beside everything else, as queries do; a rewind or fold waits for it.
+func (d *DB) CopyTo(dir string) error {
+	d.readers.gate.RLock()
+	defer d.readers.gate.RUnlock()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	undo, err := filepath.Glob(filepath.Join(d.dir, "undo-*"))
+	// Marks come before the log that they tell of.
+	for _, path := range append(undo, d.marksPath(), d.sumsPath(), d.base(), d.logPath()) {
+		err = errors.Join(err, copyFile(path, filepath.Join(dir, filepath.Base(path))))
+	}
+	return err
+}
