@@ -14,8 +14,9 @@
 //     [engine.DB.Query].
 //  3. One that may write follows what the history has got meanwhile ([engine.DB.Rewind], [engine.DB.Apply]), and is tried
 //     within the bounds of admission ([engine.DB.Try]). If it failed or changed no page, it is answered, and nothing remains.
-//  4. Else [request.Operation.Encode] makes the operations of its event. Once they are durable in the history,
-//     [engine.DB.Take] and [engine.DB.Commit] keep what was tried; if they are not, [engine.DB.Rollback] takes it back.
+//  4. Else [request.Operation.Encode] makes the operations of its event. Others that wait are tried on top of it. Once their
+//     operations are durable in the history, [engine.DB.Take] and [engine.DB.Commit] keep what was tried; what is not is taken
+//     back.
 //
 // An operation of another host comes as parts, read by [request.ReadPart] and put together by [request.Join]; abilities,
 // caveats and facts are those of its own token. [engine.Op.Key] has to name all of that, so that a digest tells whether what

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -54,10 +56,12 @@ type DB struct {
 	dir  string
 	opts Options
 
-	c     *lite.Conn
-	sums  []uint32 // of the pages of the base
-	log   *os.File // base.db-wal and its index, nil until needed
-	index *os.File
+	c      *lite.Conn
+	sums   []uint32                 // of the pages of the base
+	known  atomic.Pointer[[]uint32] // the same as connections know it, which may not read pages that are being moved
+	moving sync.RWMutex             // held while a fold is at work; shared by who copies all files
+	log    *os.File                 // base.db-wal and its index, nil until needed
+	index  *os.File
 
 	marks     []mark // of the commits; the first is the base
 	marksFile *os.File
@@ -128,6 +132,8 @@ func remove(path string) error {
 }
 
 func (d *DB) connect() (err error) {
+	sums := slices.Clone(d.sums)
+	d.known.Store(&sums)
 	d.c, err = connect(d.base(), lite.Create, true, d.whole)
 	if err == nil {
 		d.c.SetFrames(d.frames())

@@ -14,23 +14,29 @@ import (
 
 func (d *DB) undoPath(n int) string { return filepath.Join(d.dir, fmt.Sprintf("undo-%d", n)) }
 
-// fold moves the older part of the log into the base, and keeps what it overwrites there.
+// fold moves the older part of the log into the base, and keeps what it overwrites there. Queries go on meanwhile: what they
+// see of the pages that are moved is in the log. They are stopped twice for a moment, so that none reads what was before
+// the part that is moved, and while the log is put in the place of the old one.
 func (d *DB) fold() error {
 	want := max(0, d.frames()-d.opts.Keep)
 	i := sort.Search(len(d.marks), func(i int) bool { return int(d.marks[i].frames) > want }) - 1
 	if i <= 0 || d.marks[i].frames == 0 {
 		return nil
 	}
-	defer d.readers.stop()()
-	err := errors.Join(d.readers.close(), d.disconnect())
-	if err == nil {
-		err = d.foldTo(i)
-	}
-	if err == nil {
-		err = d.compactUndo()
-	}
+	d.moving.Lock()
+	defer d.moving.Unlock()
+	d.readers.stop()()
+	resume := func() {}
+	err := d.foldTo(i, func() error {
+		resume = d.readers.stop()
+		return errors.Join(d.readers.close(), d.disconnect())
+	})
 	if err == nil {
 		err = d.connect()
+	}
+	resume()
+	if err == nil {
+		err = d.compactUndo()
 	}
 	if err != nil {
 		return d.fails(fmt.Errorf("fold: %w", err))
@@ -39,8 +45,8 @@ func (d *DB) fold() error {
 }
 
 // foldTo moves the log up to a mark into the base. Until the log is swapped it covers all that is written to the base, so
-// that a stop at any point leaves a state.
-func (d *DB) foldTo(i int) error {
+// that a stop at any point leaves a state. alone has nobody use the files any more.
+func (d *DB) foldTo(i int, alone func() error) error {
 	latest, size, err := d.latestFrames(int(d.marks[i].frames))
 	if err != nil {
 		return err
@@ -53,12 +59,12 @@ func (d *DB) foldTo(i int) error {
 		return err
 	}
 	d.at("fold begun")
-	return d.finishFold()
+	return d.finishFold(alone)
 }
 
 // finishFold moves the log up to the first mark into the base, for the first time or again after it was stopped: then the base
 // is neither what it was nor what it is to be.
-func (d *DB) finishFold() (err error) {
+func (d *DB) finishFold(alone func() error) (err error) {
 	m := d.marks[0]
 	latest, size, err := d.latestFrames(int(m.frames))
 	if err != nil {
@@ -77,7 +83,7 @@ func (d *DB) finishFold() (err error) {
 	if err := d.movePages(base, log, latest, size); err != nil {
 		return err
 	}
-	return d.swapLog(m)
+	return d.swapLog(m, alone)
 }
 
 // latestFrames are the last frame of each page among the first so many, and the size of the database after them.
@@ -125,7 +131,7 @@ func (d *DB) keepPages(latest map[uint32]int, size uint32, i int) error {
 		if _, err := base.ReadAt(page, int64(p-1)*wal.PageSize); err != nil {
 			return err
 		}
-		if !d.whole(p, page) {
+		if !sound(d.sums, p, page) {
 			return fmt.Errorf("page %d: %w", p, ErrLost)
 		}
 		return nil
@@ -151,7 +157,7 @@ func (d *DB) movePages(base, log *os.File, latest map[uint32]int, size uint32) e
 }
 
 // swapLog puts in place of the log what of it is behind a mark.
-func (d *DB) swapLog(m mark) error {
+func (d *DB) swapLog(m mark, alone func() error) error {
 	salt := m.salt
 	be.PutUint32(salt[:], be.Uint32(salt[:])+1)
 	be.PutUint32(salt[4:], uint32(m.pos)*2654435761+1)
@@ -175,6 +181,9 @@ func (d *DB) swapLog(m mark) error {
 		return err
 	}
 	d.at("next written")
+	if err := alone(); err != nil {
+		return err
+	}
 	if d.frames() > 0 {
 		err = os.Rename(d.logPath()+".tmp", d.logPath())
 	} else {

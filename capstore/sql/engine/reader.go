@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,18 +30,34 @@ type readers struct {
 	free    chan struct{} // told of a connection that is idle again, if somebody waits
 }
 
+// grace is how long queries may take to end by themselves before they are stopped: to run a short one again costs more.
+const grace = 5 * time.Millisecond
+
 // stop has queries end, keeps new ones waiting, and returns what lets them go on.
 func (r *readers) stop() (resume func()) {
-	r.mu.Lock()
-	r.stopped++
-	for c := range r.running {
-		c.Interrupt()
-	}
-	r.mu.Unlock()
+	ended, stopped := false, false // guarded by mu
+	late := time.AfterFunc(grace, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if ended {
+			return
+		}
+		stopped = true
+		r.stopped++
+		for c := range r.running {
+			c.Interrupt()
+		}
+	})
 	r.gate.Lock()
+	late.Stop()
+	r.mu.Lock()
+	ended = true
+	r.mu.Unlock()
 	return func() {
 		r.mu.Lock()
-		r.stopped--
+		if stopped {
+			r.stopped--
+		}
 		r.mu.Unlock()
 		r.gate.Unlock()
 	}
@@ -269,7 +284,7 @@ func (v *View) copyTo(path string) (sums []uint32, err error) {
 	if !v.valid() {
 		return nil, ErrMoved
 	}
-	return slices.Clone(d.sums), errors.Join(copyFile(d.base(), path), copyFile(d.logPath(), path+"-wal"))
+	return *d.known.Load(), errors.Join(copyFile(d.base(), path), copyFile(d.logPath(), path+"-wal"))
 }
 
 // copyFile copies a file that may be missing.
@@ -340,6 +355,8 @@ func (d *DB) StopViews() {
 // CopyTo copies the files into a directory that it makes, from which they can be opened: at what is committed by now, or a
 // later state. It runs beside everything else, as queries do; a rewind or fold waits for it.
 func (d *DB) CopyTo(dir string) error {
+	d.moving.RLock()
+	defer d.moving.RUnlock()
 	d.readers.gate.RLock()
 	defer d.readers.gate.RUnlock()
 	if err := os.Mkdir(dir, 0o700); err != nil {

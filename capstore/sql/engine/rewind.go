@@ -176,7 +176,7 @@ func (d *DB) recover() error {
 	}
 	d.marks = d.marks[:n]
 	if d.marks[0].frames > 0 {
-		if err := d.finishFold(); err != nil {
+		if err := d.finishFold(func() error { return nil }); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func sumOf(page []byte) uint32 { return crc32.Checksum(page, castagnoli) }
 
 // whole reports whether a page of the base is what was written.
-func (d *DB) whole(page uint32, b []byte) bool { return sound(d.sums, page, b) }
+func (d *DB) whole(page uint32, b []byte) bool { return sound(*d.known.Load(), page, b) }
 
 func sound(sums []uint32, page uint32, b []byte) bool {
 	return int(page) <= len(sums) && sums[page-1] == sumOf(b)
