@@ -106,3 +106,43 @@ func testSQLReplaysAside(t *testing.T, more bool) {
 	o.same("db", "SELECT * FROM t ORDER BY id", a, b, early)
 	a.sound()
 }
+
+// An open database keeps up with what comes, without a request.
+func TestSQLKeepsUp(t *testing.T) {
+	t.Run(onMemory, func(t *testing.T) {
+		o := newAuthor(t, newClock())
+		stores, _ := o.writers(t, "a", "b")
+		a, b := stores[0], stores[1]
+		o.run(a, "db", "CREATE TABLE t(v)")
+		o.exchange(a, b)
+		ctx, cancel := context.WithCancel(t.Context())
+		looked, ended := make(chan struct{}, 100), make(chan struct{})
+		go func() {
+			defer close(ended)
+			a.sql.Follow(ctx, reading{a.Store, func() { looked <- struct{}{} }, func() {}})
+		}()
+		for i := range 3 {
+			o.clock.ms.Add(5)
+			o.run(b, "db", fmt.Sprintf("INSERT INTO t VALUES(%d)", i))
+			a.pull(b.testStore, o.space)
+			for again := true; again; { // it may have begun to listen only now
+				a.sql.Changed(o.space)
+				select {
+				case <-looked:
+					again = false
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			asked := reading{a.Store, func() { t.Error("the query had to look for what came") }, func() {}}
+			got, _, err := o.send(t.Context(), a.sql, asked, o.sqlToken(t, "db", "read"), query("SELECT count(*) FROM t"))
+			if want := fmt.Sprintf(`{"columns":["count(*)"],"rowCount":1,"rows":[[%d]]}`, i+1); err != nil || got != want {
+				t.Errorf("%s %v, want %s", got, err, want)
+			}
+			for len(looked) > 0 {
+				<-looked
+			}
+		}
+		cancel()
+		<-ended
+	})
+}

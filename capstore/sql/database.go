@@ -24,6 +24,8 @@ type database struct {
 	refs int    // guarded by Service.mu
 	used uint64 // guarded by Service.mu; when it was used last
 
+	usedAt time.Time // guarded by Service.mu; when it was given back last
+
 	files sync.RWMutex           // held while db is used without the turn; exclusively while it is replaced
 	db    *engine.DB             // nil until it is opened; replaced with the turn and files
 	shown atomic.Pointer[cursor] // what queries see; nil: not known, or it is going back
@@ -123,6 +125,12 @@ func (s *Service) passingDir() (string, error) {
 func (s *Service) release(d *database) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	d.usedAt = time.Now()
+	s.giveBack(d)
+}
+
+// giveBack is [Service.release] with the lock.
+func (s *Service) giveBack(d *database) {
 	d.refs--
 	for len(s.open) > s.o.Open {
 		var oldest *database
@@ -134,9 +142,25 @@ func (s *Service) release(d *database) {
 		if oldest == nil {
 			return
 		}
-		delete(s.open, oldest.of)
-		if err := oldest.close(); err != nil {
-			s.o.Log.Warn("database not closed", "space", oldest.of.space, "database", oldest.of.path, "error", err)
+		s.shut(oldest)
+	}
+}
+
+// shut closes a database that nobody uses. The lock is held.
+func (s *Service) shut(d *database) {
+	delete(s.open, d.of)
+	if err := d.close(); err != nil {
+		s.o.Log.Warn("database not closed", "space", d.of.space, "database", d.of.path, "error", err)
+	}
+}
+
+// shutIdle closes the databases that nobody has used for a while.
+func (s *Service) shutIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.open {
+		if d.refs == 0 && time.Since(d.usedAt) > s.o.Idle {
+			s.shut(d)
 		}
 	}
 }

@@ -49,7 +49,8 @@ func (s *Service) Changed(space tinycloud.SpaceID) {
 	}
 }
 
-// Follow implements [service.Follower]: databases that are open are brought up to date without a request too.
+// Follow implements [service.Follower]: databases that are open are brought up to date without a request too, and closed when
+// nobody has used them for a while.
 func (s *Service) Follow(ctx context.Context, store service.Store) {
 	s.news.take()
 	defer func() {
@@ -59,10 +60,15 @@ func (s *Service) Follow(ctx context.Context, store service.Store) {
 	}()
 	k := &keeper{s: s, store: store, turns: make(chan struct{}, keptUpAtOnce), at: map[name]bool{}}
 	defer k.group.Wait()
+	tick := time.NewTicker(s.o.Idle / 4)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tick.C:
+			s.shutIdle()
+			continue
 		case <-s.news.given:
 		}
 		if !wait.For(ctx, keepUpWithin) {
@@ -136,7 +142,7 @@ func (k *keeper) once(ctx context.Context, of name) (rest time.Duration) {
 	if d == nil {
 		return 0
 	}
-	defer k.s.release(d)
+	defer k.s.unuse(d)
 	if d.enter(ctx) != nil {
 		return 0
 	}
@@ -164,4 +170,11 @@ func (s *Service) reuse(of name) *database {
 		d.refs++
 	}
 	return d
+}
+
+// unuse gives back what [Service.reuse] took.
+func (s *Service) unuse(d *database) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveBack(d)
 }

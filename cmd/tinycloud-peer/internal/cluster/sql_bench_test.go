@@ -66,8 +66,11 @@ func BenchmarkSQL(b *testing.B) {
 		writes  int // a second, beside
 		op      func(ctx context.Context, i int) error
 	}{
-		{"execute/clients=1", 1, 0, execute(1)}, {"execute/clients=16/databases=1", 16, 0, execute(1)},
-		{"execute/clients=16/databases=16", 16, 0, execute(16)}, {"query/clients=16", 16, 0, look}, {"query/clients=4/writes=500", 4, 500, look},
+		{"execute/clients=1", 1, 0, execute(1)},
+		{"execute/clients=16/databases=1", 16, 0, execute(1)},
+		{"execute/clients=16/databases=16", 16, 0, execute(16)},
+		{"query/clients=16", 16, 0, look},
+		{"query/clients=4/writes=500", 4, 500, look},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			stop := atRate(b, tt.writes, func(ctx context.Context, i int) error {
