@@ -26,7 +26,9 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
@@ -82,6 +84,8 @@ type node struct {
 	dir       string
 	id        peer.ID
 	store     *capstore.Store
+	databases *sql.Service // nil: none
+	serveSQL  bool         // set before start
 	values    *memValues
 	r         *replication.Replica
 	end       *endpoint
@@ -139,8 +143,13 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 		t.Fatal(err)
 	}
 	n.log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", string(n.name))
+	var more []service.Service
+	if n.serveSQL {
+		n.databases = sql.New(sql.Options{Dir: filepath.Join(n.dir, "sql"), Open: 2, Log: n.log})
+		more = append(more, n.databases)
+	}
 	n.store, err = capstore.Open(t.Context(), capstore.Options{
-		Services: servicetest.Services(), Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: n.log,
+		Services: servicetest.Services(more...), Database: filepath.Join(n.dir, "caps.db"), Keys: n.name, Log: n.log,
 		Now: func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 		Committed: func(c capstore.Commit) {
 			if r := n.committed.Load(); r != nil {
@@ -167,6 +176,11 @@ func (n *node) startWith(t testing.TB, d captest.DelegationOptions) {
 		n.leave()
 		cancel()
 		running.Wait()
+		if n.databases != nil {
+			if err := n.databases.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 		if err := n.store.Close(); err != nil {
 			t.Error(err)
 		}

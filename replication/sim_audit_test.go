@@ -40,6 +40,7 @@ func (s *sim) audit() {
 		}
 		s.readable(n)
 	}
+	s.auditDatabases(want, hosts...)
 	s.auditAcks(events(bundles), want)
 	s.auditBlame()
 	s.auditStrangers(bundles)
@@ -144,6 +145,8 @@ func (s *sim) auditAcks(have map[tinycloud.Hash]bool, st oracletest.State) {
 			s.t.Errorf("%s acknowledged %s, which is lost", a.by.name, a.event.EventID())
 		} else if st.Invocations[a.event] == 0 {
 			s.t.Errorf("%s acknowledged %s, which is void", a.by.name, a.event.EventID())
+		} else if a.db != "" && !slices.ContainsFunc(callsOn(st, a.db), func(c oracletest.Call) bool { return c.Token.ID == a.event }) {
+			s.t.Errorf("%s acknowledged %s, of which %s knows nothing", a.by.name, a.event.EventID(), a.db)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -45,7 +46,7 @@ func (s *sim) fault() {
 	n := s.pick()
 	others := s.rng.Perm(len(s.nodes))
 	a, b := s.nodes[others[0]], s.nodes[others[1]]
-	kinds := []string{"loss", "partition", "asymmetry", "skew", "skew", "disk", "restart", "restore", "lie", "lie", "lie", "stranger", "rest", "rest"}
+	kinds := []string{"loss", "partition", "asymmetry", "skew", "skew", "disk", "restart", "restore", "lie", "lie", "lie", "lie", "stranger", "rest", "rest", "files"}
 	kind := kinds[s.rng.IntN(len(kinds))]
 	switch kind {
 	case "loss":
@@ -75,6 +76,8 @@ func (s *sim) fault() {
 		s.knock(n)
 	case "rest":
 		s.rest(n)
+	case "files":
+		s.damage(n)
 	}
 	s.faults[kind]++
 }
@@ -125,6 +128,12 @@ func (s *sim) restore(n *simNode) {
 	synctest.Wait()
 	before, held := s.everywhere(), s.held()
 	n.stop()
+	if s.rng.IntN(2) == 0 { // the files of its databases stay
+		err := errors.Join(os.RemoveAll(filepath.Join(n.backup, "sql")), os.CopyFS(filepath.Join(n.backup, "sql"), os.DirFS(filepath.Join(n.dir, "sql"))))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+	}
 	n.dir, n.backup = n.backup, ""
 	n.start(s.t)
 	n.tell = n.last // its operator has it, should the backup be older
@@ -270,6 +279,7 @@ type lies struct {
 // own is an entry in a log, with what it takes to follow it.
 type own struct {
 	n             uint64
+	at            time.Time
 	digest, epoch tinycloud.Hash
 }
 
@@ -280,13 +290,17 @@ func (s *sim) lie(liar *simNode) {
 	var log []own
 	for _, b := range bundles {
 		if b.Entry.Host == host {
-			log = append(log, own{b.Entry.N, b.Entry.Digest(), b.Entry.Epoch})
+			log = append(log, own{b.Entry.N, time.UnixMilli(b.Entry.At), b.Entry.Digest(), b.Entry.Epoch})
 		}
 	}
 	if len(log) == 0 {
 		return
 	}
 	slices.SortFunc(log, func(a, b own) int { return int(a.n) - int(b.n) })
+	if s.rng.IntN(2) == 0 {
+		s.lieOfDatabase(liar, log, bundles)
+		return
+	}
 	on := log[max(0, len(log)-1-s.rng.IntN(2))] // another entry of that number may exist
 	key := s.key()
 	x := s.o

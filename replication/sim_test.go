@@ -74,6 +74,7 @@ type sim struct {
 	lies    lies
 	acked   []ack
 	met     *glimpse                // when hosts had met that began apart
+	early   []*glimpse              // of hosts that had not got all yet
 	gone    map[tinycloud.Hash]bool // values that nobody has since an older database took the place of their only holder's
 }
 
@@ -95,18 +96,19 @@ type simNode struct {
 type ack struct {
 	by    *simNode
 	event tinycloud.Hash
-	lost  bool // the operator put an older database in its place before anyone else had the write
+	db    string // that it was written to; "" for a key
+	lost  bool   // the operator put an older database in its place before anyone else had the write
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
 	time.Sleep(time.Until(time.UnixMilli(oracletest.Timed).Add(time.Hour))) // from when on times order writes
 	s := &sim{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 9)), f: newFabric(t),
-		o: newOwner(fmt.Sprint("sim", seed)), began: time.Now(), faults: map[string]int{},
+		o: newSQLOwner(fmt.Sprint("sim", seed)), began: time.Now(), faults: map[string]int{},
 		gone: map[tinycloud.Hash]bool{}, replay: fmt.Sprintf("SIM_SEED=%d go test ./replication -run TestSimulation", seed),
 	}
 	for i := range 4 + s.rng.IntN(2) {
-		n := &simNode{node: newNode(t, s.f, s.o, fmt.Sprint("host ", i)), honest: true}
+		n := s.newNode(fmt.Sprint("host ", i))
 		n.delegations = []tinycloud.Hash{hostDelegation(t, n.node)}
 		if i == 0 {
 			n.delegate(s.o.header)
@@ -120,7 +122,10 @@ func newSim(t *testing.T, seed uint64) *sim {
 		x := &owner{wallet: s.o.wallet, space: s.o.space, session: captest.NewSession(fmt.Sprint("extra", i, " ", seed))}
 		x.header = s.o.wallet.SignDelegation(captest.DelegationOptions{
 			Audience: x.session.URI(), Expires: time.Now().Add(240 * time.Hour), IssuedAt: time.Now(), Nonce: "nonce0000002",
-			Caps: captest.Caps{s.o.space.String() + "/kv/k": {"tinycloud.kv/put", "tinycloud.kv/del"}},
+			Caps: captest.Caps{
+				s.o.space.String() + "/kv/k":   {"tinycloud.kv/put", "tinycloud.kv/del"},
+				s.o.space.String() + "/sql/db": {"tinycloud.sql/read", "tinycloud.sql/write"},
+			},
 		})
 		s.nodes[0].delegate(x.header)
 		s.extra = append(s.extra, x)
@@ -145,7 +150,7 @@ func (s *sim) apart() {
 		s.put(s.nodes[0], s.token(s.nodes[0], s.o, s.key(), "tinycloud.kv/put"), "was there first")
 	}
 	<-time.After(time.Duration(s.rng.IntN(30)) * time.Second)
-	n := &simNode{node: newNode(s.t, s.f, s.o, "apart"), honest: true}
+	n := s.newNode("apart")
 	n.delegations = []tinycloud.Hash{hostDelegation(s.t, n.node)}
 	n.delegate(s.o.header)
 	for key := range simKeys {
@@ -162,6 +167,13 @@ func (s *sim) apart() {
 type glimpse struct {
 	bundles []hostlog.Bundle
 	state   oracletest.State
+}
+
+// newNode makes a host with databases, and starts it.
+func (s *sim) newNode(name string) *simNode {
+	n := &node{t: s.t, o: s.o, name: keys(name), f: s.f, dir: s.t.TempDir(), values: newMemValues(), serveSQL: true}
+	n.start(s.t)
+	return &simNode{node: n, honest: true}
 }
 
 // loadOrCreate is what apps do at their start: they read a key, and write its default where they are told that there is none.
@@ -209,6 +221,9 @@ func (s *sim) compare() {
 // run lets operations and faults happen, then heals everything.
 func (s *sim) run() {
 	for s.ops < simOps || len(s.trace) < simSteps {
+		if n := len(s.early); s.ops > (n+1)*simOps/8 {
+			s.glimpseDatabases(n == 3)
+		}
 		if s.rng.IntN(7) == 0 {
 			s.fault()
 		} else {
@@ -268,7 +283,9 @@ func (s *sim) operate() {
 	if s.rng.IntN(3) == 0 {
 		x = s.extra[s.rng.IntN(len(s.extra))]
 	}
-	switch s.rng.IntN(20) {
+	switch s.rng.IntN(26) {
+	case 8, 9, 10, 11, 12, 13, 14, 15:
+		s.operateDatabase(n, x)
 	default:
 		value := fmt.Sprint("value ", s.rng.IntN(1000))
 		if s.rng.IntN(3) == 0 { // too long to travel with its write
@@ -344,7 +361,7 @@ func (s *sim) done(n *simNode, what string, err error) {
 		return
 	}
 	for _, class := range []error{
-		nil, tinycloud.ErrUnauthorized, tinycloud.ErrNotFound, tinycloud.ErrConflict, tinycloud.ErrUnavailable, tinycloud.ErrForbidden,
+		nil, tinycloud.ErrUnauthorized, tinycloud.ErrNotFound, tinycloud.ErrConflict, tinycloud.ErrUnavailable, tinycloud.ErrForbidden, errSQLite,
 	} {
 		if errors.Is(err, class) {
 			return

@@ -25,9 +25,10 @@ const (
 	WindowJudgedNow   Defect = "window judged now"                // a token that has expired since is void
 	OrderBySeq        Defect = "order without time"               // who wrote more wins, not who wrote last
 	NothingEarly      Defect = "nothing is early"                 // what began later counts as much
+	AnotherBody       Defect = "another body"                     // of the places of an event the greatest counts, not the least
 )
 
-// Defects lists them all.
+// Defects lists those that keys tell.
 func Defects() []Defect {
 	return []Defect{OrderFlipped, RevocationIgnored, SeqTrusted, DeleteTakesLatest, WindowJudgedNow, OrderBySeq, NothingEarly}
 }
@@ -48,6 +49,7 @@ type State struct {
 	Void      int              // epochs that count for nothing
 	// Invocations are the ids of the invocations that are valid, with the number of places where they are.
 	Invocations map[tinycloud.Hash]int
+	Calls       map[Subject][]Call // of services other than key-value, in the order of their subject
 }
 
 // slack is the difference of clocks that is borne, in milliseconds.
@@ -58,7 +60,7 @@ type epoch struct {
 	parents []tinycloud.Hash
 	entries []hostlog.Entry
 	events  []*capstore.Token
-	ops     [][]dag.Op
+	ops     [][]operation
 	past    map[tinycloud.Hash]bool
 	seq     uint64
 	t       int64
@@ -103,6 +105,7 @@ func Fold(bundles []hostlog.Bundle, r Rules) (State, error) {
 	}
 	st := State{Invocations: map[tinycloud.Hash]int{}, Keys: map[string]tinycloud.Hash{}, Conflicts: map[string]map[tinycloud.Hash]bool{}}
 	h.keys(&st)
+	st.Calls = h.calls()
 	st.Heads = h.heads()
 	for _, e := range h.order {
 		if len(e.valid) == 0 {
@@ -146,9 +149,9 @@ func (h *history) add(b hostlog.Bundle) error {
 		if err != nil {
 			return err
 		}
-		var own []dag.Op
+		var own []operation
 		for range ref.Ops {
-			op, err := dag.DecodeOp(ops[0])
+			op, err := decode(ops[0])
 			if err != nil {
 				return err
 			}
@@ -251,11 +254,20 @@ func (h *history) counts(e *epoch, i int) bool {
 }
 
 // usedBy are the capabilities of a token that its operations use, nil when one of them was not asked for.
-func usedBy(tok *capstore.Token, ops []dag.Op) []capstore.Capability {
+func usedBy(tok *capstore.Token, ops []operation) []capstore.Capability {
 	used := []capstore.Capability{}
 	for _, op := range ops {
+		if op.of.Service != ops[0].of.Service {
+			return nil
+		}
 		n := len(used)
 		for _, c := range tok.Caps {
+			if op.of != keys {
+				if op.asks(c) {
+					used = append(used, c)
+				}
+				continue
+			}
 			path, ok := c.Resource.Path()
 			deletes := c.Ability == token.AbilityDel || c.Ability == token.AbilityDelete
 			if ok && path == op.Key && c.Resource.Service() == "kv" && (op.Delete && deletes || !op.Delete && c.Ability == token.AbilityPut) {
@@ -301,7 +313,7 @@ type erasure struct {
 
 // keys folds all valid operations, and counts the valid places of every invocation.
 func (h *history) keys(st *State) {
-	keys := map[string]*keyed{}
+	all := map[string]*keyed{}
 	for _, e := range h.order {
 		for i, tok := range e.events {
 			if !h.counts(e, i) {
@@ -309,28 +321,31 @@ func (h *history) keys(st *State) {
 			}
 			st.Invocations[tok.ID]++
 			for _, op := range e.ops[i] {
-				k := keys[op.Key]
+				if op.of != keys {
+					continue
+				}
+				k := all[op.Key]
 				if k == nil {
 					k = &keyed{writes: map[tinycloud.Hash]*write{}}
-					keys[op.Key] = k
+					all[op.Key] = k
 				}
 				at := placement{e, i}
 				if op.Delete {
-					k.deletes = append(k.deletes, erasure{at, tok.ID, op})
+					k.deletes = append(k.deletes, erasure{at, tok.ID, op.Op})
 					continue
 				}
 				w := k.writes[tok.ID]
 				if w == nil {
-					w = &write{event: tok.ID, op: op, least: at}
+					w = &write{event: tok.ID, op: op.Op, least: at}
 					k.writes[tok.ID] = w
 				}
 				if w.places = append(w.places, at); h.compare(at, w.least) < 0 {
-					w.least, w.op = at, op
+					w.least, w.op = at, op.Op
 				}
 			}
 		}
 	}
-	for key, k := range keys {
+	for key, k := range all {
 		h.settle(st, key, k)
 	}
 }
@@ -414,7 +429,7 @@ func (h *history) removes(k *keyed, d erasure) bool {
 	}
 	for _, x := range h.order {
 		for n, tok := range x.events {
-			writes := slices.ContainsFunc(x.ops[n], func(o dag.Op) bool { return o.Key == d.op.Key && !o.Delete })
+			writes := slices.ContainsFunc(x.ops[n], func(o operation) bool { return o.of == keys && o.Key == d.op.Key && !o.Delete })
 			named := v.Epoch == x.id && v.Index == uint64(n) && (v.Seq == x.seq || h.rules.Defect == SeqTrusted)
 			if !writes || !named || !d.sees(placement{x, n}) {
 				continue

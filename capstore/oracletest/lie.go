@@ -21,6 +21,7 @@ type Lie struct {
 	Event   []byte           // the one token of its epoch
 	Write   *Write
 	Delete  *Delete
+	Ops     [][]byte // other operations, of any service
 }
 
 // Write is an operation that the event of a lie is said to have brought.
@@ -51,6 +52,9 @@ func (l Lie) Sign() hostlog.Bundle {
 			op.Version = &dag.Version{Seq: v.Seq, Epoch: v.Epoch, Index: v.Index}
 		}
 		add(op)
+	}
+	for _, op := range l.Ops {
+		b.Ops, ref.Ops = append(b.Ops, op), append(ref.Ops, tinycloud.Sum(op))
 	}
 	b.Epoch = dag.Epoch{Parents: l.Parents, Events: []dag.EventRef{ref}}.Encode()
 	b.Entry = hostlog.Entry{
