@@ -284,8 +284,6 @@ func (s *sim) operate() {
 		x = s.extra[s.rng.IntN(len(s.extra))]
 	}
 	switch s.rng.IntN(26) {
-	case 8, 9, 10, 11, 12, 13, 14, 15:
-		s.operateDatabase(n, x)
 	default:
 		value := fmt.Sprint("value ", s.rng.IntN(1000))
 		if s.rng.IntN(3) == 0 { // too long to travel with its write
@@ -308,6 +306,8 @@ func (s *sim) operate() {
 		if s.rng.IntN(4) == 0 {
 			s.revokeWhileWriting()
 		}
+	case 8, 9, 10, 11, 12, 13, 14, 15:
+		s.operateDatabase(n, x)
 	case 7:
 		if s.rng.IntN(6) == 0 {
 			s.removeOrAdmit()

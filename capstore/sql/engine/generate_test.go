@@ -53,7 +53,11 @@ func random(r *rand.Rand, id uint64, quiet bool) engine.Op {
 		}
 		all = append(all, s)
 	}
-	return operation(id, all...)
+	op := operation(id, all...)
+	if r.Intn(3) == 0 {
+		op.Rules = engine.Tight
+	}
+	return op
 }
 
 func randomTable(r *rand.Rand) string { return fmt.Sprintf("t%d", r.Intn(6)) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,11 +26,12 @@ type host struct {
 	dir      string
 	options  engine.Options
 	verdicts map[tinycloud.Hash]verdict
+	bounds   map[tinycloud.Hash]string // of operations that came to one
 }
 
 func newHost(t *testing.T, o engine.Options) *host {
 	t.Helper()
-	h := &host{t: t, dir: filepath.Join(t.TempDir(), "db"), options: o, verdicts: map[tinycloud.Hash]verdict{}}
+	h := &host{t: t, dir: filepath.Join(t.TempDir(), "db"), options: o, verdicts: map[tinycloud.Hash]verdict{}, bounds: map[tinycloud.Hash]string{}}
 	var err error
 	if h.DB, err = engine.Create(h.dir, o); err != nil {
 		t.Fatal(err)
@@ -42,6 +44,11 @@ func (h *host) note(op *engine.Op, res engine.Result) {
 	v := verdict{res.Err == nil, res.Cost}
 	if res.Err != nil {
 		v.Cost = engine.Cost{} // one that was stopped early took what it took
+		for why, text := range map[string]string{"steps": "many steps", "functions": "bytes in functions", "rows": "bytes of rows", "length": "too big", "pages": "is full"} {
+			if strings.Contains(res.Err.Error(), text) {
+				h.bounds[op.Key] = why
+			}
+		}
 	}
 	h.verdicts[op.Key] = v
 }
@@ -104,10 +111,11 @@ func (h *host) hash() tinycloud.Hash {
 	return x
 }
 
-// Whatever way a database came to a log, with late operations and restarts, folds and undone folds, it is what a fresh one
-// makes of the log, and so are the verdicts and their costs. SQL_SEEDS says how many histories there are.
+// Whatever way a database came to a log, with late operations and restarts, folds and undone folds, operations that move and
+// operations that go, it is what a fresh one makes of the log, and so are the verdicts and their costs, also of operations that
+// come to the bounds of their rules. SQL_SEEDS says how many histories there are.
 func TestAnyHistory(t *testing.T) {
-	operations, failed, rewinds := 0, 0, 0
+	operations, failed, rewinds, moved, bounded := 0, 0, 0, 0, map[string]int{}
 	for seed := range scale(t, 12) {
 		r := rand.New(rand.NewSource(int64(seed)))
 		h := newHost(t, engine.Options{Group: 1 + r.Intn(40), FoldAt: 15 + r.Intn(150), Keep: 1 + r.Intn(30)})
@@ -131,6 +139,7 @@ func TestAnyHistory(t *testing.T) {
 			rest := log[at:]
 			if r.Intn(4) == 0 && len(rest) > 2 { // one moves back, and one is gone
 				k := r.Intn(len(rest) - 1)
+				moved++
 				rest = append(append([]engine.Op{rest[k+1]}, rest[:k]...), rest[k+2:]...)
 			}
 			log = append(append(append([]engine.Op{}, log[:at]...), late...), rest...)
@@ -151,13 +160,16 @@ func TestAnyHistory(t *testing.T) {
 			if !fresh.verdicts[op.Key].Applied {
 				failed++
 			}
+			if why := fresh.bounds[op.Key]; why != "" {
+				bounded[why]++
+			}
 			if got, want := h.verdicts[op.Key], fresh.verdicts[op.Key]; !cmp.Equal(got, want) {
 				t.Fatalf("seed %d: verdict %+v, in a fresh replay %+v: %v", seed, got, want, op.Request)
 			}
 		}
 	}
-	t.Logf("%d operations, %d in final histories failed, %d rewinds", operations, failed, rewinds)
-	if rewinds == 0 || failed == 0 {
+	t.Logf("%d operations, %d in final histories failed, %d rewinds, %d moves; bounds: %v", operations, failed, rewinds, moved, bounded)
+	if rewinds == 0 || failed == 0 || moved == 0 || len(bounded) < 4 {
 		t.Error("the histories are too simple")
 	}
 }
