@@ -150,6 +150,8 @@ func (r *runner) run(kind string, q request.Statement, each func(s *lite.Stmt) e
 // tooBig is the error for a value that is longer than the tier allows.
 type tooBig struct{ error }
 
+func (t tooBig) Unwrap() error { return t.error }
+
 // refuse makes a refusal of what SQLite says, unless it says that the machine failed.
 func (r *runner) refuse(kind, sql string, err error, compiling bool) error {
 	text := err.Error()
