@@ -150,7 +150,7 @@ func certified(a *testservers.ACMEServer) []string {
 // HTTP-01, for nothing listens where TLS-ALPN-01 is validated. They outlive the process.
 func TestACMEByHTTP(t *testing.T) {
 	t.Parallel()
-	a := testservers.ACME(t)
+	a := testservers.ACME(t, 0)
 	a.Kill9()
 	s := newSecured(t)
 	s.plain = strconv.Itoa(a.HTTP)
@@ -214,7 +214,7 @@ func (s *secured) private() {
 // TestACMEByTLS has a node without a plain port get a certificate by TLS-ALPN-01.
 func TestACMEByTLS(t *testing.T) {
 	t.Parallel()
-	a := testservers.ACME(t)
+	a := testservers.ACME(t, 0)
 	s := newSecured(t)
 	s.port, s.plain, s.roots = strconv.Itoa(a.TLS), "false", a.Roots()
 	s.start(certified(a)...)

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // An ACMEServer gives certificates to whoever answers its challenges at 127.0.0.1, whatever the name. What it knows is
@@ -31,11 +32,12 @@ type ACMEServer struct {
 	HTTP, TLS int // ports where it validates HTTP-01 and TLS-ALPN-01
 }
 
-// ACME makes an ACME server that validates on ports that nobody listens on yet.
-func ACME(t testing.TB) *ACMEServer {
+// ACME makes an ACME server that validates on ports that nobody listens on yet, and whose certificates are valid for a
+// while; 0: for months.
+func ACME(t testing.TB, valid time.Duration) *ACMEServer {
 	t.Helper()
 	dns := own(t, func() (engine, error) { return findDNS() })
-	e, err := findPebble(dns.port)
+	e, err := findPebble(dns.port, valid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,12 +66,13 @@ func (a *ACMEServer) Roots() *x509.CertPool {
 type pebble struct {
 	program               string
 	dns                   int // port of the name server
+	valid                 time.Duration
 	management, http, tls int
 }
 
-func findPebble(dns int) (*pebble, error) {
+func findPebble(dns int, valid time.Duration) (*pebble, error) {
 	path, err := built("pebble", "the ACME server pebble")
-	e := &pebble{program: path, dns: dns}
+	e := &pebble{program: path, dns: dns, valid: valid}
 	for _, port := range []*int{&e.management, &e.http, &e.tls} {
 		if err == nil {
 			*port, err = freePort()
@@ -92,6 +95,7 @@ func (e *pebble) command(dir string, port int) *exec.Cmd {
 		"listenAddress": address(port), "managementListenAddress": address(e.management),
 		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"),
 		"httpPort": e.http, "tlsPort": e.tls, "keyAlgorithm": "ecdsa", "retryAfter": map[string]int{"authz": 1, "order": 1},
+		"profiles": map[string]any{"default": map[string]any{"description": "for a while", "validityPeriod": int(e.valid.Seconds())}},
 	}})
 	if err == nil {
 		err = os.WriteFile(file, b, 0o600)

@@ -126,7 +126,7 @@ func (f tests) Run() int { return f() }
 
 // TestACME finds that the server has a directory and roots, of which others are made when it starts again.
 func TestACME(t *testing.T) {
-	a := testservers.ACME(t)
+	a := testservers.ACME(t, 0)
 	before := a.Roots()
 	if a.HTTP == a.TLS || !strings.HasSuffix(a.Directory, "/dir") {
 		t.Errorf("%+v", a)

@@ -3,9 +3,11 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/mholt/acmez/v3"
@@ -14,11 +16,13 @@ import (
 // ACMEOptions of an [ACME].
 type ACMEOptions struct {
 	Domains []string
-	CA      string // URL of the server's directory, "" for Let's Encrypt
-	Dir     string // where keys and certificates are kept
-	Host    string // that the listeners are bound to
-	Port    int    // of HTTPS, where TLS-ALPN-01 is answered
-	Plain   int    // of plain HTTP, where HTTP-01 is answered by [ACME.Challenges]; 0: nowhere
+	CA      string         // URL of the server's directory, "" for Let's Encrypt
+	Dir     string         // where keys and certificates are kept
+	Roots   *x509.CertPool // that the server's own certificate is checked by; nil: this machine's
+	Check   time.Duration  // how often it is looked whether one has to be renewed; 0: every 10 minutes
+	Host    string         // that the listeners are bound to
+	Port    int            // of HTTPS, where TLS-ALPN-01 is answered
+	Plain   int            // of plain HTTP, where HTTP-01 is answered by [ACME.Challenges]; 0: nowhere
 	Log     *slog.Logger
 }
 
@@ -36,14 +40,14 @@ func NewACME(o ACMEOptions) *ACME {
 	log := zapLogger(o.Log)
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
-		Logger:           log,
+		Logger:           log, RenewCheckInterval: a.o.Check,
 	})
 	a.magic = certmagic.New(a.cache, certmagic.Config{
 		Storage: &certmagic.FileStorage{Path: o.Dir}, Logger: log, OnEvent: a.heard,
 		DefaultServerName: o.Domains[0], // of those who ask by the address
 	})
 	a.issuer = certmagic.NewACMEIssuer(a.magic, certmagic.ACMEIssuer{
-		CA: o.CA, Agreed: true, Logger: log,
+		CA: o.CA, TrustedRoots: o.Roots, Agreed: true, Logger: log,
 		ListenHost: o.Host, AltTLSALPNPort: o.Port, AltHTTPPort: o.Plain, DisableHTTPChallenge: o.Plain == 0,
 		DisableDistributedSolvers: true, // strangers' challenges look nothing up on the disk
 	})

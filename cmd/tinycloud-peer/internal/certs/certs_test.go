@@ -18,7 +18,12 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets two goroutines of certmagic be: one a process, and one that ends some seconds after the file that it
+// refreshed is gone.
+func TestMain(m *testing.M) {
+	const magic = "github.com/caddyserver/certmagic."
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(magic+"(*RingBufferRateLimiter).loop"), goleak.IgnoreAnyFunction(magic+"keepLockfileFresh"))
+}
 
 // files are a certificate of a name and its key, at the same paths each time.
 func files(t *testing.T, dir, name string) (cert, key string) {
