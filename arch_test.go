@@ -50,7 +50,7 @@ var allowed = map[string][]string{
 	"capstore/sql/engine":                 {"", "capstore/sql/internal/lite", "capstore/sql/internal/wal", "capstore/sql/gate", "capstore/sql/request"},
 	"capstore":                            {"", "capstore/service", "capstore/hostlog", "capstore/internal/db", "capstore/internal/judge", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/siwe", "capstore/internal/cacao", "capstore/internal/parallel", "internal/private", "internal/wait"},
 	"capstore/tickets":                    {"", "capstore", "capstore/kv", "capstore/internal/judge", "capstore/internal/token"},
-	"capstore/encryption":                 {"", "capstore", "capstore/internal/did", "capstore/internal/recap", "capstore/internal/token"},
+	"capstore/encryption":                 {"", "capstore", "capstore/hostlog", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/judge", "capstore/internal/recap", "capstore/internal/token"},
 	"replication/wire":                    {"", "capstore/hostlog"},
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},

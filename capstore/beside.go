@@ -2,9 +2,11 @@ package capstore
 
 import (
 	"context"
+	"crypto/ed25519"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -74,6 +76,36 @@ func (b Beside) Hosts(ctx context.Context, owner tinycloud.Principal) (bool, err
 func spacePrefix(owner tinycloud.Principal) string {
 	return "tinycloud:" + string(owner[min(len("did:"), len(owner)):])
 }
+
+// Hosted reports whether a Space is hosted here.
+func (b Beside) Hosted(id tinycloud.SpaceID) bool { return b.s.Hosted(id) }
+
+// HostsOf returns the keys of a hosted Space's hosts, in window and not revoked, this node's among them, and of each
+// whether a delegation that makes it one is signed by the owner himself, and not by a session of his.
+func (b Beside) HostsOf(ctx context.Context, id tinycloud.SpaceID) (map[hostlog.Key]bool, error) {
+	sp, err := b.s.loaded(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := map[hostlog.Key]bool{}
+	b.s.eachHost(sp, func(h hostlog.Key, t *Token) bool {
+		out[h] = out[h] || t.Signer == id.Owner()
+		return true
+	})
+	return out, nil
+}
+
+// RestsOn returns the delegations that a token rests on, as far as they are stored, and no more than another host takes.
+func (b Beside) RestsOn(ctx context.Context, t *Token) ([][]byte, error) {
+	all, err := b.s.restsOn(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return all[1:], nil
+}
+
+// SpaceKey is this node's key of a Space.
+func (b Beside) SpaceKey(id tinycloud.SpaceID) ed25519.PrivateKey { return b.s.o.Keys.SpaceKey(id) }
 
 // Claim is what a right rests on that outlives the invocation it was shown by: who signed that, and the delegations that
 // it cites. It has no caveats: a right under some is none.

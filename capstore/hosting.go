@@ -37,6 +37,22 @@ func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string
 	}, nonce, now)
 }
 
+// OwnerMessage returns the EIP-4361 text by whose signature an owner gives another party an ability on a resource for a
+// while. The error is of class [tinycloud.ErrInvalid] when the nonce is none, and [tinycloud.ErrUnsupported] when the
+// owner is not an Ethereum account.
+func OwnerMessage(owner, to tinycloud.Principal, resource, ability, nonce string, now time.Time, life time.Duration) (string, error) {
+	chain, account, ok := owner.EIP155()
+	if !ok {
+		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", owner, tinycloud.ErrUnsupported)
+	}
+	caps := []recap.Capability{{URI: resource, Ability: ability}}
+	statement := recap.Statement(caps)
+	return ownerText(siwe.Message{
+		Address: account, ChainID: chain, URI: string(to), Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
+		Expires: now.Add(life).UTC().Format("2006-01-02T15:04:05.000Z"),
+	}, nonce, now)
+}
+
 // UnhostMessage returns the EIP-4361 text by whose signature the owner of a Space removes a host: a revocation of the
 // host's latest delegation, which ends those before it too (docs/replication.md, "Removed hosts"). The error is of
 // class [tinycloud.ErrInvalid] when host is no did:key of a host, [tinycloud.ErrNotFound] when it is no host of the

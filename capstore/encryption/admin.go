@@ -63,11 +63,21 @@ func (n *Networks) Create(ctx context.Context, t *token.Token, body []byte) (Des
 	case !hosts:
 		return Descriptor{}, denied("no space of the owner is hosted here")
 	}
-	k, err := n.generate()
+	if err := n.askFirst(ctx, b.id); err != nil {
+		return Descriptor{}, err
+	}
+	k, err := n.generate(1)
 	if err != nil {
 		return Descriptor{}, err
 	}
-	var made *network
+	made, err := n.recordAsked(ctx, record{kind: recordCreate, network: b.id, version: k.version, public: k.public, at: n.rows.Now().UnixNano(), threshold: b.threshold}, t)
+	if err != nil {
+		return Descriptor{}, err
+	}
+	if made == nil { // it can't be proven to others, who have to believe this node
+		k.created = n.rows.Now().UnixNano()
+		made = n.taken(b.id, b.threshold, k)
+	}
 	var refused error
 	err = n.rows.Update(ctx, true, func(tx capstore.BesideTx) (err error) {
 		if refused = burn(tx, b.id.Owner(), t); refused != nil {
@@ -77,16 +87,36 @@ func (n *Networks) Create(ctx context.Context, t *token.Token, body []byte) (Des
 		if refused, err = mayCreate(tx, b.id); refused != nil || err != nil {
 			return err
 		}
-		if err := n.insert(tx, b, k, t); err != nil {
-			return err
-		}
-		made, err = load(ctx, inTx{tx}, b.id)
-		return err
+		return n.insert(tx, made, k, t)
 	})
 	if refused != nil || err != nil {
 		return Descriptor{}, first(refused, err)
 	}
-	return n.describe(made), nil
+	n.changed(b.id.Owner())
+	return n.Describe(ctx, b.id)
+}
+
+// askFirst has the other hosts be asked for a network that is not here before one is made. It is refused while it is not
+// known whether one of them has it, and when one has it that does not hand it over.
+func (n *Networks) askFirst(ctx context.Context, id tinycloud.NetworkID) error {
+	x, err := load(ctx, n.rows, id)
+	if err != nil {
+		return fmt.Errorf("encryption network: %w", err)
+	}
+	if x != nil {
+		return nil // a conflict, once the nonce is used
+	}
+	answered, silent := n.ask(ctx, id.Owner())
+	if x, err = load(ctx, n.rows, id); err != nil || x != nil {
+		return err
+	}
+	switch d, err := n.ofOthers(ctx, id, answered); {
+	case err != nil:
+		return err
+	case d != nil:
+		return tinycloud.Refuse(tinycloud.ErrConflict, "network already exists")
+	}
+	return silent
 }
 
 func first(errs ...error) error {
@@ -99,7 +129,7 @@ func first(errs ...error) error {
 }
 
 // generate makes a key pair, sealed.
-func (n *Networks) generate() (key, error) {
+func (n *Networks) generate(version int64) (key, error) {
 	private := make([]byte, keySize)
 	defer clear(private)
 	if _, err := io.ReadFull(n.o.Rand, private); err != nil {
@@ -110,13 +140,19 @@ func (n *Networks) generate() (key, error) {
 		return key{}, err
 	}
 	sealed, err := box(n.o.Rand, n.o.Seal[:], private)
-	return key{version: 1, public: pub, sealed: sealed}, err
+	return key{version: version, public: pub, sealed: sealed}, err
 }
 
 // mayCreate refuses a network that there is, and one too many.
 func mayCreate(tx capstore.BesideTx, id tinycloud.NetworkID) (refused, err error) {
 	var x int
 	if ok, err := tx.One([]any{&x}, "SELECT 1 FROM networks WHERE id = ?", row(id)); err != nil || ok {
+		if ok {
+			refused = tinycloud.Refuse(tinycloud.ErrConflict, "network already exists")
+		}
+		return refused, err
+	}
+	if ok, err := tx.One([]any{&x}, "SELECT 1 FROM network_records WHERE network = ? AND kind = ?", row(id), int64(recordRevoke)); err != nil || ok {
 		if ok {
 			refused = tinycloud.Refuse(tinycloud.ErrConflict, "network already exists")
 		}
@@ -131,15 +167,25 @@ func mayCreate(tx capstore.BesideTx, id tinycloud.NetworkID) (refused, err error
 	return refused, nil
 }
 
-func (n *Networks) insert(tx capstore.BesideTx, b createBody, k key, t *token.Token) error {
-	now := tx.Now().UnixNano()
+// insert stores a new network with its key, and the records that tell of both.
+func (n *Networks) insert(tx capstore.BesideTx, made *record, k key, t *token.Token) error {
+	id := made.network
 	err := tx.Add(capstore.Insert{Into: "networks", Columns: "id network owner name state threshold_n threshold_t created updated audited"},
-		row(b.id), b.id.String(), string(b.id.Owner()), b.id.Name(), stateActive, b.threshold.N, b.threshold.T, now, now, 0)
+		row(id), id.String(), string(id.Owner()), id.Name(), stateActive, made.threshold.N, made.threshold.T, made.at, made.at, 0)
 	if err != nil {
 		return err
 	}
-	return tx.Add(capstore.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator made_by"},
-		row(b.id), k.version, k.public, k.sealed, now, n.node, t.Bytes)
+	return n.insertKey(tx, made, k, t)
+}
+
+func (n *Networks) insertKey(tx capstore.BesideTx, made *record, k key, t *token.Token) error {
+	err := tx.Add(capstore.Insert{Into: "network_keys", Columns: "network version public_key sealed created creator made_by"},
+		row(made.network), k.version, k.public, k.sealed, made.at, n.node, t.Bytes)
+	if err != nil {
+		return err
+	}
+	_, err = keep(tx, made, n.member(made.network, k, made.at))
+	return err
 }
 
 // emptyHash is of the body that a revocation has not: {}.
@@ -157,7 +203,11 @@ func (n *Networks) Revoke(ctx context.Context, t *token.Token, text string) erro
 	if err := n.administers(t, id, AbilityRevoke, emptyHash); err != nil {
 		return err
 	}
-	return n.rows.Update(ctx, false, func(tx capstore.BesideTx) error {
+	r, err := n.recordAsked(ctx, record{kind: recordRevoke, network: id, at: n.rows.Now().UnixNano()}, t)
+	if err != nil {
+		return err
+	}
+	err = n.rows.Update(ctx, false, func(tx capstore.BesideTx) error {
 		x, err := load(ctx, inTx{tx}, id)
 		if err != nil {
 			return err
@@ -168,7 +218,16 @@ func (n *Networks) Revoke(ctx context.Context, t *token.Token, text string) erro
 		if err := burn(tx, id.Owner(), t); err != nil || x.state == stateRevoked {
 			return err
 		}
-		return tx.Exec("UPDATE networks SET state = ?, updated = ?, revocation = ? WHERE id = ?",
+		err = tx.Exec("UPDATE networks SET state = ?, updated = ?, revocation = ? WHERE id = ?",
 			stateRevoked, tx.Now().UnixNano(), t.Bytes, row(id))
+		if err != nil {
+			return err
+		}
+		_, err = keep(tx, r)
+		return err
 	})
+	if err == nil {
+		n.changed(id.Owner())
+	}
+	return err
 }

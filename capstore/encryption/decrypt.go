@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -40,6 +41,13 @@ const maxLife = 300 * time.Second
 // Decrypt unseals a data key and seals it to another (docs/protocol.md, "Encryption networks"). The same request may be
 // made again until its token ends: what it is answered with opens for the one receiver alone.
 func (n *Networks) Decrypt(ctx context.Context, t *token.Token, text string, body []byte) (*Answer, error) {
+	if n.isElsewhere(t) {
+		id, err := tinycloud.ParseNetworkID(text)
+		if err != nil {
+			return nil, err
+		}
+		return n.forward(ctx, t, id, body, false)
+	}
 	if err := n.admit(ctx, t); err != nil {
 		return nil, err
 	}
@@ -56,6 +64,10 @@ func (n *Networks) DecryptInvoked(ctx context.Context, t *token.Token, body []by
 	id, err := networkOf(t)
 	if err != nil {
 		return nil, err
+	}
+	if n.isElsewhere(t) {
+		a, err := n.forward(ctx, t, id, body, true)
+		return a, refusedAs(err)
 	}
 	if err := n.admit(ctx, t); err != nil {
 		return nil, forbidden(err)
@@ -78,6 +90,23 @@ func forbidden(err error) error {
 		return tinycloud.Refuse(tinycloud.ErrForbidden, "%s", r.Text)
 	}
 	return err
+}
+
+// refusedAs is [forbidden], but for what the host that answers said of an invocation that was used before.
+func refusedAs(err error) error {
+	if errors.Is(err, tinycloud.ErrConflict) {
+		return err
+	}
+	return forbidden(err)
+}
+
+// readAnswer reads what another host answered.
+func readAnswer(text []byte) (*Answer, error) {
+	var a Answer
+	if err := json.Unmarshal(text, &a); err != nil || a.Type != resultType {
+		return nil, tinycloud.Refuse(tinycloud.ErrUnavailable, "The host that has the key gave no answer")
+	}
+	return &a, nil
 }
 
 // Decrypts reports whether an invocation asks to decrypt on a network.
@@ -271,9 +300,9 @@ func (n *Networks) rewrap(keys []key, sealed, receiver []byte) ([]byte, error) {
 
 // unseal opens what was sealed to one of a network's keys.
 func (n *Networks) unseal(k key, sealed []byte) ([]byte, error) {
-	private, err := open(n.o.Seal[:], k.sealed)
-	if err != nil || len(private) != keySize {
-		return nil, fmt.Errorf("a stored key of an encryption network does not open with this node's secret: %w", tinycloud.ErrUnavailable)
+	private, err := n.private(k)
+	if err != nil {
+		return nil, err
 	}
 	defer clear(private)
 	return unwrap(private, sealed)

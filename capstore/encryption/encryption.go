@@ -9,7 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
 
@@ -19,6 +19,13 @@ type Options struct {
 	Node  ed25519.PrivateKey // signs answers; its DID is the audience of requests
 	Seal  [32]byte           // under which private keys are stored
 	Rand  io.Reader          // nil: that of crypto/rand
+
+	Share  Share                       // "": [SharePaired]
+	Paired func(node hostlog.Key) bool // whether a node is paired; nil: none is
+	AnyPaired func() bool              // whether any node is; nil: none is
+	Others Others                      // nil: there are none
+	// Changed is told that the records of an owner, or what is trusted for him, changed; it must not block. It may be nil.
+	Changed func(owner tinycloud.Principal)
 }
 
 // Networks are the networks of a node. Its methods may be called concurrently.
@@ -26,6 +33,7 @@ type Networks struct {
 	o    Options
 	rows capstore.Beside
 	node string // DID
+	key  hostlog.Key
 }
 
 // New returns the networks whose rows are in the store.
@@ -33,7 +41,8 @@ func New(o Options) *Networks {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
-	return &Networks{o: o, rows: o.Store.Beside(), node: did.EncodeEd25519(o.Node.Public().(ed25519.PublicKey))}
+	key := hostlog.Key(o.Node.Public().(ed25519.PublicKey))
+	return &Networks{o: o, rows: o.Store.Beside(), node: nodeDID(key), key: key}
 }
 
 // admit judges an invocation as far as every request here is: it is for this node, and its signer has what it names.
@@ -41,6 +50,11 @@ func (n *Networks) admit(ctx context.Context, t *token.Token) error {
 	if string(t.Audience) != n.node {
 		return denied("invocation audience does not match this node")
 	}
+	return n.entitled(ctx, t)
+}
+
+// entitled judges whether the signer has what it names.
+func (n *Networks) entitled(ctx context.Context, t *token.Token) error {
 	err := n.o.Store.AdmitReusable(ctx, t)
 	var r *tinycloud.Refusal
 	if errors.As(err, &r) && errors.Is(r, tinycloud.ErrNotFound) {

@@ -58,6 +58,12 @@ func (h *host) pass(d time.Duration) { h.at.Add(d.Milliseconds()) }
 
 func open(t testing.TB, database string, at time.Time, random io.Reader) *host {
 	t.Helper()
+	return openAs(t, secret, database, at, encryption.Options{Rand: random})
+}
+
+// openAs opens a host of another secret.
+func openAs(t testing.TB, secret, database string, at time.Time, o encryption.Options) *host {
+	t.Helper()
 	h := &host{t: t}
 	h.at.Store(at.UnixMilli())
 	var err error
@@ -78,9 +84,8 @@ func open(t testing.TB, database string, at time.Time, random io.Reader) *host {
 		}
 	})
 	t.Cleanup(h.stop)
-	h.Networks = encryption.New(encryption.Options{
-		Store: h.store, Node: h.keys.NodeKey(), Seal: h.keys.Derive(hostkeys.ContextNetworkSeal), Rand: random,
-	})
+	o.Store, o.Node, o.Seal = h.store, h.keys.NodeKey(), h.keys.Derive(hostkeys.ContextNetworkSeal)
+	h.Networks = encryption.New(o)
 	return h
 }
 

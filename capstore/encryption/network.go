@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -135,26 +136,73 @@ type Record struct {
 }
 
 // describe is a pure function of what is stored, so that hosts which store the same say the same of all but themselves.
-func (n *Networks) describe(x *network) Descriptor {
+func (n *Networks) describe(x *network, others set) Descriptor {
 	k := x.keys[0]
+	members := []member{{n.node, "primary"}}
+	for _, r := range others {
+		members = append(members, member{nodeDID(r.node), "share"})
+	}
 	return Descriptor{
 		NetworkID: x.id.String(), OwnerDID: string(x.id.Owner()), Name: x.id.Name(),
-		Members: []member{{n.node, "primary"}}, Threshold: x.threshold, State: x.state,
+		Members: members, Threshold: x.threshold, State: x.state,
 		PublicKey: k.public, Algorithm: Algorithm, KeyVersion: k.version, KeyBackend: backend,
 		CreatedAt: x.created, UpdatedAt: x.updated,
 	}
 }
 
-// Describe returns a network of which a key is held here. The error is of class [tinycloud.ErrNotFound] else.
+// Describe returns a network of which a key is held here, or one that ofOthers finds. The error is of class
+// [tinycloud.ErrNotFound] when there is none, and of class [tinycloud.ErrUnavailable] while that is not known yet.
 func (n *Networks) Describe(ctx context.Context, id tinycloud.NetworkID) (Descriptor, error) {
-	x, err := load(ctx, n.rows, id)
+	d, locked := n.described(ctx, id)
+	if d != nil {
+		return *d, nil
+	}
+	if locked != nil && !errors.Is(locked, errLocked) {
+		return Descriptor{}, locked
+	}
+	answered, silent := n.ask(ctx, id.Owner())
+	if d, locked = n.described(ctx, id); d != nil {
+		return *d, nil
+	}
+	d, err := n.ofOthers(ctx, id, answered)
 	switch {
 	case err != nil:
-		return Descriptor{}, fmt.Errorf("encryption network: %w", err)
-	case x == nil || len(x.keys) == 0:
-		return Descriptor{}, errNone()
+		return Descriptor{}, err
+	case d != nil:
+		return *d, nil
+	case locked != nil:
+		return Descriptor{}, locked
+	case silent != nil:
+		return Descriptor{}, silent
 	}
-	return n.describe(x), nil
+	return Descriptor{}, errNone()
+}
+
+// described describes a network of which a key is here; nil when there is none. The error is errLocked when none of those
+// that are here opens.
+func (n *Networks) described(ctx context.Context, id tinycloud.NetworkID) (*Descriptor, error) {
+	x, err := load(ctx, n.rows, id)
+	if err != nil {
+		return nil, fmt.Errorf("encryption network: %w", err)
+	}
+	if x == nil || len(x.keys) == 0 {
+		return nil, nil
+	}
+	held := slices.DeleteFunc(slices.Clone(x.keys), func(k key) bool { return !n.opens(k) })
+	if len(held) == 0 {
+		return nil, errLocked // another host may have it
+	}
+	x.keys = held
+	about, err := recordsAbout(ctx, n.rows, id)
+	if err != nil {
+		return nil, fmt.Errorf("encryption network: %w", err)
+	}
+	others, err := n.trusted(ctx, id, about.holders(id, x.keys[0].version, x.keys[0].public))
+	if err != nil {
+		return nil, err
+	}
+	d := n.describe(x, others)
+	return &d, nil
 }
 
 // Discover returns what discovery tells of an owner's network.

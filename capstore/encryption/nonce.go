@@ -18,7 +18,11 @@ const (
 
 // burn remembers the nonce of a request for as long as its token could be used. A refusal has written nothing.
 func burn(tx capstore.BesideTx, owner tinycloud.Principal, t *token.Token) error {
-	id := tinycloud.Sum([]byte(string(t.Signer) + "\x00" + t.Nonce))
+	nonce := t.Nonce
+	if nonce == "" { // a text that a wallet signed
+		nonce = t.ID.String()
+	}
+	id := tinycloud.Sum([]byte(string(t.Signer) + "\x00" + nonce))
 	now := tx.Now().Unix()
 	var x int64
 	used, err := tx.One([]any{&x}, "SELECT 1 FROM network_nonces WHERE id = ? AND expires >= ?", id[:], now)

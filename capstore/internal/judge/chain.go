@@ -98,6 +98,12 @@ func NewSearch(find func(tinycloud.Hash) *token.Token) *Search {
 	return &Search{find: find, looks: MaxLooks}
 }
 
+// At has only delegations count that are in their window at a time, widened by the slack.
+func (s *Search) At(at time.Time) *Search {
+	s.at, s.slack = at, Slack
+	return s
+}
+
 // Spend counts looks at delegations that were made without the search.
 func (s *Search) Spend(looks int) { s.looks -= looks }
 
