@@ -53,6 +53,7 @@ var allowed = map[string][]string{
 	"capstore/encryption":                 {"", "capstore", "capstore/hostlog", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/judge", "capstore/internal/recap", "capstore/internal/token"},
 	"replication/wire":                    {"", "capstore/hostlog"},
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
+	"replication/keys":                    {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/tickets", "capstore/service", "capstore/hostlog", "capstore/encryption", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},

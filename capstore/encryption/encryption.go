@@ -20,10 +20,10 @@ type Options struct {
 	Seal  [32]byte           // under which private keys are stored
 	Rand  io.Reader          // nil: that of crypto/rand
 
-	Share  Share                       // "": [SharePaired]
-	Paired func(node hostlog.Key) bool // whether a node is paired; nil: none is
-	AnyPaired func() bool              // whether any node is; nil: none is
-	Others Others                      // nil: there are none
+	Share     Share                       // "": [SharePaired]
+	Paired    func(node hostlog.Key) bool // whether a node is paired; nil: none is
+	AnyPaired func() bool                 // whether any node is; nil: none is
+	Others    Others                      // nil: there are none
 	// Changed is told that the records of an owner, or what is trusted for him, changed; it must not block. It may be nil.
 	Changed func(owner tinycloud.Principal)
 }

@@ -38,21 +38,21 @@ func (n *Networks) own(space tinycloud.SpaceID) hostlog.Party {
 	return hostlog.Party{Host: hostlog.Key(n.rows.SpaceKey(space).Public().(ed25519.PublicKey)), Node: n.key}
 }
 
-// Give answers the announcement of another host of a Space of secrets with the key that it asks for. The error is of class
+// Give answers the announcement of another host of a Space of secrets, by its key there, with the key that it asks for. The error is of class
 // [tinycloud.ErrForbidden] when it is not to have it, and [tinycloud.ErrNotFound] when it is not held here.
-func (n *Networks) Give(ctx context.Context, space tinycloud.SpaceID, to hostlog.Party, text []byte) ([]byte, error) {
+func (n *Networks) Give(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key, text []byte) ([]byte, error) {
 	a, err := decodeAsk(text)
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case !IsSecrets(space) || a.space != space || a.network.Owner() != space.Owner(), a.to != to, a.from != n.own(space):
+	case !IsSecrets(space) || a.space != space || a.network.Owner() != space.Owner(), a.to.Host != host, a.from != n.own(space):
 		return nil, fmt.Errorf("announcement to another host, or about another network: %w", tinycloud.ErrForged)
 	}
 	if err := a.proves(); err != nil {
 		return nil, err
 	}
-	if err := n.mayHave(ctx, space, to); err != nil {
+	if err := n.mayHave(ctx, space, a.to); err != nil {
 		return nil, err
 	}
 	x, err := load(ctx, n.rows, a.network)

@@ -28,10 +28,6 @@ func (h *host) spaceKey(space tinycloud.SpaceID) hostlog.Key {
 	return hostlog.Key(h.keys.SpaceKey(space).Public().(ed25519.PublicKey))
 }
 
-func (h *host) party(space tinycloud.SpaceID) hostlog.Party {
-	return hostlog.Party{Host: h.spaceKey(space), Node: h.nodeKey()}
-}
-
 // group are hosts of one owner's secrets that know each other.
 type group struct {
 	t      testing.TB
@@ -153,7 +149,7 @@ func (g *group) sync(from, to *host) error {
 	g.send(from, to)
 	g.send(to, from)
 	for _, w := range g.wants(to, from) {
-		given, err := from.Give(g.t.Context(), g.space, to.party(g.space), w.Ask())
+		given, err := from.Give(g.t.Context(), g.space, to.spaceKey(g.space), w.Ask())
 		if err != nil {
 			return err
 		}
@@ -256,8 +252,10 @@ func TestWhoGetsKeys(t *testing.T) {
 				}
 			}
 		}},
-		{name: "all hosts", share: [2]encryption.Share{encryption.ShareHosts, encryption.ShareHosts}, gets: true,
-			setUp: func(_ *testing.T, g *group, a, b *host) { g.pair(a, b, false) }},
+		{
+			name: "all hosts", share: [2]encryption.Share{encryption.ShareHosts, encryption.ShareHosts}, gets: true,
+			setUp: func(_ *testing.T, g *group, a, b *host) { g.pair(a, b, false) },
+		},
 		{name: "giver shares nothing", share: [2]encryption.Share{encryption.ShareOff, ""}, text: "neither paired nor approved"},
 		{name: "removed host", text: "did not sign", setUp: func(t *testing.T, g *group, a, b *host) {
 			r, err := capstore.ParseRevocation(g.key.Revoke(g.grants[b].ID, captest.TokenOptions{Expires: begin.Add(time.Hour)}))
@@ -280,7 +278,7 @@ func TestWhoGetsKeys(t *testing.T) {
 			if tt.setUp != nil {
 				tt.setUp(t, g, a, b)
 			}
-			given, err := a.Give(t.Context(), g.space, b.party(g.space), want.Ask())
+			given, err := a.Give(t.Context(), g.space, b.spaceKey(g.space), want.Ask())
 			if tt.gets {
 				if err != nil || want.Take(t.Context(), given) != nil {
 					t.Errorf("not given: %v", err)
@@ -328,7 +326,7 @@ func TestHostBySession(t *testing.T) {
 	g.pair(a, b, true)
 	a.mustCreate(g.client(a).Create(g.key.DID(), "default"))
 	g.send(a, b)
-	_, err = a.Give(t.Context(), g.space, b.party(g.space), anyWant(t, g, a, b).Ask())
+	_, err = a.Give(t.Context(), g.space, b.spaceKey(g.space), anyWant(t, g, a, b).Ask())
 	refused(t, "give", err, tinycloud.ErrForbidden, "did not sign")
 }
 
@@ -342,7 +340,7 @@ func TestAnnouncementIsBound(t *testing.T) {
 	g.send(c, b)
 	w, x := g.wants(b, a)[0], g.wants(b, c)[0]
 	give := func(h *host, to *host, text []byte) ([]byte, error) {
-		return h.Give(t.Context(), g.space, to.party(g.space), text)
+		return h.Give(t.Context(), g.space, to.spaceKey(g.space), text)
 	}
 	for what, err := range map[string]error{
 		"by another host":   second(give(a, c, w.Ask())),
@@ -494,10 +492,10 @@ func TestRevokedEverywhere(t *testing.T) {
 	if err := a.Revoke(t.Context(), a.signed(g.client(a).Revoke(g.id())), g.id()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Give(t.Context(), g.space, c.party(g.space), late.Ask()); !errors.Is(err, tinycloud.ErrNotFound) {
+	if _, err := a.Give(t.Context(), g.space, c.spaceKey(g.space), late.Ask()); !errors.Is(err, tinycloud.ErrNotFound) {
 		t.Errorf("a key of a revoked network: %v", err)
 	}
-	given, err := b.Give(t.Context(), g.space, c.party(g.space), wantOf(t, g, c, b).Ask())
+	given, err := b.Give(t.Context(), g.space, c.spaceKey(g.space), wantOf(t, g, c, b).Ask())
 	if err != nil || given == nil {
 		t.Errorf("before it hears: %v", err)
 	}

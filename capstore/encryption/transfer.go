@@ -34,9 +34,9 @@ type ask struct {
 	space     tinycloud.SpaceID
 	network   tinycloud.NetworkID
 	version   int64
-	public    []byte // of the key that is asked for
-	to, from  hostlog.Party  // who asks, and who holds it
-	transport []byte // X25519 public key
+	public    []byte        // of the key that is asked for
+	to, from  hostlog.Party // who asks, and who holds it
+	transport []byte        // X25519 public key
 	hostSig   hostlog.Signature
 	nodeSig   hostlog.Signature
 }

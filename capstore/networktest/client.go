@@ -55,6 +55,11 @@ func (c Client) Revoke(id string) *Request {
 	return c.administer(id, "tinycloud.encryption/network.revoke", nil)
 }
 
+// Rotate asks for a new version of a network's key.
+func (c Client) Rotate(id string) *Request {
+	return c.administer(id, "tinycloud.encryption/network.rotate", nil)
+}
+
 func (c Client) administer(id, ability string, body map[string]any) *Request {
 	r := c.request(id, ability, body)
 	r.Facts = map[string]any{"type": "tinycloud.encryption.network-admin/v1", "targetNode": c.Node, "networkId": id, "action": ability}

@@ -15,6 +15,7 @@ const (
 	FirstHello    = "/tinycloud/hello/1" // of releases that tell nothing of themselves
 	SyncProtocol  = "/tinycloud/sync/1"
 	PairProtocol  = "/tinycloud/pair/1" // between fronts
+	KeysProtocol  = "/tinycloud/keys/1" // between hosts of a Space of secrets
 	Topic         = "tinycloud/1"
 )
 
