@@ -38,6 +38,7 @@ type Config struct {
 	// invocation may lie. Default 300 s.
 	MaxLifetime  time.Duration
 	PublicSpaces PublicSpaces
+	Encryption   Encryption
 	P2P          P2P
 	// AdminSecret (admin.secret) is the bearer token of /admin, 16 bytes or more; zero closes /admin over HTTP. Taken from
 	// TINYCLOUD_ADMIN_SECRET as it stands, without unquoting.
@@ -112,6 +113,12 @@ type PublicSpaces struct {
 	Limit ByteSize
 }
 
+// Encryption says what becomes of the keys of encryption networks.
+type Encryption struct {
+	// Share (encryption.share) says to which hosts they are handed over. Default paired.
+	Share Share
+}
+
 // P2P says how this node meets others. Addresses are multiaddrs.
 type P2P struct {
 	// Listen (p2p.listen) is where the node listens; empty is nowhere.
@@ -158,6 +165,7 @@ func defaults() Config {
 		PrometheusAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		Keys:              Keys{Type: "static"},
 		MaxLifetime:       300 * time.Second,
+		Encryption:        Encryption{Share: SharePaired},
 		PublicSpaces:      PublicSpaces{RatePerMinute: 60, RateBurst: 10, Limit: 10 << 20},
 		P2P:               P2P{Listen: []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"}, Allow: AllowAny, Values: ValuesEager, NAT: true, JoinTimeout: 10 * time.Second},
 	}

@@ -48,6 +48,16 @@ const (
 	ValuesAll   Values = "all"   // those of the history too
 )
 
+// Share says to which hosts the keys of encryption networks are handed over.
+type Share string
+
+// To whom keys go, of the hosts that the owner of the secrets signed for himself. Any case is accepted.
+const (
+	SharePaired Share = "paired" // to those whose nodes are paired, or approved
+	ShareHosts  Share = "hosts"  // to all
+	ShareOff    Share = "off"    // to none; none are taken either
+)
+
 // Allow says with which nodes Spaces may replicate.
 type Allow string
 

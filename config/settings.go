@@ -40,6 +40,7 @@ func coreSettings() []setting {
 		{"public_spaces.rate_limit_per_minute", count(func(c *Config) *uint32 { return &c.PublicSpaces.RatePerMinute })},
 		{"public_spaces.rate_limit_burst", count(func(c *Config) *uint32 { return &c.PublicSpaces.RateBurst })},
 		{"public_spaces.storage_limit", size(func(c *Config) *ByteSize { return &c.PublicSpaces.Limit })},
+		{"encryption.share", oneOf(strings.ToLower, func(c *Config) *Share { return &c.Encryption.Share }, SharePaired, ShareHosts, ShareOff)},
 		{"admin.secret", setAdminSecret},
 		{"quota_url", text(checkQuotaURL, func(c *Config) *string { return &c.QuotaURL })},
 	}

@@ -97,6 +97,9 @@ func (r *Replica) Disconnected(id peer.ID) {
 		delete(r.proofs, id)
 	}
 	if m != nil {
+		if r.o.Peers != nil {
+			r.o.Peers.Lost(id)
+		}
 		m.gone = true
 		for _, cancel := range m.cancels {
 			cancel()
@@ -192,6 +195,9 @@ func (r *Replica) begin(m *remote, proven proven) {
 		m.compared()
 		m.authorised = false
 		return
+	}
+	if r.o.Peers != nil {
+		r.o.Peers.Greeted(m.id)
 	}
 	r.spawn(func(ctx context.Context) { r.know(ctx, m, proven.hello) }) // beside the session, which waits for nothing
 }

@@ -177,9 +177,14 @@ type Options struct {
 	Named func(ctx context.Context) ([]NamedNode, error)
 	// JoinTimeout is after how long the silence of such a node is an answer.
 	JoinTimeout time.Duration
-	Memory      *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
-	Metrics     *Metrics // nil: not counted
-	Log         *slog.Logger
+	// Peers is told who is authorised, and who is connected no more; nil: nobody. It must not block or call back.
+	Peers interface {
+		Greeted(id peer.ID)
+		Lost(id peer.ID)
+	}
+	Memory  *Budget  // shared by all Spaces of a node; nil: one of its own of [MemoryLimit]
+	Metrics *Metrics // nil: not counted
+	Log     *slog.Logger
 }
 
 // Bounds of what waits.

@@ -17,7 +17,6 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/networktest"
-	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
 
 func (h *host) nodeKey() hostlog.Key {
@@ -183,8 +182,6 @@ func nodesOf(d encryption.Descriptor) (out []string) {
 	}
 	return out
 }
-
-func did(k hostlog.Key) string { return hostkeys.DIDKey(k[:]) }
 
 // A key that is made on one host opens on another that is paired, whose descriptor then begins with itself; each tells
 // of the other.

@@ -198,6 +198,7 @@ func keep(tx capstore.BesideTx, records ...*record) (news int, err error) {
 		}
 		if added {
 			news++
+			tx.Tell()
 		}
 	}
 	return news, nil

@@ -220,7 +220,7 @@ func (k *Keeper) askOne(ctx context.Context, key hostlog.Key) error {
 	if err != nil {
 		return err
 	}
-	ctx, end := joined(ctx, h.ctx)
+	ctx, end := h.while(ctx)
 	defer end()
 	return k.visit(ctx, h)
 }

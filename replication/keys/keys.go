@@ -98,8 +98,7 @@ type host struct {
 	// Guarded by Keeper.mu.
 	running  bool
 	answered time.Time // when the last visit began that ended well
-	gone     context.CancelFunc
-	ctx      context.Context // ends with the connection
+	gone     chan struct{} // closed when it is connected no more
 }
 
 // New returns a keeper that asks nobody until it runs.
@@ -130,10 +129,9 @@ func (k *Keeper) Greeted(id peer.ID) {
 	if k.peers[id] != nil || len(k.peers) >= maxPeers {
 		return
 	}
-	ctx, gone := context.WithCancel(context.Background())
 	k.peers[id] = &host{
 		id: id, key: key, due: wait.NewSignal(), turn: make(chan struct{}, 1), opened: rate.NewLimiter(peerRate, 2*peerRate),
-		streams: semaphore.NewWeighted(peerStreams), ctx: ctx, gone: gone,
+		streams: semaphore.NewWeighted(peerStreams), gone: make(chan struct{}),
 	}
 	close(k.arrival)
 	k.arrival = make(chan struct{})
@@ -145,7 +143,7 @@ func (k *Keeper) Lost(id peer.ID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if h := k.peers[id]; h != nil {
-		h.gone()
+		close(h.gone)
 		delete(k.peers, id)
 	}
 }
@@ -188,7 +186,7 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // keep visits one host for as long as it is connected.
 func (k *Keeper) keep(ctx context.Context, h *host) {
-	ctx, end := joined(ctx, h.ctx)
+	ctx, end := h.while(ctx)
 	defer end()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -211,12 +209,19 @@ func (k *Keeper) keep(ctx context.Context, h *host) {
 	}
 }
 
-// joined is a context that also ends with another.
-func joined(ctx, other context.Context) (context.Context, func()) {
+// while is a context that also ends with the host's connection.
+func (h *host) while(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(other, cancel)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-h.gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	return ctx, func() {
-		stop()
 		cancel()
+		watch.Wait()
 	}
 }

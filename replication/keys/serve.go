@@ -19,7 +19,7 @@ func (k *Keeper) Serve(ctx context.Context, id peer.ID, s Stream) {
 		return
 	}
 	defer h.streams.Release(1)
-	ctx, end := joined(ctx, h.ctx)
+	ctx, end := h.while(ctx)
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, questioned)
 	defer cancel()

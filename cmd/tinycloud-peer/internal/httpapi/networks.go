@@ -65,6 +65,8 @@ func (a *API) findNetworks(r *http.Request, path string) (endpoint, bool) {
 		return endpoint{"network_describe", http.MethodGet, with(a.describeNetwork)}, true
 	case does == "decrypt":
 		return endpoint{"network_decrypt", http.MethodPost, with(a.decryptNetwork)}, isJSON(r)
+	case does == "rotate":
+		return endpoint{"network_rotate", http.MethodPost, with(a.rotateNetwork)}, true
 	case does == "revoke":
 		return endpoint{"network_revoke", http.MethodPost, with(a.revokeNetwork)}, true
 	}
@@ -184,6 +186,18 @@ func (a *API) revokeNetwork(w http.ResponseWriter, r *http.Request, id string) e
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+func (a *API) rotateNetwork(w http.ResponseWriter, r *http.Request, id string) error {
+	token, err := networkToken(r)
+	if err != nil {
+		return err
+	}
+	d, err := a.o.Networks.Rotate(r.Context(), token, id)
+	if err != nil {
+		return err
+	}
+	return sendJSON(w, described{d})
 }
 
 // invokeDecrypt serves an invocation that asks to decrypt, whatever else it names. Its window, signature and lifetime are

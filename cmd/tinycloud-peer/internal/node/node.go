@@ -182,6 +182,8 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	})
 	n.networks = encryption.New(encryption.Options{
 		Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal),
+		Share: encryption.Share(n.cfg.Encryption.Share), Paired: n.pairedWith, AnyPaired: func() bool { return n.store.PairedCount() > 0 },
+		Others: secretsHosts{n.spaces}, Changed: n.spaces.secretsChanged,
 	})
 	o := blockstore.Options{
 		Dir: n.cfg.BlocksDir(), Staging: blockstore.Staging(n.cfg.Storage.Staging),
@@ -323,6 +325,7 @@ func (n *Node) register(ctx context.Context) {
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.registry.MustRegister(n.api.Collectors()...)
 	n.registry.MustRegister(n.spaces.collectors()...)
+	n.registry.MustRegister(n.spaces.keyMetrics.Collectors()...)
 	n.registry.MustRegister(n.store.Collectors(ctx)...)
 	n.registry.MustRegister(n.hooks.Collectors()...)
 	n.registry.MustRegister(n.callers.Collectors()...)

@@ -19,6 +19,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication/keys"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/wire"
 )
 
@@ -41,8 +42,10 @@ type spaces struct {
 	silent  silent
 	memory  *replication.Budget
 	metrics *replication.Metrics
-	asker   *asker
-	coming  sync.Map // of *coming, by Space
+
+	keyMetrics *keys.Metrics
+	asker      *asker
+	coming     sync.Map // of *coming, by Space
 
 	mu        sync.RWMutex
 	active    map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
@@ -66,6 +69,7 @@ type active struct {
 	peer    *p2p.Peer
 	topic   *p2p.Topic
 	replica *replication.Replica
+	keeper  *keys.Keeper // of encryption networks; nil but for a Space of secrets
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the peer is closed
 
@@ -90,7 +94,7 @@ func newSpaces(n *Node) *spaces {
 		n: n, log: n.log.With("part", "replication"),
 		look: wait.NewSignal(), turn: wait.NewSignal(), seeks: make(chan struct{}, seeksAtOnce),
 		silent: silent{until: map[peer.ID]time.Time{}},
-		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(),
+		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(), keyMetrics: keys.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
 		restAfter: rest, trialAfter: min(trialAfter, rest), unproven: min(unproven, rest), strangers: map[tinycloud.SpaceID]p2p.Caller{}, restEvery: min(restEvery, rest),
 		awake: max(0, cmp.Or(n.o.Awake, awake)), quiet: cmp.Or(n.o.Quiet, quiet),
@@ -223,9 +227,12 @@ func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.S
 	g.Go(func() error {
 		defer close(a.done)
 		defer stop()
+		kept := a.keep(own)
 		err := a.replica.Run(own, replication.Net{Peer: a.peer, Blocks: a.peer, Topic: a.topic})
 		err = errors.Join(err, a.topic.Close(), a.peer.Close())
 		failed := err != nil && own.Err() == nil
+		stop()
+		kept.Wait()
 		if failed {
 			s.log.WarnContext(ctx, "replica ended, starting it again", "space", space, "error", err)
 		}
@@ -279,6 +286,9 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 // open makes a Space's replica and its presence in the network.
 func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, err error) {
 	n, a := s.n, &active{done: make(chan struct{})}
+	if err := s.openKeeper(space, a); err != nil {
+		return nil, err
+	}
 	a.replica, err = replication.New(replication.Options{
 		Space: space, Key: n.keys.SpaceKey(space), Store: replicated{n.store, n.room}, Values: fetched{n}, Hello: n.store.Hello(),
 		Addrs: func() []ma.Multiaddr { return n.spaceAddrs(space) },
@@ -289,8 +299,8 @@ func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, 
 			return n.locate(ctx, space, front, private)
 		},
 		Named:       func(ctx context.Context) ([]replication.NamedNode, error) { return s.asker.namedOf(ctx, space) },
-		JoinTimeout: n.cfg.P2P.JoinTimeout,
-		Memory:      s.memory, Metrics: s.metrics, Log: s.log,
+		JoinTimeout: n.cfg.P2P.JoinTimeout, Peers: a.peers(),
+		Memory: s.memory, Metrics: s.metrics, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -308,6 +318,7 @@ func (s *spaces) open(ctx context.Context, space tinycloud.SpaceID) (_ *active, 
 		return nil, err
 	}
 	a.peer.Handle(wire.SyncProtocol, a.replica.ServeSync)
+	a.serveKeys(ctx)
 	a.topic, err = a.peer.Join(wire.Topic, func(ctx context.Context, from peer.ID, data []byte) p2p.Verdict {
 		return verdict(a.replica.Check(ctx, from, data))
 	})
@@ -395,6 +406,9 @@ func (s *spaces) committed(c capstore.Commit) {
 	}
 	if c.Pairs {
 		s.asker.renew()
+	}
+	if c.Pairs || c.Beside {
+		s.stirKeepers()
 	}
 	if !c.Created {
 		return
