@@ -62,3 +62,19 @@ func (s *SpaceID) UnmarshalText(text []byte) (err error) {
 	*s, err = ParseSpaceID(string(text))
 	return err
 }
+
+// secretsName is the name of the Space whose hosts keep its owner's encryption networks.
+const secretsName = "secrets"
+
+// SecretsOf returns the Space whose hosts keep an owner's encryption networks; ok is false for one who can own none.
+func SecretsOf(owner Principal) (id SpaceID, ok bool) {
+	did, ok := strings.CutPrefix(string(owner), "did:")
+	if !ok {
+		return id, false
+	}
+	id, err := ParseSpaceID("tinycloud:" + did + ":" + secretsName)
+	return id, err == nil && id.owner == owner
+}
+
+// IsSecrets reports whether the Space is one of [SecretsOf].
+func (s SpaceID) IsSecrets() bool { return s.name == secretsName }

@@ -61,7 +61,7 @@ func (s *Store) Capabilities(ctx context.Context, inv *Token, space tinycloud.Sp
 				return p, err
 			}
 			c := s.chain(s.db.Read)
-			if t != nil && t.ValidAt(now, 0) && !s.isRevoked(id) && f.matches(t, wallet) && c.stands(ctx, t) {
+			if t != nil && slices.Contains(t.Spaces(), space) && t.ValidAt(now, 0) && !s.isRevoked(id) && f.matches(t, wallet) && c.stands(ctx, t) {
 				p.IDs, size = append(p.IDs, id), size+listedSize(t)
 			}
 			if c.failed != nil {

@@ -65,7 +65,7 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 	if waits && !s.mayWait(ctx, tok) {
 		return Delegated{CID: tok.ID.EventID(), Skipped: tok.Spaces()}, false, nil
 	}
-	s.compared(ctx, tok.Spaces())
+	s.compared(ctx, tok.Places())
 	err = s.add(ctx, func(t *tx) error {
 		out = Delegated{CID: tok.ID.EventID()}
 		c := s.chain(t)
@@ -102,6 +102,11 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 				out.Skipped = append(out.Skipped, id)
 			case known == nil:
 				out.Activated = append(out.Activated, id)
+			}
+		}
+		for _, id := range tok.Places()[len(tok.Spaces()):] { // it is not told of: it grants nothing there
+			if _, err := t.activate(id, tok, nil); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -216,7 +221,7 @@ func (s *Store) revoke(ctx context.Context, tok, target *Token) error {
 	if err := s.AwaitHistory(ctx, of...); err != nil {
 		return err
 	}
-	s.compared(ctx, target.Spaces())
+	s.compared(ctx, target.Places())
 	return s.informed(ctx, target.Spaces(), func() (wanting bool, err error) {
 		err = s.do(ctx, func(t *tx) (err error) {
 			if wanting, err = t.mayRevoke(tok, target); err != nil {
@@ -241,7 +246,7 @@ func (t *tx) revoke(tok, target *Token) error {
 	if err := t.add(intoRevoked, target.ID[:], tok.ID[:], t.now.UnixMilli()); err != nil {
 		return err
 	}
-	for _, id := range target.Spaces() {
+	for _, id := range target.Places() {
 		if err := t.revokeIn(id, tok, target); err != nil {
 			return err
 		}

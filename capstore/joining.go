@@ -450,7 +450,7 @@ func (s *Store) lookAfter(w waiting) *time.Timer {
 // those that it makes this node a host of.
 func (s *Store) Obstacles(tok *Token) []tinycloud.SpaceID {
 	var out []tinycloud.SpaceID
-	for _, id := range tok.Spaces() {
+	for _, id := range tok.Places() {
 		if w, waits := s.waits(id); waits && !w.restored && !s.hostsHere(tok, id) {
 			out = append(out, id)
 		}

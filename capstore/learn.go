@@ -19,7 +19,7 @@ func (t *tx) saveToken(tok *Token) error {
 	if tok.Kind != token.Delegation {
 		return nil
 	}
-	for _, s := range tok.Spaces() {
+	for _, s := range tok.Places() {
 		if err := t.add(db.Insert{Into: "mentions", Columns: "space id", Key: "space id"}, s.String(), tok.ID[:]); err != nil {
 			return err
 		}

@@ -205,7 +205,7 @@ func (t *tx) ensure(sp *space, id tinycloud.Hash, depth int) error {
 	if err != nil || tok == nil {
 		return err
 	}
-	if tok.Kind == token.Delegation && !slices.Contains(tok.Spaces(), sp.id) {
+	if tok.Kind == token.Delegation && !slices.Contains(tok.Places(), sp.id) {
 		return nil
 	}
 	x, err := t.upcoming(sp)

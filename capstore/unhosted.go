@@ -23,7 +23,7 @@ const (
 )
 
 // knowsAny reports whether a Space that a delegation names is hosted here, or imported.
-func (s *Store) knowsAny(tok *Token) bool { return slices.ContainsFunc(tok.Spaces(), s.Known) }
+func (s *Store) knowsAny(tok *Token) bool { return slices.ContainsFunc(tok.Places(), s.Known) }
 
 // mayWait reports whether this node agrees to host a Space of a delegation, one of the first that it names.
 func (s *Store) mayWait(ctx context.Context, tok *Token) bool {
@@ -131,7 +131,7 @@ func (t *tx) forgetToken(id tinycloud.Hash) error {
 	if err := t.hostedNow(id); err != nil || tok == nil {
 		return err
 	}
-	for _, space := range tok.Spaces() {
+	for _, space := range tok.Places() {
 		if err := t.exec("DELETE FROM mentions WHERE space = ? AND id = ?", space.String(), id[:]); err != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func Samples(owner tinycloud.Principal) (records [][]byte, announcement []byte) 
 	r.kind, r.threshold, r.host = recordMember, threshold{}, hostlog.Key(host.Public().(ed25519.PublicKey))
 	r.sign(node, host)
 	records = append(records, r.encode())
-	space, _ := SecretsOf(owner)
+	space, _ := tinycloud.SecretsOf(owner)
 	a := ask{space: space, network: id, version: 1, public: pub, to: hostlog.Party{Host: r.host, Node: r.node}, transport: pub}
 	a.sign(host, node)
 	return records, a.encode()

@@ -46,7 +46,7 @@ func (n *Networks) Give(ctx context.Context, space tinycloud.SpaceID, host hostl
 		return nil, err
 	}
 	switch {
-	case !IsSecrets(space) || a.space != space || a.network.Owner() != space.Owner(), a.to.Host != host, a.from != n.own(space):
+	case !space.IsSecrets() || a.space != space || a.network.Owner() != space.Owner(), a.to.Host != host, a.from != n.own(space):
 		return nil, fmt.Errorf("announcement to another host, or about another network: %w", tinycloud.ErrForged)
 	}
 	if err := a.proves(); err != nil {

@@ -46,7 +46,7 @@ func newGroup(t testing.TB, n int) *group {
 func newGroupOf(t testing.TB, n int, change func(o *encryption.Options, i int)) *group {
 	t.Helper()
 	g := &group{t: t, key: captest.RandomSession(), paired: map[[2]hostlog.Key]bool{}, grants: map[*host]*capstore.Token{}}
-	g.space, _ = encryption.SecretsOf(g.key.DID())
+	g.space, _ = tinycloud.SecretsOf(g.key.DID())
 	for i := range n {
 		var h *host
 		o := encryption.Options{Paired: func(node hostlog.Key) bool { return g.paired[[2]hostlog.Key{h.nodeKey(), node}] }}
@@ -423,7 +423,7 @@ func TestBadRecords(t *testing.T) {
 	if n := b.count("SELECT count(*) FROM network_records"); n != 0 {
 		t.Errorf("%d records are kept", n)
 	}
-	elsewhere, _ := encryption.SecretsOf(other.DID())
+	elsewhere, _ := tinycloud.SecretsOf(other.DID())
 	if _, err := b.Accept(t.Context(), elsewhere, [][]byte{made}); err == nil {
 		t.Error("taken for another owner's")
 	}

@@ -24,7 +24,7 @@ type Others interface {
 
 // ask asks the other hosts of an owner's secrets, if there are any.
 func (n *Networks) ask(ctx context.Context, owner tinycloud.Principal) ([]hostlog.Key, error) {
-	space, ok := SecretsOf(owner)
+	space, ok := tinycloud.SecretsOf(owner)
 	if n.o.Others == nil || !ok || !n.rows.Hosted(space) {
 		return nil, nil
 	}
@@ -92,7 +92,7 @@ func (n *Networks) trusted(ctx context.Context, id tinycloud.NetworkID, members 
 
 // hostsOf are the hosts of an owner's secrets, none when that is not hosted here.
 func (n *Networks) hostsOf(ctx context.Context, owner tinycloud.Principal) (map[hostlog.Key]bool, error) {
-	space, ok := SecretsOf(owner)
+	space, ok := tinycloud.SecretsOf(owner)
 	if !ok || !n.rows.Hosted(space) {
 		return nil, nil
 	}
@@ -130,7 +130,7 @@ func (n *Networks) forward(ctx context.Context, t *token.Token, id tinycloud.Net
 // holder finds the host whose node a token is for.
 func (n *Networks) holder(ctx context.Context, t *token.Token, id tinycloud.NetworkID) (space tinycloud.SpaceID, host hostlog.Key, err error) {
 	none := denied("invocation audience does not match this node")
-	space, ok := SecretsOf(id.Owner())
+	space, ok := tinycloud.SecretsOf(id.Owner())
 	if n.o.Others == nil || !ok || !n.rows.Hosted(space) {
 		return space, host, none
 	}
@@ -163,7 +163,7 @@ func (n *Networks) AnswerFor(ctx context.Context, space tinycloud.SpaceID, q hos
 	if string(t.Audience) != n.node {
 		return nil, denied("invocation audience does not match this node")
 	}
-	if id, ok := named(t); !ok || !IsSecrets(space) || id.Owner() != space.Owner() {
+	if id, ok := named(t); !ok || !space.IsSecrets() || id.Owner() != space.Owner() {
 		return nil, errOther()
 	}
 	var a *Answer

@@ -25,21 +25,6 @@ const (
 	MaxRecords     = maxMakers + maxRevocations + maxMembers
 )
 
-// secretsName is the name of the Space whose hosts tell each other of its owner's networks.
-const secretsName = "secrets"
-
-// SecretsOf returns the Space whose hosts tell each other of an owner's networks; ok is false for one who can own none.
-func SecretsOf(owner tinycloud.Principal) (id tinycloud.SpaceID, ok bool) {
-	if len(owner) < len("did:") {
-		return id, false
-	}
-	id, err := tinycloud.ParseSpaceID("tinycloud:" + string(owner[len("did:"):]) + ":" + secretsName)
-	return id, err == nil && id.Owner() == owner
-}
-
-// IsSecrets reports whether the hosts of a Space tell each other of its owner's networks.
-func IsSecrets(id tinycloud.SpaceID) bool { return id.Name() == secretsName }
-
 // set are the records about an owner's networks, or about one of them, in the order of their ids.
 type set []*record
 
@@ -166,7 +151,7 @@ func (n *Networks) recordAsked(ctx context.Context, r record, t *token.Token) (*
 
 // member makes the record that this node holds a key.
 func (n *Networks) member(id tinycloud.NetworkID, k key, at int64) *record {
-	space, ok := SecretsOf(id.Owner())
+	space, ok := tinycloud.SecretsOf(id.Owner())
 	if !ok {
 		return nil
 	}
@@ -257,7 +242,7 @@ func (n *Networks) Accept(ctx context.Context, space tinycloud.SpaceID, records 
 		if err != nil {
 			return 0, err
 		}
-		if r.network.Owner() != space.Owner() || !IsSecrets(space) {
+		if r.network.Owner() != space.Owner() || !space.IsSecrets() {
 			return 0, fmt.Errorf("record about a network of another owner: %w", tinycloud.ErrInvalid)
 		}
 		all = append(all, r)

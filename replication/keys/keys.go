@@ -97,7 +97,7 @@ type host struct {
 
 	// Guarded by Keeper.mu.
 	running  bool
-	answered time.Time // when the last visit began that ended well
+	answered time.Time     // when the last visit began that ended well
 	gone     chan struct{} // closed when it is connected no more
 }
 

@@ -88,7 +88,7 @@ func (f *Facts) Revoked(id tinycloud.Hash, h Here) (tinycloud.Hash, bool) {
 }
 
 // MayRevoke reports whether the signer of a revocation may end the target (docs/protocol.md, "Revocations"): its
-// delegator, its delegatee or the owner of a Space it names, or who holds that party's right to revoke. Of a host
+// delegator, its delegatee, the owner of a Space it names or, if it names none, of an encryption network, or who holds that party's right to revoke. Of a host
 // delegation it is [MayRemove] alone.
 func MayRevoke(r, target *token.Token, find func(tinycloud.Hash) *token.Token) bool {
 	hosts := false
@@ -122,7 +122,16 @@ func MayRevoke(r, target *token.Token, find func(tinycloud.Hash) *token.Token) b
 			return true
 		}
 	}
-	return false
+	return ofNetworks(target, principal)
+}
+
+// ofNetworks reports whether a delegation is about nothing in any Space, and about an encryption network of an owner's.
+// Since no operation rests on such a delegation, that says nothing of what hosts hold that know no networks.
+func ofNetworks(target *token.Token, owner tinycloud.Principal) bool {
+	return len(target.Spaces()) == 0 && slices.ContainsFunc(target.Caps, func(c recap.Capability) bool {
+		id, ok := c.Resource.Network()
+		return ok && id.Owner() == owner
+	})
 }
 
 // ofSpace reports whether a capability is about all delegations of a Space, without any condition.

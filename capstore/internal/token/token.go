@@ -216,6 +216,22 @@ func (t *Token) Spaces() []tinycloud.SpaceID {
 	return out
 }
 
+// Places returns the Spaces in whose histories the token stands: those its capabilities name, and of those about encryption
+// networks the owners' Spaces of secrets, in which they grant nothing.
+func (t *Token) Places() []tinycloud.SpaceID {
+	out := t.Spaces()
+	for _, c := range t.Caps {
+		id, ok := c.Resource.Network()
+		if !ok {
+			continue
+		}
+		if s, ok := tinycloud.SecretsOf(id.Owner()); ok && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // Requested returns the capabilities in the order their signer wrote them: of the members of att, and of
 // the abilities within each.
 func (t *Token) Requested() []recap.Capability {

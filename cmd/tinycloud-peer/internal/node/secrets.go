@@ -8,7 +8,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 	"github.com/TinyCloudLabs/tinycloud-peer/replication/keys"
@@ -20,7 +19,7 @@ import (
 
 // openKeeper makes the keeper of a Space of secrets.
 func (s *spaces) openKeeper(space tinycloud.SpaceID, a *active) (err error) {
-	if !encryption.IsSecrets(space) {
+	if !space.IsSecrets() {
 		return nil
 	}
 	a.keeper, err = keys.New(keys.Options{
@@ -99,7 +98,7 @@ func (h secretsHosts) Forward(ctx context.Context, space tinycloud.SpaceID, host
 
 // secretsChanged tells the other hosts of an owner's secrets that there is something new. It does not block.
 func (s *spaces) secretsChanged(owner tinycloud.Principal) {
-	space, ok := encryption.SecretsOf(owner)
+	space, ok := tinycloud.SecretsOf(owner)
 	if !ok {
 		return
 	}
