@@ -43,6 +43,8 @@ type cli struct {
 	Spaces    spacesCmd    `cmd:"" help:"List the Spaces this node hosts."`
 	Peers     peersCmd     `cmd:"" help:"List the hosts of a Space."`
 	Status    statusCmd    `cmd:"" help:"Show what the node is doing."`
+	Networks  networksCmd  `cmd:"" help:"List the encryption networks that are known here."`
+	Network   networkCmd   `cmd:"" help:"Show an encryption network, share its keys, or rotate them."`
 	Conflicts conflictsCmd `cmd:"" help:"List, or write to files, what lost against a write that did not know of it."`
 	Policy    policyCmd    `cmd:"" help:"Show or set which values this node fetches of a Space."`
 	Quota     quotaCmd     `cmd:"" help:"Show or set how much a Space may hold."`

@@ -51,6 +51,7 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 		if v.Conflicts > 0 {
 			fmt.Fprintf(out, "%d writes lost against others that did not know of them (tinycloud-peer conflicts): %s\n", v.Conflicts, v.Space)
 		}
+		warnNetworks(out, v.Networks)
 		for _, why := range v.Paused {
 			fmt.Fprintf(out, "replication is paused, %s: %s\n", why, v.Space)
 		}

@@ -51,6 +51,8 @@ type SpaceView struct {
 	Joins     []JoinView        `json:"joins"`
 	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
 	CatchUp   *CatchUpView      `json:"catchup"` // null: nothing is being caught up
+
+	Networks []NetworkView `json:"networks"` // of the owner, in his Space of secrets; null in other Spaces
 }
 
 // CatchUpView is how far a Space is that is being caught up.
@@ -139,6 +141,11 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 		v.Heads = append(v.Heads, h.EpochID())
 	}
 	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
+	if space.IsSecrets() {
+		if v.Networks, err = n.networkViews(ctx, space.Owner()); err != nil {
+			return SpaceView{}, err
+		}
+	}
 	seen := n.spaces.status(space)
 	v.Hosts = hostViews(hosts, seen.Peers, st.State)
 	if c := seen.CatchUp; c != nil {

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+)
+
+type networksCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Run lists the encryption networks.
+func (c *networksCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	list, err := client.Networks(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(p.out, list)
+	}
+	w := table(p.out, "STATE\tVERSION\tKEYS\tHOSTS\tNETWORK")
+	for _, v := range list {
+		hosts := 0
+		for _, h := range v.Holders {
+			if h.Hosting && h.Trusted {
+				hosts++
+			}
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d/%d\t%d\t%s\n", v.State, v.Version, v.Keys, v.Known, hosts, v.Network)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	warnNetworks(p.out, list)
+	return nil
+}
+
+// warnNetworks says what an operator should do something about.
+func warnNetworks(out io.Writer, list []node.NetworkView) {
+	for _, v := range list {
+		if v.Unopened > 0 {
+			fmt.Fprintf(out, "warning: %d keys do not open with this node's secret: %s\n", v.Unopened, v.Network)
+		}
+		if v.Alone {
+			fmt.Fprintf(out, "warning: this node alone has the key, and what is encrypted is lost with it (pair another host, keep backups): %s\n", v.Network)
+		}
+		if v.Outdated {
+			fmt.Fprintf(out, "warning: a host that was removed or is not paired has the key (tinycloud-peer network rotate): %s\n", v.Network)
+		}
+	}
+}
+
+type networkCmd struct {
+	Show   networkShowCmd   `cmd:"" help:"Show an encryption network: which hosts have its key."`
+	Share  networkShareCmd  `cmd:"" help:"Have the keys of a network's owner go to a node that is not paired, or no more."`
+	Rotate networkRotateCmd `cmd:"" help:"Print what a network's owner has to sign for a new version of its key, or complete it."`
+}
+
+type networkShowCmd struct {
+	Network string `arg:"" help:"Id of the network, urn:tinycloud:encryption:…:name."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+// Run shows a network.
+func (c *networkShowCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	id, err := tinycloud.ParseNetworkID(c.Network)
+	if err != nil {
+		return err
+	}
+	v, err := client.Network(ctx, id)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(p.out, v)
+	}
+	return printNetwork(p.out, v)
+}
+
+func printNetwork(out io.Writer, v node.NetworkView) error {
+	fmt.Fprintf(out, "network  %s\nstate    %s\nversion  %d\nkeys     %d here, %d known\n\n", v.Network, v.State, v.Version, v.Keys, v.Known)
+	w := table(out, "NODE\tTRUSTED\tHOSTING\tPEER\tHOST")
+	for _, h := range v.Holders {
+		name := h.Node
+		if h.Self {
+			name += " (this node)"
+		}
+		fmt.Fprintf(w, "%s\t%t\t%t\t%s\t%s\n", name, h.Trusted, h.Hosting, h.PeerID, h.Host)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, n := range v.Approved {
+		fmt.Fprintf(out, "approved: %s\n", n)
+	}
+	warnNetworks(out, []node.NetworkView{v})
+	return nil
+}
+
+type networkShareCmd struct {
+	Network string `arg:"" help:"Id of a network of the owner."`
+	Node    string `arg:"" help:"Peer ID or did:key of the node. Its operator approves this node likewise."`
+	Off     bool   `help:"No more. The node keeps what it has."`
+}
+
+// Help tells what sharing means.
+func (c *networkShareCmd) Help() string {
+	return "Paired nodes get the keys of owners whose secrets both host by themselves. A node that gets a key can read everything the " +
+		"owner has encrypted: approve only those you trust with that."
+}
+
+// Run approves a node.
+func (c *networkShareCmd) Run(ctx context.Context, p *program) error {
+	client, _, err := p.node()
+	if err != nil {
+		return err
+	}
+	id, err := tinycloud.ParseNetworkID(c.Network)
+	if err != nil {
+		return err
+	}
+	v, err := client.ShareNetwork(ctx, id, c.Node, !c.Off)
+	if err != nil {
+		return err
+	}
+	return printNetwork(p.out, v)
+}
+
+type networkRotateCmd struct {
+	Network string `arg:"" help:"Id of the network."`
+	ownerSigned
+}
+
+// Run prints the text that rotates a key, or completes it with its signature.
+func (c *networkRotateCmd) Run(ctx context.Context, p *program) error {
+	client, datadir, err := p.node()
+	if err != nil {
+		return err
+	}
+	id, err := tinycloud.ParseNetworkID(c.Network)
+	if err != nil {
+		return err
+	}
+	file := pendingFile(datadir, "rotate", id.String())
+	if c.Signature == "" {
+		return c.ask(p, file, func(string) (string, error) { return client.Rotation(ctx, id) })
+	}
+	return c.complete(file, func(header string) error {
+		v, err := client.Rotate(ctx, id, header)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(p.out, "version %d of %s\n", v.Version, v.Network)
+		return nil
+	})
+}
