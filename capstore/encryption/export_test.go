@@ -7,6 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
 
@@ -149,3 +150,17 @@ const (
 
 // Row exports row to tests.
 var Row = row
+
+// RotateText is what another owner would sign to have a network rotated.
+func RotateText(n *Networks, owner tinycloud.Principal, id string) (string, error) {
+	return capstore.OwnerMessage(owner, tinycloud.Principal(n.node), id, AbilityRotate, "abcdefgh12345678", n.rows.Now(), time.Minute)
+}
+
+// MemberRecord is a record that a node holds a key, whether it does or not.
+func MemberRecord(n *Networks, maker []byte) []byte {
+	r, err := decodeRecord(maker)
+	if err != nil {
+		panic(err)
+	}
+	return n.member(r.network, key{version: r.version, public: r.public}, r.at).encode()
+}

@@ -2,6 +2,7 @@ package encryption
 
 import (
 	"fmt"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -17,8 +18,7 @@ var abilities = map[recordKind]string{recordCreate: AbilityCreate, recordRotate:
 
 // prove checks what a record proves itself: its signatures, and that its token, made for the node that signs, asks for
 // what was done, by somebody who had the right, at a time within the token's window. It reads no clock and no store, so
-// that all hosts find the same. A token that does not say when it begins does so as long before its end as one may live:
-// the earliest key is the one that is advertised.
+// that all hosts find the same.
 func (r *record) prove() error {
 	signed := r.signed()
 	if !r.node.Signed(signed, r.sig) {
@@ -65,6 +65,18 @@ func verified(chain [][]byte) (map[tinycloud.Hash]*token.Token, error) {
 	return out, nil
 }
 
+// begins is when a token begins. One that does not say so begins when it was issued or, if it does not say that, as long
+// before its end as one may live: the earliest key is the one that is advertised.
+func begins(t *token.Token) time.Time {
+	switch {
+	case !t.NotBefore.IsZero():
+		return t.NotBefore
+	case !t.IssuedAt.IsZero():
+		return t.IssuedAt
+	}
+	return t.Expires.Add(-maxLife)
+}
+
 func (r *record) granted(t *token.Token, known map[tinycloud.Hash]*token.Token) error {
 	ability := abilities[r.kind]
 	no := func(why string) error { return fmt.Errorf("record: %s: %w", why, tinycloud.ErrUnauthorized) }
@@ -74,7 +86,7 @@ func (r *record) granted(t *token.Token, known map[tinycloud.Hash]*token.Token) 
 		return no("the token is for another node")
 	case t.Expires.IsZero():
 		return no("the token never ends")
-	case !t.ValidAt(r.time(), judge.Slack), t.NotBefore.IsZero() && r.time().Before(t.Expires.Add(-maxLife-judge.Slack)):
+	case !t.ValidAt(r.time(), judge.Slack), r.time().Before(begins(t).Add(-judge.Slack)):
 		return no("it was made outside the token's window")
 	}
 	if err := asks(t, ability, r.network); err != nil {
