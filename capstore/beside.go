@@ -80,6 +80,12 @@ func spacePrefix(owner tinycloud.Principal) string {
 // Hosted reports whether a Space is hosted here.
 func (b Beside) Hosted(id tinycloud.SpaceID) bool { return b.s.Hosted(id) }
 
+// Waits reports whether a Space waits for the history of its other hosts, as one does that was restored from a backup.
+func (b Beside) Waits(id tinycloud.SpaceID) bool {
+	_, waits := b.s.waits(id)
+	return waits
+}
+
 // HostsOf returns the keys of a hosted Space's hosts, in window and not revoked, this node's among them, and of each
 // whether a delegation that makes it one is signed by the owner himself, and not by a session of his.
 func (b Beside) HostsOf(ctx context.Context, id tinycloud.SpaceID) (map[hostlog.Key]bool, error) {

@@ -151,6 +151,9 @@ func (n *Networks) decrypt(ctx context.Context, t *token.Token, id tinycloud.Net
 	if err != nil {
 		return nil, err
 	}
+	if err := n.ready(ctx, id.Owner()); err != nil {
+		return nil, err
+	}
 	wrapped, outcome, err := n.decide(ctx, r)
 	if err == nil && use != nil {
 		if err := use(); err != nil {

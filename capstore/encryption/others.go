@@ -31,6 +31,20 @@ func (n *Networks) ask(ctx context.Context, owner tinycloud.Principal) ([]hostlo
 	return n.o.Others.Ask(ctx, space)
 }
 
+// ready refuses to use keys while the owner's secrets wait for the history of their other hosts, which may revoke what a
+// request rests on: after a backup was restored, until they were met once, or cannot be reached.
+func (n *Networks) ready(ctx context.Context, owner tinycloud.Principal) error {
+	space, ok := tinycloud.SecretsOf(owner)
+	if n.o.Others == nil || !ok || !n.rows.Hosted(space) || !n.rows.Waits(space) {
+		return nil
+	}
+	answered, err := n.ask(ctx, owner)
+	if err == nil && len(answered) > 0 && n.rows.Waits(space) {
+		err = tinycloud.Refuse(tinycloud.ErrUnavailable, "The space of secrets waits for the history of its other hosts")
+	}
+	return err
+}
+
 // ofOthers describes a network of which no key is here, once others were asked: one that is revoked; or one of which a
 // trusted host that answered holds a key that it does not hand over: its members begin with that host, to which requests
 // are sent on. It is nil for none. What only others hold that this node does not trust is none.

@@ -37,10 +37,10 @@ func (o Overview) Alone() bool {
 	return o.State != stateRevoked && o.Keys > 0 && !slices.ContainsFunc(o.Holders, func(h Holder) bool { return !h.Self && h.Hosting && h.Trusted })
 }
 
-// Outdated reports whether a host that was removed from the owner's secrets, or is not trusted any more, has the key that
-// is advertised: what is encrypted from now on is safe from it once the key is rotated.
+// Outdated reports whether a host that was removed from the owner's secrets has the key that is advertised: what is
+// encrypted from now on is safe from it once the key is rotated.
 func (o Overview) Outdated() bool {
-	return o.State != stateRevoked && o.Keys > 0 && slices.ContainsFunc(o.Holders, func(h Holder) bool { return !h.Self && (!h.Hosting || !h.Trusted) })
+	return o.State != stateRevoked && o.Keys > 0 && slices.ContainsFunc(o.Holders, func(h Holder) bool { return !h.Self && !h.Hosting })
 }
 
 // Overview returns the networks that are known here: of one owner, or of all with "".

@@ -56,6 +56,9 @@ func (n *Networks) RotateMessage(id tinycloud.NetworkID, nonce string) (string, 
 }
 
 func (n *Networks) rotate(ctx context.Context, t *token.Token, id tinycloud.NetworkID) (Descriptor, error) {
+	if err := n.ready(ctx, id.Owner()); err != nil {
+		return Descriptor{}, err
+	}
 	x, err := load(ctx, n.rows, id)
 	switch {
 	case err != nil:

@@ -53,7 +53,7 @@ func warnNetworks(out io.Writer, list []node.NetworkView) {
 			fmt.Fprintf(out, "warning: this node alone has the key, and what is encrypted is lost with it (pair another host, keep backups): %s\n", v.Network)
 		}
 		if v.Outdated {
-			fmt.Fprintf(out, "warning: a host that was removed or is not paired has the key (tinycloud-peer network rotate): %s\n", v.Network)
+			fmt.Fprintf(out, "warning: a host that was removed has the key (tinycloud-peer network rotate): %s\n", v.Network)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,8 +18,10 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/networktest"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 )
 
 // vault is an owner's secrets in a group, used as the SDK does.
@@ -27,6 +32,8 @@ type vault struct {
 	id     string
 	dids   map[*cluster.Peer]string // of nodes
 	data   [][]byte                 // data keys that were unsealed, to be found nowhere
+
+	answers []string // of hosts
 }
 
 // newVault has the owner's session given what it needs on his network, told to the first host alone.
@@ -57,6 +64,7 @@ func (v *vault) call(p *cluster.Peer, method, path, token, body string) cluster.
 	v.Helper()
 	a, err := v.owner.Call(v.ctx, p, method, path, token, map[string]string{"Content-Type": "application/json"}, strings.NewReader(body))
 	v.must(err)
+	v.answers = append(v.answers, a.Body)
 	return a
 }
 
@@ -153,16 +161,19 @@ func (g *group) pairAll(peers ...*cluster.Peer) {
 // An owner whose secrets are on three hosts creates his network on the first, and opens what he encrypts on each that is
 // paired, also when the first is gone; one that is not sends his requests on, and has no key.
 func TestSecretsOnThreeHosts(t *testing.T) {
+	t.Parallel()
 	g := startGroup(t, 3, "secrets")
 	a, b, c := g.nodes.Peers()[0], g.nodes.Peers()[1], g.nodes.Peers()[2]
 	g.same()
 	g.pairAll(a, b)
 	v := g.newVault()
+	v.says(a, "", "status")
 	if got := v.create(a); got.Status != http.StatusOK {
 		t.Fatalf("create: %d %s", got.Status, got.Body)
 	}
 	v.awaitMember(b, 2)
 	v.awaitMember(a, 2)
+	v.says(a, "", "status")
 	v.save(a, "ONE", "the first secret")
 	g.same()
 	if got := v.create(b); got.Status != http.StatusConflict {
@@ -190,6 +201,10 @@ func TestSecretsOnThreeHosts(t *testing.T) {
 	v.save(a, "TWO", "the second secret")
 	g.same()
 	g.must(a.Kill())
+	v.rotateByHand(b)
+	v.save(b, "THREE", "the third secret")
+	g.same(b, c)
+	v.opens(c, b, "THREE", "the third secret")
 	for name, secret := range map[string]string{"ONE": "the first secret", "TWO": "the second secret"} {
 		v.opens(b, b, name, secret)
 		v.opens(c, b, name, secret)
@@ -204,6 +219,11 @@ func TestSecretsOnThreeHosts(t *testing.T) {
 	v.opens(c, c, "TWO", "the second secret")
 	g.must(a.Start(g.ctx))
 	v.opens(a, a, "TWO", "the second secret")
+	v.says(c, "", "status")
+	g.must2(b.Admin.ShareNetwork(g.ctx, v.network(), v.dids[c], true))
+	if out, err := b.Verb(g.ctx, "network", "share", v.id, v.dids[c], "--off"); err != nil || strings.Contains(out, "approved:") {
+		t.Errorf("share: %s, %v", out, err)
+	}
 
 	v.must(b.Admin.Revoke(g.ctx, g.owner.Wallet.SignRevocation(captest.ID(v.header))))
 	g.must(cluster.Poll(g.ctx, 20*time.Millisecond, func() (bool, error) {
@@ -211,6 +231,69 @@ func TestSecretsOnThreeHosts(t *testing.T) {
 		return got.Status == http.StatusUnauthorized && strings.Contains(got.Body, "delegation-revoked"), nil
 	}))
 	v.nowhere()
+}
+
+// says has a verb warn of what is wrong with networks: of nothing with "".
+func (v *vault) says(p *cluster.Peer, want string, verb ...string) {
+	v.Helper()
+	out, err := p.Verb(v.ctx, verb...)
+	v.must(err)
+	if warns := strings.Contains(out, "warning: "); warns != (want != "") || !strings.Contains(out, want) {
+		v.Errorf("%s of %s says %q, want a warning %q", verb, p.Name, out, want)
+	}
+}
+
+func (v *vault) network() tinycloud.NetworkID {
+	v.Helper()
+	id, err := tinycloud.ParseNetworkID(v.id)
+	v.must(err)
+	return id
+}
+
+func (g *group) must2(_ any, err error) {
+	g.Helper()
+	g.must(err)
+}
+
+// rotateByHand has the owner's wallet sign a text by which a host makes another version of the key.
+func (v *vault) rotateByHand(p *cluster.Peer) {
+	v.Helper()
+	text, err := p.Verb(v.ctx, "network", "rotate", v.id)
+	v.must(err)
+	text = text[strings.Index(text, "localhost wants"):]
+	text, _, _ = strings.Cut(text, "\nThen run")
+	signature := fmt.Sprintf("0x%x", v.owner.Wallet.SignText([]byte(strings.TrimSuffix(text, "\n"))))
+	out, err := p.Verb(v.ctx, "network", "rotate", v.id, "--signature", signature)
+	if err != nil || !strings.Contains(out, "version 3 of "+v.id) {
+		v.Errorf("rotate by hand: %s, %v", out, err)
+	}
+}
+
+// private are the private keys that a host which is down has.
+func (v *vault) private(p *cluster.Peer) (out [][]byte) {
+	v.Helper()
+	keys, err := hostkeys.New(p.Secret)
+	v.must(err)
+	seal := keys.Derive(hostkeys.ContextNetworkSeal)
+	block, err := aes.NewCipher(seal[:])
+	v.must(err)
+	gcm, err := cipher.NewGCM(block)
+	v.must(err)
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(p.Dir, "data", "caps.db")+"?mode=ro")
+	v.must(err)
+	defer func() { v.must(db.Close()) }()
+	rows, err := db.QueryContext(v.ctx, "SELECT sealed FROM network_keys")
+	v.must(err)
+	for rows.Next() {
+		var b []byte
+		v.must(rows.Scan(&b))
+		k, err := gcm.Open(nil, b[1:13], b[13:], nil)
+		v.must(err)
+		out = append(out, k)
+	}
+	v.must(rows.Err())
+	v.must(rows.Close())
+	return out
 }
 
 // nowhere looks for private keys and data keys in all that hosts tell and log.
@@ -221,7 +304,7 @@ func (v *vault) nowhere() {
 		v.must(err)
 		log, err := os.ReadFile(p.LogFile())
 		v.must(err)
-		texts := map[string]string{"metrics": metrics, "log": string(log)}
+		texts := map[string]string{"answers": strings.Join(v.answers, "\n"), "metrics": metrics, "log": string(log)}
 		for _, verb := range [][]string{{"status"}, {"networks"}, {"network", "show", v.id}} {
 			out, err := p.Verb(v.ctx, verb...)
 			v.must(err)
@@ -234,11 +317,15 @@ func (v *vault) nowhere() {
 		b, err := os.ReadFile(car)
 		v.must(err)
 		texts["export"] = string(b)
+		private := v.private(p)
+		if len(private) != 3 || len(v.data) != 3 {
+			v.Fatalf("%d private keys of %s, and %d data keys", len(private), p.Name, len(v.data))
+		}
 		for what, text := range texts {
-			for i, data := range v.data {
+			for i, data := range append(private, v.data...) {
 				for _, form := range spellings(data) {
 					if strings.Contains(text, form) {
-						v.Errorf("%s of %s has data key %d", what, p.Name, i)
+						v.Errorf("%s of %s has key %d", what, p.Name, i)
 					}
 				}
 			}
@@ -249,4 +336,66 @@ func (v *vault) nowhere() {
 // spellings are forms in which bytes may be written.
 func spellings(b []byte) []string {
 	return []string{string(b), fmt.Sprintf("%x", b), fmt.Sprintf("%X", b), fmt.Sprint(b), string(networktest.Canonical(b))[1:43]}
+}
+
+// A host that alone has a key says so. Restored from a backup it decrypts once it may know who was revoked, and once it
+// has waited long enough for the others; with another secret it has no keys.
+func TestSecretsOfABackup(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 2, "secrets")
+	a, b := g.nodes.Peers()[0], g.nodes.Peers()[1]
+	g.same()
+	v := g.newVault()
+	if got := v.create(a); got.Status != http.StatusOK {
+		t.Fatalf("create: %d %s", got.Status, got.Body)
+	}
+	v.says(a, "this node alone has the key", "status")
+	v.says(a, "this node alone has the key", "networks")
+	g.pairAll(a, b)
+	v.awaitMember(b, 2)
+	v.awaitMember(a, 2)
+	v.save(a, "ONE", "a secret")
+	g.same()
+	v.opens(b, b, "ONE", "a secret")
+	wrapped, err := g.owner.Get(g.ctx, a, "vault/secrets/ONE")
+	g.must(err)
+
+	data, backup := filepath.Join(a.Dir, "data"), filepath.Join(a.Dir, "backup")
+	local := admin.Local(data)
+	defer local.Close()
+	_, err = local.Backup(g.ctx, backup)
+	g.must(err)
+	g.must(b.Admin.Revoke(g.ctx, g.owner.Wallet.SignRevocation(captest.ID(v.header))))
+	g.same()
+	g.must(a.Stop())
+	g.must(b.Stop())
+	g.must(os.Rename(data, data+".lost"))
+	g.must(os.Rename(backup, data))
+	a.Set(joinTimeout + "2s")
+	g.must(a.Start(g.ctx))
+	decrypt := func(p *cluster.Peer) cluster.Answer {
+		var e networktest.Envelope
+		v.must(json.Unmarshal(wrapped, &e))
+		q, _ := v.at(p).Decrypt(e.NetworkID, e.KeyVersion, e.EncryptedSymmetricKey)
+		return v.call(p, http.MethodPost, v.path("/decrypt"), q.Header(), q.Text())
+	}
+	if got := decrypt(a); got.Status != http.StatusServiceUnavailable {
+		t.Errorf("before another host was met: %d %s", got.Status, got.Body)
+	}
+	g.must(cluster.Poll(g.ctx, 50*time.Millisecond, func() (bool, error) {
+		got := decrypt(a)
+		if got.Status != http.StatusServiceUnavailable && got.Status != http.StatusOK {
+			t.Fatalf("while no other host is in reach: %d %s", got.Status, got.Body)
+		}
+		return got.Status == http.StatusOK, nil
+	}))
+	g.must(b.Start(g.ctx))
+	g.must(cluster.Poll(g.ctx, 20*time.Millisecond, func() (bool, error) {
+		got := decrypt(a)
+		return got.Status == http.StatusUnauthorized && strings.Contains(got.Body, "delegation-revoked"), nil
+	}))
+	g.must(a.Stop())
+	a.Set("TINYCLOUD_KEYS_SECRET=" + strings.Repeat("A", 43))
+	g.must(a.Start(g.ctx))
+	v.says(a, "1 keys do not open with this node's secret", "networks")
 }

@@ -80,6 +80,8 @@ type Peer struct {
 	Admin *admin.Client
 	Token string // of the admin API
 
+	Secret []byte // from which its keys follow
+
 	o       Options
 	env     []string
 	process *process // nil while it is down
@@ -112,6 +114,7 @@ func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 	}
 	var secret [32]byte
 	rand.Read(secret[:]) // never fails
+	p.Secret = secret[:]
 	token := rand.Text()
 	p.URL = "http://127.0.0.1:" + ports[0]
 	p.Stats = "http://127.0.0.1:" + ports[1] + "/metrics"

@@ -28,7 +28,7 @@ type NetworkView struct {
 	Unopened int          `json:"unopened"` // keys on disk that this node's secret does not open
 	Known    int          `json:"known"`    // keys that hosts tell of
 	Alone    bool         `json:"alone"`    // no other host that is paired or approved has the key
-	Outdated bool         `json:"outdated"` // a host that was removed, or is not trusted, has it: it should be rotated
+	Outdated bool         `json:"outdated"` // a host that was removed has it: it should be rotated
 	Holders  []HolderView `json:"holders"`
 	Approved []string     `json:"approved"` // DIDs of nodes that get the owner's keys although they are not paired
 }
