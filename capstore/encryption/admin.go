@@ -213,7 +213,7 @@ func (n *Networks) Revoke(ctx context.Context, t *token.Token, text string) erro
 			return err
 		}
 		if x == nil {
-			return errNone()
+			return n.revokeElsewhere(ctx, tx, r, t, id)
 		}
 		if err := burn(tx, id.Owner(), t); err != nil || x.state == stateRevoked {
 			return err
@@ -229,5 +229,21 @@ func (n *Networks) Revoke(ctx context.Context, t *token.Token, text string) erro
 	if err == nil {
 		n.changed(id.Owner())
 	}
+	return err
+}
+
+// revokeElsewhere revokes a network of which no key is here, but which other hosts tell of.
+func (n *Networks) revokeElsewhere(ctx context.Context, tx capstore.BesideTx, r *record, t *token.Token, id tinycloud.NetworkID) error {
+	about, err := recordsAbout(ctx, inTx{tx}, id)
+	if err != nil {
+		return err
+	}
+	if len(about.makers()) == 0 || r == nil {
+		return errNone()
+	}
+	if err := burn(tx, id.Owner(), t); err != nil || about.revoked(id) {
+		return err
+	}
+	_, err = keep(tx, r)
 	return err
 }

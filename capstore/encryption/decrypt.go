@@ -44,7 +44,7 @@ func (n *Networks) Decrypt(ctx context.Context, t *token.Token, text string, bod
 	if n.isElsewhere(t) {
 		id, err := tinycloud.ParseNetworkID(text)
 		if err != nil {
-			return nil, err
+			return nil, errAudience()
 		}
 		return n.forward(ctx, t, id, body, false)
 	}
@@ -206,6 +206,13 @@ func (n *Networks) decide(ctx context.Context, r *request) (wrapped []byte, outc
 	case err != nil:
 		return nil, "", fmt.Errorf("encryption network: %w", err)
 	case x == nil:
+		about, err := recordsAbout(ctx, n.rows, r.network)
+		if err != nil {
+			return nil, "", fmt.Errorf("encryption network: %w", err)
+		}
+		if about.revoked(r.network) {
+			return nil, "", errRevoked()
+		}
 		return nil, "", errNone()
 	}
 	if err := x.usable(); err != nil {

@@ -48,7 +48,7 @@ func New(o Options) *Networks {
 // admit judges an invocation as far as every request here is: it is for this node, and its signer has what it names.
 func (n *Networks) admit(ctx context.Context, t *token.Token) error {
 	if string(t.Audience) != n.node {
-		return denied("invocation audience does not match this node")
+		return errAudience()
 	}
 	return n.entitled(ctx, t)
 }
@@ -84,6 +84,8 @@ func asks(t *token.Token, ability string, id tinycloud.NetworkID) error {
 	}
 	return nil
 }
+
+func errAudience() error { return denied("invocation audience does not match this node") }
 
 func errOther() error { return denied("invocation references a different network") }
 

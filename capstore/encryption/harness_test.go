@@ -50,6 +50,9 @@ type host struct {
 	node  string
 	at    atomic.Int64 // unix milliseconds
 	stop  func()
+
+	secret, database string
+	options          encryption.Options
 }
 
 func (h *host) now() time.Time { return time.UnixMilli(h.at.Load()) }
@@ -64,14 +67,29 @@ func open(t testing.TB, database string, at time.Time, random io.Reader) *host {
 // openAs opens a host of another secret.
 func openAs(t testing.TB, secret, database string, at time.Time, o encryption.Options) *host {
 	t.Helper()
-	h := &host{t: t}
+	h := &host{t: t, secret: secret, database: database, options: o}
 	h.at.Store(at.UnixMilli())
+	h.begin()
+	t.Cleanup(func() { h.stop() })
+	return h
+}
+
+// restart opens the host anew with what it has on disk.
+func (h *host) restart() {
+	h.t.Helper()
+	h.stop()
+	h.begin()
+}
+
+func (h *host) begin() {
+	h.t.Helper()
+	t, o := h.t, h.options
 	var err error
-	if h.keys, err = hostkeys.New([]byte(secret)); err != nil {
+	if h.keys, err = hostkeys.New([]byte(h.secret)); err != nil {
 		t.Fatal(err)
 	}
 	h.node = hostkeys.DIDKey(h.keys.NodeKey().Public().(ed25519.PublicKey))
-	if h.store, err = capstore.Open(t.Context(), capstore.Options{Database: database, Keys: h.keys, Now: h.now}); err != nil {
+	if h.store, err = capstore.Open(t.Context(), capstore.Options{Database: h.database, Keys: h.keys, Now: h.now}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -83,10 +101,8 @@ func openAs(t testing.TB, secret, database string, at time.Time, o encryption.Op
 			t.Error(err)
 		}
 	})
-	t.Cleanup(h.stop)
 	o.Store, o.Node, o.Seal = h.store, h.keys.NodeKey(), h.keys.Derive(hostkeys.ContextNetworkSeal)
 	h.Networks = encryption.New(o)
-	return h
 }
 
 // owner is a did:key that hosts a Space, and asks itself.

@@ -593,3 +593,23 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// A host that has no key of a network ends it all the same, if it has heard of it.
+func TestRevokedWithoutKey(t *testing.T) {
+	g := newGroup(t, 2)
+	a, b := g.hosts[0], g.hosts[1]
+	revoke := func() error { return b.Revoke(t.Context(), b.signed(g.client(b).Revoke(g.id())), g.id()) }
+	refused(t, "unknown", revoke(), tinycloud.ErrNotFound, "network not found")
+	e, _ := encrypt(t, a.mustCreate(g.client(a).Create(g.key.DID(), "default")))
+	g.send(a, b)
+	for range 2 {
+		if err := revoke(); err != nil {
+			t.Error(err)
+		}
+	}
+	g.mustSync(a, b)
+	for _, h := range g.hosts {
+		_, err := h.decrypt(g.client(h), e)
+		refused(t, "decrypt", err, tinycloud.ErrUnauthorized, "network has been revoked")
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -289,6 +288,8 @@ func (h *history) step() {
 	a, b := h.hosts[h.rand.IntN(3)], h.hosts[h.rand.IntN(4)]
 	a.pass(time.Duration(h.rand.IntN(1000)) * time.Millisecond)
 	switch n := h.rand.IntN(20); {
+	case n == 19 && h.rand.IntN(2) == 0:
+		b.restart()
 	case n < 3:
 		if _, err := a.create(h.client(a).Create(h.key.DID(), "default")); err != nil && !errors.Is(err, tinycloud.ErrConflict) {
 			h.t.Errorf("create: %v", err)
@@ -395,25 +396,13 @@ func (h *history) check() {
 	}
 }
 
-// restart opens a host anew with what it has on disk.
-func restart(t *testing.T, g *group, h *host, path string) {
-	t.Helper()
-	h.stop()
-	again := openAs(t, secret+"a", path, h.now(), encryption.Options{})
-	h.Networks, h.store, h.stop = again.Networks, again.store, again.stop
-}
-
 // A key that was handed over is durable when that is said, and a restart changes nothing.
 func TestHandedOverIsDurable(t *testing.T) {
 	g := newGroup(t, 2)
 	a, b := g.hosts[0], g.hosts[1]
 	e, data := encrypt(t, b.mustCreate(g.client(b).Create(g.key.DID(), "default")))
 	g.mustSync(b, a)
-	var path string
-	if _, err := a.store.Beside().One(t.Context(), []any{new(int), new(string), &path}, "PRAGMA database_list"); err != nil || filepath.Base(path) != "caps.db" {
-		t.Fatalf("path %q: %v", path, err)
-	}
-	restart(t, g, a, path)
+	a.restart()
 	if got, err := a.decrypt(g.client(a), e); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("after a restart: %v", err)
 	}

@@ -93,10 +93,12 @@ func (x *network) usable() error {
 	case stateActive, stateRotating:
 		return nil
 	case stateRevoked:
-		return denied("network has been revoked")
+		return errRevoked()
 	}
 	return tinycloud.Refuse(tinycloud.ErrConflict, "network is not active (state: %s)", x.state)
 }
+
+func errRevoked() error { return denied("network has been revoked") }
 
 // member is a node that holds a network's key.
 type member struct {

@@ -143,7 +143,7 @@ func (n *Networks) forward(ctx context.Context, t *token.Token, id tinycloud.Net
 
 // holder finds the host whose node a token is for.
 func (n *Networks) holder(ctx context.Context, t *token.Token, id tinycloud.NetworkID) (space tinycloud.SpaceID, host hostlog.Key, err error) {
-	none := denied("invocation audience does not match this node")
+	none := errAudience()
 	space, ok := tinycloud.SecretsOf(id.Owner())
 	if n.o.Others == nil || !ok || !n.rows.Hosted(space) {
 		return space, host, none
@@ -175,7 +175,7 @@ func (n *Networks) AnswerFor(ctx context.Context, space tinycloud.SpaceID, q hos
 		return nil, err
 	}
 	if string(t.Audience) != n.node {
-		return nil, denied("invocation audience does not match this node")
+		return nil, errAudience()
 	}
 	if id, ok := named(t); !ok || !space.IsSecrets() || id.Owner() != space.Owner() {
 		return nil, errOther()
