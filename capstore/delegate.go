@@ -104,12 +104,7 @@ func (s *Store) delegate(ctx context.Context, tok *Token) (out Delegated, wantin
 				out.Activated = append(out.Activated, id)
 			}
 		}
-		for _, id := range tok.Places()[len(tok.Spaces()):] { // it is not told of: it grants nothing there
-			if _, err := t.activate(id, tok, nil); err != nil {
-				return err
-			}
-		}
-		return nil
+		return t.activateBeside(tok)
 	})
 	if err == nil {
 		s.tokens.Add(tok.ID, tok)
@@ -185,6 +180,32 @@ func (t *tx) activate(id tinycloud.SpaceID, tok *Token, allowed []tinycloud.Spac
 		return true, t.adopt(sp, tinycloud.Hash{})
 	}
 	return true, nil
+}
+
+// activateBeside gives a delegation on encryption networks its epoch in their owners' Spaces of secrets. It is not told of:
+// it grants nothing there. Nor is one refused that grants something else, for want of room there: other hosts then don't
+// know it.
+func (t *tx) activateBeside(tok *Token) error {
+	named := len(tok.Spaces())
+	for _, id := range tok.Places()[named:] {
+		if !t.s.Hosted(id) {
+			continue
+		}
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		if !sp.placed[tok.ID] {
+			err = sp.factRoom(tok)
+		}
+		if err == nil {
+			_, err = t.activate(id, tok, nil)
+		}
+		if err != nil && (named == 0 || !isRefusal(err, tinycloud.ErrQuota) && !isRefusal(err, tinycloud.ErrTooLarge)) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Revoke ends a delegation and all that rest on it (docs/protocol.md, "Revocations"). Refusals are of class

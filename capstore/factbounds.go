@@ -48,7 +48,7 @@ func (s *Store) small(ctx context.Context, tok *Token) error {
 
 // factRoom refuses a new delegation if one of the Spaces here that it names has too many.
 func (t *tx) factRoom(tok *Token) error {
-	for _, id := range tok.Places() {
+	for _, id := range tok.Spaces() {
 		if !t.s.Hosted(id) {
 			continue
 		}

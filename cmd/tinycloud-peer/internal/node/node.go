@@ -182,7 +182,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	})
 	n.networks = encryption.New(encryption.Options{
 		Store: n.store, Node: n.keys.NodeKey(), Seal: n.keys.Derive(hostkeys.ContextNetworkSeal),
-		Share: encryption.Share(n.cfg.Encryption.Share), Paired: n.pairedWith, AnyPaired: func() bool { return n.store.PairedCount() > 0 },
+		Share: encryption.Share(n.cfg.Encryption.Share), Paired: n.pairedWith, AnyPaired: func() bool { return n.store.PairedCount() > 0 && !n.cfg.P2P.Isolated },
 		Others: secretsHosts{n.spaces}, Changed: n.spaces.secretsChanged,
 	})
 	o := blockstore.Options{
