@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ecdh"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"io"
 
@@ -255,10 +254,4 @@ func (s set) threshold(made *record) threshold {
 		}
 	}
 	return threshold{1, 1}
-}
-
-// IsOffence reports whether an error of [Networks.Accept] or [Networks.Give] shows that the other host did not keep to
-// the protocol.
-func IsOffence(err error) bool {
-	return errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged)
 }
