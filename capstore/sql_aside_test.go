@@ -3,6 +3,7 @@ package capstore_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,6 +42,10 @@ func testSQLReplaysAside(t *testing.T, more bool) {
 	a, b, early := stores[0], stores[1], stores[2]
 	a.sql = sql.New(sql.Options{Dir: t.TempDir(), Wait: time.Millisecond})
 	t.Cleanup(func() { _ = a.sql.Close() })
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); wg.Wait() }()
+	wg.Go(func() { a.sql.Follow(ctx, a.Store) })
 	o.run(a, "db", "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)")
 	c.ms.Add(5)
 	o.exchange(stores...)

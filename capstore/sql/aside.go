@@ -143,30 +143,43 @@ func (d *database) landing(may func(engine.Mark) bool) (pos uint64) {
 	return pos
 }
 
-// replayAside begins a replay on a copy, with the turn.
-func (d *database) replayAside(store service.Store) {
-	a := &aside{}
-	d.aside.Store(a)
+// asked is a replay to be done aside.
+type asked struct {
+	d     *database // in use until it is done
+	a     *aside
+	store service.Store
+}
+
+// replayAside has a replay be done on a copy, with the turn. It is false if nobody does that.
+func (d *database) replayAside(store service.Store) bool {
 	s := d.s
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &aside{}
+	if !s.news.ask(asked{d, a, store}) {
+		return false
+	}
 	d.refs++
-	s.mu.Unlock()
-	s.group.Go(func() {
-		defer s.release(d)
-		for {
-			d.turn <- struct{}{}
-			rest := min(backShare*d.replayed, longestRest) - time.Since(d.replayedAt)
-			d.leave()
-			far, err := d.replayOnce(s.ctx, store, a, rest)
-			if far {
-				continue
-			}
-			if err != nil {
-				d.giveUp(s.ctx, a, err)
-			}
+	d.aside.Store(a)
+	return true
+}
+
+// replay does what was asked for, until the database has caught up.
+func (r asked) replay(ctx context.Context) {
+	d := r.d
+	defer d.s.release(d)
+	for {
+		d.turn <- struct{}{}
+		rest := min(backShare*d.replayed, longestRest) - time.Since(d.replayedAt)
+		d.leave()
+		far, err := d.replayOnce(ctx, r.store, r.a, rest)
+		if err != nil {
+			d.giveUp(ctx, r.a, err)
+		}
+		if err != nil || !far {
 			return
 		}
-	})
+	}
 }
 
 // giveUp has requests wait for a replay that failed.

@@ -168,12 +168,8 @@ func (s *Service) shutIdle() {
 // Close closes all databases. It is called when nobody uses the service any more.
 func (s *Service) Close() (err error) {
 	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.stop()
-	s.group.Wait()
-	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	for of, d := range s.open {
 		err = errors.Join(err, d.close())
 		delete(s.open, of)

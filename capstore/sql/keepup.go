@@ -27,16 +27,44 @@ const (
 type news struct {
 	given wait.Signal
 
-	mu     sync.Mutex
-	spaces map[tinycloud.SpaceID]struct{} // nil: nobody wants to know
+	mu      sync.Mutex
+	spaces  map[tinycloud.SpaceID]struct{} // nil: nobody wants to know
+	replays []asked                        // one of a database at most
 }
 
-func (n *news) take() map[tinycloud.SpaceID]struct{} {
+// ask asks for a replay. It is false if nobody listens.
+func (n *news) ask(r asked) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	taken := n.spaces
+	if n.spaces == nil {
+		return false
+	}
+	n.replays = append(n.replays, r)
+	n.given.Give()
+	return true
+}
+
+// begin has news be noted, end have them be no more.
+func (n *news) begin() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.spaces = map[tinycloud.SpaceID]struct{}{}
-	return taken
+}
+
+func (n *news) end() (left []asked) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	left = n.replays
+	n.spaces, n.replays = nil, nil
+	return left
+}
+
+func (n *news) take() (spaces map[tinycloud.SpaceID]struct{}, replays []asked) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	spaces, replays = n.spaces, n.replays
+	n.spaces, n.replays = map[tinycloud.SpaceID]struct{}{}, nil
+	return spaces, replays
 }
 
 // Changed implements [service.Follower].
@@ -50,13 +78,13 @@ func (s *Service) Changed(space tinycloud.SpaceID) {
 }
 
 // Follow implements [service.Follower]: databases that are open are brought up to date without a request too, and closed when
-// nobody has used them for a while.
+// nobody has used them for a while; and what takes long is done aside.
 func (s *Service) Follow(ctx context.Context, store service.Store) {
-	s.news.take()
+	s.news.begin()
 	defer func() {
-		s.news.mu.Lock()
-		defer s.news.mu.Unlock()
-		s.news.spaces = nil
+		for _, r := range s.news.end() {
+			r.replay(ctx)
+		}
 	}()
 	k := &keeper{s: s, store: store, turns: make(chan struct{}, keptUpAtOnce), at: map[name]bool{}}
 	defer k.group.Wait()
@@ -74,7 +102,10 @@ func (s *Service) Follow(ctx context.Context, store service.Store) {
 		if !wait.For(ctx, keepUpWithin) {
 			return
 		}
-		spaces := s.news.take()
+		spaces, replays := s.news.take()
+		for _, r := range replays {
+			k.group.Go(func() { r.replay(ctx) })
+		}
 		for _, of := range s.openIn(spaces) {
 			k.keepUp(ctx, of)
 		}

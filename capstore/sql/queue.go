@@ -1,7 +1,6 @@
 package sql
 
 import (
-	"context"
 	"slices"
 	"sync"
 
@@ -13,7 +12,8 @@ import (
 
 // writing is a request that may write, from when it waits until it is answered. Who carries it out has it for himself.
 type writing struct {
-	ctx   context.Context // of its client, who may go
+	left  func() error                                        // why its client has gone; nil if he is there
+	run   func(*engine.DB, *engine.Op) (engine.Result, error) // [engine.DB.Try] for as long as he is there
 	token *token.Token
 	a     authority
 	q     *request.Request

@@ -1,7 +1,6 @@
 package sql
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -41,10 +40,7 @@ type Service struct {
 	closed bool               // guarded by mu
 	root   string             // guarded by mu; Options.Dir or what stands for it; "" until needed
 
-	replaying chan struct{}   // databases made anew beside the others
-	ctx       context.Context // of what is done aside; it ends with the service
-	stop      context.CancelFunc
-	group     sync.WaitGroup // of what is done aside
+	replaying chan struct{} // databases made anew beside the others
 	news      news
 }
 
@@ -67,8 +63,7 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	return &Service{ctx: ctx, stop: stop, o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()}}
+	return &Service{o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()}}
 }
 
 // Name implements [service.Service], as do the following.

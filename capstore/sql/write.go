@@ -40,7 +40,8 @@ func (d *database) write(ctx context.Context, c service.Call, a authority, q *re
 	if begins(c.Token).After(c.Store.Now().Add(slack)) {
 		return out, false, tinycloud.Refuse(tinycloud.ErrUnauthorized, "Invocation lifetime exceeds server maximum")
 	}
-	w := &writing{ctx: ctx, token: c.Token, a: a, q: q, ended: make(chan struct{})}
+	try := func(db *engine.DB, op *engine.Op) (engine.Result, error) { return db.Try(ctx, op) }
+	w := &writing{left: ctx.Err, run: try, token: c.Token, a: a, q: q, ended: make(chan struct{})}
 	d.queue.add(w)
 	for gone := ctx.Done(); ; {
 		select {
@@ -131,7 +132,7 @@ func (g *group) fill(store service.Store) {
 // try runs a request on top of those before it. The error says that the machine failed.
 func (g *group) try(w *writing, now int64) error {
 	d := g.d
-	if err := w.ctx.Err(); err != nil {
+	if err := w.left(); err != nil {
 		w.end(false, err)
 		return nil
 	}
@@ -141,7 +142,7 @@ func (g *group) try(w *writing, now int64) error {
 	w.place, w.meets, w.epoch = nil, false, tinycloud.Hash{}
 	w.op = engine.Op{Event: w.token.ID, Now: now, Rules: engine.Newest, Request: w.q, Held: w.a.held, Facts: w.a.facts}
 	var err error
-	if w.res, err = d.db.Try(w.ctx, &w.op); err != nil {
+	if w.res, err = w.run(d.db, &w.op); err != nil {
 		return err
 	}
 	w.out.answer = w.res.Answer
@@ -157,8 +158,8 @@ func (g *group) try(w *writing, now int64) error {
 		}
 	}
 	switch {
-	case w.res.Err != nil && w.ctx.Err() != nil: // it was stopped
-		w.end(false, w.ctx.Err())
+	case w.res.Err != nil && w.left() != nil: // it was stopped
+		w.end(false, w.left())
 	case len(g.ops) == 0:
 		w.end(true, w.res.Err)
 	default: // it saw what is not durable yet
