@@ -23,7 +23,8 @@ type Options struct {
 	Dir  string       // where databases are materialised; it is this service's alone. "": for as long as it is open
 	Open int          // databases kept open; 0 for 64
 	Log  *slog.Logger // nil: none
-	// Idle is for how long a database stays open that nobody uses, while the service follows the history; 0 for a minute.
+	// Idle is for how long a database stays open that nobody uses, while the service follows the history; 0 for ten
+	// minutes: to open it again, all that is known of its place in the history is found anew.
 	Idle time.Duration
 	// Wait is how long a replay may be estimated to take that requests wait for; a longer one is done on a copy. 0 for 1 s.
 	Wait time.Duration
@@ -55,7 +56,7 @@ func New(o Options) *Service {
 		o.Open = 64
 	}
 	if o.Idle == 0 {
-		o.Idle = time.Minute
+		o.Idle = 10 * time.Minute
 	}
 	if o.Wait == 0 {
 		o.Wait = time.Second

@@ -28,8 +28,9 @@ const (
 	// retries is how often a request is tried again because other operations came. Then it is made an operation all the
 	// same: its answer is tentative anyway.
 	retries = 2
-	// maxGroup is how many requests are made durable together.
-	maxGroup = 64
+	// maxGroup is how many requests are made durable together, and groupBytes from how many bytes of theirs on no more are.
+	maxGroup   = 64
+	groupBytes = 4 << 20
 	// groupTime is how long requests are tried before those that were are made durable.
 	groupTime = 50 * time.Millisecond
 )
@@ -67,6 +68,7 @@ type group struct {
 	strict bool   // they become operations only where they were tried
 	aside  *aside // a replay beside: what is durable is kept where it was tried all the same, until that has ended; nil for none
 	ops    []*writing
+	size   int // of ops, in bytes
 	rest   []resting
 	errs   []error // of ops, once they are made durable
 }
@@ -110,7 +112,7 @@ func (d *database) writeGroup(ctx context.Context, store service.Store) error {
 // fill tries requests that wait.
 func (g *group) fill(store service.Store) {
 	begin := time.Now()
-	for len(g.ops)+len(g.rest) < maxGroup && time.Since(begin) < groupTime {
+	for len(g.ops)+len(g.rest) < maxGroup && g.size < groupBytes && time.Since(begin) < groupTime {
 		w := g.d.queue.take()
 		if w == nil {
 			break
@@ -150,6 +152,9 @@ func (g *group) try(w *writing, now int64) error {
 		o := request.Operation{Now: w.op.Now, Rules: w.op.Rules, Request: *w.q}
 		if w.parts, err = o.Encode(d.of.path); err == nil {
 			g.ops, g.strict = append(g.ops, w), g.strict && w.races < retries
+			for _, b := range w.parts {
+				g.size += len(b)
+			}
 			return nil
 		}
 		w.res.Err = err

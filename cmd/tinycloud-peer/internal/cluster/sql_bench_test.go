@@ -195,3 +195,29 @@ func BenchmarkSQLTogether(b *testing.B) {
 		b.Fatalf("they differ: %.80s %.80s", p, q)
 	}
 }
+
+// BenchmarkSQLCatchUp has an empty process join one with a database of so many writes, until it answers with all of them executed.
+func BenchmarkSQLCatchUp(b *testing.B) {
+	c, o := hosts(b, 1, false)
+	from := c.Peers()[0]
+	must(b, o, from, "db", "write", table)
+	drive(b, 16, b.N, func(ctx context.Context, i int) error {
+		_, err := askSQL(ctx, o, from, "db", "write", insert(i))
+		return err
+	})
+	to := newcomer(b, c, o)
+	b.ResetTimer()
+	if err := o.Join(b.Context(), to, from); err != nil {
+		b.Fatal(err)
+	}
+	awaitEntries(b, to, float64(b.N))
+	want := fmt.Sprintf("[[%d]]", b.N)
+	err := cluster.Poll(b.Context(), 50*time.Millisecond, func() (bool, error) {
+		out, _ := askSQL(b.Context(), o, to, "db", "read", `{"action":"query","sql":"SELECT count(*) FROM t"}`)
+		return strings.Contains(out, want), nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
