@@ -159,6 +159,7 @@ func BenchmarkSQLTogether(b *testing.B) {
 	}
 	took, lag := make([]time.Duration, b.N), make([]time.Duration, b.N)
 	var wg sync.WaitGroup
+	before := processor(b, c.Peers())
 	b.ResetTimer()
 	for k, p := range c.Peers() {
 		other := c.Peers()[1-k]
@@ -187,6 +188,7 @@ func BenchmarkSQLTogether(b *testing.B) {
 	slices.Sort(lag)
 	b.ReportMetric(lag[len(lag)/2].Seconds()*1e3, "lag-p50-ms")
 	b.ReportMetric(lag[len(lag)*99/100].Seconds()*1e3, "lag-p99-ms")
+	b.ReportMetric((processor(b, c.Peers())-before)*1e3/float64(b.N), "cpu-ms/write")
 	if _, err := o.AwaitSame(b.Context(), c.Peers()); err != nil {
 		b.Fatal(err)
 	}
@@ -220,4 +222,17 @@ func BenchmarkSQLCatchUp(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
+
+// processor is how much time of processors peers have taken, in seconds.
+func processor(b *testing.B, peers []*cluster.Peer) (sum float64) {
+	b.Helper()
+	for _, p := range peers {
+		m, _, err := p.Metrics(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += m["process_cpu_seconds_total"]
+	}
+	return sum
 }
