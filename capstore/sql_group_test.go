@@ -77,7 +77,10 @@ func testSQLWritersAtOnce(t *testing.T) {
 		}
 	}
 	var rows, added, groups, grouped atomic.Int64
+	var sent sync.WaitGroup // all have sent their first request before the first group is made durable
+	sent.Add(writers)
 	store := between{Store: s.Store, perform: func(ctx context.Context, all []service.Request) []error {
+		sent.Wait()
 		groups.Add(1)
 		grouped.Add(int64(len(all)))
 		return s.PerformAll(ctx, all)
@@ -99,6 +102,9 @@ func testSQLWritersAtOnce(t *testing.T) {
 					body, see = execute("DELETE FROM t WHERE name = 'nobody'"), false
 				case 3:
 					body, see = execute("UPDATE counter SET n = n + 1"), false
+				}
+				if k == 0 {
+					sent.Done()
 				}
 				out, header, err := o.send(t.Context(), s.sql, store, r.write, body)
 				switch {
@@ -153,7 +159,7 @@ func TestSQLGroupsInterrupted(t *testing.T) {
 		"one is refused": func(_ author, s *sqlStore, _ int, all []service.Request) []error {
 			errs := make([]error, len(all))
 			for i := range all {
-				if errs[i] = tinycloud.Refuse(tinycloud.ErrForbidden, "refused"); i != len(all)/2 {
+				if errs[i] = tinycloud.Refuse(tinycloud.ErrForbidden, "refused"); i != len(all)/2 || len(all) == 1 {
 					errs[i] = s.PerformAll(s.t.Context(), all[i:i+1])[0]
 				}
 			}
@@ -199,8 +205,10 @@ func TestSQLGroupsInterrupted(t *testing.T) {
 				o.run(s, "db", "CREATE TABLE counter(n INTEGER)")
 				o.run(s, "db", "INSERT INTO counter VALUES(0)")
 				n := 0
-				var mu sync.Mutex // of the author: he numbers his tokens
+				var mu sync.Mutex       // of the author: he numbers his tokens
+				var sent sync.WaitGroup // as above
 				store := between{Store: s.Store, perform: func(_ context.Context, all []service.Request) []error {
+					sent.Wait()
 					mu.Lock()
 					defer mu.Unlock()
 					n++
@@ -213,11 +221,15 @@ func TestSQLGroupsInterrupted(t *testing.T) {
 					}
 				}
 				var acknowledged, unknown sync.Map
+				sent.Add(writers)
 				var wg sync.WaitGroup
 				for i := range tokens {
 					wg.Go(func() {
 						for k, tok := range tokens[i] {
 							name := fmt.Sprintf("%d/%d", i, k)
+							if k == 0 {
+								sent.Done()
+							}
 							_, _, err := o.send(t.Context(), s.sql, store, tok, execute("INSERT INTO t(name) VALUES('"+name+"')"))
 							switch {
 							case err == nil:
