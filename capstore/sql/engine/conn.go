@@ -64,6 +64,7 @@ func connect(path string, mode lite.Mode, writes bool, check func(page uint32, b
 	}
 	if err == nil && writes {
 		c.CountFrames()
+		clock.Logged = c.Frames
 		c.CountRows()
 		err = errors.Join(c.CountBytes(), c.PinRandom())
 	}

@@ -177,10 +177,14 @@ func (d *DB) fails(err error) error {
 	return fmt.Errorf("%w: %w", ErrBroken, lost(err))
 }
 
-// lost adds [ErrLost] to an error that says that a file is not what was written.
+// lost adds [ErrLost] to an error that says that a file is not what was written, and [ErrBroken] to one that says that the
+// disk failed.
 func lost(err error) error {
-	if lite.Damaged(err) {
+	switch {
+	case lite.Damaged(err):
 		return fmt.Errorf("%w: %w", ErrLost, err)
+	case lite.Failed(err):
+		return fmt.Errorf("%w: %w", ErrBroken, err)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package lite
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"time"
@@ -23,6 +24,9 @@ type Clock struct {
 
 	// Check judges a page of the database file itself as it was read, nil for none. What it rejects is an error of the disk.
 	Check func(page uint32, b []byte) bool
+	// Logged is how many frames of the write-ahead log are committed: those are judged by their checksums as they are read, and
+	// an error of the disk if they are not what was written. nil: all that are read.
+	Logged func() int
 
 	open    func(*libc.TLS, uintptr, uintptr, uintptr, int32, uintptr) int32
 	tables  map[[2]uintptr]uintptr // tables of methods of files, of ours by those of the engine and the kind of file
@@ -44,7 +48,7 @@ func NewClock() *Clock {
 	if n := len(clocks.free); n > 0 {
 		k := clocks.free[n-1]
 		clocks.free = clocks.free[:n-1]
-		k.live, k.Check, k.tempLimit = true, nil, 0
+		k.live, k.Check, k.Logged, k.tempLimit = true, nil, nil, 0
 		return k
 	}
 	clocks.n++
@@ -84,7 +88,7 @@ func newClock(name string) *Clock {
 			return rc
 		}
 		methods := at[uintptr](file)
-		*methods = k.table(tls, *methods, flags&(sq.SQLITE_OPEN_MAIN_DB|temporary))
+		*methods = k.table(tls, *methods, flags&(sq.SQLITE_OPEN_MAIN_DB|sq.SQLITE_OPEN_WAL|temporary))
 		return rc
 	}
 	v.FpNext, v.FzName, v.FxOpen, v.FxCurrentTimeInt64 = 0, k.name, pointer(&k.open), pointer(&k.current)
@@ -138,6 +142,15 @@ func (k *Clock) table(tls *libc.TLS, methods uintptr, kind int32) uintptr {
 					rc = sq.SQLITE_IOERR_DATA
 				}
 			}
+			if rc == sq.SQLITE_OK && kind&sq.SQLITE_OPEN_WAL != 0 && n == pageSize && !k.sound(off, view(b, pageSize), func(to []byte, at int64) bool {
+				tmp := tls.Alloc(len(to))
+				defer tls.Free(len(to))
+				rc := xRead(tls, file, tmp, int32(len(to)), at)
+				copy(to, view(tmp, len(to)))
+				return rc == sq.SQLITE_OK
+			}) {
+				rc = sq.SQLITE_IOERR_DATA
+			}
 			if rc != sq.SQLITE_IOERR_SHORT_READ {
 				k.see(rc)
 			}
@@ -150,6 +163,39 @@ func (k *Clock) table(tls *libc.TLS, methods uintptr, kind int32) uintptr {
 	k.keep = append(k.keep, ours)
 	k.tables[key] = p
 	return p
+}
+
+// Sizes in bytes of a write-ahead log: of its header, and of that of a frame.
+const (
+	logHeader   = 32
+	frameHeader = 24
+)
+
+// sound reports whether the page of a frame, which is at an offset of the log, has the checksum that its header says: it goes
+// on from the one of the frame before. Source: https://www.sqlite.org/fileformat2.html#walformat, on machines that are little-endian.
+func (k *Clock) sound(off int64, page []byte, read func(to []byte, at int64) bool) bool {
+	frame := (off - logHeader) / (frameHeader + pageSize)
+	if k.Logged != nil && frame >= int64(k.Logged()) {
+		return true
+	}
+	var head [frameHeader]byte
+	var before [8]byte
+	at := off - frameHeader
+	sumBefore := at - (frameHeader + pageSize) + 16
+	if frame == 0 {
+		sumBefore = logHeader - 8
+	}
+	if !read(head[:], at) || !read(before[:], sumBefore) {
+		return false
+	}
+	a, b := binary.BigEndian.Uint32(before[:]), binary.BigEndian.Uint32(before[4:])
+	for _, part := range [][]byte{head[:8], page} {
+		for i := 0; i+8 <= len(part); i += 8 {
+			a += binary.LittleEndian.Uint32(part[i:]) + b
+			b += binary.LittleEndian.Uint32(part[i+4:]) + a
+		}
+	}
+	return a == binary.BigEndian.Uint32(head[16:]) && b == binary.BigEndian.Uint32(head[20:])
 }
 
 func (k *Clock) see(rc int32) int32 {

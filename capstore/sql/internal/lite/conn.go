@@ -47,6 +47,9 @@ func Damaged(err error) bool {
 	return errors.As(err, &e) && (e.Code == sq.SQLITE_IOERR_DATA || e.Primary() == sq.SQLITE_CORRUPT || e.Primary() == sq.SQLITE_NOTADB)
 }
 
+// Failed reports whether an error says that the disk failed.
+func Failed(err error) bool { return hasCode(err, sq.SQLITE_IOERR) || hasCode(err, sq.SQLITE_CANTOPEN) }
+
 func hasCode(err error, code int) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Primary() == code

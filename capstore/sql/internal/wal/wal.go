@@ -171,7 +171,12 @@ func Tail(src, dst string, from int, salt Salt) (sums []Sum, err error) {
 	if _, err := in.Seek(End(from), io.SeekStart); err != nil {
 		return nil, err
 	}
-	sum := h.sum
+	sum, was := h.sum, old.sum
+	if from > 0 {
+		if _, _, was, err = Tip(in, from); err != nil {
+			return nil, err
+		}
+	}
 	buf := make([]byte, frameSize*batch)
 	for {
 		n, err := io.ReadFull(in, buf)
@@ -181,6 +186,9 @@ func Tail(src, dst string, from int, salt Salt) (sums []Sum, err error) {
 		n -= n % frameSize
 		for o := 0; o < n; o += frameSize {
 			b := buf[o : o+frameSize]
+			if was = was.over(old.order, b[:8]).over(old.order, b[frameHead:]); was != readSum(b[16:]) {
+				return nil, fmt.Errorf("frame %d of the write-ahead log is not what was written", from+len(sums)+1)
+			}
 			copy(b[8:16], salt[:])
 			sum = sum.over(h.order, b[:8]).over(h.order, b[frameHead:])
 			be.PutUint32(b[16:], sum[0])
