@@ -31,7 +31,11 @@ func setClock() {
 // withCounter has a node that a test runs serve a counter beside key-value.
 const withCounter = "TEST_COUNTER="
 
+// withoutDatabases has a node that a test runs serve key-value alone, as releases with other services do.
+const withoutDatabases = "TEST_WITHOUT_SQL="
+
 func setServices() {
+	withoutSQL = os.Getenv(strings.TrimSuffix(withoutDatabases, "=")) != ""
 	if os.Getenv(strings.TrimSuffix(withCounter, "=")) != "" {
 		services = append(services, servicetest.Counter{Form: 1})
 	}

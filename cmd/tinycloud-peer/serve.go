@@ -28,12 +28,18 @@ var clock func() time.Time
 // services are those of tests.
 var services []service.HTTP
 
+// withoutSQL is of hosts that tests run.
+var withoutSQL bool
+
 // servicesOf are those that stand beside key-value on a node. Processes that share a database each have databases of their
 // own, for as long as they run.
 func servicesOf(cfg config.Config, log *slog.Logger) []service.HTTP {
 	o := sql.Options{Log: log.With("part", "sql")}
 	if cfg.Storage.Datadir != "" && cfg.Storage.Database.Scheme() == config.SQLite {
 		o.Dir = filepath.Join(cfg.Storage.Datadir, "sql")
+	}
+	if withoutSQL {
+		return services
 	}
 	return append([]service.HTTP{sql.New(o)}, services...)
 }
