@@ -240,7 +240,7 @@ func (d *database) ready() error {
 		db, err = engine.Create(d.dir, engine.Options{})
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", tinycloud.ErrUnavailable, err)
 	}
 	d.db, d.lost = db, true
 	d.since, _ = db.Position()
