@@ -252,6 +252,23 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// An export that is more than a connection keeps in memory is written and read again while it is made.
+func TestLongExport(t *testing.T) {
+	h := newHost(t, engine.Options{FoldAt: 1000})
+	log := []engine.Op{operation(1, stmt("CREATE TABLE t(a, b)"), stmt("CREATE INDEX i ON t(b, a)"))}
+	for i := range 30 {
+		log = append(log, operation(uint64(2+i), stmt("INSERT INTO t SELECT zeroblob(100000), hex(randomblob(500)) FROM json_each('[1,2,3]')")))
+	}
+	h.follow(log, 0)
+	path := filepath.Join(t.TempDir(), "export.db")
+	if err := h.Export(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() < 9_000_000 {
+		t.Errorf("%v %v", info, err)
+	}
+}
+
 // Rules that are not known run nothing.
 func TestUnknownRules(t *testing.T) {
 	h := newHost(t, engine.Options{})

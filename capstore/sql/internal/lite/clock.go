@@ -21,8 +21,9 @@ type Clock struct {
 	temp      int64
 	tempLimit int64
 	failed    bool
+	opened    bool // the database file itself is
 
-	// Check judges a page of the database file itself as it was read, nil for none. What it rejects is an error of the disk.
+	// Check judges a page of the database file itself as it was read, nil for none; not of copies that the connection makes. What it rejects is an error of the disk.
 	Check func(page uint32, b []byte) bool
 	// Logged is how many frames of the write-ahead log are committed: those are judged by their checksums as they are read, and
 	// an error of the disk if they are not what was written. nil: all that are read.
@@ -48,7 +49,7 @@ func NewClock() *Clock {
 	if n := len(clocks.free); n > 0 {
 		k := clocks.free[n-1]
 		clocks.free = clocks.free[:n-1]
-		k.live, k.Check, k.Logged, k.tempLimit = true, nil, nil, 0
+		k.live, k.opened, k.Check, k.Logged, k.tempLimit = true, false, nil, nil, 0
 		return k
 	}
 	clocks.n++
@@ -87,8 +88,15 @@ func newClock(name string) *Clock {
 			k.failed = k.failed || flags&sq.SQLITE_OPEN_CREATE != 0
 			return rc
 		}
+		kind := flags & (sq.SQLITE_OPEN_MAIN_DB | sq.SQLITE_OPEN_WAL | temporary)
+		if kind&sq.SQLITE_OPEN_MAIN_DB != 0 {
+			if k.opened { // a copy that the connection makes
+				kind = 0
+			}
+			k.opened = true
+		}
 		methods := at[uintptr](file)
-		*methods = k.table(tls, *methods, flags&(sq.SQLITE_OPEN_MAIN_DB|sq.SQLITE_OPEN_WAL|temporary))
+		*methods = k.table(tls, *methods, kind)
 		return rc
 	}
 	v.FpNext, v.FzName, v.FxOpen, v.FxCurrentTimeInt64 = 0, k.name, pointer(&k.open), pointer(&k.current)
