@@ -88,11 +88,15 @@ func TestFullDisk(t *testing.T) {
 	t.Logf("%d large and %d small values before the disk was full", len(large), len(small))
 }
 
-// inject has calls of a running node fail with EIO until the returned function is called.
-func (g *group) inject(p *cluster.Peer, calls string) (end func()) {
+// inject has calls of a running node fail with EIO until the returned function is called: all of them, or those on some files.
+func (g *group) inject(p *cluster.Peer, calls string, files ...string) (end func()) {
 	g.Helper()
 	out := filepath.Join(g.TempDir(), "trace")
-	cmd := exec.CommandContext(g.ctx, "strace", "-f", "-o", out, "-e", "trace="+calls, "-e", "inject="+calls+":error=EIO", "-p", fmt.Sprint(p.PID()))
+	args := []string{"-f", "-o", out, "-e", "trace=" + calls, "-e", "inject=" + calls + ":error=EIO", "-p", fmt.Sprint(p.PID())}
+	for _, path := range files {
+		args = append(args, "-P", path)
+	}
+	cmd := exec.CommandContext(g.ctx, "strace", args...)
 	said, err := cmd.StderrPipe()
 	g.must(err)
 	g.must(cmd.Start())
