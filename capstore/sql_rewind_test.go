@@ -49,11 +49,11 @@ func TestSQLReadsWhileItGoesBack(t *testing.T) {
 		o := newAuthor(t, c)
 		stores, _ := o.writers(t, "a", "b")
 		a, b := stores[0], stores[1]
-		o.run(a, "db", "CREATE TABLE t(id INTEGER PRIMARY KEY, half TEXT)")
+		o.run(a, "db", "CREATE TABLE t(id INTEGER PRIMARY KEY, pad BLOB, half TEXT)")
 		c.ms.Add(5)
 		o.exchange(a, b)
-		const insert = "INSERT INTO t(half) VALUES('one'), ('other')"
-		tokens := make(chan *capstore.Token, 200)
+		const insert = "INSERT INTO t(pad, half) VALUES(zeroblob(1500), 'one'), (zeroblob(1500), 'other')"
+		tokens := make(chan *capstore.Token, 600)
 		for range cap(tokens) {
 			tokens <- o.sqlToken(t, "db", "read")
 		}
@@ -66,7 +66,7 @@ func TestSQLReadsWhileItGoesBack(t *testing.T) {
 				case <-stop:
 					return
 				case tok := <-tokens:
-					w, err := o.use(a, tok, "db", `{"action":"query","sql":"SELECT count(*) % 2, sum(half = 'one') = sum(half = 'other') OR count(*) = 0 FROM t, json_each('[1,2,3,4,5,6,7,8,9,10]')"}`)
+					w, err := o.use(a, tok, "db", `{"action":"query","sql":"SELECT count(*) % 2, sum(half = 'one') = sum(half = 'other') OR count(*) = 0 FROM t CROSS JOIN json_each('[1,2,3,4,5,6,7,8,9,10]') x CROSS JOIN json_each('[1,2,3,4,5,6,7,8,9,10]') y CROSS JOIN json_each('[1,2,3]') z"}`)
 					if err == nil && !strings.Contains(w.Body.String(), `"rows":[[0,1]]`) {
 						err = errors.New(w.Body.String())
 					}

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
@@ -35,6 +38,13 @@ func (g *group) behind(hosts int, env ...[]string) (peers []*cluster.Peer, ways 
 	}
 	g.same()
 	return peers, ways
+}
+
+// longer gives a group without peers more time: a minute for each round, two at least.
+func (g *group) longer(rounds int) {
+	ctx, cancel := context.WithTimeoutCause(g.Context(), time.Duration(max(2, rounds))*time.Minute, errors.New("not in time"))
+	g.Cleanup(cancel)
+	g.ctx = ctx
 }
 
 // ask sends a request on the database of these tests; it may be called by several goroutines.
@@ -107,6 +117,7 @@ func TestSQLApart(t *testing.T) {
 	t.Parallel()
 	writes := scale(t, "SQL_WRITES", 160)
 	g := startGroup(t, 0)
+	g.longer(writes / 500)
 	peers, ways := g.behind(3)
 	a, b := peers[0], peers[1]
 	for _, statement := range []string{

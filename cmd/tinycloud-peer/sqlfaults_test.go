@@ -44,13 +44,14 @@ func (g *group) has(p *cluster.Peer, acknowledged map[string]bool) (others int) 
 // what it acknowledged is there, and it comes to the same as the other. SQL_KILLS says how often.
 func TestSQLKilled(t *testing.T) {
 	t.Parallel()
-	g := startGroup(t, 2)
-	g.same()
-	a, b := g.nodes.Peers()[0], g.nodes.Peers()[1]
+	rounds := scale(t, "SQL_KILLS", 2)
+	g := startGroup(t, 0)
+	g.longer(rounds)
+	a, b := g.add(), g.add()
 	g.write(a, "CREATE TABLE own(key TEXT PRIMARY KEY, v BLOB)")
 	g.rows("SELECT count(*) FROM own", "[[0]]", b)
 	all := map[string]bool{}
-	for round := range scale(t, "SQL_KILLS", 2) {
+	for round := range rounds {
 		acknowledged := map[string]bool{}
 		var mu sync.Mutex
 		var count atomic.Int64
