@@ -283,9 +283,9 @@ func (c *chain) authorise(ctx context.Context, t *Token, now time.Time) error {
 			return errAction(wanted[0])
 		}
 	}
-	return c.all(ctx, t, wanted, parents, func(w Capability, caveats bool) error {
-		if caveats {
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s / %s", w.Resource, w.Ability)
+	return c.all(ctx, t, wanted, parents, func(w Capability, caveats string) error {
+		if caveats != "" {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "invocation-caveats-not-subset-of-chain: %s", caveats)
 		}
 		return errAction(w)
 	})
@@ -294,7 +294,7 @@ func (c *chain) authorise(ctx context.Context, t *Token, now time.Time) error {
 // all checks that a token's proofs grant each of its capabilities that needs them. That they do follows from the bytes of
 // the tokens alone, so it is found out once, and what was found out before the writer's transaction costs nothing in it.
 // refuse makes the refusal of what is not granted.
-func (c *chain) all(ctx context.Context, t *Token, wanted []Capability, parents []*Token, refuse func(w Capability, caveats bool) error) error {
+func (c *chain) all(ctx context.Context, t *Token, wanted []Capability, parents []*Token, refuse func(w Capability, caveats string) error) error {
 	as := proven{t.ID, t.Kind}
 	if c.s.granted.Contains(as) {
 		c.wanting = false
@@ -333,9 +333,9 @@ func errAction(c Capability) error {
 	return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Action: %s / %s", c.Resource, c.Ability)
 }
 
-// granted reports whether one of the delegations holds a capability, and if not, whether only its
-// caveats stand in the way.
-func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok, caveats bool) {
+// granted reports whether one of the delegations holds a capability, and if only its caveats stand in the way, which that
+// are.
+func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok bool, caveats string) {
 	if c.search == nil {
 		c.begin(ctx)
 	}
@@ -345,14 +345,17 @@ func (c *chain) granted(ctx context.Context, w Capability, parents []*Token) (ok
 			held := &p.Caps[i]
 			if !w.Resource.Within(&held.Resource) || !judge.Covers(held.Ability, w.Ability) || !c.search.Holds(p, i) {
 				if c.failed != nil {
-					return false, false
+					return false, ""
 				}
 				continue
 			}
-			if judge.CaveatsWithin(*held, w) {
-				return true, false
+			code, keeps := c.search.Keeps(held, &w)
+			if keeps {
+				return true, ""
 			}
-			caveats = true
+			if caveats = code; code == "" {
+				caveats = w.Resource.String() + " / " + w.Ability
+			}
 		}
 	}
 	return false, caveats
@@ -430,9 +433,9 @@ func (c *chain) delegated(ctx context.Context, t *Token, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return c.all(ctx, t, wanted, kept, func(w Capability, caveats bool) error {
-		if caveats {
-			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s / %s", w.Resource, w.Ability)
+	return c.all(ctx, t, wanted, kept, func(w Capability, caveats string) error {
+		if caveats != "" {
+			return tinycloud.Refuse(tinycloud.ErrUnauthorized, "child-caveats-not-subset-of-parent: %s", caveats)
 		}
 		return tinycloud.Refuse(tinycloud.ErrUnauthorized, "Unauthorized Capability: %s, %s", w.Resource, w.Ability)
 	})

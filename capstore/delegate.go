@@ -8,6 +8,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/caveat"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -25,6 +26,9 @@ type Delegated struct {
 // of.
 func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 	if err := s.small(ctx, tok); err != nil {
+		return Delegated{}, err
+	}
+	if err := keepable(tok); err != nil {
 		return Delegated{}, err
 	}
 	if err := tok.VerifySignature(); err != nil {
@@ -48,6 +52,19 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 		return wanting, err
 	})
 	return out, err
+}
+
+// keepable refuses a delegation with caveats that no host could keep to.
+func keepable(tok *Token) error {
+	for _, c := range tok.Caps {
+		if c.Caveats == nil || c.Resource.Service() != "sql" {
+			continue
+		}
+		if _, err := caveat.Parse(c.Caveats); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // delegate reports, with a refusal, whether that is for want of a delegation.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/caveat"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 )
@@ -49,13 +50,47 @@ func canonicalAbility(a string) string {
 func Grants(held, wanted recap.Capability) bool { return grants(&held, &wanted) }
 
 func grants(held, wanted *recap.Capability) bool {
-	return wanted.Resource.Within(&held.Resource) && Covers(held.Ability, wanted.Ability) && CaveatsWithin(*held, *wanted)
+	return new(Search).grants(held, wanted)
 }
 
-// CaveatsWithin reports whether the wanted capability keeps the caveats of the held one: none admits
-// any, equal ones admit, all others are refused, since this node cannot compare them.
-func CaveatsWithin(held, wanted recap.Capability) bool {
-	return held.Caveats == nil || bytes.Equal(held.Caveats, wanted.Caveats)
+func (s *Search) grants(held, wanted *recap.Capability) bool {
+	if !wanted.Resource.Within(&held.Resource) || !Covers(held.Ability, wanted.Ability) {
+		return false
+	}
+	_, ok := s.Keeps(held, wanted)
+	return ok
+}
+
+// Keeps reports whether the wanted capability keeps the caveats of the held one: none admits any, equal ones admit, and of
+// SQL those that list fewer statements, or fix more of their parameters; code says why such a list is none. All others are
+// refused, since this node cannot compare them.
+func (s *Search) Keeps(held, wanted *recap.Capability) (code string, ok bool) {
+	if held.Caveats == nil {
+		return "", true
+	}
+	if held.Resource.Service() == "sql" {
+		if parent := s.constrained(held.Caveats); parent != nil {
+			code = caveat.Within(parent, s.constrained(wanted.Caveats))
+			return code, code == ""
+		}
+	}
+	return "", bytes.Equal(held.Caveats, wanted.Caveats)
+}
+
+// constrained reads caveats once for all that they are compared with in a search.
+func (s *Search) constrained(caveats []byte) *caveat.Constrained {
+	if len(caveats) == 0 {
+		return nil
+	}
+	c, ok := s.caveats[&caveats[0]]
+	if !ok {
+		if s.caveats == nil {
+			s.caveats = map[*byte]*caveat.Constrained{}
+		}
+		c = caveat.Alone(caveats)
+		s.caveats[&caveats[0]] = c
+	}
+	return c
 }
 
 // WindowWithin reports whether a delegation's window contains its child's, and if not whether the
@@ -78,11 +113,12 @@ type Search struct {
 	live    func(tinycloud.Hash) bool         // nil: revocations do not count
 	at      time.Time                         // zero: windows do not count
 	slack   time.Duration
-	looks   int                 // that are left; below 0 nothing more is found
-	found   map[held]bool       // whether a delegation's signer had a capability to give
-	missing []tinycloud.Hash    // proofs not in the set
-	revoked tinycloud.Hash      // a revoked delegation that would have helped
-	by      tinycloud.Principal // not "": some token of the path must be of this signer
+	looks   int                           // that are left; below 0 nothing more is found
+	found   map[held]bool                 // whether a delegation's signer had a capability to give
+	missing []tinycloud.Hash              // proofs not in the set
+	revoked tinycloud.Hash                // a revoked delegation that would have helped
+	caveats map[*byte]*caveat.Constrained // by their first bytes
+	by      tinycloud.Principal           // not "": some token of the path must be of this signer
 }
 
 // held names a capability of a delegation: the n-th.
@@ -157,7 +193,7 @@ func (s *Search) fits(parent, child *token.Token) bool {
 
 func (s *Search) through(parent *token.Token, c recap.Capability) bool {
 	for i := range parent.Caps {
-		if grants(&parent.Caps[i], &c) && s.Holds(parent, i) {
+		if s.grants(&parent.Caps[i], &c) && s.Holds(parent, i) {
 			return true
 		}
 	}

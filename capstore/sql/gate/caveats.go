@@ -1,141 +1,28 @@
 package gate
 
 import (
-	"bytes"
 	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/caveat"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
 )
 
 // Constrained is the caveat "constrained-statements" of a delegation: only the statements that it lists may run, and only
 // to read.
-type Constrained struct {
-	ReadOnly   bool
-	Statements []Listed
-}
+type Constrained caveat.Constrained
 
-// Listed is a statement that a caveat lists.
-type Listed struct {
-	Name  string
-	SQL   string
-	Fixed []Fixed // parameters whose values the delegation gives, by their indexes
-}
-
-// Fixed is the value of a parameter.
-type Fixed struct {
-	Index int             // from 0
-	Value json.RawMessage // compact JSON
-}
-
-// maxIndex is the greatest index of a parameter that SQLite has.
-const maxIndex = 32765
+// Listed is a statement that a caveat, or a fact, lists.
+type Listed = caveat.Listed
 
 // ParseConstrained reads the caveats of a capability, a JSON array of objects, and returns the first that constrains
 // statements, or nil. The error is a refusal: the caveat cannot be kept to.
 func ParseConstrained(caveats []byte) (*Constrained, error) {
-	var list []json.RawMessage
-	if len(caveats) == 0 || json.Unmarshal(caveats, &list) != nil {
-		return nil, nil
-	}
-	for _, v := range list {
-		var wrapped struct {
-			Inner json.RawMessage `json:"constrained-statements"`
-		}
-		if json.Unmarshal(v, &wrapped) == nil && wrapped.Inner != nil {
-			v = wrapped.Inner
-		}
-		if c, err := parseConstrained(v); c != nil || err != nil {
-			return c, err
-		}
-	}
-	return nil, nil
-}
-
-func parseConstrained(v json.RawMessage) (*Constrained, error) {
-	var in struct {
-		Mode       string
-		ReadOnly   *bool
-		Statements *[]struct {
-			Name, SQL   *string
-			FixedParams []struct {
-				Index *json.Number
-				Value json.RawMessage
-			}
-		}
-	}
-	if json.Unmarshal(v, &in) != nil || in.Mode != "constrained-statements" || in.ReadOnly == nil || in.Statements == nil {
-		return nil, nil // it is another caveat
-	}
-	c := &Constrained{ReadOnly: *in.ReadOnly}
-	for _, s := range *in.Statements {
-		if s.Name == nil || s.SQL == nil {
-			return nil, nil
-		}
-		l := Listed{Name: *s.Name, SQL: *s.SQL}
-		for _, f := range s.FixedParams {
-			if f.Index == nil {
-				return nil, nil
-			}
-			i, err := f.Index.Int64()
-			if err != nil || i < 0 || i > maxIndex || slices.ContainsFunc(l.Fixed, func(x Fixed) bool { return x.Index == int(i) }) {
-				return nil, tinycloud.Refuse(tinycloud.ErrInvalid, "constrained-statements: fixedParams: index %s", *f.Index)
-			}
-			if f.Value == nil {
-				f.Value = json.RawMessage("null")
-			}
-			l.Fixed = append(l.Fixed, Fixed{int(i), compact(f.Value)})
-		}
-		c.Statements = append(c.Statements, l)
-	}
-	return c, nil
-}
-
-func compact(v json.RawMessage) json.RawMessage {
-	var b bytes.Buffer
-	if json.Compact(&b, v) != nil {
-		return v
-	}
-	return b.Bytes()
-}
-
-func (c *Constrained) listed(name string) *Listed {
-	i := slices.IndexFunc(c.Statements, func(l Listed) bool { return l.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return &c.Statements[i]
-}
-
-// Within says why a caveat given on is not within the one it was given under, "" if it is. Either may be nil, for none.
-func Within(parent, child *Constrained) (code string) {
-	switch {
-	case parent == nil:
-		return ""
-	case child == nil:
-		return "containment-caveat-required"
-	case !parent.ReadOnly || !child.ReadOnly:
-		return "sql-non-readonly-not-permitted"
-	}
-	for _, s := range child.Statements {
-		of := parent.listed(s.Name)
-		if of == nil || of.SQL != s.SQL {
-			return "containment-sql-statement-added"
-		}
-		for _, f := range of.Fixed {
-			i := slices.IndexFunc(s.Fixed, func(x Fixed) bool { return x.Index == f.Index })
-			if i < 0 {
-				return "containment-sql-fixed-param-dropped"
-			}
-			if !bytes.Equal(s.Fixed[i].Value, f.Value) {
-				return "containment-sql-fixed-param-mismatch"
-			}
-		}
-	}
-	return ""
+	c, err := caveat.Parse(caveats)
+	return (*Constrained)(c), err
 }
 
 func code(c string) error { return tinycloud.Refuse(tinycloud.ErrForbidden, "%s", c) }
@@ -155,7 +42,7 @@ func (c *Constrained) Resolve(r *request.Request) (request.Statement, error) {
 	case request.Export, request.Outcome:
 		return request.Statement{}, code("sql-" + string(r.Action) + "-blocked")
 	}
-	l := c.listed(r.Name)
+	l := (*caveat.Constrained)(c).Listed(r.Name)
 	switch {
 	case l == nil:
 		return request.Statement{}, code("sql-statement-not-allowed")
@@ -164,7 +51,7 @@ func (c *Constrained) Resolve(r *request.Request) (request.Statement, error) {
 	case severalStatements(l.SQL):
 		return request.Statement{}, code("sql-multistatement-blocked")
 	}
-	params, err := l.params(r.Statements[0].Params)
+	params, err := bind(l, r.Statements[0].Params)
 	return request.Statement{SQL: l.SQL, Params: params}, err
 }
 
@@ -183,8 +70,8 @@ func severalStatements(sql string) bool {
 	return false
 }
 
-// params puts the caller's parameters and the fixed ones together.
-func (l *Listed) params(free []any) ([]any, error) {
+// bind puts the caller's parameters and the fixed ones together.
+func bind(l *Listed, free []any) ([]any, error) {
 	n := len(free)
 	for _, f := range l.Fixed {
 		if f.Index < len(free) {

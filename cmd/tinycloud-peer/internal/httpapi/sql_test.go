@@ -184,9 +184,69 @@ func TestSQLConstrained(t *testing.T) {
 	} {
 		ask(caveat, tt.body).want(t, tt.body, tt.status, tt.want)
 	}
-	if got := ask(`[{}]`, `{"action":"query","sql":"SELECT 1"}`); got.status != 401 || !strings.HasPrefix(got.body, "invocation-caveats-not-subset-of-chain: ") {
-		t.Errorf("without the caveat: %d %s", got.status, got.body)
+	ask(`[{}]`, `{"action":"query","sql":"SELECT 1"}`).want(t, "without the caveat", 401, "invocation-caveats-not-subset-of-chain: containment-caveat-required")
+}
+
+// Who holds a list of statements may pass on fewer of them, with more parameters fixed, and ask under such a list himself.
+func TestSQLConstrainedFurther(t *testing.T) {
+	o := newDatabases(t)
+	o.ask("db", "write", `{"action":"batch","statements":[{"sql":"CREATE TABLE t(a, b)"},{"sql":"INSERT INTO t VALUES(1, 'x'), (2, 'y')"}]}`).want(t, "table", 200,
+		`{"results":[{"changes":0,"lastInsertRowId":null},{"changes":2,"lastInsertRowId":2}]}`)
+	list := func(statements ...string) string {
+		return `[{"mode":"constrained-statements","readOnly":true,"statements":[` + strings.Join(statements, ",") + `]}]`
 	}
+	const (
+		all    = `{"name":"all","sql":"SELECT a FROM t"}`
+		one    = `{"name":"one","sql":"SELECT a FROM t WHERE a = ? AND b = ?"}`
+		fixed  = `{"name":"one","sql":"SELECT a FROM t WHERE a = ? AND b = ?","fixedParams":[{"index":1,"value":"y"}]}`
+		other  = `{"name":"one","sql":"SELECT a FROM t WHERE a = ? AND b = ?","fixedParams":[{"index":1,"value":"x"}]}`
+		writes = `{"name":"all","sql":"DELETE FROM t"}`
+		huge   = `{"name":"one","sql":"SELECT ?","fixedParams":[{"index":4611686018427387904,"value":1}]}`
+	)
+	friend, far := captest.NewSession("friend"), captest.NewSession("far")
+	proof := o.share(friend, "sql/db", "tinycloud.sql/read", list(all, one))
+	options := func(caveats string, proof hash) captest.TokenOptions {
+		return captest.TokenOptions{Caps: captest.Caps{o.space.String() + "/sql/db": {"tinycloud.sql/read"}}, Caveats: caveats, Proofs: []hash{proof}, Expires: time.Now().Add(time.Minute)}
+	}
+	const subset, chain = "child-caveats-not-subset-of-parent: ", "invocation-caveats-not-subset-of-chain: "
+	for caveats, code := range map[string]string{
+		`[{}]`: "containment-caveat-required", list(all, one, `{"name":"more","sql":"SELECT 1"}`): "containment-sql-statement-added", list(writes): "containment-sql-statement-added",
+		strings.Replace(list(all), "true", "false", 1): "sql-non-readonly-not-permitted",
+	} {
+		o.n.post("/delegate", friend.Delegate(far.DID(), options(caveats, proof))).want(t, "child with "+caveats, 401, subset+code)
+		o.send(friend.Invoke(options(caveats, proof)), `{"action":"executeStatement","name":"all"}`).want(t, "invocation with "+caveats, 401, chain+code)
+	}
+	child := friend.Delegate(far.DID(), options(list(fixed), proof))
+	if got := o.n.post("/delegate", child); got.status != 200 {
+		t.Fatal(got.status, got.body)
+	}
+	under := captest.ID(child)
+	for _, tt := range []struct {
+		caveats, body string
+		status        int
+		want          string
+	}{
+		{list(fixed), `{"action":"executeStatement","name":"one","params":[2]}`, 200, `{"columns":["a"],"rowCount":1,"rows":[[2]]}`},
+		{list(fixed), `{"action":"executeStatement","name":"one","params":[2,"x"]}`, 403, "sql-fixed-param-override"},
+		{list(fixed), `{"action":"executeStatement","name":"all"}`, 403, "sql-statement-not-allowed"},
+		{list(one), `{"action":"executeStatement","name":"one","params":[1,"x"]}`, 401, chain + "containment-sql-fixed-param-dropped"},
+		{list(other), `{"action":"executeStatement","name":"one","params":[1]}`, 401, chain + "containment-sql-fixed-param-mismatch"},
+		{list(all), `{"action":"executeStatement","name":"all"}`, 401, chain + "containment-sql-statement-added"},
+		{list(), `{"action":"executeStatement","name":"one"}`, 403, "sql-statement-not-allowed"},
+	} {
+		o.send(far.Invoke(options(tt.caveats, under)), tt.body).want(t, tt.caveats+" "+tt.body, tt.status, tt.want)
+	}
+	// The narrowing of an invocation binds it, and statements that write are for nobody.
+	o.send(friend.Invoke(options(list(fixed), proof)), `{"action":"executeStatement","name":"all"}`).want(t, "narrowed by the invocation", 403, "sql-statement-not-allowed")
+	write := o.share(far, "sql/db", "tinycloud.sql/write", list(writes))
+	asks := options(list(writes), write)
+	asks.Caps = captest.Caps{o.space.String() + "/sql/db": {"tinycloud.sql/write"}}
+	o.send(far.Invoke(asks), `{"action":"executeStatement","name":"all"}`).want(t, "a statement that writes", 403, "sql-write-blocked")
+	o.send(far.Invoke(asks), `{"action":"execute","sql":"DELETE FROM t"}`).want(t, "a write", 403, "sql-raw-execute-blocked")
+	o.ask("db", "read", `{"action":"query","sql":"SELECT count(*) FROM t"}`).want(t, "rows", 200, `{"columns":["count(*)"],"rowCount":1,"rows":[[2]]}`)
+	o.n.post("/delegate", o.session.Delegate(far.DID(), captest.TokenOptions{
+		Caps: captest.Caps{o.space.String() + "/sql/db": {"tinycloud.sql/read"}}, Caveats: list(huge), Proofs: o.proofs(), Expires: time.Now().Add(time.Minute),
+	})).want(t, "a huge index", 400, "constrained-statements: fixedParams: index 4611686018427387904")
 }
 
 // Clients that write at once all succeed, and what they wrote is there.
@@ -217,5 +277,83 @@ func TestSQLWritersAtOnce(t *testing.T) {
 	var rows struct{ Rows [][]int }
 	if err := json.Unmarshal([]byte(got.body), &rows); err != nil || len(rows.Rows) != 1 || rows.Rows[0][0] != clients*each {
 		t.Errorf("%s, want %d", got.body, clients*each)
+	}
+}
+
+// A public Space may be read by anyone as far as it is keys: its databases need a token like any other's.
+func TestSQLInPublicSpace(t *testing.T) {
+	o := newDatabases(t)
+	o.owner = o.n.public("public sql")
+	o.proof = o.delegate(o.session, captest.Caps{o.space.String() + "/sql": {"tinycloud.sql/write"}})
+	o.ask("db", "write", `{"action":"execute","sql":"CREATE TABLE t(v)"}`).want(t, "write", 200, `{"changes":0,"lastInsertRowId":null}`)
+	o.ask("db", "write", `{"action":"query","sql":"SELECT * FROM t"}`).want(t, "read", 200, `{"columns":["v"],"rowCount":0,"rows":[]}`)
+	for _, path := range []string{"/sql/db", "/sql", "/kv/sql/db"} {
+		if got := o.read(http.MethodGet, path, nil); got.status != 404 {
+			t.Errorf("%s without a token: %d %s", path, got.status, got.body)
+		}
+	}
+	stranger := captest.NewSession("stranger")
+	o.send(stranger.Invoke(captest.TokenOptions{Caps: captest.Caps{o.space.String() + "/sql/db": {"tinycloud.sql/read"}}, Expires: time.Now().Add(time.Minute)}),
+		`{"action":"query","sql":"SELECT * FROM t"}`).want(t, "a stranger", 401, "Cannot find parent delegation")
+}
+
+// Delegations and capabilities know the abilities of SQL: select is read, admin has schema, * has all, and no more.
+func TestSQLAbilities(t *testing.T) {
+	o := newDatabases(t)
+	o.ask("db", "write", `{"action":"execute","sql":"CREATE TABLE t(v)"}`).want(t, "table", 200, `{"changes":0,"lastInsertRowId":null}`)
+	const (
+		read   = `{"action":"query","sql":"SELECT count(*) FROM t"}`
+		schema = `{"action":"execute","sql":"CREATE INDEX IF NOT EXISTS i ON t(v)"}`
+		write  = `{"action":"execute","sql":"INSERT INTO t VALUES(1)"}`
+		admin  = `{"action":"query","sql":"PRAGMA user_version"}`
+	)
+	for _, tt := range []struct {
+		holds, asks, body string
+		status            int
+	}{
+		{"read", "read", read, 200},
+		{"read", "select", read, 200},
+		{"select", "read", read, 200},
+		{"read", "write", read, 401},
+		{"read", "schema", schema, 401},
+		{"write", "write", write, 200},
+		{"write", "read", read, 401},
+		{"write", "schema", schema, 401},
+		{"write", "admin", admin, 401},
+		{"admin", "schema", schema, 200},
+		{"admin", "admin", admin, 200},
+		{"admin", "admin", write, 200},
+		{"admin", "write", write, 401},
+		{"schema", "admin", admin, 401},
+		{"*", "read", read, 200},
+		{"*", "write", write, 200},
+		{"*", "admin", admin, 200},
+		{"*", "*", admin, 200},
+		{"admin", "*", admin, 401},
+		{"export", "export", `{"action":"export"}`, 401},
+	} {
+		friend, far := captest.NewSession("friend of "+tt.holds), captest.NewSession("far")
+		proof := o.share(friend, "sql/db", "tinycloud.sql/"+tt.holds, `[{}]`)
+		options := captest.TokenOptions{
+			Caps: captest.Caps{o.space.String() + "/sql/db": {"tinycloud.sql/" + tt.asks}}, Proofs: []hash{proof}, Expires: time.Now().Add(time.Minute),
+			Nonce: tt.holds + tt.asks + tt.body,
+		}
+		if got := o.send(friend.Invoke(options), tt.body); got.status != tt.status {
+			t.Errorf("%s under %s: %d %s, want %d", tt.asks, tt.holds, got.status, got.body, tt.status)
+		}
+		passes := 200
+		if tt.status == 401 && tt.asks != "export" {
+			passes = 401
+		}
+		if got := o.n.post("/delegate", friend.Delegate(far.DID(), options)); got.status != passes {
+			t.Errorf("passing %s on under %s: %d %s, want %d", tt.asks, tt.holds, got.status, got.body, passes)
+		}
+	}
+	o.proof = o.delegate(o.session, captest.Caps{o.space.String() + "/sql": {"tinycloud.sql/*"}, o.space.String() + "/capabilities/all": {"tinycloud.capabilities/read"}})
+	got := o.n.do(o.n.request(http.MethodPost, "/invoke", o.token("capabilities/all", "tinycloud.capabilities/read"), nil, nil))
+	for _, want := range []string{`"ability":"tinycloud.sql/select"`, `"ability":"tinycloud.sql/*"`, o.space.String() + "/sql/db"} {
+		if got.status != 200 || !strings.Contains(got.body, want) {
+			t.Errorf("capabilities: %d, no %s in %.500s", got.status, want, got.body)
+		}
 	}
 }
