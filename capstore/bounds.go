@@ -39,19 +39,26 @@ type Room struct {
 	Limit   int64 // of Used, for what clients add
 	Values  int64 // bytes of the current values
 	History int64 // bytes of entries, epochs, tokens and operations, with stored headers
+	Ops     int64 // of these the operations of other services than key-value
+	Sizes   int64 // bytes that the states of such services take here
 	Short   bool  // a value of another host was not taken for want of room
 }
 
 // freeHistory is how much of the history does not count.
 func (r Room) freeHistory() int64 { return max(FreeHistory, r.Limit/4) }
 
-// Used is what counts: the values, and the history beyond what is free.
+// Used is what counts: the values, operations and states of services beside key-value, and the rest of the history beyond
+// what is free.
 func (r Room) Used() int64 {
-	if !r.Limited {
-		return r.Values
+	used := r.Values + r.Ops + r.Sizes
+	if r.Limited {
+		used += r.excess()
 	}
-	return r.Values + max(0, r.History-r.freeHistory())
+	return used
 }
+
+// excess is how much of the history counts, without what counts in any case.
+func (r Room) excess() int64 { return max(0, r.History-r.Ops-r.freeHistory()) }
 
 // most is how much of other hosts is taken: they may have another limit, or count at another moment.
 func (r Room) most() int64 { return r.Limit + r.Limit/4 }
@@ -99,7 +106,7 @@ func (s *Store) Room(ctx context.Context, id tinycloud.SpaceID) (r Room, err err
 	}
 	r.Limit, r.Limited = s.limitOf(id)
 	_, r.Short = s.short.Load(id)
-	_, err = s.db.Read.One(ctx, []any{&r.Values, &r.History}, "SELECT bytes, history FROM spaces WHERE sid = ?", sid)
+	_, err = s.db.Read.One(ctx, []any{&r.Values, &r.History, &r.Ops, &r.Sizes}, "SELECT bytes, history, ops, sizes FROM spaces WHERE sid = ?", sid)
 	return r, err
 }
 
@@ -110,11 +117,11 @@ func (s *Store) historyRoom(sp *space) (r Room) {
 	return r
 }
 
-// room is what a Space takes, within a transaction; without a limit the values are left out.
+// room is what a Space takes, within a transaction; without a limit all but the history is left out.
 func (t *tx) room(sp *space) (r Room, err error) {
 	r = t.s.historyRoom(sp)
 	if r.Limited {
-		_, err = t.one([]any{&r.Values}, "SELECT bytes FROM spaces WHERE sid = ?", sp.sid)
+		_, err = t.one([]any{&r.Values, &r.Ops, &r.Sizes}, "SELECT bytes, ops, sizes FROM spaces WHERE sid = ?", sp.sid)
 	}
 	return r, err
 }
@@ -193,7 +200,7 @@ func (s *Store) rooms(ctx context.Context, each func(tinycloud.SpaceID, Room)) e
 	return s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var text string
 		var r Room
-		if err := scan(&text, &r.Values, &r.History); err != nil {
+		if err := scan(&text, &r.Values, &r.History, &r.Ops, &r.Sizes); err != nil {
 			return err
 		}
 		id, err := tinycloud.ParseSpaceID(text)
@@ -203,5 +210,5 @@ func (s *Store) rooms(ctx context.Context, each func(tinycloud.SpaceID, Room)) e
 			each(id, r)
 		}
 		return err
-	}, "SELECT space, bytes, history FROM spaces ORDER BY space")
+	}, "SELECT space, bytes, history, ops, sizes FROM spaces ORDER BY space")
 }

@@ -8,6 +8,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
@@ -67,11 +68,30 @@ func (t *tx) redateEnded(sp *space, before map[tinycloud.Hash]bool) error {
 		err := t.exec(`INSERT INTO stale (sid, seq, eid) SELECT DISTINCT p.sid, p.seq, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid
 			WHERE e.sid = ? AND e.branch = ? AND e.valid = 1 AND EXISTS (SELECT 1 FROM entries o WHERE o.eid = e.eid AND o.branch <> e.branch)
 			AND NOT EXISTS (SELECT 1 FROM stale s WHERE s.sid = p.sid AND s.seq = p.seq AND s.eid = p.eid)`, sp.sid, l.branch)
+		if err == nil {
+			err = t.doubtPlaces(sp, "e.sid = ? AND e.branch = ?", sp.sid, l.branch)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// doubtPlaces has the epochs of some entries judged again that have an event of a service which stands in other places too:
+// which of them counts may depend on who says that each stands.
+func (t *tx) doubtPlaces(sp *space, entries string, args ...any) error {
+	var ops int64
+	if _, err := t.one([]any{&ops}, "SELECT ops FROM spaces WHERE sid = ?", sp.sid); err != nil || ops == 0 {
+		return err // as long as there is nothing but keys
+	}
+	return t.each(func(scan db.Scan) error {
+		var eid int64
+		err := scan(&eid)
+		sp.todo.epochs[eid] = struct{}{}
+		return err
+	}, "SELECT DISTINCT e.eid FROM entries e JOIN events x ON x.eid = e.eid WHERE "+entries+` AND EXISTS (SELECT 1 FROM ops o WHERE o.eid = x.eid AND o.idx = x.idx AND o.service <> ?)
+		AND EXISTS (SELECT 1 FROM events y WHERE y.sid = x.sid AND y.id = x.id AND y.eid <> x.eid)`, append(args, dag.KV)...)
 }
 
 func (g ground) ages() []judge.Age {

@@ -5,6 +5,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -48,6 +49,11 @@ func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, ops []operation, 
 			n.eid, i, k, sp.sid, op.Service, t.s.key(op.Subject), op.Removes, op.Bytes, valid)
 		if err != nil {
 			return err
+		}
+		if op.Service != dag.KV {
+			if err := t.exec("UPDATE spaces SET ops = ops + ? WHERE sid = ?", len(op.Bytes), sp.sid); err != nil {
+				return err
+			}
 		}
 		if err := t.keep(sp, op, p); err != nil {
 			return err

@@ -235,6 +235,9 @@ func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 	if err := t.recordEntry(sp, p, n, is); err != nil {
 		return err
 	}
+	if err := t.doubtPlaces(sp, "e.eid = ?", n.eid); err != nil {
+		return err
+	}
 	return t.suspect(sp, n)
 }
 

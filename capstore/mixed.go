@@ -69,6 +69,34 @@ func (t *tx) unserved(sp *space) (bool, error) {
 	return len(older) > 0 && t.inWindow(sp, older), err
 }
 
+// spoken is the least of the versions of a service that this host has, and that others in their windows last told. A host that
+// does not have the service passes its operations on as they are, and one that was never heard is not waited for.
+func (t *tx) spoken(sp *space, name string) (least uint64, err error) {
+	versions := map[hostlog.Key]uint64{}
+	err = t.each(func(scan db.Scan) error {
+		var host []byte
+		var rules int64
+		var services string
+		if err := scan(&host, &rules, &services); err != nil {
+			return err
+		}
+		h, _, err := told(rules, services)
+		if v, ok := h.Version(name); ok {
+			versions[hostlog.Key(host)] = v
+		}
+		return err
+	}, "SELECT host, rules, services FROM hosts WHERE sid = ? AND rules > 0", sp.sid)
+	delete(versions, sp.host)
+	least = t.s.services[name].Version()
+	sp.facts.Hosts(func(h hostlog.Key, tok *Token) bool {
+		if v, ok := versions[h]; ok && v < least && !t.isRevoked(tok.ID) && tok.ValidAt(t.now, 0) {
+			least = v
+		}
+		return true
+	})
+	return least, err
+}
+
 // hostsThat are the other hosts of a Space whose rows meet a condition.
 func (t *tx) hostsThat(sp *space, condition string, args ...any) (map[hostlog.Key]bool, error) {
 	hosts := map[hostlog.Key]bool{}

@@ -65,11 +65,16 @@ func (t *tx) perform(r service.Request) error {
 		if err != nil {
 			return err
 		}
-		if err := t.fits(sp, p); err != nil {
+		if err := t.fits(sp, r.Service, p); err != nil {
 			return err
 		}
 		if r.Only {
 			continue
+		}
+		if p.Size != nil {
+			if err := t.setSize(sp, r.Service, p.Size.Subject, p.Size.Bytes); err != nil {
+				return err
+			}
 		}
 		n, err := t.carryOut(sp, r.Token, ops, p.Values)
 		if err == nil && n != nil && part.Made != nil {

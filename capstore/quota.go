@@ -100,7 +100,7 @@ func (s *Store) learnQuotas(ctx context.Context, q querier) error {
 
 // fits refuses writes beyond the Space's limit, all of them together, with the texts that clients parse.
 // What is held already takes no more room.
-func (t *tx) fits(sp *space, p service.Plan) error {
+func (t *tx) fits(sp *space, service string, p service.Plan) error {
 	r, err := t.room(sp)
 	if err != nil || !r.Limited {
 		return err
@@ -108,12 +108,15 @@ func (t *tx) fits(sp *space, p service.Plan) error {
 	if r.NoHistory() {
 		return r.errHistory()
 	}
+	if p.Size != nil {
+		return t.fitsState(sp, r, service, p)
+	}
 	grown, err := t.growth(sp, p)
 	used := r.Used()
 	switch {
 	case err != nil:
 		return err
-	case len(p.Values) == 0 && p.Grows == 0, grown == 0 && used == r.Values: // deletes, and what is here already
+	case len(p.Values) == 0, grown == 0 && r.excess() == 0: // deletes, and what is here already
 		return nil
 	case used >= r.Limit:
 		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, r.Limit)
@@ -123,9 +126,60 @@ func (t *tx) fits(sp *space, p service.Plan) error {
 	return nil
 }
 
+// fitsState is fits for a plan that changes a state: it may exceed what is left, if anything is, and make room in any case.
+func (t *tx) fitsState(sp *space, r Room, service string, p service.Plan) error {
+	grown, err := t.size(sp, service, p.Size.Subject)
+	if err != nil {
+		return err
+	}
+	grown = p.Size.Bytes - grown
+	for _, b := range p.Ops {
+		grown += int64(len(b))
+	}
+	if used := r.Used(); grown > 0 && used >= r.Limit {
+		return tinycloud.Refuse(tinycloud.ErrQuota, "Storage quota exceeded. Used: %d bytes, Limit: %d bytes", used, r.Limit)
+	}
+	return nil
+}
+
+// size is what the state of a subject takes here, as far as its service said.
+func (t *tx) size(sp *space, service, subject string) (bytes int64, err error) {
+	id := tinycloud.Sum([]byte(subject))
+	_, err = t.one([]any{&bytes}, "SELECT size FROM sizes WHERE sid = ? AND service = ? AND id = ?", sp.sid, service, id[:])
+	return bytes, err
+}
+
+func (t *tx) setSize(sp *space, service, subject string, bytes int64) error {
+	before, err := t.size(sp, service, subject)
+	if err != nil || before == bytes {
+		return err
+	}
+	t.touch(sp)
+	if bytes < before {
+		t.roomier(sp)
+	}
+	id := tinycloud.Sum([]byte(subject))
+	err = t.add(db.Insert{Into: "sizes", Columns: "sid service id size", Key: "sid service id", Replace: true}, sp.sid, service, id[:], bytes)
+	if err != nil {
+		return err
+	}
+	return t.exec("UPDATE spaces SET sizes = sizes + ? WHERE sid = ?", bytes-before, sp.sid)
+}
+
+// NoteSize notes how many bytes the state of a subject takes here. It is never too many: what came from other hosts counts,
+// and is kept.
+func (s *Store) NoteSize(ctx context.Context, id tinycloud.SpaceID, service, subject string, bytes int64) error {
+	return s.do(ctx, func(t *tx) error {
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		return t.setSize(sp, service, subject, bytes)
+	})
+}
+
 // growth is how many bytes a Space gains by a plan.
 func (t *tx) growth(sp *space, p service.Plan) (bytes int64, err error) {
-	bytes = p.Grows
 	counted := make(map[tinycloud.Hash]bool, len(p.Values))
 	for _, v := range p.Values {
 		if counted[v.Hash] {

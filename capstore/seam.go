@@ -240,6 +240,20 @@ func (t *tx) places(sp *space, event tinycloud.Hash) (n int, err error) {
 	return n, err
 }
 
+func (x *inSpace) Ended(p service.Placed) (bool, error) {
+	n, err := x.t.nodeBy(x.sp, "eid = ?", p.Row)
+	if err != nil || n == nil {
+		return false, err
+	}
+	rows, err := x.t.entriesOf(n)
+	for _, r := range rows {
+		if r.is == entryValid && !x.sp.dated(r, n).Ended {
+			return false, nil
+		}
+	}
+	return err == nil, err
+}
+
 func (x *inSpace) Bytes(p service.Placed) (b []byte, err error) {
 	ok, err := x.t.one([]any{&b}, "SELECT bytes FROM ops WHERE eid = ? AND idx = ? AND n = ?", p.Row, int64(p.At.Index), p.N)
 	if err == nil && !ok {
@@ -258,6 +272,8 @@ func (t *tx) setValid(eid, idx int64, n int, valid bool) error {
 }
 
 func (x *inSpace) Older() (bool, error) { return x.t.unserved(x.sp) }
+
+func (x *inSpace) Spoken() (uint64, error) { return x.t.spoken(x.sp, x.service) }
 
 func (x *inSpace) Waits(name string) (bool, error) {
 	return x.t.waits(x.sp, subject{x.service, name})

@@ -121,7 +121,8 @@ func (t *tx) addPending(sp *space, n *node, p placedOp, valid bool) error {
 	return t.refoldAll(sp, subjects)
 }
 
-// setPending notes whether an operation is pending. Its bytes count in the quota while it is.
+// setPending notes whether an operation is pending. Its bytes count in the quota while it is; those of other services than
+// key-value do so anyway.
 func (t *tx) setPending(sp *space, row int64, p placedOp) error {
 	if sp.pending == 0 && !p.op.pending {
 		return nil // as nearly always
@@ -132,6 +133,9 @@ func (t *tx) setPending(sp *space, row int64, p placedOp) error {
 		return err
 	}
 	size := int64(len(p.op.Bytes))
+	if p.op.Service != dag.KV {
+		size = 0
+	}
 	if was {
 		sp.pending--
 		if err := t.grow(sp, -size); err != nil {

@@ -26,7 +26,7 @@ type Status struct {
 	Events int64
 	Keys   int64 // subjects that hold a value
 	Wants  int64 // values that are to be fetched, without those that are only held as past
-	Bytes  int64
+	Bytes  int64 // of values, and of what other services than key-value take
 	// Pending counts operations that a newer release can read.
 	Pending int64
 	// StateHash is equal on two hosts iff what their services keep is.
@@ -61,7 +61,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		return Status{}, err
 	}
 	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM wants w`+lacking+" AND "+s.missed()+`), (SELECT bytes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
+		(SELECT count(*) FROM wants w`+lacking+" AND "+s.missed()+`), (SELECT bytes + ops + sizes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
 		return Status{}, err
 	}

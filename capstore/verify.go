@@ -14,6 +14,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // Damage is a row that is not what its hash, its signature or the rules say.
@@ -146,17 +147,34 @@ func (v *verifier) space(ctx context.Context, id tinycloud.SpaceID, sid int64) e
 	if v.n > before {
 		return nil
 	}
-	return v.replay(ctx)
+	if err := v.replay(ctx); err != nil || v.n > before || v.s.importedID(id) != 0 {
+		return err
+	}
+	for _, x := range v.s.o.Services {
+		x, ok := x.(service.Verifier)
+		if !ok {
+			continue
+		}
+		if err := x.Verify(ctx, v.s, id, func(what, which string) { v.tell(what, "%s", which) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // usage checks the count of the Space's bytes.
 func (v *verifier) usage(ctx context.Context) error {
-	var counted, held, past, retired int64
-	_, err := v.s.db.Read.One(ctx, []any{&counted, &held, &past, &retired}, `SELECT bytes,
+	var counted, held, past, retired, ops, written, sizes, noted int64
+	_, err := v.s.db.Read.One(ctx, []any{&counted, &held, &past, &retired, &ops, &written, &sizes, &noted}, `SELECT bytes,
 		(SELECT coalesce(sum(size), 0) FROM vals WHERE vals.sid = spaces.sid) + (SELECT coalesce(sum(size), 0) FROM pending WHERE pending.sid = spaces.sid),
-		past, (SELECT coalesce(sum(size), 0) FROM past WHERE past.sid = spaces.sid) FROM spaces WHERE sid = ?`, v.sid)
+		past, (SELECT coalesce(sum(size), 0) FROM past WHERE past.sid = spaces.sid),
+		ops, (SELECT coalesce(sum(length(bytes)), 0) FROM ops WHERE ops.sid = spaces.sid AND ops.service <> ?),
+		sizes, (SELECT coalesce(sum(size), 0) FROM sizes WHERE sizes.sid = spaces.sid) FROM spaces WHERE sid = ?`, dag.KV, v.sid)
 	if err == nil && (counted != held-retired || past != retired) {
 		v.tell("count of bytes that is wrong", "%d and %d past, should be %d and %d", counted, past, held-retired, retired)
+	}
+	if err == nil && (ops != written || sizes != noted) {
+		v.tell("count of bytes that is wrong", "%d of operations and %d of states, should be %d and %d", ops, sizes, written, noted)
 	}
 	return err
 }
@@ -257,14 +275,14 @@ func (v *verifier) events(ctx context.Context, eid int64, id tinycloud.Hash, e d
 		var idx, k int
 		var key, b []byte
 		var removes bool
-		var service string
-		if err := scan(&idx, &k, &service, &key, &removes, &b); err != nil {
+		var of string
+		if err := scan(&idx, &k, &of, &key, &removes, &b); err != nil {
 			return err
 		}
 		ops++
 		op, _, err := dag.ReadOperation(b)
 		if err != nil || idx < 0 || idx >= len(e.Events) || k < 0 || k >= len(e.Events[idx].Ops) || e.Events[idx].Ops[k] != tinycloud.Sum(b) ||
-			!bytes.Equal(key, v.key(op.Subject)) || op.Service != service || v.s.read(op).Removes != removes {
+			!bytes.Equal(key, v.key(op.Subject)) || op.Service != of || v.s.read(op).Removes != removes {
 			v.tell("operation whose bytes or place are others", "%d/%d of epoch %s", idx, k, id)
 		}
 		return nil

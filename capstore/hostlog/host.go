@@ -59,6 +59,15 @@ const (
 	maxServiceName = 32 // bytes
 )
 
+// Version is that of a service; ok is false if the host doesn't have it.
+func (h Hello) Version(service string) (version uint64, ok bool) {
+	i := slices.IndexFunc(h.Services, func(s Service) bool { return s.Name == service })
+	if i < 0 {
+		return 0, false
+	}
+	return h.Services[i].Version, true
+}
+
 // OlderThan reports whether a host judges by older rules than some.
 func (h Hello) OlderThan(rules uint64) bool { return h.Rules < rules }
 

@@ -16,7 +16,8 @@ import (
 type Service interface {
 	// Name is in its operations, in resources, and told to other hosts: see [hostlog.Hello].
 	Name() string
-	// Version is the greatest form of operations that it reads.
+	// Version is the greatest form of operations that it reads: forms, rules or whatever else of them has versions, as one
+	// number. Hosts tell it each other; see [Tx.Spoken].
 	Version() uint64
 	// Mutates reports whether an invocation may use an ability to make operations: its token then counts once.
 	Mutates(ability string) bool
@@ -90,7 +91,13 @@ func (p Placed) Is(q Placed) bool { return p.Row == q.Row && p.At.Index == q.At.
 type Plan struct {
 	Ops    [][]byte // all of one service
 	Values []Value  // that they name
-	Grows  int64    // bytes by which the state may grow beside the values, for the quota
+	Size   *Size    // what the state takes then, for the quota; nil: nothing beside the values
+}
+
+// Size is what the state of a subject takes on this host: it may take more on others.
+type Size struct {
+	Subject string
+	Bytes   int64
 }
 
 // Value is a value that an operation names.

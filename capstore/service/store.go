@@ -27,6 +27,13 @@ type Whole interface {
 	Takes(ability string) bool
 }
 
+// Verifier is a service that has more of a Space than what the history stores of it.
+type Verifier interface {
+	Service
+	// Verify compares it with the history and calls damaged for each thing that is wrong.
+	Verify(ctx context.Context, store Store, space tinycloud.SpaceID, damaged func(what, which string)) error
+}
+
 // Follower is a service that keeps up with the history beside what it is asked.
 type Follower interface {
 	Service
@@ -63,6 +70,14 @@ type Store interface {
 	Log(ctx context.Context, space tinycloud.SpaceID, name, about string, f func(Log) error) error
 	// Holders is how many hosts there are now, this one among them, and how many of these are known to have an epoch.
 	Holders(ctx context.Context, space tinycloud.SpaceID, epoch tinycloud.Hash) (holders, hosts int, err error)
+	// Unapplied says why the operations of an epoch on a subject do not count; found is false if it has none, or they do.
+	Unapplied(ctx context.Context, space tinycloud.SpaceID, name, about string, epoch tinycloud.Hash) (d Dropped, found bool, err error)
+	// Dropped are the events of this host's own epochs with operations on a subject that do not count, the newest first.
+	Dropped(ctx context.Context, space tinycloud.SpaceID, name, about string, limit int) ([]Dropped, error)
+	// Subjects lists what a service has operations on, as far as it keeps a state of it or cannot read them.
+	Subjects(ctx context.Context, space tinycloud.SpaceID, name string, limit int) ([]Subject, error)
+	// NoteSize notes how many bytes the state of a subject takes on this host, for the quota.
+	NoteSize(ctx context.Context, space tinycloud.SpaceID, name, about string, bytes int64) error
 	// ServiceState is what a service has stored for a subject, nil for nothing. The error is of class
 	// [tinycloud.ErrUnavailable] while operations on it are pending.
 	ServiceState(ctx context.Context, space tinycloud.SpaceID, name, about string) ([]byte, error)
@@ -87,6 +102,40 @@ type Log interface {
 	Event(ctx context.Context, s Spot) (Event, error)
 	// Events reads those of several at once, in their order.
 	Events(ctx context.Context, at []Spot) ([]Event, error)
+	// Own reports whether this host itself says that the epoch of a spot stands: it answered who asked for its events.
+	Own(ctx context.Context, s Spot) (bool, error)
+}
+
+// Subject is what is told of a subject.
+type Subject struct {
+	Name    string
+	Events  int64 // that count
+	Bytes   int64 // of all operations on it
+	Size    int64 // as was noted last
+	Pending int64 // operations that this release can't read
+	Doubled []Doubled
+}
+
+// Doubled is an event that stands in several places with other operations on a subject: a host has put an old token again.
+type Doubled struct {
+	Event  tinycloud.Hash
+	Places []Double
+}
+
+// Double is one of its places.
+type Double struct {
+	Epoch  tinycloud.Hash
+	Hosts  []string // that say that it stands
+	Counts bool
+}
+
+// Dropped is an event whose operations on a subject do not count.
+type Dropped struct {
+	Epoch   tinycloud.Hash
+	Written int64 // the time that its epoch is ordered by, in unix milliseconds
+	Why     string
+	Ops     [][]byte
+	Instead *Dropped // where the event counts, without why; nil: nowhere
 }
 
 // Spot is where a valid operation stands.

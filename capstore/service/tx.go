@@ -63,6 +63,9 @@ type Past interface {
 	OrderAt(row int64, index uint64) (Order, error)
 	// Places is in how many places an event stands.
 	Places(event tinycloud.Hash) (int, error)
+	// Ended reports whether only hosts that were removed say that the epoch of an operation stands. It changes with
+	// removals; the subjects of events that stand in several places are folded anew then.
+	Ended(p Placed) (bool, error)
 	// Order is where the events at a position stand, nil where nothing does.
 	Order(at Position) (Order, error)
 	// Sees reports whether what stands in one place has what stands in another in its past.
@@ -76,6 +79,9 @@ type Past interface {
 	// Older reports whether another host in its window is known to be of a release that knows no services: it can't pass
 	// on what is written.
 	Older() (bool, error)
+	// Spoken is the least version of the service that hosts in their windows have, as they last told, this one among them.
+	// What is written by a newer one they could not read.
+	Spoken() (uint64, error)
 	// Waits reports whether operations on a subject are pending, so that its state is not known.
 	Waits(subject string) (bool, error)
 }

@@ -21,6 +21,9 @@ type database struct {
 	dir  string
 	turn chan struct{} // holds one token while somebody has the turn
 
+	engine engine.Options
+	newest uint64 // rules that this host knows
+
 	refs int    // guarded by Service.mu
 	used uint64 // guarded by Service.mu; when it was used last
 
@@ -46,8 +49,11 @@ type database struct {
 
 	replayed   time.Duration // how long the last replay aside took
 	replayedAt time.Time     // when it had ended
+	rules      uint64        // by which it writes: what the hosts know that told
 	failed     map[tinycloud.Hash]string
-	since      uint64 // verdicts on requests before it are not known
+	since      uint64                          // verdicts on requests before it are not known
+	told       func(*engine.Op, engine.Result) // nil, or called with verdicts
+	sized      sized
 }
 
 // acquire takes a database for use until it is released.
@@ -73,8 +79,12 @@ func (s *Service) acquire(of name) (*database, error) {
 	return d, nil
 }
 
-func (*Service) detached(of name, dir string) *database {
-	return &database{of: of, dir: dir, turn: make(chan struct{}, 1), failed: map[tinycloud.Hash]string{}, lost: true}
+func (s *Service) detached(of name, dir string) *database {
+	newest := s.Version()
+	return &database{
+		of: of, dir: dir, turn: make(chan struct{}, 1), failed: map[tinycloud.Hash]string{}, lost: true,
+		engine: engine.Options{Newer: s.o.Newer}, newest: newest, rules: newest,
+	}
 }
 
 // folder is where a database is materialised: its path is any text, and may be long.
@@ -235,9 +245,9 @@ func (d *database) ready() error {
 	d.files.Lock()
 	defer d.files.Unlock()
 	d.shown.Store(nil)
-	db, err := engine.Open(d.dir, engine.Options{})
+	db, err := engine.Open(d.dir, d.engine)
 	if errors.Is(err, engine.ErrLost) {
-		db, err = engine.Create(d.dir, engine.Options{})
+		db, err = engine.Create(d.dir, d.engine)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", tinycloud.ErrUnavailable, err)

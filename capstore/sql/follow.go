@@ -56,6 +56,7 @@ func (d *database) follow(ctx context.Context, store service.Store) error {
 		}
 		switch {
 		case err == nil:
+			d.measure(ctx, store)
 			return nil
 		case errors.Is(err, engine.ErrLost), errors.Is(err, engine.ErrGone), errors.Is(err, engine.ErrBroken):
 		default:
@@ -277,7 +278,7 @@ func (d *database) rewind(to uint64) error {
 func (d *database) run(ctx context.Context, s step) error {
 	ops := make([]engine.Op, len(s.events))
 	for i, e := range s.events {
-		ops[i] = read(d.of, s.places[i], e)
+		ops[i] = d.read(s.places[i], e)
 	}
 	if err := d.db.Apply(ctx, ops, d.verdict); err != nil {
 		return err
@@ -313,6 +314,9 @@ func (d *database) show() {
 const maxFailed = 4096
 
 func (d *database) verdict(op *engine.Op, r engine.Result) {
+	if d.told != nil {
+		d.told(op, r)
+	}
 	d.pace.add(r.Cost)
 	delete(d.failed, op.Key)
 	if r.Err == nil {

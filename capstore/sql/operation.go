@@ -56,9 +56,9 @@ func (g *grouper) flush() error {
 }
 
 // read makes of a request what the engine runs: one that is void does nothing.
-func read(of name, p *place, e service.Event) engine.Op {
+func (d *database) read(p *place, e service.Event) engine.Op {
 	op := engine.Op{Key: p.key, Event: e.ID, Index: p.first.At.Index, Rules: engine.Newest, Request: &nothing}
-	o, a, err := decode(of, p.first.Written, e)
+	o, a, err := decode(d.of, p.first.Written, e, d.newest)
 	if err == nil {
 		op.Now, op.Rules, op.Request, op.Held, op.Facts = o.Now, o.Rules, &o.Request, a.held, a.facts
 	}
@@ -68,18 +68,29 @@ func read(of name, p *place, e service.Event) engine.Op {
 // nothing is a request that fails.
 var nothing = request.Request{Action: request.Query, Statements: []request.Statement{{}}}
 
-// decode reads a request by its event. The error says why it is void.
-func decode(of name, written int64, e service.Event) (o request.Operation, a authority, err error) {
+// join reads a request of its parts.
+func join(path string, ops [][]byte, newest uint64) (request.Operation, error) {
+	parts := make([]request.Part, len(ops))
+	for i, b := range ops {
+		p, err := request.ReadPart(path, b, newest)
+		if err != nil {
+			return request.Operation{}, err
+		}
+		parts[i] = p
+	}
+	return request.Join(parts)
+}
+
+func (d *database) join(ops [][]byte) (request.Operation, error) {
+	return join(d.of.path, ops, d.newest)
+}
+
+// decode reads a request by its event, newest being the greatest rules that are known. The error says why it is void.
+func decode(of name, written int64, e service.Event, newest uint64) (o request.Operation, a authority, err error) {
 	if e.Others > 0 {
 		return o, a, fmt.Errorf("operations beside it: %w", tinycloud.ErrInvalid)
 	}
-	parts := make([]request.Part, len(e.Ops))
-	for i, b := range e.Ops {
-		if parts[i], err = request.ReadPart(of.path, b, engine.Newest); err != nil {
-			return o, a, err
-		}
-	}
-	if o, err = request.Join(parts); err != nil {
+	if o, err = join(of.path, e.Ops, newest); err != nil {
 		return o, a, err
 	}
 	if a, err = authorityOf(e.Token, of); err != nil {

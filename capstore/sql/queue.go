@@ -18,8 +18,9 @@ type writing struct {
 	a     authority
 	q     *request.Request
 
-	races int // how often it was tried in vain, because operations had come
-	ended chan struct{}
+	races    int // how often it was tried in vain, because operations had come
+	outdated int // likewise, because it was by other rules than the hosts know
+	ended    chan struct{}
 
 	// What came of it; read when ended is closed.
 	out  written

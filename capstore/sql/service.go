@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
@@ -28,6 +27,8 @@ type Options struct {
 	Idle time.Duration
 	// Wait is how long a replay may be estimated to take that requests wait for; a longer one is done on a copy. 0 for 1 s.
 	Wait time.Duration
+
+	Newer map[uint64]engine.Rules // that this release doesn't have; for tests of the next
 }
 
 // Service is SQL databases as the history knows them, and as clients do. It is safe for concurrent use.
@@ -68,8 +69,16 @@ func New(o Options) *Service {
 }
 
 // Name implements [service.Service], as do the following.
-func (*Service) Name() string    { return request.Service }
-func (*Service) Version() uint64 { return 1 }
+func (*Service) Name() string { return request.Service }
+
+// Version is the greatest version of rules that this host knows.
+func (s *Service) Version() uint64 {
+	newest := uint64(engine.Newest)
+	for v := range s.o.Newer {
+		newest = max(newest, v)
+	}
+	return newest
+}
 
 // Mutates is true of abilities that let write; what a request makes of them is seen when it is carried out.
 func (*Service) Mutates(ability string) bool {
@@ -83,8 +92,8 @@ const prefix = "tinycloud.sql/"
 func (*Service) Takes(ability string) bool { return strings.HasPrefix(ability, prefix) }
 
 // Read takes what can never be read for an operation that does nothing: else it would keep a database waiting for ever.
-func (*Service) Read(subject string, b []byte) (service.Op, error) {
-	if _, err := request.ReadPart(subject, b, engine.Newest); errors.Is(err, request.ErrNewer) {
+func (s *Service) Read(subject string, b []byte) (service.Op, error) {
+	if _, err := request.ReadPart(subject, b, s.Version()); errors.Is(err, request.ErrNewer) {
 		return service.Op{}, service.ErrNewer
 	}
 	return service.Op{Ability: prefix + "write", Whole: true, Root: subject == Default}, nil
@@ -111,22 +120,19 @@ func (s *Service) Fold(tx service.Tx, subject string) error {
 	return err
 }
 
-// fold finds which place of each event counts: the least. It reports whether the one that is asked about does.
+// fold finds which place of each event counts. It reports whether the one that is asked about does.
 func (*Service) fold(tx service.Tx, subject string, about *service.Placed) (counts bool, err error) {
 	all, err := tx.Candidates(subject)
 	if err != nil {
 		return false, err
 	}
-	least := map[tinycloud.Hash]service.Spot{}
-	at := func(p service.Placed) service.Spot { return service.Spot{Written: p.Written, At: p.At} }
-	for _, p := range all {
-		if best, ok := least[p.Event]; !ok || at(p).Compare(best) < 0 {
-			least[p.Event] = at(p)
-		}
+	count, err := counting(tx, all)
+	if err != nil {
+		return false, err
 	}
 	var st state
 	for _, p := range all {
-		is := least[p.Event] == at(p)
+		is := count[p.Event] == placeOf(p)
 		if is {
 			st.add(digestOf(spotOf(p)))
 		}
@@ -142,7 +148,7 @@ func (*Service) fold(tx service.Tx, subject string, about *service.Placed) (coun
 	return counts, tx.SetState(subject, st.encode())
 }
 
-// Stands leaves it to [Service.Fold]: an operation is valid if its event is, and stands nowhere before.
+// Stands leaves it to [Service.Fold]: an operation is valid if its event is, and no other place of that counts.
 func (*Service) Stands(_ service.Tx, _ service.Placed, was bool) (bool, error) { return was, nil }
 
 // Aside implements [service.Service]: an operation names nothing of the history.

@@ -35,6 +35,12 @@ const (
 	groupTime = 50 * time.Millisecond
 )
 
+// errRules is the error of a plan by other rules than the hosts know.
+var errRules = tinycloud.Refuse(tinycloud.ErrUnavailable, "Hosts of the space are being upgraded; retry the request")
+
+// maxRules is how often a request is tried again because of that.
+const maxRules = 8
+
 // write carries a request out that may write. The error is a refusal, or says that the machine failed. done says that it
 // was executed, and made nothing.
 func (d *database) write(ctx context.Context, c service.Call, a authority, q *request.Request) (out written, done bool, err error) {
@@ -142,7 +148,7 @@ func (g *group) try(w *writing, now int64) error {
 		now = max(now, d.at.last.Written)
 	}
 	w.place, w.meets, w.epoch = nil, false, tinycloud.Hash{}
-	w.op = engine.Op{Event: w.token.ID, Now: now, Rules: engine.Newest, Request: w.q, Held: w.a.held, Facts: w.a.facts}
+	w.op = engine.Op{Event: w.token.ID, Now: now, Rules: d.rules, Request: w.q, Held: w.a.held, Facts: w.a.facts}
 	var err error
 	if w.res, err = w.run(d.db, &w.op); err != nil {
 		return err
@@ -186,10 +192,7 @@ func (g *group) giveUp() {
 func (g *group) requests(size int64) []service.Request {
 	out := make([]service.Request, len(g.ops))
 	for i, w := range g.ops {
-		plan := service.Plan{Ops: w.parts, Grows: size}
-		for _, b := range w.parts {
-			plan.Grows += int64(len(b))
-		}
+		plan := service.Plan{Ops: w.parts, Size: &service.Size{Subject: g.d.of.path, Bytes: size}}
 		out[i] = service.Request{Token: w.token, Service: request.Service, Adds: true, Parts: []service.Part{{
 			Space: g.d.of.space,
 			Plan:  func(tx service.Tx) (service.Plan, error) { return plan, g.permit(tx, i) },
@@ -207,6 +210,14 @@ func (g *group) permit(tx service.Tx, i int) error {
 		return err
 	} else if older {
 		return tinycloud.Refuse(tinycloud.ErrUnsupported, "SQL is not written while another host of the space is of a release without it")
+	}
+	known, err := tx.Spoken()
+	if err != nil {
+		return err
+	}
+	if known = max(known, 1); known != w.op.Rules {
+		g.d.rules = known
+		return errRules
 	}
 	if !g.strict {
 		return nil
@@ -311,6 +322,9 @@ func (g *group) answer() {
 			w.end(false, nil)
 		case errors.Is(err, errRaced):
 			w.races++
+			again = append(again, w)
+		case errors.Is(err, errRules) && w.outdated < maxRules:
+			w.outdated++
 			again = append(again, w)
 		case errors.Is(err, errBehind):
 			again = append(again, w)

@@ -25,6 +25,8 @@ type Options struct {
 	UndoPages int // pages kept to bring the base back; 0 for 16,384
 	Readers   int // connections for queries; 0 for 4
 
+	Newer map[uint64]Rules // that this release doesn't have; for tests of the next
+
 	step func(string) // called between steps on files, by tests
 }
 
@@ -314,6 +316,9 @@ func (d *DB) try(op *Op, admission, answer bool) (res Result, lost bool, err err
 		return res, false, d.fails(d.broken)
 	}
 	r, known := rules[op.Rules]
+	if !known {
+		r, known = d.opts.Newer[op.Rules]
+	}
 	if !known {
 		return res, false, fmt.Errorf("rules %d are not known: %w", op.Rules, tinycloud.ErrUnsupported)
 	}
