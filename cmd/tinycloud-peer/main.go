@@ -46,6 +46,7 @@ type cli struct {
 	Networks  networksCmd  `cmd:"" help:"List the encryption networks that are known here."`
 	Network   networkCmd   `cmd:"" help:"Show an encryption network, share its keys, or rotate them."`
 	Conflicts conflictsCmd `cmd:"" help:"List, or write to files, what lost against a write that did not know of it."`
+	Databases databasesCmd `cmd:"" help:"List the SQL databases of a Space, or the writes of this host that failed once it met others."`
 	Policy    policyCmd    `cmd:"" help:"Show or set which values this node fetches of a Space."`
 	Quota     quotaCmd     `cmd:"" help:"Show or set how much a Space may hold."`
 	Usage     usageCmd     `cmd:"" help:"List how much the Spaces hold."`

@@ -62,6 +62,9 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 			if by, off := h.ClockOff(); off {
 				fmt.Fprintf(out, "warning: the clock of %s is %s: %s\n", h.DID, offBy(by), v.Space)
 			}
+			for _, service := range h.Behind {
+				fmt.Fprintf(out, "warning: %s has an older version of %s, by which all hosts write until it is upgraded: %s\n", h.DID, service, v.Space)
+			}
 			if h.Older {
 				fmt.Fprintf(out, "warning: %s has an older version and may order writes in another way until it is upgraded: %s\n", h.DID, v.Space)
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
 const database = "sql/xyz.app/notes"
@@ -36,6 +37,30 @@ func (g *group) rows(query, want string, peers ...*cluster.Peer) {
 			return err == nil && strings.HasSuffix(got.Body, `"rows":`+want+"}"), err
 		}); err != nil {
 			g.Fatalf("%s: %s is %d %s, want %s: %v", p.Name, query, got.Status, got.Body, want, err)
+		}
+	}
+}
+
+// sameContent holds that peers have the one database of the Space with the same content, and no write that failed.
+func (g *group) sameContent(writes int64, peers ...*cluster.Peer) {
+	g.Helper()
+	space, first := g.owner.Space.String(), ""
+	for _, p := range peers {
+		var list []node.DatabaseView
+		g.must(json.Unmarshal([]byte(g.verb(p, "databases", space, "--hash", "--json")), &list))
+		if len(list) != 1 || list[0].Name != strings.TrimPrefix(database, "sql/") || len(list[0].Hash) != 64 || list[0].Writes < writes || list[0].Position != uint64(list[0].Writes) {
+			g.Fatalf("%s: databases %+v", p.Name, list)
+		}
+		if first == "" {
+			first = list[0].Hash
+		} else if list[0].Hash != first {
+			g.Errorf("%s: another content: %+v", p.Name, list)
+		}
+		if out := g.verb(p, "databases", space, "--failed", "--json"); strings.TrimSpace(out) != "[]" {
+			g.Errorf("%s: failed writes: %s", p.Name, out)
+		}
+		if out := g.verb(p, "databases", space); !strings.Contains(out, `"xyz.app/notes"`) {
+			g.Errorf("%s: databases: %s", p.Name, out)
 		}
 	}
 }
@@ -88,6 +113,7 @@ func TestSQLOnThreeHosts(t *testing.T) {
 			t.Errorf("%s has %s\n%s has %s", a.Name, want, p.Name, got)
 		}
 	}
+	g.sameContent(2+6*2*each, peers...)
 	info := g.call(a, http.StatusOK, http.MethodGet, "/info", "", nil, http.NoBody)
 	if !strings.Contains(info.Body, `"sql"`) {
 		t.Errorf("info %s", info.Body)

@@ -72,6 +72,30 @@ func (c *Client) Space(ctx context.Context, space tinycloud.SpaceID) (v node.Spa
 	return v, c.get(ctx, spacePath(space), &v)
 }
 
+// Databases returns the SQL databases of a Space, with a hash of their content if it is asked for: that takes as long as it
+// takes.
+func (c *Client) Databases(ctx context.Context, space tinycloud.SpaceID, hash bool) ([]node.DatabaseView, error) {
+	path := spacePath(space)
+	if hash {
+		path += "?hash=1"
+	}
+	var d node.SpaceDetail
+	err := c.patient().get(ctx, path, &d)
+	return d.Databases, err
+}
+
+// FailedWrites returns the writes of the node to the databases of a Space that failed after they were acknowledged.
+func (c *Client) FailedWrites(ctx context.Context, space tinycloud.SpaceID) (list []node.FailedView, err error) {
+	return list, c.patient().get(ctx, spacePath(space)+"/failed?limit=1000", &list)
+}
+
+// patient is the same without an end of waiting.
+func (c *Client) patient() *Client {
+	patient := *c
+	patient.http = &http.Client{Transport: c.http.Transport}
+	return &patient
+}
+
 func spacePath(space tinycloud.SpaceID) string {
 	return "/admin/spaces/" + url.PathEscape(space.String())
 }
@@ -180,9 +204,7 @@ func (c *Client) Backup(ctx context.Context, dir string) (b node.Backup, err err
 	if err != nil {
 		return b, err
 	}
-	patient := *c
-	patient.http = &http.Client{Transport: c.http.Transport}
-	status, answer, err := patient.do(ctx, http.MethodPost, "/admin/backup", "", body)
+	status, answer, err := c.patient().do(ctx, http.MethodPost, "/admin/backup", "", body)
 	if err != nil {
 		return b, err
 	}

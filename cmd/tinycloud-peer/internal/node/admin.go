@@ -38,6 +38,7 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
 	mux.HandleFunc("GET /admin/spaces/{space}/conflicts", answer(n.adminConflicts))
 	mux.HandleFunc("GET /admin/spaces/{space}/conflicts/{value}", n.conflictValue)
+	mux.HandleFunc("GET /admin/spaces/{space}/failed", answer(n.adminFailed))
 	mux.HandleFunc("GET /admin/spaces/{space}/policy", answer(n.adminPolicy))
 	mux.HandleFunc("PUT /admin/spaces/{space}/policy", answer(n.adminSetPolicy))
 	mux.HandleFunc("GET /admin/spaces/{space}/hosts/{did}/removal", answer(n.adminRemoval))
@@ -165,7 +166,7 @@ func (n *Node) adminSpace(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	v, err := n.view(r.Context(), space)
+	v, err := n.detail(r.Context(), space, r.URL.Query().Get("hash") == "1")
 	return http.StatusOK, v, err
 }
 

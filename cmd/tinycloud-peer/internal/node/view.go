@@ -24,7 +24,7 @@ type Info struct {
 	Version string   `json:"version"`
 }
 
-// SpaceView is the answer to GET /admin/spaces/{space}. Arrays are never null.
+// SpaceView is what GET /admin/spaces answers of each Space. Arrays are never null.
 type SpaceView struct {
 	Space     tinycloud.SpaceID `json:"space"`
 	DID       string            `json:"did"`    // of this node in the Space
@@ -76,6 +76,9 @@ type HostView struct {
 	SkewMs    int64      `json:"skewMs"`   // its clock minus this one, when they last spoke; 0: not known
 	Rules     uint64     `json:"rules"`    // by which it judges, as it last told; 0: it did not tell, or was never met
 	Older     bool       `json:"older"`    // its rules are older than this host's, so that writes at the same time may end in another order there
+
+	Services map[string]uint64 `json:"services"` // with their versions, as it last told
+	Behind   []string          `json:"behind"`   // of these, those of an older version than this host's: all write by that one
 }
 
 // ClockOff tells whose clock is too far from this node's: such hosts' writes may count late or not at all.
@@ -194,6 +197,7 @@ func hostViews(known []hostlog.Host, peers []replication.PeerStatus, state strin
 	})
 	for _, k := range known {
 		v := HostView{DID: k.Host.String(), Self: k.Self, Forked: k.Forked, Forks: []ForkView{}, LastSeen: stamp(k.Seen), Rules: k.Hello.Rules, Older: k.OlderThan(capstore.Rules)}
+		v.Services, v.Behind = servicesOf(k.Hello, known)
 		for _, f := range k.Forks {
 			v.Forks = append(v.Forks, ForkView{f.N, [2]string{hex.EncodeToString(f.Digests[0][:]), hex.EncodeToString(f.Digests[1][:])}})
 		}
@@ -212,6 +216,18 @@ func hostViews(known []hostlog.Host, peers []replication.PeerStatus, state strin
 		views = append(views, v)
 	}
 	return views
+}
+
+// servicesOf are the services of a host, and those that it has in an older version than this host.
+func servicesOf(h hostlog.Hello, all []hostlog.Host) (versions map[string]uint64, behind []string) {
+	versions, behind = map[string]uint64{}, []string{}
+	for _, s := range h.Services {
+		versions[s.Name] = s.Version
+		if own, ok := all[0].Hello.Version(s.Name); ok && all[0].Self && s.Version < own {
+			behind = append(behind, s.Name)
+		}
+	}
+	return versions, behind
 }
 
 // stamp returns a time for JSON, nil for none.

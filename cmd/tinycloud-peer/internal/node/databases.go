@@ -1,0 +1,179 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
+)
+
+const (
+	databasesMost = 1000 // that are listed of a Space
+	failedAtOnce  = 100  // writes that failed, unless fewer are asked for
+	failedMost    = 1000
+)
+
+// SpaceDetail is the answer to GET /admin/spaces/{space}.
+type SpaceDetail struct {
+	SpaceView
+	Databases []DatabaseView `json:"databases"`
+}
+
+// DatabaseView is a SQL database.
+type DatabaseView struct {
+	Name     string        `json:"name"`
+	Writes   int64         `json:"writes"`         // that count
+	Failed   *int64        `json:"failed"`         // of these, those that did nothing; null: not known since the files were opened
+	Bytes    int64         `json:"bytes"`          // of operations, and of the pages that it takes here
+	Position uint64        `json:"position"`       // how many writes have run here; 0 while it is not open
+	Pending  int64         `json:"pending"`        // operations that only a newer release can read
+	Hash     string        `json:"hash,omitempty"` // of its content, with ?hash=1: equal on two hosts iff the content is
+	Doubled  []DoubledView `json:"doubled"`        // tokens that stand in several places with other requests
+}
+
+// DoubledView is a token that a host put again with another request.
+type DoubledView struct {
+	Event  string       `json:"event"` // CID
+	Places []DoubleView `json:"places"`
+}
+
+// DoubleView is one of its places.
+type DoubleView struct {
+	Epoch  string   `json:"epoch"` // CID
+	Hosts  []string `json:"hosts"` // DIDs, of those that say that it stands
+	Counts bool     `json:"counts"`
+}
+
+// FailedView is a write that this host acknowledged and that did nothing after all.
+type FailedView struct {
+	Database   string          `json:"database"`
+	Epoch      string          `json:"epoch"` // CID
+	At         time.Time       `json:"at"`
+	Error      string          `json:"error"`
+	Schema     []string        `json:"schema"`
+	Statements []StatementView `json:"statements"`
+	Cut        bool            `json:"cut"` // the request is longer than what is shown
+}
+
+// StatementView is a statement with its parameters; a BLOB is an array of bytes.
+type StatementView struct {
+	SQL    string `json:"sql"`
+	Params []any  `json:"params"`
+}
+
+// databases is the service that has them, nil where there is none.
+func (n *Node) databases() *sql.Service {
+	for _, x := range n.o.Services {
+		if s, ok := x.(*sql.Service); ok {
+			return s
+		}
+	}
+	return nil
+}
+
+func (n *Node) detail(ctx context.Context, space tinycloud.SpaceID, hash bool) (SpaceDetail, error) {
+	v, err := n.view(ctx, space)
+	if err != nil {
+		return SpaceDetail{}, err
+	}
+	d := SpaceDetail{SpaceView: v, Databases: []DatabaseView{}}
+	service := n.databases()
+	if service == nil {
+		return d, nil
+	}
+	list, err := service.Databases(ctx, n.store, space, hash, databasesMost)
+	for _, x := range list {
+		d.Databases = append(d.Databases, databaseView(x))
+	}
+	return d, err
+}
+
+func databaseView(x sql.Database) DatabaseView {
+	v := DatabaseView{Name: x.Name, Writes: x.Writes, Bytes: x.Bytes, Position: x.Position, Pending: x.Pending, Doubled: []DoubledView{}}
+	if x.Failed >= 0 {
+		v.Failed = &x.Failed
+	}
+	if !x.Hash.IsZero() {
+		v.Hash = x.Hash.String()
+	}
+	for _, e := range x.Doubled {
+		places := make([]DoubleView, len(e.Places))
+		for i, p := range e.Places {
+			places[i] = DoubleView{p.Epoch.EpochID(), p.Hosts, p.Counts}
+		}
+		v.Doubled = append(v.Doubled, DoubledView{e.Event.EventID(), places})
+	}
+	return v
+}
+
+// adminFailed answers which writes of this host to one database, or to all of a Space, failed after they were acknowledged.
+func (n *Node) adminFailed(r *http.Request) (int, any, error) {
+	space, err := pathSpace(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	limit := failedAtOnce
+	if text := r.URL.Query().Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > failedMost {
+			return 0, nil, fmt.Errorf("limit: %q, expected 1 to %d: %w", text, failedMost, tinycloud.ErrInvalid)
+		}
+	}
+	if _, err := n.store.Status(r.Context(), space); err != nil {
+		return 0, nil, err
+	}
+	out := []FailedView{}
+	service := n.databases()
+	if service == nil {
+		return http.StatusOK, out, nil
+	}
+	names := []string{r.URL.Query().Get("database")}
+	if names[0] == "" {
+		list, err := service.Databases(r.Context(), n.store, space, false, databasesMost)
+		if err != nil {
+			return 0, nil, err
+		}
+		names = names[:0]
+		for _, x := range list {
+			if x.Pending == 0 {
+				names = append(names, x.Name)
+			}
+		}
+	}
+	for _, name := range names {
+		if limit == 0 {
+			break
+		}
+		list, err := service.Failed(r.Context(), n.store, space, name, limit)
+		if err != nil {
+			return 0, nil, fmt.Errorf("database %q: %w", name, err)
+		}
+		for _, f := range list {
+			out = append(out, failedView(name, f))
+		}
+		limit -= len(list)
+	}
+	return http.StatusOK, out, nil
+}
+
+func failedView(name string, f sql.Failure) FailedView {
+	v := FailedView{Database: name, Epoch: f.Epoch.EpochID(), At: f.At, Error: f.Error, Schema: append([]string{}, f.Schema...), Statements: []StatementView{}, Cut: f.Cut}
+	for _, s := range f.Statements {
+		params := make([]any, len(s.Params))
+		for i, p := range s.Params {
+			if b, ok := p.([]byte); ok {
+				numbers := make([]int, len(b))
+				for k, c := range b {
+					numbers[k] = int(c)
+				}
+				p = numbers
+			}
+			params[i] = p
+		}
+		v.Statements = append(v.Statements, StatementView{s.SQL, params})
+	}
+	return v
+}
