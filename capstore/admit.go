@@ -124,6 +124,9 @@ func (s *Store) entitled(ctx context.Context, t *Token) (wanting bool, err error
 		if !s.Hosted(id) {
 			return false, errNoSpace()
 		}
+		if err := s.Removed(ctx, id); err != nil {
+			return false, err
+		}
 		if err := s.Present(ctx, id); err != nil {
 			return false, err
 		}

@@ -89,3 +89,28 @@ func (t *tx) takeAsked(id tinycloud.SpaceID, asked askedJoin) error {
 	t.touch(sp).Joins = len(asked.addrs) > 0
 	return t.exec("DELETE FROM asked_joins WHERE space = ?", id.String())
 }
+
+// ForgetJoin forgets an address through which a Space is joined, or is to be once it is hosted. The error is of class
+// [tinycloud.ErrNotFound] when there is no such address.
+func (s *Store) ForgetJoin(ctx context.Context, id tinycloud.SpaceID, addr string) error {
+	return s.do(ctx, func(t *tx) error {
+		var n int64
+		_, err := t.one([]any{&n}, `SELECT (SELECT count(*) FROM asked_joins WHERE space = ? AND addr = ?) +
+			(SELECT count(*) FROM joins WHERE addr = ? AND sid IN (SELECT sid FROM spaces WHERE space = ?))`, id.String(), addr, addr, id.String())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%s is not joined through %q: %w", id, addr, tinycloud.ErrNotFound)
+		}
+		if err := t.exec("DELETE FROM asked_joins WHERE space = ? AND addr = ?", id.String(), addr); err != nil || !t.s.Hosted(id) {
+			return err
+		}
+		sp, err := t.space(id)
+		if err != nil {
+			return err
+		}
+		t.touch(sp).Joins = true // who dials reads them again
+		return t.exec("DELETE FROM joins WHERE sid = ? AND addr = ?", sp.sid, addr)
+	})
+}

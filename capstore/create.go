@@ -51,7 +51,7 @@ func (t *tx) create(id tinycloud.SpaceID, state string) error {
 	if t.s.o.Policy == All {
 		kept = keptWhole
 	}
-	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state opens created kept", ID: "sid"}, id.String(), sp.host[:], state, sp.opens, t.now.UnixMilli(), kept)
+	sid, err := t.insert(db.Insert{Into: "spaces", Columns: "space host state opens created kept removed", ID: "sid"}, id.String(), sp.host[:], state, sp.opens, t.now.UnixMilli(), kept, int(removalNone))
 	if err != nil {
 		return err
 	}

@@ -152,6 +152,7 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.doubtStandings(rows)
 	changed := map[int64]bool{}
 	for _, c := range rows {
 		changed[c.sid] = true
@@ -175,6 +176,9 @@ func (s *Store) reload(ctx context.Context, q querier, g int64) error {
 		return err
 	}
 	if err := s.learnSpaces(ctx, q); err != nil {
+		return err
+	}
+	if err := s.learnRemoved(ctx, q); err != nil {
 		return err
 	}
 	if err := s.learnRevoked(ctx, q); err != nil {

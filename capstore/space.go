@@ -52,12 +52,13 @@ type branch struct {
 
 // space is a loaded Space. The writer changes it under mu; others read facts under mu.
 type space struct {
-	sid   int64
-	id    tinycloud.SpaceID
-	host  hostlog.Key
-	key   ed25519.PrivateKey
-	state string
-	opens int64 // when joining ends by time, see [Store.openDue]; 0: never
+	sid     int64
+	id      tinycloud.SpaceID
+	host    hostlog.Key
+	key     ed25519.PrivateKey
+	state   string
+	opens   int64 // when joining ends by time, see [Store.openDue]; 0: never
+	removed removal
 
 	mu sync.RWMutex
 	record
@@ -154,13 +155,13 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var state string
 	var heads []byte
-	var rules int
+	var rules, removed int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens, &sp.history}, "SELECT state, heads, epochs, events, rules, opens, history FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens, &sp.history, &removed}, "SELECT state, heads, epochs, events, rules, opens, history, removed FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
-	sp.state, sp.todo.unsure = state, true
+	sp.state, sp.removed, sp.todo.unsure = state, removal(removed), true
 	if err := t.load(sp, heads); err != nil {
 		return nil, err
 	}
@@ -367,11 +368,13 @@ func (t *tx) flush() error {
 		if err := t.revise(sp); err != nil {
 			return err
 		}
+		t.noteRemoval(sp)
 		heads := []byte{}
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, rules = ? WHERE sid = ?", sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.rules(), sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, rules = ?, removed = ? WHERE sid = ?",
+			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.rules(), int(sp.removed), sp.sid)
 		if err != nil {
 			return err
 		}

@@ -16,17 +16,18 @@ import (
 
 // Status is what a node knows of a Space.
 type Status struct {
-	Host   hostlog.Key // this node
-	State  string
-	Opens  time.Time // when joining ends if nothing of another host is here by then; zero: not by time
-	Heads  []tinycloud.Hash
-	Epochs int64
-	Void   int64 // epochs that count for nothing
-	Parked int64 // entries of the future, and what follows them
-	Events int64
-	Keys   int64 // subjects that hold a value
-	Wants  int64 // values that are to be fetched, without those that are only held as past
-	Bytes  int64 // of values, and of what other services than key-value take
+	Host     hostlog.Key // this node
+	State    string
+	Standing Standing
+	Opens    time.Time // when joining ends if nothing of another host is here by then; zero: not by time
+	Heads    []tinycloud.Hash
+	Epochs   int64
+	Void     int64 // epochs that count for nothing
+	Parked   int64 // entries of the future, and what follows them
+	Events   int64
+	Keys     int64 // subjects that hold a value
+	Wants    int64 // values that are to be fetched, without those that are only held as past
+	Bytes    int64 // of values, and of what other services than key-value take
 	// Pending counts operations that a newer release can read.
 	Pending int64
 	// StateHash is equal on two hosts iff what their services keep is.
@@ -51,7 +52,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 		if sp.waits() {
 			st.State = StateJoining
 		}
-		st.Opens = s.opensAt(sp)
+		st.Opens, st.Standing = s.opensAt(sp), t.standing(sp)
 		for _, h := range sp.heads {
 			st.Heads = append(st.Heads, h.id)
 		}
@@ -68,7 +69,7 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	if d, err := s.hostDelegation(ctx, id, sp.host, lastsLonger); err != nil {
 		return Status{}, err
 	} else if d != nil {
-		st.Expires = d.Expires
+		st.Expires, st.Standing = d.Expires, StandsHost // it may not be in the history yet
 	}
 	st.Keys, st.StateHash, err = s.stateHash(ctx, sp.sid)
 	return st, err

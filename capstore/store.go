@@ -48,8 +48,10 @@ type Blocks interface {
 type Options struct {
 	// Database is the path of an SQLite file, [InMemory], or the URL of a server: postgres://… or mysql://….
 	// Several processes with the same keys may use one server's database; together they are one host.
-	Database    string
-	Keys        Keys          // required
+	Database string
+	Keys     Keys // required
+	// Identity is whose data they have to be. The zero value does not ask.
+	Identity    Identity
 	Blocks      Blocks        // nil: every value is inline
 	MaxLifetime time.Duration // of an invocation from now; 0 means 300 s
 	// Limit returns the bytes a Space may hold; false means no limit. Nil: no limits. It runs on the
@@ -114,6 +116,7 @@ type Store struct {
 	patient  patient
 	patience time.Duration // see awaitOpen
 	serving  *lru.Cache[tinycloud.SpaceID, serving]
+	removals *lru.Cache[tinycloud.SpaceID, lookedAt]
 	looking  singleflight.Group             // for what is served, by Space
 	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining  joining
@@ -146,6 +149,8 @@ type Store struct {
 	spaces   map[tinycloud.SpaceID]*space // loaded ones
 	revoked  map[tinycloud.Hash]tinycloud.Hash
 	quotas   map[tinycloud.SpaceID]int64
+	// removed are Spaces that this node may have been removed from, see [Store.Removed].
+	removed map[tinycloud.SpaceID]struct{}
 
 	// Of the writer alone.
 	mostFacts int  // that are kept of loaded Spaces, in bytes
@@ -191,6 +196,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.tokens = newTokens()
 	s.granted, _ = lru.New[proven, struct{}](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
+	s.removals, _ = lru.New[tinycloud.SpaceID, lookedAt](rememberedServing)
 	if err := s.register(o.Services); err != nil {
 		return nil, err
 	}
@@ -202,20 +208,27 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 const rememberedTokens = 1 << 12
 
-func (s *Store) open(ctx context.Context) (err error) {
+func (s *Store) open(ctx context.Context) error {
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	if err := s.identify(ctx); err != nil {
+		return err
+	}
+	return s.preload(ctx)
+}
+
+// connect opens the database and brings its schema up to date.
+func (s *Store) connect(ctx context.Context) error {
 	schemas, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
 	}
 	if db.IsServer(s.o.Database) {
 		s.db, err = db.OpenServer(ctx, s.o.Database, schemas, s.log)
-	} else {
-		err = s.openFile(ctx, schemas)
-	}
-	if err != nil {
 		return err
 	}
-	return s.preload(ctx)
+	return s.openFile(ctx, schemas)
 }
 
 func (s *Store) openFile(ctx context.Context, schemas fs.FS) (err error) {
@@ -287,6 +300,9 @@ func (s *Store) preload(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.learnSpaces(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnRemoved(ctx, s.db.Read); err != nil {
 		return err
 	}
 	if err := s.learnRevoked(ctx, s.db.Read); err != nil {

@@ -58,7 +58,9 @@ type tx struct {
 	beside   bool            // rows beside the history came or went
 	pairs    map[string]bool // nodes that are paired from now on, or no more
 	ended    []ended         // Spaces that are joining no more
-	adopts   bool            // delegations are still to be adopted
+	// standings are Spaces that this node is removed from, or let into again.
+	standings []*space
+	adopts    bool // delegations are still to be adopted
 
 	generation int64 // of the database at its begin; on a server
 }
@@ -399,6 +401,7 @@ func (t *tx) publish() {
 		}
 	}
 	t.publishPairs()
+	t.publishStandings()
 	t.unload()
 	s.mu.Unlock()
 	if t.adopts {

@@ -8,7 +8,7 @@ import (
 
 // Config is everything an operator can set. The name in parentheses is the setting's key in tinycloud.toml, below
 // a profile table; its environment variable is the key in capitals with "_" for ".", after TINYCLOUD_.
-// Relative paths are relative to the working directory of the process.
+// Relative paths of a file are relative to its directory, those of a variable to the working directory of the process.
 type Config struct {
 	// Address (address) is the IP the HTTP API listens on. Default 127.0.0.1.
 	Address netip.Addr
@@ -59,7 +59,8 @@ type Log struct {
 // Storage says where data lives and how much of it a Space may hold.
 type Storage struct {
 	// Datadir (storage.datadir) is the root of all local data; "" is none. It holds the generated secret, and the
-	// database and blocks unless these are set. Default none; the shipped tinycloud.toml sets ./data.
+	// database and blocks unless these are set. Default $STATE_DIRECTORY, which systemd sets, else tinycloud-peer below
+	// $XDG_DATA_HOME or ~/.local/share; none where keys.secret is set. The shipped tinycloud.toml sets ./data.
 	Datadir string
 	// Database (storage.database) is sqlite:PATH, a bare path, sqlite::memory:, postgres://… or mysql://….
 	// Default sqlite:<datadir>/caps.db, without datadir sqlite::memory:, which forgets everything at exit.

@@ -53,6 +53,11 @@ func LoadText(text string) (Config, []Warning, error) {
 	}
 	l := newLoader()
 	l.addDocument(doc)
-	c := l.build()
+	c := l.build(func(*Config) {})
 	return c, l.warnings, errors.Join(l.errs...)
+}
+
+// UserDatadir is where a user's data are on a system.
+func UserDatadir(system string, getenv func(string) string) string {
+	return userDatadir(system, getenv)
 }

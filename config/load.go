@@ -17,11 +17,14 @@ import (
 type LoadOptions struct {
 	// Environ are NAME=value pairs as of os.Environ.
 	Environ []string
-	// Dir is where tinycloud.toml is looked for, then in its ancestors, nearest first. "" is the working directory.
+	// Dir is where tinycloud.toml is looked for, then in its ancestors, nearest first. "" is the working directory; another
+	// one stands for it.
 	Dir string
 	// File is the file to read, relative to Dir; it must exist. It goes before TINYCLOUD_CONFIG_FILE, which goes
 	// before the search.
 	File string
+	// Datadir is storage.datadir if it is not "", before file and variables.
+	Datadir string
 }
 
 // Load reads, merges and checks all settings. The error names every wrong setting, its file and line or its
@@ -30,36 +33,48 @@ type LoadOptions struct {
 func Load(opts LoadOptions) (Config, []Warning, error) {
 	l := newLoader()
 	env := splitEnviron(opts.Environ)
-	doc, err := openDocument(opts, env.configFile)
+	path, err := opts.Locate()
 	if err != nil {
 		return Config{}, nil, err
 	}
-	if doc != nil {
+	if path != "" {
+		doc, err := readDocument(path)
+		if err != nil {
+			return Config{}, nil, err
+		}
 		l.addDocument(doc)
 	}
 	l.addTinycloud(env.tinycloud)
 	l.addRocket(env.rocket)
-	c := l.build()
+	if opts.Datadir != "" {
+		l.add([]string{"storage", "datadir"}, value{kind: kindString, text: opts.Datadir}, origin{env: "--datadir"})
+	}
+	work, err := filepath.Abs(cmp.Or(opts.Dir, "."))
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("working directory: %w", err)
+	}
+	c := l.build(func(c *Config) {
+		if path != "" {
+			l.resolvePaths(c, filepath.Dir(path), work)
+		}
+		l.defaultDatadir(c, opts.Environ)
+	})
 	if err := errors.Join(l.errs...); err != nil {
 		return Config{}, l.warnings, err
 	}
 	return c, l.warnings, nil
 }
 
-func openDocument(opts LoadOptions, fromEnv string) (*document, error) {
-	dir := cmp.Or(opts.Dir, ".")
-	path := cmp.Or(opts.File, fromEnv)
-	switch {
-	case path == "":
-		found, err := findFile(dir)
-		if err != nil || found == "" {
-			return nil, err
-		}
-		path = found
-	case !filepath.IsAbs(path):
-		path = filepath.Join(dir, path)
+// Check says what is wrong with the text of a configuration file of a name.
+func Check(name, text string) error {
+	doc, err := parseDocument(name, text)
+	if err != nil {
+		return err
 	}
-	return readDocument(path)
+	l := newLoader()
+	l.addDocument(doc)
+	l.build(func(*Config) {})
+	return errors.Join(l.errs...)
 }
 
 // origin is where a value stands: a variable, or a key of the file.
@@ -198,8 +213,9 @@ func (l *loader) fail(from origin, name string, err error) {
 	l.errs = append(l.errs, fmt.Errorf("%s: %s: %w", from, name, err))
 }
 
-// build applies the collected values to the defaults and checks what concerns several of them.
-func (l *loader) build() Config {
+// build applies the collected values to the defaults and checks what concerns several of them. Place puts paths where they
+// lead, before others follow from them.
+func (l *loader) build(place func(*Config)) Config {
 	c := defaults()
 	for _, s := range settings() {
 		if e, ok := l.entries[s.name]; ok {
@@ -208,6 +224,7 @@ func (l *loader) build() Config {
 			}
 		}
 	}
+	place(&c)
 	l.checkBlocks(&c)
 	l.checkPorts(c)
 	l.checkProxies(&c)

@@ -48,6 +48,19 @@ func (c Config) ResolveSecret() (Secret, []Warning, error) {
 	return secret, warnings, nil
 }
 
+// SecretMissing reports whether [Config.ResolveSecret] would make a secret.
+func (c Config) SecretMissing() (bool, error) {
+	path := c.SecretFile()
+	if !c.Keys.Secret.IsZero() || path == "" {
+		return false, nil
+	}
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
+}
+
 // ErrOtherSecret means that a node has a secret, and it is another one.
 var ErrOtherSecret = errors.New("this node has another secret")
 

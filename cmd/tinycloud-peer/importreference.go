@@ -36,7 +36,7 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 	for _, w := range warnings {
 		fmt.Fprintln(p.err, "tinycloud-peer:", w)
 	}
-	theirs, err := c.keys(cfg)
+	theirs, err := c.keys(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func derived(theirs *hostkeys.Static) (*[32]byte, *encryption.Source) {
 }
 
 // keys takes the secret, and returns the reference's keys, nil without one.
-func (c *importReferenceCmd) keys(cfg config.Config) (*hostkeys.Static, error) {
+func (c *importReferenceCmd) keys(ctx context.Context, cfg config.Config) (*hostkeys.Static, error) {
 	if c.Secret == "" {
 		return nil, nil
 	}
@@ -112,6 +112,9 @@ func (c *importReferenceCmd) keys(cfg config.Config) (*hostkeys.Static, error) {
 		return nil, err
 	}
 	if !c.OwnKeys {
+		if err := node.CheckAdopted(ctx, cfg, theirs); err != nil {
+			return nil, fmt.Errorf("--secret: %w", err)
+		}
 		if err := cfg.AdoptSecret(secret); err != nil {
 			return nil, fmt.Errorf("--secret: %w (with --own-keys this node keeps its own, and each owner has to delegate to it)", err)
 		}

@@ -27,7 +27,8 @@ const (
 
 // cli is the command line; each verb has a file of its own.
 type cli struct {
-	Config string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
+	Config  string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
+	Datadir string `help:"Directory of the node's data, whatever the configuration says." placeholder:"DIR"`
 
 	Serve     serveCmd     `cmd:"" default:"withargs" help:"Run the node. This is the default."`
 	Init      initCmd      `cmd:"" help:"Write a configuration and a secret for a new node."`
@@ -64,9 +65,10 @@ type cli struct {
 
 // program is what every verb gets.
 type program struct {
-	config string // --config
-	out    io.Writer
-	err    io.Writer
+	config  string // --config
+	datadir string // --datadir
+	out     io.Writer
+	err     io.Writer
 }
 
 func main() {
@@ -93,7 +95,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return exitUsage
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	if err := parsed.Run(&program{config: c.Config, out: out, err: errs}); err != nil {
+	if err := parsed.Run(&program{config: c.Config, datadir: c.Datadir, out: out, err: errs}); err != nil {
 		if !errors.Is(err, errReported) {
 			fmt.Fprintln(errs, "tinycloud-peer:", err)
 		}
@@ -106,8 +108,11 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 var errReported = errors.New("reported")
 
 // load reads the configuration.
-func (p *program) load() (config.Config, []config.Warning, error) {
-	return config.Load(config.LoadOptions{Environ: os.Environ(), File: p.config})
+func (p *program) load() (config.Config, []config.Warning, error) { return config.Load(p.source()) }
+
+// source is where the configuration comes from.
+func (p *program) source() config.LoadOptions {
+	return config.LoadOptions{Environ: os.Environ(), File: p.config, Datadir: p.datadir}
 }
 
 // node returns the client of the running node and its data directory.

@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			// No tinycloud.toml is found above the directory.
 			e.Setenv("TINYCLOUD_CONFIG_FILE", filepath.Join(e.WorkDir, "empty.toml"))
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			return os.WriteFile(filepath.Join(e.WorkDir, "empty.toml"), nil, 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"await": await, "wallet": wallet, "sign": sign},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 )
 
 type serveCmd struct {
+	NewIdentity bool `help:"Go on with data that are of a node with another secret, or whose secret is lost: as another host of its Spaces."`
 	// Lease ends the node when its parent is gone, however that ended.
 	Lease bool `hidden:"" help:"Stop when standard input is closed."`
 }
@@ -54,6 +56,9 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 	log := slog.New(logHandler(p.out, cfg))
 	// Before the first line of libp2p, which is told nothing but what needs attention.
 	gologshim.SetDefaultHandler(atLeast{log.Handler(), slog.LevelWarn})
+	if err := p.announce(ctx, log, cfg); err != nil {
+		return err
+	}
 	for _, w := range warnings {
 		log.WarnContext(ctx, "configuration", "warning", w.String())
 	}
@@ -66,11 +71,27 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 			cancel()
 		}()
 	}
-	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock, Services: servicesOf(cfg, log)})
+	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock, Services: servicesOf(cfg, log), NewIdentity: c.NewIdentity})
 	if err != nil {
 		return err
 	}
 	return n.Run(ctx)
+}
+
+// announce tells what the node starts from: where its settings and its data are.
+func (p *program) announce(ctx context.Context, log *slog.Logger, cfg config.Config) error {
+	file, err := p.source().Locate()
+	if err != nil {
+		return err
+	}
+	datadir := cfg.Storage.Datadir
+	if datadir != "" {
+		if datadir, err = filepath.Abs(datadir); err != nil {
+			return err
+		}
+	}
+	log.InfoContext(ctx, "starting", "version", version(), "configuration", cmp.Or(file, "none"), "datadir", cmp.Or(datadir, "none"), "database", cfg.Storage.Database.String())
+	return nil
 }
 
 func logHandler(w io.Writer, cfg config.Config) slog.Handler {

@@ -290,6 +290,15 @@ func (f *Facts) Hosts(yield func(hostlog.Key, *token.Token) bool) {
 	}
 }
 
+// HostedBy calls yield for those of [Facts.Hosts] that are of one host.
+func (f *Facts) HostedBy(host hostlog.Key, yield func(*token.Token) bool) {
+	for _, n := range f.hosts[host] {
+		if f.hostable(f.search(), n.token) && !yield(n.token) {
+			return
+		}
+	}
+}
+
 // Delegated reports why a delegation of the set grants nothing in the Space, nil when it holds.
 func (f *Facts) Delegated(t *token.Token) error {
 	s := NewSearch(f.Delegation)

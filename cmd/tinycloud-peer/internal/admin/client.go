@@ -127,6 +127,11 @@ func (c *Client) Join(ctx context.Context, space tinycloud.SpaceID, q node.JoinR
 	return v, c.decode(status, answer, &v)
 }
 
+// ForgetJoin has the node forget an address that a Space is joined through.
+func (c *Client) ForgetJoin(ctx context.Context, space tinycloud.SpaceID, addr string) error {
+	return c.send(ctx, http.MethodDelete, spacePath(space)+"/joins/"+url.PathEscape(addr), nil, &node.JoinRequest{})
+}
+
 // Policy returns which values the node fetches of a Space.
 func (c *Client) Policy(ctx context.Context, space tinycloud.SpaceID) (v node.PolicyView, err error) {
 	return v, c.get(ctx, policyPath(space), &v)

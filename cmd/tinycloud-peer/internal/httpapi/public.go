@@ -72,6 +72,9 @@ func (a *API) admitPublic(w http.ResponseWriter, r *http.Request, segment string
 	case space.Name() != publicName:
 		return space, tinycloud.Refuse(tinycloud.ErrForbidden, "Not a public space")
 	}
+	if err := a.o.Store.Removed(r.Context(), space); err != nil {
+		return space, err
+	}
 	return space, a.o.Store.AwaitHistory(r.Context(), space)
 }
 

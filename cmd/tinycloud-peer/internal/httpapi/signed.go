@@ -210,6 +210,9 @@ func (a *API) getSigned(w http.ResponseWriter, r *http.Request, text string) err
 	if err != nil {
 		return err
 	}
+	if err := a.o.Store.Removed(r.Context(), ticket.Space); err != nil {
+		return err
+	}
 	if err := a.o.Store.AwaitHistory(r.Context(), ticket.Space); err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/callers"
-	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
@@ -36,6 +35,7 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
 	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
 	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
+	mux.HandleFunc("DELETE /admin/spaces/{space}/joins/{addr}", answer(n.adminForget))
 	mux.HandleFunc("GET /admin/spaces/{space}/conflicts", answer(n.adminConflicts))
 	mux.HandleFunc("GET /admin/spaces/{space}/conflicts/{value}", n.conflictValue)
 	mux.HandleFunc("GET /admin/spaces/{space}/failed", answer(n.adminFailed))
@@ -141,7 +141,7 @@ func sendJSON(w http.ResponseWriter, status int, body any) {
 
 func (n *Node) adminNode(*http.Request) (int, any, error) {
 	return http.StatusOK, Info{
-		NodeID: hostkeys.DIDKey(n.nodeKey()), PeerID: n.frontID(), Addrs: texts(n.frontAddrs()), Version: n.o.Version,
+		NodeID: didOf(n.keys), PeerID: n.frontID(), Addrs: texts(n.frontAddrs()), Version: n.o.Version,
 	}, nil
 }
 
@@ -153,6 +153,9 @@ func (n *Node) adminSpaces(r *http.Request) (int, any, error) {
 			return 0, nil, err
 		}
 		views = append(views, v)
+	}
+	for _, space := range sorted(n.store.Imported()) {
+		views = append(views, n.importedView(space))
 	}
 	return http.StatusOK, views, nil
 }

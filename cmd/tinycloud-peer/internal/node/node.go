@@ -45,6 +45,9 @@ type Options struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // of this program, as /info tells it
 
+	// NewIdentity has the node go on with data that are of a node with another secret, as another host of the Spaces.
+	NewIdentity bool
+
 	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
 	Now func() time.Time
 
@@ -115,6 +118,9 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	if err := n.loadKeys(ctx); err != nil {
 		return nil, err
 	}
+	if o.NewIdentity {
+		n.log.WarnContext(ctx, "started with --new-identity: leave it out from now on, for it takes whatever data there are")
+	}
 	n.listBootstrap()
 	n.openPolicies()
 	n.warnOpen()
@@ -132,7 +138,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	}
 	n.api = httpapi.New(httpapi.Options{
 		Store: n.store, Stage: n.stage, Health: n.health, HostDID: n.hostDID, Fetch: n.spaces.fetch, Hooks: n.hooks, Services: o.Services, Networks: n.networks,
-		NodeID: hostkeys.DIDKey(n.nodeKey()), Version: o.Version,
+		NodeID: didOf(n.keys), Version: o.Version,
 		CORS: cfg.CORS, TraceHeader: cfg.Log.TraceHeader, CursorKey: n.keys.Derive(hostkeys.ContextListCursor),
 		Quota: n.learnQuota, QuotaURL: publicURL(cfg.QuotaURL),
 		RatePerMinute: cfg.PublicSpaces.RatePerMinute, Burst: cfg.PublicSpaces.RateBurst,
@@ -142,38 +148,16 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error)
 	return n, n.listen()
 }
 
-func (n *Node) loadKeys(ctx context.Context) error {
-	secret, warnings, err := n.cfg.ResolveSecret()
-	if err != nil {
-		return fmt.Errorf("keys.secret: %w", err)
-	}
-	for _, w := range warnings {
-		n.log.WarnContext(ctx, "configuration", "warning", w.String())
-	}
-	n.keys, err = hostkeys.New(secret.Bytes())
-	if err != nil {
-		return fmt.Errorf("keys.secret: %w", err)
-	}
-	return nil
-}
-
 // openStores opens the database first: its lock keeps a second process from the blocks too.
 func (n *Node) openStores(ctx context.Context) (err error) {
-	database := n.cfg.Storage.Database.Path()
-	switch {
-	case n.cfg.Storage.Database.InMemory():
-		database = capstore.InMemory
-	case n.shared():
-		database = n.cfg.Storage.Database.DSN()
-	}
 	n.spaces = newSpaces(n)
 	n.room = newRoom(n.cfg, n.log)
 	n.store, err = capstore.Open(ctx, capstore.Options{
-		Database: database, Keys: n.keys, Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
+		Database: databaseOf(n.cfg), Keys: n.keys, Identity: n.identity(), Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
 		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated || n.alone(), JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
-		return err
+		return n.otherNode(err)
 	}
 	n.keyValue = kv.Of(n.store)
 	n.hooks = hooks.New(hooks.Options{
@@ -363,7 +347,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
 	replicas := begin(ctx, n.replicate, fail)
-	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID())
+	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID(), "did", didOf(n.keys), "addrs", texts(n.frontAddrs()))
 	err := n.serve(ctx)
 	fail(err)
 	n.log.InfoContext(ctx, "stopping")

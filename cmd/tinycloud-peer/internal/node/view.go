@@ -27,11 +27,13 @@ type Info struct {
 // SpaceView is what GET /admin/spaces answers of each Space. Arrays are never null.
 type SpaceView struct {
 	Space     tinycloud.SpaceID `json:"space"`
-	DID       string            `json:"did"`    // of this node in the Space
-	PeerID    string            `json:"peerId"` // the same key
-	Addrs     []string          `json:"addrs"`  // what others join
-	State     string            `json:"state"`  // hosted, joining, synced
-	Opens     *time.Time        `json:"opens"`  // when joining ends if nothing of another host is here; null: not by time
+	DID       string            `json:"did"`      // of this node in the Space
+	PeerID    string            `json:"peerId"`   // the same key
+	Addrs     []string          `json:"addrs"`    // what others join
+	State     string            `json:"state"`    // hosted, joining, synced; imported: its owner has not made this node a host
+	Standing  capstore.Standing `json:"standing"` // of this node: host, removed, expired, none
+	Activity  string            `json:"activity"` // open, resting, asleep; alone: no other host was met
+	Opens     *time.Time        `json:"opens"`    // when joining ends if nothing of another host is here; null: not by time
 	Hosts     []HostView        `json:"hosts"`
 	Heads     []string          `json:"heads"` // CIDs of epochs
 	Epochs    int64             `json:"epochs"`
@@ -43,6 +45,8 @@ type SpaceView struct {
 	Wants     int64             `json:"wants"`  // values that are not here yet
 	Policy    capstore.Policy   `json:"policy"` // of values: eager, lazy, all
 	Bytes     int64             `json:"bytes"`
+	Limit     *int64            `json:"limit"`     // of bytes; null: none
+	OverLimit bool              `json:"overLimit"` // writes are refused
 	History   int64             `json:"history"`   // bytes
 	Paused    []string          `json:"paused"`    // what of other hosts is not taken, and why, a sentence each
 	Rules     uint64            `json:"rules"`     // by which this host judges and orders; 0 from releases that don't tell
@@ -96,13 +100,14 @@ type ForkView struct {
 // JoinView is an address a Space was told to join through, or of a node that was named and is asked about it.
 type JoinView struct {
 	Addr      string     `json:"addr"`
-	State     string     `json:"state"`   // waiting, asked, connected, none, refused, unreachable, invalid
+	State     string     `json:"state"`   // waiting, asked, connected, reached elsewhere, away, none, refused, unreachable, invalid
 	LastTry   *time.Time `json:"lastTry"` // null: not yet
 	LastError string     `json:"lastError"`
 }
 
-func (n *Node) sortedSpaces() []tinycloud.SpaceID {
-	all := n.store.Spaces()
+func (n *Node) sortedSpaces() []tinycloud.SpaceID { return sorted(n.store.Spaces()) }
+
+func sorted(all []tinycloud.SpaceID) []tinycloud.SpaceID {
 	slices.SortFunc(all, func(a, b tinycloud.SpaceID) int { return strings.Compare(a.String(), b.String()) })
 	return all
 }
@@ -136,14 +141,16 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	n.entrance(ctx, space)
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
-		Addrs: texts(n.spaceAddrs(space)), State: st.State, Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
+		Addrs: texts(n.spaceAddrs(space)), State: st.State, Standing: st.Standing, Activity: n.spaces.activity(space), Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes, History: room.History, Paused: n.paused(room),
 		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
+	}
+	if room.Limited {
+		v.Limit, v.OverLimit = &room.Limit, room.Used() >= room.Limit
 	}
 	for _, h := range st.Heads {
 		v.Heads = append(v.Heads, h.EpochID())
 	}
-	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
 	if space.IsSecrets() {
 		if v.Networks, err = n.networkViews(ctx, space.Owner()); err != nil {
 			return SpaceView{}, err
@@ -151,6 +158,10 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	}
 	seen := n.spaces.status(space)
 	v.Hosts = hostViews(hosts, seen.Peers, st.State)
+	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
+	for i := range v.Joins {
+		v.Joins[i].State = n.reached(space, v.Joins[i], v.Hosts)
+	}
 	if c := seen.CatchUp; c != nil {
 		v.CatchUp = &CatchUpView{c.Entries, c.Total, c.PerSecond, int64(math.Ceil(c.Left.Seconds()))}
 	}
