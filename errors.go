@@ -3,6 +3,7 @@ package tinycloud
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Classes of refusal: what a caller may conclude. Details go in the message. An error that wraps none
@@ -40,3 +41,20 @@ func (r *Refusal) Error() string { return r.Text }
 
 // Unwrap returns the class.
 func (r *Refusal) Unwrap() error { return r.Class }
+
+// Plain is the text of an error for people: without the classes at its end, which are for programs.
+func Plain(err error) string {
+	text := err.Error()
+	for again := true; again; {
+		again = false
+		for _, class := range []error{
+			ErrInvalid, ErrUndecodable, ErrForged, ErrUnauthorized, ErrForbidden, ErrNotFound, ErrConflict, ErrPrecondition,
+			ErrTooLarge, ErrQuota, ErrFull, ErrRange, ErrBusy, ErrUnsupported, ErrUnavailable,
+		} {
+			if rest, ok := strings.CutSuffix(text, ": "+class.Error()); ok && errors.Is(err, class) {
+				text, again = rest, true
+			}
+		}
+	}
+	return text
+}

@@ -1,6 +1,7 @@
 package capstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -19,10 +20,24 @@ import (
 // hostDomain is the domain a hosting message claims to come from: no web site asks for it.
 const hostDomain = "localhost"
 
-// HostMessage returns the EIP-4361 text by whose signature the owner of a Space makes a host of it. It
-// has no expiry. The error is of class [tinycloud.ErrInvalid] when host is no did:key of a host or the
-// nonce is none, and [tinycloud.ErrUnsupported] when the owner is not an Ethereum account.
+// siweTime is the form of time stamps.
+const siweTime = "2006-01-02T15:04:05.000Z"
+
+// HostTerms are what an owner may say about a host. The zero value is the domain localhost, and for ever.
+type HostTerms struct {
+	Domain  string    // that the text claims to come from; "" means localhost
+	Expires time.Time // zero: never
+}
+
+// HostMessage returns the text of the zero [HostTerms].
 func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string, now time.Time) (string, error) {
+	return HostTerms{}.Message(space, host, nonce, now)
+}
+
+// Message returns the EIP-4361 text by whose signature the owner of a Space makes a host of it. The error is of class
+// [tinycloud.ErrInvalid] when host is no did:key of a host, or the nonce or the domain is none, and
+// [tinycloud.ErrUnsupported] when the owner is not an Ethereum account.
+func (h HostTerms) Message(space tinycloud.SpaceID, host tinycloud.Principal, nonce string, now time.Time) (string, error) {
 	chain, account, ok := space.Owner().EIP155()
 	if !ok {
 		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", space.Owner(), tinycloud.ErrUnsupported)
@@ -32,9 +47,13 @@ func HostMessage(space tinycloud.SpaceID, host tinycloud.Principal, nonce string
 	}
 	caps := []recap.Capability{{URI: space.String() + "/space", Ability: token.AbilityHost}}
 	statement := recap.Statement(caps)
-	return ownerText(siwe.Message{
-		Address: account, ChainID: chain, URI: string(host), Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
-	}, nonce, now)
+	m := siwe.Message{
+		Domain: h.Domain, Address: account, ChainID: chain, URI: string(host), Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
+	}
+	if !h.Expires.IsZero() {
+		m.Expires = h.Expires.UTC().Format(siweTime)
+	}
+	return ownerText(m, nonce, now)
 }
 
 // OwnerMessage returns the EIP-4361 text by whose signature an owner gives another party an ability on a resource for a
@@ -80,12 +99,13 @@ func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host
 	if last == nil {
 		return "", fmt.Errorf("%s is no host of %s: %w", host, space, tinycloud.ErrNotFound)
 	}
-	return ownerText(siwe.Message{Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID()}, nonce, s.o.Now())
+	statement := fmt.Sprintf("Remove the host %s from the Space %s.", key, space)
+	return ownerText(siwe.Message{Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID(), Statement: &statement}, nonce, s.o.Now())
 }
 
 // ownerText completes a message that the owner of a Space is to sign by hand.
 func ownerText(m siwe.Message, nonce string, now time.Time) (string, error) {
-	m.Domain, m.Nonce, m.IssuedAt = hostDomain, nonce, now.UTC().Format("2006-01-02T15:04:05.000Z")
+	m.Domain, m.Nonce, m.IssuedAt = cmp.Or(m.Domain, hostDomain), nonce, now.UTC().Format(siweTime)
 	if err := m.Check(); err != nil {
 		return "", err
 	}

@@ -273,7 +273,7 @@ func (s *Store) acquire(path string) error {
 	if !ok {
 		pid, _ := os.ReadFile(path)
 		s.lock = nil
-		return fmt.Errorf("in use by process %s", pid)
+		return fmt.Errorf("in use by process %s: stop it first", pid)
 	}
 	return os.WriteFile(path, fmt.Appendf(nil, "%d", os.Getpid()), 0o600)
 }

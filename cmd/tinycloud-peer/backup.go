@@ -10,6 +10,7 @@ import (
 
 type backupCmd struct {
 	Dir string `arg:"" help:"Directory to write; it must not be there. A node restored from it has it as storage.datadir."`
+	answer
 }
 
 // Run has the running node back itself up.
@@ -25,6 +26,9 @@ func (c *backupCmd) Run(ctx context.Context, p *program) error {
 	b, err := client.Backup(ctx, dir)
 	if err != nil {
 		return err
+	}
+	if c.JSON {
+		return printJSON(p.out, b)
 	}
 	fmt.Fprintf(p.out, "wrote %s: database and %d values of %s (%d hard links)\n", b.Dir, b.Values, progress.Bytes(b.Bytes), b.Linked)
 	if !b.Secret {

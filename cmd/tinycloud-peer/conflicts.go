@@ -20,7 +20,7 @@ import (
 type conflictsCmd struct {
 	Space  tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
 	Export string            `placeholder:"DIR" help:"Write the values to files of a directory, which is made, with a list of them in conflicts.json."`
-	JSON   bool              `name:"json" help:"Print JSON."`
+	listing
 }
 
 // Run lists what was written and lost against a write that did not know of it.
@@ -39,20 +39,42 @@ func (c *conflictsCmd) Run(ctx context.Context, p *program) error {
 	case c.JSON:
 		return printJSON(p.out, list)
 	}
-	return printConflicts(p.out, list)
+	return c.print(p.out, list)
+}
+
+func (c *conflictsCmd) print(out io.Writer, list []node.ConflictView) error {
+	if c.Wide {
+		return printConflicts(out, list)
+	}
+	w := table(out, "KEY\tWRITTEN\tLOST\tSIZE\tBY")
+	for _, v := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", fmt.Sprintf("%q", short(v.Key, 12, 8)), sinceOr(v.At), sinceOr(v.Since), sizeHere(v.Size), short(v.Actor, 12, 6))
+	}
+	return w.Flush()
+}
+
+func sinceOr(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return since(t)
+}
+
+func sizeHere(n int64) string {
+	if n < 0 {
+		return "not here"
+	}
+	return size(n)
 }
 
 func printConflicts(out io.Writer, list []node.ConflictView) error {
-	w := table(out, "KEY\tWRITTEN\tLOST\tEARLY\tBYTES\tBY\tVALUE")
+	w := table(out, "KEY\tWRITTEN\tLOST\tEARLY\tSIZE\tBY\tVALUE")
 	for _, v := range list {
-		early, size := "-", "not here"
+		early := "-"
 		if v.Early {
 			early = "early"
 		}
-		if v.Size >= 0 {
-			size = fmt.Sprint(v.Size)
-		}
-		fmt.Fprintf(w, "%q\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Key, local(v.At), local(v.Since), early, size, v.Actor, v.Value)
+		fmt.Fprintf(w, "%q\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Key, local(v.At), local(v.Since), early, sizeHere(v.Size), v.Actor, v.Value)
 	}
 	return w.Flush()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,11 +11,16 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 )
 
 type hostCmd struct {
-	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
+	Space   tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
+	Renew   bool              `help:"Print a new text although this node is a host of the Space."`
+	Domain  string            `placeholder:"NAME" help:"Domain that the text names, which wallets show; else localhost."`
+	Expires time.Duration     `placeholder:"8760h" help:"How long the node is a host; else for ever."`
 	ownerSigned
+	answer
 }
 
 // Run prints the text, the same until it is used, or completes it with its signature.
@@ -25,11 +31,7 @@ func (c *hostCmd) Run(ctx context.Context, p *program) error {
 	}
 	file := hostFile(datadir, c.Space)
 	if c.Signature == "" {
-		did, err := client.HostDID(ctx, c.Space)
-		if err != nil {
-			return err
-		}
-		return c.ask(p, file, hostText(c.Space, did))
+		return c.print(ctx, p, client, file)
 	}
 	return c.complete(file, func(header string) error {
 		done, err := client.Delegate(ctx, header)
@@ -39,21 +41,50 @@ func (c *hostCmd) Run(ctx context.Context, p *program) error {
 		if slices.Contains(done.Skipped, c.Space.String()) {
 			return fmt.Errorf("accepted as %s, but it makes another node the host of %s", done.CID, c.Space)
 		}
+		if c.JSON {
+			return printJSON(p.out, done)
+		}
 		fmt.Fprintf(p.out, "hosting %s\ndelegation %s\n", c.Space, done.CID)
 		return nil
 	})
+}
+
+func (c *hostCmd) print(ctx context.Context, p *program, client *admin.Client, file string) error {
+	v, err := client.Space(ctx, c.Space)
+	switch {
+	case err == nil && v.Standing == capstore.StandsHost && !c.Renew:
+		until := "for ever"
+		if v.Expires != nil {
+			until = "until " + v.Expires.Format(time.RFC3339)
+		}
+		fmt.Fprintf(p.out, "already hosting %s, %s\n", c.Space, until)
+		fmt.Fprintln(p.err, "For a new delegation: the same with --renew.")
+		return nil
+	case err != nil && !errors.Is(err, tinycloud.ErrNotFound):
+		return err
+	}
+	did, err := client.HostDID(ctx, c.Space)
+	if err != nil {
+		return err
+	}
+	terms := capstore.HostTerms{Domain: c.Domain}
+	if c.Expires > 0 {
+		terms.Expires = time.Now().Add(c.Expires)
+	}
+	return c.ask(p, file, hostText(c.Space, did, terms))
 }
 
 func hostFile(datadir string, space tinycloud.SpaceID) string {
 	return pendingFile(datadir, "host", space.String())
 }
 
-// hostText returns the text that waits for its signature, a new one if there is none for this key.
-func hostText(space tinycloud.SpaceID, did string) func(old string) (string, error) {
+// hostText returns the text that waits for its signature, a new one if there is none for this key, or other terms are
+// asked for.
+func hostText(space tinycloud.SpaceID, did string, terms capstore.HostTerms) func(old string) (string, error) {
 	return func(old string) (string, error) {
-		if strings.Contains(old, "\nURI: "+did+"\n") {
+		if strings.Contains(old, "\nURI: "+did+"\n") && terms == (capstore.HostTerms{}) {
 			return old, nil
 		}
-		return capstore.HostMessage(space, tinycloud.Principal(did), rand.Text(), time.Now())
+		return terms.Message(space, tinycloud.Principal(did), rand.Text(), time.Now())
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 type idCmd struct {
 	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	JSON  bool              `name:"json" help:"Print JSON."`
+	answer
 }
 
 // identity is who a node is in a Space.

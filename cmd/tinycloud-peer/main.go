@@ -9,10 +9,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/private"
@@ -29,6 +33,10 @@ const (
 type cli struct {
 	Config  string `help:"Configuration file; else $$TINYCLOUD_CONFIG_FILE, else tinycloud.toml here or above." placeholder:"FILE"`
 	Datadir string `help:"Directory of the node's data, whatever the configuration says." placeholder:"DIR"`
+	URL     string `name:"url" help:"URL of the HTTP API of a node elsewhere, for verbs about a running node." placeholder:"URL"`
+	Token   string `help:"Its admin.secret." env:"TINYCLOUD_ADMIN_SECRET" placeholder:"SECRET"`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version and exit."`
 
 	Serve     serveCmd     `cmd:"" default:"withargs" help:"Run the node. This is the default."`
 	Init      initCmd      `cmd:"" help:"Write a configuration and a secret for a new node."`
@@ -60,13 +68,19 @@ type cli struct {
 	Compact         compactCmd         `cmd:"" help:"Make the files of the database as small as what is in them. The node must be stopped."`
 	Verify          verifyCmd          `cmd:"" help:"Hash and judge everything stored again. The node must be stopped."`
 
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Settings   configCmd                 `cmd:"" name:"config" help:"Check the configuration."`
+	Completion kongcompletion.Completion `cmd:"" help:"Print what completes commands in bash, zsh or fish."`
+	Man        manCmd                    `cmd:"" help:"Print the manual page, for man."`
+	Version    versionCmd                `cmd:"" help:"Print the version."`
 }
 
 // program is what every verb gets.
 type program struct {
 	config  string // --config
 	datadir string // --datadir
+	url     string // --url
+	token   string // --token
+	model   *kong.Application
 	out     io.Writer
 	err     io.Writer
 }
@@ -81,23 +95,30 @@ func main() {
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("tinycloud-peer"), kong.Description("A TinyCloud host that replicates its Spaces."),
-		kong.Writers(out, errs), kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
+		kong.Writers(out, errs), kong.Vars{"version": "tinycloud-peer " + version()},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
 	if err != nil {
 		fmt.Fprintln(errs, "tinycloud-peer:", err)
 		return exitFailure
 	}
+	kongcompletion.Register(parser) // answers a shell that completes a line, and ends the process
 	if len(args) > 0 && args[0] == "help" { // kong knows the flag only
 		args = append(args[1:len(args):len(args)], "--help")
 	}
-	parsed, err := parser.Parse(args)
+	err = checkArguments(parser.Model, args)
+	var parsed *kong.Context
+	if err == nil {
+		parsed, err = parser.Parse(args)
+	}
 	if err != nil {
 		fmt.Fprintf(errs, "tinycloud-peer: %v\nRun \"tinycloud-peer --help\" for usage.\n", err)
 		return exitUsage
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	if err := parsed.Run(&program{config: c.Config, datadir: c.Datadir, out: out, err: errs}); err != nil {
+	p := &program{config: c.Config, datadir: c.Datadir, url: c.URL, token: c.Token, model: parser.Model, out: out, err: errs}
+	if err := parsed.Run(p); err != nil {
 		if !errors.Is(err, errReported) {
-			fmt.Fprintln(errs, "tinycloud-peer:", err)
+			fmt.Fprintln(errs, "tinycloud-peer:", tinycloud.Plain(err))
 		}
 		return exitFailure
 	}
@@ -115,14 +136,19 @@ func (p *program) source() config.LoadOptions {
 	return config.LoadOptions{Environ: os.Environ(), File: p.config, Datadir: p.datadir}
 }
 
-// node returns the client of the running node and its data directory.
+// node returns the client of the running node, and the directory where texts wait for their signature: its data directory,
+// or that of a user for a node elsewhere.
 func (p *program) node() (*admin.Client, string, error) {
+	if p.url != "" {
+		dir, err := os.UserCacheDir()
+		return admin.Remote(strings.TrimSuffix(p.url, "/"), p.token), filepath.Join(dir, "tinycloud-peer"), err
+	}
 	cfg, _, err := p.load()
 	if err != nil {
 		return nil, "", err
 	}
 	if cfg.Storage.Datadir == "" {
-		return nil, "", errors.New("storage.datadir is not set, and the node's socket is there")
+		return nil, "", errors.New("storage.datadir is not set, and a running node is found by it: set it, or --datadir or --url")
 	}
 	return admin.Local(cfg.Storage.Datadir), cfg.Storage.Datadir, nil
 }

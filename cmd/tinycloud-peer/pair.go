@@ -12,6 +12,7 @@ import (
 
 type pairCmd struct {
 	Node []string `arg:"" name:"multiaddr-or-invite" help:"Address of a node, ending in /p2p/<its peer ID>, or what its \"invite\" printed."`
+	answer
 }
 
 // Help tells what pairing means.
@@ -35,6 +36,9 @@ func (c *pairCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if c.JSON {
+		return printJSON(p.out, v)
+	}
 	both := "this node asks it; its operator has to pair this node, or send an invite, for it to ask back"
 	if v.Back {
 		both = "the two ask each other"
@@ -47,7 +51,8 @@ func (c *pairCmd) Run(ctx context.Context, p *program) error {
 }
 
 type unpairCmd struct {
-	Peer string `arg:"" help:"Peer ID of the node, as \"nodes\" lists it."`
+	Peer string `arg:"" help:"Peer ID of the node, or as \"nodes\" lists it."`
+	answer
 }
 
 // Run ends a pairing. Spaces that both nodes host go on being replicated.
@@ -56,9 +61,21 @@ func (c *unpairCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	list, err := client.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		if c.Peer == (listing{}).peer(v.Peer) {
+			c.Peer = v.Peer
+		}
+	}
 	v, err := client.Unpair(ctx, c.Peer)
 	if err != nil {
 		return err
+	}
+	if c.JSON {
+		return printJSON(p.out, v)
 	}
 	then := "it is asked no more"
 	if v.Source == "bootstrap" {
@@ -70,6 +87,7 @@ func (c *unpairCmd) Run(ctx context.Context, p *program) error {
 
 type inviteCmd struct {
 	Expires time.Duration `default:"24h" help:"How long it may be used, 24h at most."`
+	answer
 }
 
 // Run prints an invite on one line. Whoever has it may use it, once.
@@ -82,14 +100,15 @@ func (c *inviteCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if c.JSON {
+		return printJSON(p.out, v)
+	}
 	fmt.Fprintf(p.err, "For one node, until %s. There: tinycloud-peer pair INVITE\n", v.Expires.Local().Format(time.DateTime))
 	_, err = fmt.Fprintln(p.out, v.Invite)
 	return err
 }
 
-type nodesCmd struct {
-	JSON bool `name:"json" help:"Print JSON."`
-}
+type nodesCmd struct{ listing }
 
 // Run lists the nodes that are asked about every Space.
 func (c *nodesCmd) Run(ctx context.Context, p *program) error {
@@ -104,15 +123,33 @@ func (c *nodesCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, list)
 	}
+	if c.Wide {
+		return c.printWide(p, list)
+	}
+	w := table(p.out, "NODE\tFROM\tASKS BACK\tANSWERS\tHEARD")
+	for _, v := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.peer(v.Peer), v.Source, yes(v.Back), answers(v), since(v.Heard))
+	}
+	return w.Flush()
+}
+
+func (c *nodesCmd) printWide(p *program, list []node.NodeView) error {
 	w := table(p.out, "NODE\tFROM\tSINCE\tASKS BACK\tANSWERS\tHEARD\tADDRESSES")
 	for _, v := range list {
 		paired := "-"
 		if v.Since != nil {
 			paired = v.Since.Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%t\t%s\t%s\t%s\n", v.Peer, v.Source, paired, v.Back, answers(v), since(v.Heard), strings.Join(v.Addrs, " "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Peer, v.Source, paired, yes(v.Back), answers(v), since(v.Heard), strings.Join(v.Addrs, " "))
 	}
 	return w.Flush()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 // answers says how a node does when it is asked.

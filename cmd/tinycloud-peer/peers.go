@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -13,7 +12,14 @@ import (
 
 type peersCmd struct {
 	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	JSON  bool              `name:"json" help:"Print JSON."`
+	listing
+}
+
+// Help explains what is shown.
+func (*peersCmd) Help() string {
+	return "Hosts are self; synced, all it has is here; connected; or away. Joins are addresses the Space was told of: waiting, asked, " +
+		"connected, reached elsewhere (its host is connected, by another address), away, none (that node has no part in the Space), " +
+		"unreachable, refused or invalid. \"unhost\" takes hosts as they are shown here."
 }
 
 // Run lists the hosts of a Space and the addresses it is joined through.
@@ -29,8 +35,34 @@ func (c *peersCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, v.Hosts)
 	}
-	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STATE\tSEEN\tPEER\tDID\tNOTE")
+	if c.Wide {
+		return c.printWide(p, v)
+	}
+	w := table(p.out, "STATE\tSEEN\tHOST\tNOTE")
+	for _, h := range v.Hosts {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", hostState(h), since(h.LastSeen), c.host(h.DID), hostNote(h))
+	}
+	if err := w.Flush(); err != nil || len(v.Joins) == 0 {
+		return err
+	}
+	fmt.Fprintln(p.out)
+	w = table(p.out, "JOIN\tTRIED\tADDRESS")
+	for _, j := range v.Joins {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", j.State, since(j.LastTry), shortAddr(j.Addr))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, j := range v.Joins {
+		if j.LastError != "" {
+			fmt.Fprintf(p.out, "%s: %s\n", shortAddr(j.Addr), j.LastError)
+		}
+	}
+	return nil
+}
+
+func (c *peersCmd) printWide(p *program, v node.SpaceView) error {
+	w := table(p.out, "STATE\tSEEN\tPEER\tDID\tNOTE")
 	for _, h := range v.Hosts {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", hostState(h), since(h.LastSeen), h.PeerID, h.DID, hostNote(h))
 	}
@@ -38,6 +70,17 @@ func (c *peersCmd) Run(ctx context.Context, p *program) error {
 		fmt.Fprintf(w, "join %s\t%s\t%s\t\t%s\n", j.State, since(j.LastTry), j.Addr, j.LastError)
 	}
 	return w.Flush()
+}
+
+// shortAddr cuts the peers of a multiaddr.
+func shortAddr(addr string) string {
+	parts := strings.Split(addr, "/")
+	for i, part := range parts {
+		if i > 0 && parts[i-1] == "p2p" {
+			parts[i] = short(part, 4, 6)
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 func hostState(h node.HostView) string {
@@ -73,15 +116,17 @@ func hostNote(h node.HostView) string {
 // offBy spells the difference of a clock.
 func offBy(by time.Duration) string {
 	if by < 0 {
-		return (-by).Round(time.Second).String() + " behind"
+		return span(by) + " behind"
 	}
-	return by.Round(time.Second).String() + " ahead"
+	return span(by) + " ahead"
 }
 
-// since tells how long ago something was.
-func since(t *time.Time) string {
-	if t == nil {
-		return "never"
+// hostNamed returns the DID of a host that is named by it, by its peer, or as tables show it.
+func hostNamed(hosts []node.HostView, name string) (string, bool) {
+	for _, h := range hosts {
+		if name == h.DID || name == h.PeerID || name == (listing{}).host(h.DID) || name == (listing{}).peer(h.PeerID) {
+			return h.DID, true
+		}
 	}
-	return time.Since(*t).Round(time.Second).String()
+	return "", false
 }

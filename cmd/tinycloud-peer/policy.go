@@ -12,7 +12,7 @@ import (
 type policyCmd struct {
 	Space  tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
 	Policy string            `arg:"" optional:"" help:"eager: current values; lazy: what is read; all: those of the history too; default: as p2p.values says."`
-	JSON   bool              `name:"json" help:"Print JSON."`
+	answer
 }
 
 // Run shows or changes which values this node fetches of a Space.

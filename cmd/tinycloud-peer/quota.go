@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
@@ -21,7 +19,7 @@ const noLimit = "none"
 type quotaCmd struct {
 	Space *tinycloud.SpaceID `arg:"" optional:"" help:"Space id, tinycloud:…:name; without one all that are set are listed."`
 	Limit string             `arg:"" optional:"" help:"Bytes it may hold, such as 5GiB, or none to clear what was set."`
-	JSON  bool               `name:"json" help:"Print JSON."`
+	listing
 }
 
 // Run shows or changes what a Space may hold.
@@ -41,7 +39,7 @@ func (c *quotaCmd) Run(ctx context.Context, p *program) error {
 		return printJSON(p.out, v)
 	}
 	_, err = fmt.Fprintf(p.out, "set    %s\nlimit  %s\nused   %s\nspace  %s\n",
-		bytesOr(v.Override, noLimit), bytesOr(v.Effective, noLimit), bytesOr(v.Usage, "not hosted"), v.Space)
+		sizeOr(v.Override, noLimit), sizeOr(v.Effective, noLimit), sizeOr(v.Usage, "not hosted"), v.Space)
 	return err
 }
 
@@ -53,11 +51,11 @@ func (c *quotaCmd) view(ctx context.Context, client *admin.Client) (node.QuotaVi
 	case noLimit:
 		return client.ClearQuota(ctx, *c.Space)
 	}
-	size, err := config.ParseByteSize(c.Limit)
+	limit, err := config.ParseByteSize(c.Limit)
 	if err != nil {
 		return node.QuotaView{}, err
 	}
-	return client.SetQuota(ctx, *c.Space, size.Int64())
+	return client.SetQuota(ctx, *c.Space, limit.Int64())
 }
 
 func (c *quotaCmd) list(ctx context.Context, p *program, client *admin.Client) error {
@@ -69,25 +67,17 @@ func (c *quotaCmd) list(ctx context.Context, p *program, client *admin.Client) e
 		return printJSON(p.out, q)
 	}
 	w := table(p.out, "LIMIT\tSPACE")
-	fmt.Fprintf(w, "%s\t(default)\n", bytesOr(q.Default, noLimit))
+	fmt.Fprintf(w, "%s\t(default)\n", sizeOr(q.Default, noLimit))
 	for _, space := range slices.SortedFunc(maps.Keys(q.Overrides), func(a, b tinycloud.SpaceID) int {
 		return strings.Compare(a.String(), b.String())
 	}) {
-		fmt.Fprintf(w, "%d\t%s\n", q.Overrides[space], space)
+		fmt.Fprintf(w, "%s\t%s\n", size(q.Overrides[space]), c.space(space))
 	}
 	return w.Flush()
 }
 
-// bytesOr prints a number of bytes, or what it means that there is none.
-func bytesOr(n *int64, none string) string {
-	if n == nil {
-		return none
-	}
-	return fmt.Sprint(*n)
-}
-
 type usageCmd struct {
-	JSON bool `name:"json" help:"Print JSON."`
+	listing
 }
 
 // Run lists how much each Space holds.
@@ -103,15 +93,9 @@ func (c *usageCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, u)
 	}
-	w := table(p.out, "BYTES\tSPACE")
+	w := table(p.out, "SIZE\tSPACE")
 	for _, s := range u.Spaces {
-		fmt.Fprintf(w, "%d\t%s\n", s.Bytes, s.Space)
+		fmt.Fprintf(w, "%s\t%s\n", size(s.Bytes), c.space(s.Space))
 	}
 	return w.Flush()
-}
-
-func table(out io.Writer, head string) *tabwriter.Writer {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, head)
-	return w
 }

@@ -4,15 +4,22 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
-type spacesCmd struct {
-	JSON bool `name:"json" help:"Print JSON."`
-}
+type spacesCmd struct{ listing }
+
+// legend explains the states of Spaces.
+const legend = `States: hosted, no other host was met; synced, equal with the hosts that are connected; joining, waits for its history ` +
+	`and answers 503; resting, nothing is new and its hosts agreed to rest; asleep, its hosts are away; over limit, writes are refused; ` +
+	`imported, its owner has not made this node a host yet; removed, the owner revoked this host, and it answers 403; expired, its host ` +
+	`delegation is over: it reads and does not write. HOSTS: connected, of all. TO FETCH: values that are not here yet.`
+
+// Help explains what is shown.
+func (*spacesCmd) Help() string { return legend }
 
 // Run lists the Spaces.
 func (c *spacesCmd) Run(ctx context.Context, p *program) error {
@@ -27,13 +34,35 @@ func (c *spacesCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, all)
 	}
-	return printSpaces(p.out, all)
+	return c.printSpaces(p.out, all)
 }
 
-// printSpaces prints a line for each Space.
-func printSpaces(out io.Writer, all []node.SpaceView) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "STATE\tHOSTS\tEPOCHS\tVOID\tKEYS\tWANTS\tBYTES\tHASH/RULES\tSPACE")
+// spaceState is how a Space is, in a word or two: what its operator should know goes before what is usual.
+func spaceState(v node.SpaceView) string {
+	switch {
+	case v.State == capstore.StateImported:
+		return capstore.StateImported
+	case v.Standing == capstore.StandsRemoved, v.Standing == capstore.StandsExpired:
+		return string(v.Standing)
+	case v.Standing == capstore.StandsNone:
+		return "no host"
+	case v.State == capstore.StateJoining:
+		return v.State
+	case v.OverLimit:
+		return "over limit"
+	case v.Activity == node.ActivityResting, v.Activity == node.ActivityAsleep && v.State == capstore.StateSynced:
+		return v.Activity
+	}
+	return v.State
+}
+
+// printSpaces prints a line for each Space, and a sentence for what needs one.
+func (l listing) printSpaces(out io.Writer, all []node.SpaceView) error {
+	head := "STATE\tHOSTS\tKEYS\tSIZE\tTO FETCH\tSPACE"
+	if l.Wide {
+		head = "STATE\tHOSTS\tEPOCHS\tVOID\tKEYS\tSIZE\tTO FETCH\tHASH/RULES\tSPACE"
+	}
+	w := table(out, head)
 	for _, v := range all {
 		connected := 0
 		for _, h := range v.Hosts {
@@ -41,39 +70,66 @@ func printSpaces(out io.Writer, all []node.SpaceView) error {
 				connected++
 			}
 		}
-		fmt.Fprintf(w, "%s\t%d/%d\t%d\t%d\t%d\t%d\t%d\t%.8s/%d\t%s\n",
-			v.State, connected, len(v.Hosts), v.Epochs, v.Void, v.Keys, v.Wants, v.Bytes, v.StateHash, v.Rules, v.Space)
+		fmt.Fprintf(w, "%s\t%d/%d\t", spaceState(v), connected, len(v.Hosts))
+		if l.Wide {
+			fmt.Fprintf(w, "%d\t%d\t", v.Epochs, v.Void)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%d\t", v.Keys, size(v.Bytes), v.Wants)
+		if l.Wide {
+			fmt.Fprintf(w, "%.8s/%d\t", v.StateHash, v.Rules)
+		}
+		fmt.Fprintln(w, l.space(v.Space))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	for _, v := range all {
-		if v.Conflicts > 0 {
-			fmt.Fprintf(out, "%d writes lost against others that did not know of them (tinycloud-peer conflicts): %s\n", v.Conflicts, v.Space)
+		for _, note := range l.spaceNotes(v) {
+			fmt.Fprintf(out, "%s: %s\n", l.space(v.Space), note)
 		}
 		warnNetworks(out, v.Networks)
-		for _, why := range v.Paused {
-			fmt.Fprintf(out, "replication is paused, %s: %s\n", why, v.Space)
-		}
-		if c := v.CatchUp; c != nil {
-			fmt.Fprintf(out, "catching up: %d of %d entries, %.0f/s, %s left: %s\n", c.Entries, c.Total, c.PerSecond, eta(c.ETA), v.Space)
-		}
-		for _, h := range v.Hosts {
-			if by, off := h.ClockOff(); off {
-				fmt.Fprintf(out, "warning: the clock of %s is %s: %s\n", h.DID, offBy(by), v.Space)
-			}
-			for _, service := range h.Behind {
-				fmt.Fprintf(out, "warning: %s has an older version of %s, by which all hosts write until it is upgraded: %s\n", h.DID, service, v.Space)
-			}
-			if h.Older {
-				fmt.Fprintf(out, "warning: %s has an older version and may order writes in another way until it is upgraded: %s\n", h.DID, v.Space)
-			}
-		}
-		if v.Expires != nil && time.Until(*v.Expires) < expiryNotice {
-			fmt.Fprintf(out, "warning: this node's host delegation for %s expires %s: have the owner sign a new one (tinycloud-peer host)\n", v.Space, v.Expires.Format(time.RFC3339))
-		}
 	}
 	return nil
+}
+
+// spaceNotes are sentences about what an operator should know of a Space.
+func (l listing) spaceNotes(v node.SpaceView) (notes []string) {
+	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	switch v.Standing {
+	case capstore.StandsRemoved:
+		note("removed: the owner revoked this host; it answers 403, and is not kept up to date")
+	case capstore.StandsExpired:
+		note("expired: this node's host delegation is over; it reads what it has and does not write (tinycloud-peer host)")
+	case capstore.StandsNone:
+		note("no host delegation: the owner has to make this node a host (tinycloud-peer host)")
+	}
+	if v.OverLimit && v.Limit != nil {
+		note("over limit: writes are refused, it may hold %s (tinycloud-peer quota)", size(*v.Limit))
+	}
+	if v.Conflicts > 0 {
+		note("%d writes lost against others that did not know of them (tinycloud-peer conflicts)", v.Conflicts)
+	}
+	for _, why := range v.Paused {
+		note("replication is paused, %s", why)
+	}
+	if c := v.CatchUp; c != nil {
+		note("catching up: %d of %d entries, %.0f/s, %s left", c.Entries, c.Total, c.PerSecond, eta(c.ETA))
+	}
+	for _, h := range v.Hosts {
+		if by, off := h.ClockOff(); off {
+			note("warning: the clock of %s is %s", l.host(h.DID), offBy(by))
+		}
+		for _, service := range h.Behind {
+			note("warning: %s has an older version of %s, by which all hosts write until it is upgraded", l.host(h.DID), service)
+		}
+		if h.Older {
+			note("warning: %s has an older version and may order writes in another way until it is upgraded", l.host(h.DID))
+		}
+	}
+	if v.Expires != nil && time.Until(*v.Expires) < expiryNotice && v.Standing != capstore.StandsRemoved && v.Standing != capstore.StandsExpired {
+		note("warning: this node's host delegation expires %s: have the owner sign a new one (tinycloud-peer host --renew)", v.Expires.Format(time.RFC3339))
+	}
+	return notes
 }
 
 // eta spells a number of seconds that is not known when it is 0.
@@ -81,7 +137,7 @@ func eta(seconds int64) string {
 	if seconds == 0 {
 		return "?"
 	}
-	return (time.Duration(seconds) * time.Second).String()
+	return span(time.Duration(seconds) * time.Second)
 }
 
 // expiryNotice is how long before the end of a host delegation its operator is told.

@@ -15,8 +15,11 @@ import (
 
 type statusCmd struct {
 	Once bool `help:"Print once, also on a terminal."`
-	JSON bool `name:"json" help:"Print once, as JSON."`
+	listing
 }
+
+// Help explains what is shown.
+func (*statusCmd) Help() string { return legend }
 
 // Run prints the state of the node, again and again on a terminal.
 func (c *statusCmd) Run(ctx context.Context, p *program) error {
@@ -28,9 +31,9 @@ func (c *statusCmd) Run(ctx context.Context, p *program) error {
 		return c.printJSON(ctx, p, client)
 	}
 	if c.Once || !terminal(p.out) {
-		return printStatus(ctx, p.out, client)
+		return c.print(ctx, p.out, client)
 	}
-	return live(ctx, p.out, func(w io.Writer) error { return printStatus(ctx, w, client) })
+	return live(ctx, p.out, func(w io.Writer) error { return c.print(ctx, w, client) })
 }
 
 func (c *statusCmd) printJSON(ctx context.Context, p *program, client *admin.Client) error {
@@ -48,7 +51,7 @@ func (c *statusCmd) printJSON(ctx context.Context, p *program, client *admin.Cli
 	}{info, all})
 }
 
-func printStatus(ctx context.Context, out io.Writer, client *admin.Client) error {
+func (c *statusCmd) print(ctx context.Context, out io.Writer, client *admin.Client) error {
 	info, err := client.Node(ctx)
 	if err != nil {
 		return err
@@ -62,7 +65,7 @@ func printStatus(ctx context.Context, out io.Writer, client *admin.Client) error
 		fmt.Fprintf(out, "addr  %s\n", a)
 	}
 	fmt.Fprintln(out)
-	return printSpaces(out, all)
+	return c.printSpaces(out, all)
 }
 
 // live redraws a screen every second until the context ends.

@@ -9,8 +9,9 @@ import (
 
 type unhostCmd struct {
 	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	DID   string            `arg:"" help:"The host's did:key, as peers lists it." name:"did"`
+	DID   string            `arg:"" help:"The host, by its did:key or as peers lists it." name:"did"`
 	ownerSigned
+	answer
 }
 
 // Run prints the text that removes a host, or completes it with its signature.
@@ -19,13 +20,26 @@ func (c *unhostCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	v, err := client.Space(ctx, c.Space)
+	if err != nil {
+		return err
+	}
+	if did, ok := hostNamed(v.Hosts, c.DID); ok {
+		c.DID = did
+	}
 	file := pendingFile(datadir, "unhost", c.Space.String()+" "+c.DID)
 	if c.Signature == "" {
+		if c.DID == v.DID {
+			fmt.Fprintln(p.err, "This is the node itself: once it is signed, this node answers 403 for the Space, and what other hosts do not have of it is lost to apps.")
+		}
 		return c.ask(p, file, func(string) (string, error) { return client.Unhosting(ctx, c.Space, c.DID) })
 	}
 	return c.complete(file, func(header string) error {
 		if err := client.Revoke(ctx, header); err != nil {
 			return err
+		}
+		if c.JSON {
+			return printJSON(p.out, map[string]string{"removed": c.DID, "space": c.Space.String()})
 		}
 		fmt.Fprintf(p.out, "removed %s from %s\n", c.DID, c.Space)
 		return nil

@@ -8,10 +8,13 @@ import (
 // release is the version that is being worked on, or, built from its tag, is released.
 const release = "0.1.0"
 
-type versionCmd struct{}
+type versionCmd struct{ answer }
 
 // Run prints the version.
-func (versionCmd) Run(p *program) error {
+func (c *versionCmd) Run(p *program) error {
+	if c.JSON {
+		return printJSON(p.out, map[string]string{"version": version()})
+	}
 	_, err := fmt.Fprintln(p.out, "tinycloud-peer", version())
 	return err
 }

@@ -36,6 +36,7 @@ type Client struct {
 	http   *http.Client
 	base   string
 	where  string // for messages
+	place  string // likewise: where a node would be
 	secret string
 }
 
@@ -46,12 +47,12 @@ func Local(datadir string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}
-	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: dial}}, base: "http://node", where: path}
+	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: dial}}, base: "http://node", where: "the node", place: "on the data in " + datadir}
 }
 
 // Remote returns the client of a node by the URL of its HTTP API and its admin secret.
 func Remote(base, secret string) *Client {
-	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{}}, base: base, where: base, secret: secret}
+	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{}}, base: base, where: base, place: "at " + base, secret: secret}
 }
 
 // Close closes idle connections.
@@ -266,7 +267,17 @@ func (c *Client) decode(status int, answer []byte, out any) error {
 	return nil
 }
 
-// refused turns an answer into an error of the class it stands for.
+// refusal is what a node answers that does not do what it is asked.
+type refusal struct {
+	text  string
+	class error // nil: of none
+}
+
+func (e *refusal) Error() string { return e.text }
+func (e *refusal) Unwrap() error { return e.class }
+
+// refused turns an answer into an error of the class it stands for. It says what the node says; where that is another
+// machine's, it says which.
 func (c *Client) refused(status int, answer []byte) error {
 	var e struct {
 		Error string `json:"error"`
@@ -275,16 +286,21 @@ func (c *Client) refused(status int, answer []byte) error {
 	if json.Unmarshal(answer, &e) == nil && e.Error != "" {
 		text = e.Error
 	}
-	err := fmt.Errorf("%s answers %d: %s", c.where, status, text)
+	if text == "" {
+		text = fmt.Sprintf("the node answers %d", status)
+	}
+	if c.secret != "" || c.base == c.where {
+		text = c.where + ": " + text
+	}
 	switch status {
 	case http.StatusNotFound:
-		return fmt.Errorf("%w: %w", err, tinycloud.ErrNotFound)
+		return &refusal{text, tinycloud.ErrNotFound}
 	case http.StatusBadRequest:
-		return fmt.Errorf("%w: %w", err, tinycloud.ErrInvalid)
+		return &refusal{text, tinycloud.ErrInvalid}
 	case http.StatusServiceUnavailable:
-		return fmt.Errorf("%w: %w", err, tinycloud.ErrUnavailable)
+		return &refusal{text, tinycloud.ErrUnavailable}
 	}
-	return err
+	return &refusal{text, nil}
 }
 
 func (c *Client) do(ctx context.Context, method, path, token string, body []byte) (int, []byte, error) {
@@ -312,7 +328,7 @@ func (c *Client) open(ctx context.Context, method, path, token string, body []by
 	resp, err := c.http.Do(r)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
-			return nil, fmt.Errorf("%w at %s: start it with tinycloud-peer serve", ErrNotRunning, c.where)
+			return nil, fmt.Errorf("%w %s: start it with tinycloud-peer serve", ErrNotRunning, c.place)
 		}
 		return nil, err
 	}

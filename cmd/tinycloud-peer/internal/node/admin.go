@@ -101,7 +101,7 @@ func answer(f func(*http.Request) (int, any, error)) http.HandlerFunc {
 		r.Body = http.MaxBytesReader(w, r.Body, maxAdminBody)
 		status, body, err := f(r)
 		if err != nil {
-			status, body = adminStatus(err), adminError{err.Error()}
+			status, body = adminStatus(err), adminError{tinycloud.Plain(err)}
 		}
 		sendJSON(w, status, body)
 	}
