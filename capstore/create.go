@@ -67,3 +67,12 @@ func (t *tx) create(id tinycloud.SpaceID, state string) error {
 	}
 	return nil
 }
+
+// tellHosting tells the log which Spaces are hosted here from now on.
+func (t *tx) tellHosting() {
+	for _, sp := range append(t.created[:len(t.created):len(t.created)], t.promoted...) {
+		if t.s.Hosted(sp.id) {
+			t.s.log.InfoContext(t.ctx, "hosting a space", "space", sp.id, "state", sp.state)
+		}
+	}
+}

@@ -416,6 +416,7 @@ func (t *tx) publish() {
 		c.Ended, c.More = len(t.revoked), i < len(t.order)-1
 		commits = append(commits, *c)
 	}
+	t.tellHosting()
 	t.settle(commits)
 	for _, c := range commits {
 		if c.Parked > 0 {

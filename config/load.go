@@ -31,23 +31,9 @@ type LoadOptions struct {
 // variable, and its value unless that may be secret. The warnings are in order of source.
 // Both are bounded in number.
 func Load(opts LoadOptions) (Config, []Warning, error) {
-	l := newLoader()
-	env := splitEnviron(opts.Environ)
-	path, err := opts.Locate()
+	l, path, err := collect(opts)
 	if err != nil {
 		return Config{}, nil, err
-	}
-	if path != "" {
-		doc, err := readDocument(path)
-		if err != nil {
-			return Config{}, nil, err
-		}
-		l.addDocument(doc)
-	}
-	l.addTinycloud(env.tinycloud)
-	l.addRocket(env.rocket)
-	if opts.Datadir != "" {
-		l.add([]string{"storage", "datadir"}, value{kind: kindString, text: opts.Datadir}, origin{env: "--datadir"})
 	}
 	work, err := filepath.Abs(cmp.Or(opts.Dir, "."))
 	if err != nil {
@@ -63,6 +49,37 @@ func Load(opts LoadOptions) (Config, []Warning, error) {
 		return Config{}, l.warnings, err
 	}
 	return c, l.warnings, nil
+}
+
+// Sets reports whether a setting is given, rather than at its default.
+func (o LoadOptions) Sets(name string) (bool, error) {
+	l, _, err := collect(o)
+	if err != nil {
+		return false, err
+	}
+	_, ok := l.entries[name]
+	return ok, nil
+}
+
+// collect reads all sources; path is the file, "" for none.
+func collect(opts LoadOptions) (l *loader, path string, err error) {
+	l, env := newLoader(), splitEnviron(opts.Environ)
+	if path, err = opts.Locate(); err != nil {
+		return nil, "", err
+	}
+	if path != "" {
+		doc, err := readDocument(path)
+		if err != nil {
+			return nil, "", err
+		}
+		l.addDocument(doc)
+	}
+	l.addTinycloud(env.tinycloud)
+	l.addRocket(env.rocket)
+	if opts.Datadir != "" {
+		l.add([]string{"storage", "datadir"}, value{kind: kindString, text: opts.Datadir}, origin{env: "--datadir"})
+	}
+	return l, path, nil
 }
 
 // Check says what is wrong with the text of a configuration file of a name.

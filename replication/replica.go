@@ -229,6 +229,7 @@ type Replica struct {
 	stirs   uint64                    // how often there was something new
 	stirred time.Time                 // when last, or when it began
 	joining bool
+	agreed  bool                 // guarded by mu; all that a host had was here, since this replica began
 	turnOf  *remote              // whose stream is catching us up
 	waiting map[*remote]struct{} // whose turn has not come
 	caught  progress

@@ -157,8 +157,12 @@ func (r *Replica) equal(ctx context.Context, m *remote, joining bool) {
 	r.mu.Lock()
 	m.synced = true
 	m.whole, m.joins, m.held = true, joining, m.told
-	was := r.joining
+	was, first := r.joining, !r.agreed
+	r.agreed = true
 	r.mu.Unlock()
+	if first {
+		r.log.InfoContext(ctx, "in sync with a host", "peer", m.id)
+	}
 	if was {
 		r.consider(ctx)
 	}

@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprintln(errs, "tinycloud-peer:", err)
 		return exitFailure
 	}
-	kongcompletion.Register(parser) // answers a shell that completes a line, and ends the process
+	kongcompletion.Register(parser)         // answers a shell that completes a line, and ends the process
 	if len(args) > 0 && args[0] == "help" { // kong knows the flag only
 		args = append(args[1:len(args):len(args)], "--help")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/gologshim"
+	"github.com/lmittmann/tint"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
@@ -54,6 +56,10 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	log := slog.New(logHandler(p.out, cfg))
+	own, err := p.chosen()
+	if err != nil {
+		return err
+	}
 	// Before the first line of libp2p, which is told nothing but what needs attention.
 	gologshim.SetDefaultHandler(atLeast{log.Handler(), slog.LevelWarn})
 	if err := p.announce(ctx, log, cfg); err != nil {
@@ -71,11 +77,40 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 			cancel()
 		}()
 	}
-	n, err := node.New(ctx, cfg, node.Options{Log: log, Version: version(), Now: clock, Services: servicesOf(cfg, log), NewIdentity: c.NewIdentity})
+	own.Log, own.Version, own.Now, own.Services, own.NewIdentity = log, version(), clock, servicesOf(cfg, log), c.NewIdentity
+	n, err := node.New(ctx, cfg, own)
 	if err != nil {
 		return err
 	}
+	if terminal(p.out) && cfg.Log.Format == config.LogText {
+		banner(p.out, n, cfg)
+	}
 	return n.Run(ctx)
+}
+
+// chosen is what the operator leaves to the node.
+func (p *program) chosen() (o node.Options, err error) {
+	metrics, err := p.source().Sets("prometheus.port")
+	if err != nil {
+		return o, err
+	}
+	listen, err := p.source().Sets("p2p.listen")
+	o.AnyMetricsPort, o.AnyListenPort = !metrics, !listen
+	return o, err
+}
+
+// banner tells who started a node on a terminal where it is and what to do next.
+func banner(out io.Writer, n *node.Node, cfg config.Config) {
+	fmt.Fprintf(out, "\ntinycloud-peer %s\n\n  API      %s\n  metrics  %s\n", version(), n.URL(), n.MetricsURL())
+	for _, a := range n.Addrs() {
+		fmt.Fprintf(out, "  libp2p   %s\n", shortAddr(a))
+	}
+	where := ""
+	if datadir, err := filepath.Abs(cfg.Storage.Datadir); err == nil && cfg.Storage.Datadir != "" {
+		fmt.Fprintf(out, "  data     %s\n", datadir)
+		where = " --datadir " + cfg.Storage.Datadir
+	}
+	fmt.Fprintf(out, "\nNext, in another terminal: tinycloud-peer%s status, or host SPACE. Ctrl-C stops the node.\n\n", where)
 }
 
 // announce tells what the node starts from: where its settings and its data are.
@@ -106,6 +141,9 @@ func logHandler(w io.Writer, cfg config.Config) slog.Handler {
 	}
 	if cfg.Log.Format == config.LogJSON {
 		return slog.NewJSONHandler(w, o)
+	}
+	if terminal(w) {
+		return tint.NewHandler(w, &tint.Options{Level: o.Level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})
 	}
 	return slog.NewTextHandler(w, o)
 }

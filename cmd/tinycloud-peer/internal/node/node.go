@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -50,6 +51,10 @@ type Options struct {
 
 	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
 	Now func() time.Time
+
+	// AnyMetricsPort and AnyListenPort let the system choose another port where prometheus.port, or those of p2p.listen, is
+	// taken: nobody asked for it.
+	AnyMetricsPort, AnyListenPort bool
 
 	// Services stand beside key-value. Those that are an [io.Closer] are closed with the node.
 	Services []service.HTTP
@@ -229,6 +234,11 @@ func (n *Node) openFront(ctx context.Context) error {
 		o.Listen, o.NAT = nil, false
 	}
 	f, err := p2p.New(o)
+	if err != nil && n.o.AnyListenPort && !n.shared() {
+		n.log.WarnContext(ctx, "the ports for other hosts are taken, others are used until the next start: set p2p.listen", "error", err)
+		o.Listen = anyPort(o.Listen)
+		f, err = p2p.New(o)
+	}
 	if err != nil {
 		return fmt.Errorf("p2p.listen: %w", err)
 	}
@@ -245,6 +255,23 @@ func (n *Node) openFront(ctx context.Context) error {
 	}
 	n.front.Store(f)
 	return nil
+}
+
+// anyPort has the system choose the ports of addresses.
+func anyPort(addrs []ma.Multiaddr) (out []ma.Multiaddr) {
+	for _, a := range addrs {
+		var b ma.Multiaddr
+		for _, c := range a {
+			if code := c.Protocol().Code; code == ma.P_TCP || code == ma.P_UDP {
+				if any, err := ma.NewComponent(c.Protocol().Name, "0"); err == nil {
+					c = *any
+				}
+			}
+			b = append(b, c)
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 func (n *Node) frontOptions() (o p2p.Options, err error) {
@@ -280,6 +307,9 @@ func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) 
 
 func (n *Node) listen() (err error) {
 	n.public, err = listenTCP(n.cfg.Address.String(), n.cfg.Port)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("address, port: another program has %s:%d: stop it, or set another port, as with TINYCLOUD_PORT=%d", n.cfg.Address, n.cfg.Port, n.cfg.Port+10)
+	}
 	if err != nil {
 		return fmt.Errorf("address, port: %w", err)
 	}
@@ -287,6 +317,10 @@ func (n *Node) listen() (err error) {
 		return err
 	}
 	n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), n.cfg.PrometheusPort)
+	if n.o.AnyMetricsPort && errors.Is(err, syscall.EADDRINUSE) {
+		n.log.Warn("the port of the metrics is taken, they are at another: set prometheus.port", "error", err)
+		n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), 0)
+	}
 	if err != nil {
 		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
 	}
@@ -322,6 +356,9 @@ func (n *Node) URL() string {
 	}
 	return "http://" + n.public.Addr().String()
 }
+
+// Addrs are where other hosts reach this node, as far as that is known yet.
+func (n *Node) Addrs() []string { return texts(n.frontAddrs()) }
 
 // MetricsURL is where the metrics are.
 func (n *Node) MetricsURL() string { return "http://" + n.metrics.Addr().String() + "/metrics" }
