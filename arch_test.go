@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"internal/wait":                       {},
 	"p2p":                                 {"internal/wait"},
 	"hostkeys":                            {""},
+	"client":                              {"", "hostkeys"},
 	"blockstore":                          {"", "internal/private", "internal/wait"},
 	"internal/testservers":                {},
 	"capstore/internal/did":               {""},

@@ -60,6 +60,11 @@ type cli struct {
 	Quota     quotaCmd     `cmd:"" help:"Show or set how much a Space may hold."`
 	Usage     usageCmd     `cmd:"" help:"List how much the Spaces hold."`
 
+	Login    loginCmd    `cmd:"" help:"Sign in to a Space as an app does, for kv, sql and delegate."`
+	Kv       kvCmd       `cmd:"" name:"kv" help:"Read and write keys of a Space: get, put, ls, rm."`
+	SQL      sqlCmd      `cmd:"" name:"sql" help:"Carry out a statement in a database of a Space."`
+	Delegate delegateCmd `cmd:"" help:"Give another DID abilities in a Space."`
+
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
 	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file. The node must be stopped."`
 	Import          importCmd          `cmd:"" help:"Read a Space from a file of export. The node must be stopped."`

@@ -55,6 +55,9 @@ func Remote(base, secret string) *Client {
 	return &Client{http: &http.Client{Timeout: timeout, Transport: &http.Transport{}}, base: base, where: base, place: "at " + base, secret: secret}
 }
 
+// API is how the HTTP API of the node is reached, for what apps ask of it.
+func (c *Client) API() (url string, do *http.Client) { return c.base, c.http }
+
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
