@@ -14,7 +14,7 @@ import (
 func authorization(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 || values[0] == "" {
-		return "", fmt.Errorf("no Authorization header: %w", tinycloud.ErrUndecodable)
+		return "", fmt.Errorf("no Authorization header, which has to be a delegation or an invocation: %w", tinycloud.ErrUndecodable)
 	}
 	return values[0], nil
 }

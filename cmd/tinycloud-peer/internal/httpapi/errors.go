@@ -4,11 +4,29 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
 const internalText = "internal error"
+
+// reasonHeader says what is wrong with a token or a request whose answer has a text that the contract gives.
+const reasonHeader = "TinyCloud-Error"
+
+// maxReason bounds what of a token is told back, in bytes.
+const maxReason = 300
+
+// reason is a sentence that may stand in a header: printable ASCII.
+func reason(err error) string {
+	text := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, tinycloud.Plain(err))
+	return text[:min(len(text), maxReason)]
+}
 
 // verdict is the one place where classes of errors become statuses. The text is for clients that get no
 // [tinycloud.Refusal].
@@ -62,6 +80,9 @@ func (a *API) refuse(w *response, r *http.Request, err error) {
 		a.log.WarnContext(r.Context(), "request could not be served", "error", err)
 	default:
 		a.log.DebugContext(r.Context(), "request refused", "status", status, "error", err)
+	}
+	if refusal == nil && (status == http.StatusUnauthorized || status == http.StatusBadRequest) {
+		w.Header().Set(reasonHeader, reason(err))
 	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")

@@ -190,3 +190,26 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong with a token that cannot be read is told beside the text of the contract.
+func TestReasons(t *testing.T) {
+	n := newNode(t)
+	for token, want := range map[string]string{
+		"":               "no Authorization header, which has to be a delegation or an invocation",
+		"Bearer x":       "",
+		"a.b":            "",
+		"!":              "",
+		"a.b.c\x80\xff":  "",
+		"o2FooWF0Z2Vpcg": "",
+	} {
+		request := "POST /invoke HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"
+		if token != "" {
+			request += "Authorization: " + token + "\r\n"
+		}
+		resp := n.raw(request + "\r\n")
+		got := resp.Header.Get("TinyCloud-Error")
+		if resp.StatusCode != 401 || got == "" || want != "" && got != want || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r > '~' }) || strings.Contains(got, "token not decodable") {
+			t.Errorf("%q: %s, %q", token, resp.Status, got)
+		}
+	}
+}
