@@ -143,7 +143,7 @@ func logHandler(w io.Writer, cfg config.Config) slog.Handler {
 		return slog.NewJSONHandler(w, o)
 	}
 	if terminal(w) {
-		return tint.NewHandler(w, &tint.Options{Level: o.Level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})
+		return tint.NewTextHandler(w, &tint.Options{Level: o.Level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})
 	}
 	return slog.NewTextHandler(w, o)
 }
