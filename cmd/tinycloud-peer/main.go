@@ -44,6 +44,7 @@ type cli struct {
 	ID        idCmd        `cmd:"" name:"id" help:"Print who this node is in a Space, and its addresses."`
 	Host      hostCmd      `cmd:"" help:"Print what a Space's owner has to sign for this node to host it, or complete it."`
 	Unhost    unhostCmd    `cmd:"" help:"Print what a Space's owner has to sign to remove a host, or complete it."`
+	Leave     leaveCmd     `cmd:"" help:"Be a host of a Space no more, or delete what is here of it."`
 	Join      joinCmd      `cmd:"" help:"Replicate a Space with other hosts."`
 	Pair      pairCmd      `cmd:"" help:"Have this node and another ask each other, or this one the other, about every Space."`
 	Invite    inviteCmd    `cmd:"" help:"Print an invite by which another node pairs itself with this one."`
