@@ -292,8 +292,8 @@ func (c *Client) refused(status int, answer []byte) error {
 	if text == "" {
 		text = fmt.Sprintf("the node answers %d", status)
 	}
-	if c.secret != "" || c.base == c.where {
-		text = c.where + ": " + text
+	if c.base == c.where {
+		text = fmt.Sprintf("%s: %s (%d)", c.where, text, status)
 	}
 	switch status {
 	case http.StatusNotFound:
