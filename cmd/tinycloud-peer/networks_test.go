@@ -396,6 +396,9 @@ func TestSecretsOfABackup(t *testing.T) {
 	}))
 	g.must(a.Stop())
 	a.Set("TINYCLOUD_KEYS_SECRET=" + strings.Repeat("A", 43))
-	g.must(a.Start(g.ctx))
+	if err := a.Start(g.ctx); err == nil || !strings.Contains(err.Error(), "--new-identity") {
+		t.Errorf("with another secret: %v", err)
+	}
+	g.must(a.Start(g.ctx, "--new-identity"))
 	v.says(a, "1 keys do not open with this node's secret", "networks")
 }

@@ -237,14 +237,14 @@ func freePorts(n int) ([]string, error) {
 	return nil, errors.New("no free TCP ports")
 }
 
-// Start starts the peer's process and waits until it answers.
-func (p *Peer) Start(ctx context.Context) error {
+// Start starts the peer's process, with flags of serve, and waits until it answers.
+func (p *Peer) Start(ctx context.Context, flags ...string) error {
 	log, err := os.OpenFile(p.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the process has its own
-	words := append(append([]string{p.o.Binary}, p.o.Args...), "serve", "--lease")
+	words := append(append([]string{p.o.Binary}, p.o.Args...), append([]string{"serve", "--lease"}, flags...)...)
 	if p.o.Within != nil {
 		words = append(p.o.Within(p.Name), words...)
 	}
