@@ -1,6 +1,7 @@
 package oracletest
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -19,7 +20,9 @@ type Call struct {
 	Written int64    // the time that it is ordered by, in unix milliseconds
 	Ops     [][]byte // on the subject
 	Others  int      // operations of the event beside them
-	Places  int      // at which the event is valid, of which the least counts
+	Places  int      // at which the event is valid, of which one counts
+
+	ended bool // only hosts that were removed say that it stands there
 }
 
 // compareCalls is the order of what is about one subject, by the letter of docs/replication.md, "Services".
@@ -57,13 +60,13 @@ func (o operation) asks(c capstore.Capability) bool {
 	return ok && path == o.of.Name && c.Resource.Service() == o.of.Service
 }
 
-// calls are the valid events by their subject, in order, each at the least of its places.
+// calls are the valid events by their subject, in order, each at the one of its places that counts.
 func (h *history) calls() map[Subject][]Call {
 	type named struct {
 		of    Subject
 		event tinycloud.Hash
 	}
-	least := map[named]Call{}
+	places := map[named][]Call{}
 	for _, e := range h.order {
 		for i, tok := range e.events {
 			if !h.counts(e, i) {
@@ -73,28 +76,46 @@ func (h *history) calls() map[Subject][]Call {
 			for _, op := range e.ops[i] {
 				if op.of != keys {
 					c := here[op.of]
-					c.Token, c.At, c.Written, c.Ops = tok, e.at(i), e.age.time, append(c.Ops, op.bytes)
+					c.Token, c.At, c.Written, c.Ops, c.ended = tok, e.at(i), e.age.time, append(c.Ops, op.bytes), e.ended()
 					here[op.of] = c
 				}
 			}
 			for of, c := range here {
 				c.Others = len(e.ops[i]) - len(c.Ops)
-				best, known := least[named{of, tok.ID}]
-				if !known || h.compareCalls(c, best) < 0 != (h.rules.Defect == AnotherBody) {
-					c.Places = best.Places
-					best = c
-				}
-				best.Places++
-				least[named{of, tok.ID}] = best
+				places[named{of, tok.ID}] = append(places[named{of, tok.ID}], c)
 			}
 		}
 	}
 	out := map[Subject][]Call{}
-	for n, c := range least {
+	for n, list := range places {
+		c := h.counting(list)
+		c.Places = len(list)
 		out[n.of] = append(out[n.of], c)
 	}
 	for _, all := range out {
 		slices.SortFunc(all, h.compareCalls)
 	}
 	return out
+}
+
+// ended reports whether only hosts that were removed say that an epoch stands.
+func (e *epoch) ended() bool { return len(e.witnessed[0])+len(e.witnessed[2]) == 0 }
+
+// counting is the place of an event that counts.
+func (h *history) counting(places []Call) Call {
+	slices.SortFunc(places, h.compareCalls)
+	if h.rules.Defect == AnotherBody {
+		return places[len(places)-1]
+	}
+	best := places[0]
+	for _, c := range places {
+		differs := func(x Call) bool { return !slices.EqualFunc(x.Ops, c.Ops, bytes.Equal) }
+		if !slices.ContainsFunc(places, differs) {
+			return places[0] // they are the same everywhere
+		}
+		if best.ended && !c.ended {
+			best = c
+		}
+	}
+	return best
 }
