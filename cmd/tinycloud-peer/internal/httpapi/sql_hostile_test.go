@@ -161,7 +161,7 @@ func TestSQLHostileWrites(t *testing.T) {
 	const before = "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM x), (SELECT count(*) FROM last), (SELECT count(*) FROM child)"
 	want := o.rows(before)
 	for name, tt := range map[string]struct{ body, want string }{
-		"a cross join":                {several("INSERT INTO x VALUES(1)", "INSERT INTO x SELECT a.a FROM many a, many b, many c"), "SQLite error: interrupted: the request takes too many steps"},
+		"a cross join":                {several("INSERT INTO x VALUES(1)", "INSERT INTO x SELECT a.a FROM many a, many b, many c"), "SQLite error: interrupted…"}, // by its steps, or by the clock of a slow machine
 		"a LIKE bomb":                 {one("execute", "INSERT INTO x SELECT ? LIKE ?", strings.Repeat("a", 100_000), strings.Repeat("%a", 200)), "SQLite error: LIKE or GLOB pattern too complex"},
 		"many bytes in functions":     {one("execute", "INSERT INTO x SELECT length(replace(?, 'a', a)) FROM many", strings.Repeat("a", 200_000)), "SQLite error: interrupted: the request takes too many bytes in functions"},
 		"many bytes in rows":          {several(slices.Repeat([]string{"INSERT OR REPLACE INTO large VALUES(1, zeroblob(900000))"}, 20)...), "SQLite error: interrupted: the request takes too many bytes of rows"},
@@ -184,7 +184,8 @@ func TestSQLHostileWrites(t *testing.T) {
 		"a request without its quote": {one("execute", "INSERT INTO x VALUES('"), ""},
 	} {
 		got := o.ask(notes, "write admin", tt.body)
-		if got.status < 400 || got.status > 403 || tt.want != "" && got.body != tt.want || got.header.Get(sql.EpochHeader) != "" {
+		begins, more := strings.CutSuffix(tt.want, "…")
+		if got.status < 400 || got.status > 403 || tt.want != "" && got.body != tt.want && !(more && strings.HasPrefix(got.body, begins)) || got.header.Get(sql.EpochHeader) != "" {
 			t.Errorf("%s: %d %q, want %q", name, got.status, got.body, tt.want)
 		}
 		if rows := o.rows(before); rows != want {
