@@ -19,7 +19,7 @@ const (
 	maxLoad  = 1024 // Spaces kept loaded
 	// maxLoadedFacts is how many bytes the delegations and revocations of loaded Spaces take together, between two
 	// transactions.
-	maxLoadedFacts = 16 << 20
+	maxLoadedFacts = 24 << 20
 	// Entries of peers from which on a job gives way to others, and how many it enters before.
 	bulkFrom = 32
 )
