@@ -32,6 +32,7 @@ type vault struct {
 	id     string
 	dids   map[*cluster.Peer]string // of nodes
 	data   [][]byte                 // data keys that were unsealed, to be found nowhere
+	known  int64                    // version of the key that was advertised last
 
 	answers []string // of hosts
 }
