@@ -41,31 +41,7 @@ type StatusError struct {
 func (e *StatusError) Error() string { return fmt.Sprintf("%s (%d)", e.Text, e.Status) }
 
 // Unwrap returns the class.
-func (e *StatusError) Unwrap() error {
-	switch e.Status {
-	case http.StatusBadRequest:
-		return tinycloud.ErrInvalid
-	case http.StatusUnauthorized:
-		return tinycloud.ErrUnauthorized
-	case http.StatusForbidden:
-		return tinycloud.ErrForbidden
-	case http.StatusNotFound:
-		return tinycloud.ErrNotFound
-	case http.StatusConflict:
-		return tinycloud.ErrConflict
-	case http.StatusPreconditionFailed:
-		return tinycloud.ErrPrecondition
-	case http.StatusRequestEntityTooLarge:
-		return tinycloud.ErrTooLarge
-	case http.StatusPaymentRequired:
-		return tinycloud.ErrQuota
-	case http.StatusTooManyRequests:
-		return tinycloud.ErrBusy
-	case http.StatusServiceUnavailable:
-		return tinycloud.ErrUnavailable
-	}
-	return nil
-}
+func (e *StatusError) Unwrap() error { return tinycloud.ClassOf(e.Status) }
 
 // HostDID is who the host is in the Space, hosted or not: the audience of [HostGrant].
 func (s *Space) HostDID(ctx context.Context) (string, error) {

@@ -95,14 +95,9 @@ func (k *Keeper) exchange(ctx context.Context, h *host) (err error) {
 	if err := f.put(&message{Have: &have{IDs: ours}}); err != nil {
 		return err
 	}
-	m, err := f.get()
-	switch {
-	case err != nil:
+	m, err := f.expect(func(m *message) bool { return m.Have != nil })
+	if err != nil {
 		return err
-	case m.Refused != nil:
-		return m.Refused.err()
-	case m.Have == nil:
-		return errUnexpected()
 	}
 	theirs, err := f.getRecords()
 	if err != nil {
@@ -122,16 +117,8 @@ func (k *Keeper) exchange(ctx context.Context, h *host) (err error) {
 		}
 		k.o.Metrics.Records.Add(float64(news))
 	}
-	m, err = f.get()
-	switch {
-	case err != nil:
-		return err
-	case m.Refused != nil:
-		return m.Refused.err()
-	case m.Done == nil:
-		return errUnexpected()
-	}
-	return nil
+	_, err = f.expect(func(m *message) bool { return m.Done != nil })
+	return err
 }
 
 // fetch has a key handed over.
@@ -144,14 +131,9 @@ func (k *Keeper) fetch(ctx context.Context, h *host, w hostlog.KeyWant) (err err
 	if err := f.put(&message{Ask: &blob{Data: w.Ask()}}); err != nil {
 		return err
 	}
-	m, err := f.get()
-	switch {
-	case err != nil:
+	m, err := f.expect(func(m *message) bool { return m.Given != nil })
+	if err != nil {
 		return err
-	case m.Refused != nil:
-		return m.Refused.err()
-	case m.Given == nil:
-		return errUnexpected()
 	}
 	if err := w.Take(ctx, m.Given.Data); err != nil {
 		return err
@@ -278,14 +260,9 @@ func (k *Keeper) ask(ctx context.Context, h *host, q hostlog.DecryptRequest) (an
 	if err := f.put(&message{Decrypt: &decrypt{Header: q.Header, Network: q.Network, Body: q.Body}}); err != nil {
 		return nil, err
 	}
-	m, err := f.get()
-	switch {
-	case err != nil:
+	m, err := f.expect(func(m *message) bool { return m.Answer != nil })
+	if err != nil {
 		return nil, err
-	case m.Refused != nil:
-		return nil, m.Refused.err()
-	case m.Answer == nil:
-		return nil, errUnexpected()
 	}
 	return m.Answer.Data, nil
 }

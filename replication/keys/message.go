@@ -153,6 +153,20 @@ func (f frames) get() (*message, error) {
 	return decode(b)
 }
 
+// expect gets a message that is what was asked for. A refusal is the error that it tells.
+func (f frames) expect(is func(*message) bool) (*message, error) {
+	m, err := f.get()
+	switch {
+	case err != nil:
+		return nil, err
+	case m.Refused != nil:
+		return nil, m.Refused.err()
+	case !is(m):
+		return nil, errUnexpected()
+	}
+	return m, nil
+}
+
 func errUnexpected() error { return fmt.Errorf("keys: unexpected message: %w", tinycloud.ErrInvalid) }
 
 // putRecords sends records in pages.
@@ -178,15 +192,9 @@ func (f frames) putRecords(records [][]byte) error {
 func (f frames) getRecords() (out [][]byte, err error) {
 	size := 0
 	for range maxPages {
-		m, err := f.get()
+		m, err := f.expect(func(m *message) bool { return m.Records != nil })
 		if err != nil {
 			return nil, err
-		}
-		if m.Refused != nil {
-			return nil, m.Refused.err()
-		}
-		if m.Records == nil {
-			return nil, errUnexpected()
 		}
 		for _, r := range m.Records.Records {
 			if size += len(r); size > maxRecords || len(out) >= maxIDs || len(r) == 0 {

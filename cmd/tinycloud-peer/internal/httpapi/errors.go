@@ -28,38 +28,30 @@ func reason(err error) string {
 	return text[:min(len(text), maxReason)]
 }
 
-// verdict is the one place where classes of errors become statuses. The text is for clients that get no
-// [tinycloud.Refusal].
+// statusTexts are for clients that get no [tinycloud.Refusal].
+var statusTexts = map[int]string{
+	http.StatusUnauthorized:          "The request requires user authentication.",
+	http.StatusBadRequest:            "The request could not be understood by the server due to malformed syntax.",
+	http.StatusPaymentRequired:       "Storage quota exceeded.",
+	http.StatusInsufficientStorage:   "This node has no room left",
+	http.StatusForbidden:             "The signer may not do this.",
+	http.StatusNotFound:              "The requested resource could not be found.",
+	http.StatusConflict:              "duplicate invocation",
+	http.StatusPreconditionFailed:    "KV precondition failed",
+	http.StatusRequestEntityTooLarge: "The request is too large.",
+	http.StatusTooManyRequests:       "Rate limit exceeded",
+	http.StatusNotImplemented:        "Not supported by this node.",
+	http.StatusServiceUnavailable:    "Temporarily unavailable; retry the request",
+	http.StatusInternalServerError:   internalText,
+}
+
+// verdict is the status and the text of an error. Who doesn't wait for an answer is told to retry.
 func verdict(err error) (status int, text string) {
-	switch {
-	case errors.Is(err, tinycloud.ErrUndecodable), errors.Is(err, tinycloud.ErrForged), errors.Is(err, tinycloud.ErrUnauthorized):
-		return http.StatusUnauthorized, "The request requires user authentication."
-	case errors.Is(err, tinycloud.ErrInvalid):
-		return http.StatusBadRequest, "The request could not be understood by the server due to malformed syntax."
-	case errors.Is(err, tinycloud.ErrQuota):
-		return http.StatusPaymentRequired, "Storage quota exceeded."
-	case errors.Is(err, tinycloud.ErrFull):
-		return http.StatusInsufficientStorage, "This node has no room left"
-	case errors.Is(err, tinycloud.ErrForbidden):
-		return http.StatusForbidden, "The signer may not do this."
-	case errors.Is(err, tinycloud.ErrNotFound):
-		return http.StatusNotFound, "The requested resource could not be found."
-	case errors.Is(err, tinycloud.ErrConflict):
-		return http.StatusConflict, "duplicate invocation"
-	case errors.Is(err, tinycloud.ErrPrecondition):
-		return http.StatusPreconditionFailed, "KV precondition failed"
-	case errors.Is(err, tinycloud.ErrTooLarge):
-		return http.StatusRequestEntityTooLarge, "The request is too large."
-	case errors.Is(err, tinycloud.ErrRange):
-		return http.StatusRequestedRangeNotSatisfiable, ""
-	case errors.Is(err, tinycloud.ErrBusy):
-		return http.StatusTooManyRequests, "Rate limit exceeded"
-	case errors.Is(err, tinycloud.ErrUnsupported):
-		return http.StatusNotImplemented, "Not supported by this node."
-	case errors.Is(err, tinycloud.ErrUnavailable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return http.StatusServiceUnavailable, "Temporarily unavailable; retry the request"
+	status = tinycloud.StatusOf(err)
+	if status == http.StatusInternalServerError && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		status = http.StatusServiceUnavailable
 	}
-	return http.StatusInternalServerError, internalText
+	return status, statusTexts[status]
 }
 
 // refuse answers with an error, or cuts the connection if an answer has begun.
