@@ -184,3 +184,24 @@ func TestRandom(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestColumnsOfAnotherSchema steps a statement that was compiled before its table got a column.
+func TestColumnsOfAnotherSchema(t *testing.T) {
+	c := open(t, nil)
+	run(t, c, "CREATE TABLE t(a)")
+	run(t, c, "INSERT INTO t VALUES(1)")
+	s, err := c.Prepare("SELECT * FROM t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Finalize()
+	for columns := 1; columns <= 2; columns++ {
+		if more, err := s.Step(); err != nil || !more || s.Columns != columns {
+			t.Errorf("%d columns, want %d; %t, %v", s.Columns, columns, more, err)
+		}
+		s.Reset()
+		if columns == 1 {
+			run(t, c, "ALTER TABLE t ADD COLUMN b DEFAULT 2")
+		}
+	}
+}

@@ -129,6 +129,7 @@ func (s *Stmt) Step() (bool, error) {
 	m.running = true
 	rc := sq.Xsqlite3_step(s.c.tls, s.p)
 	m.running = false
+	s.Columns = int(sq.Xsqlite3_column_count(s.c.tls, s.p)) // SQLite compiles it anew when the schema is another
 	switch rc {
 	case sq.SQLITE_ROW:
 		return true, nil
