@@ -110,18 +110,18 @@ func (s *Store) Room(ctx context.Context, id tinycloud.SpaceID) (r Room, err err
 	return r, err
 }
 
-// historyRoom is of that what is in memory: all but the values.
+// historyRoom is of that what is in memory: all but the values and states.
 func (s *Store) historyRoom(sp *space) (r Room) {
 	r.Limit, r.Limited = s.limitOf(sp.id)
-	r.History = sp.history
+	r.History, r.Ops = sp.history, sp.ops
 	return r
 }
 
-// room is what a Space takes, within a transaction; without a limit all but the history is left out.
+// room is what a Space takes, within a transaction; without a limit values and states are left out.
 func (t *tx) room(sp *space) (r Room, err error) {
 	r = t.s.historyRoom(sp)
 	if r.Limited {
-		_, err = t.one([]any{&r.Values, &r.Ops, &r.Sizes}, "SELECT bytes, ops, sizes FROM spaces WHERE sid = ?", sp.sid)
+		_, err = t.one([]any{&r.Values, &r.Sizes}, "SELECT bytes, sizes FROM spaces WHERE sid = ?", sp.sid)
 	}
 	return r, err
 }

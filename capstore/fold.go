@@ -51,9 +51,7 @@ func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, ops []operation, 
 			return err
 		}
 		if op.Service != dag.KV {
-			if err := t.exec("UPDATE spaces SET ops = ops + ? WHERE sid = ?", len(op.Bytes), sp.sid); err != nil {
-				return err
-			}
+			sp.ops += int64(len(op.Bytes))
 		}
 		if err := t.keep(sp, op, p); err != nil {
 			return err

@@ -68,7 +68,7 @@ func OwnerMessage(owner, to tinycloud.Principal, resource, ability, nonce string
 	statement := recap.Statement(caps)
 	return ownerText(siwe.Message{
 		Address: account, ChainID: chain, URI: string(to), Statement: &statement, Resources: []string{recap.Encode(caps, nil)},
-		Expires: now.Add(life).UTC().Format("2006-01-02T15:04:05.000Z"),
+		Expires: now.Add(life).UTC().Format(siweTime),
 	}, nonce, now)
 }
 

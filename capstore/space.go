@@ -77,6 +77,7 @@ type record struct {
 	epochs   int64
 	events   int64
 	history  int64 // bytes, see [weigh]
+	ops      int64 // of these bytes operations of services other than key-value
 	parked   parking
 }
 
@@ -157,7 +158,7 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	var heads []byte
 	var rules, removed int
 	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens, &sp.history, &removed}, "SELECT state, heads, epochs, events, rules, opens, history, removed FROM spaces WHERE sid = ?", sid)
+	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens, &sp.history, &sp.ops, &removed}, "SELECT state, heads, epochs, events, rules, opens, history, ops, removed FROM spaces WHERE sid = ?", sid)
 	if err != nil {
 		return nil, err
 	}
@@ -373,8 +374,8 @@ func (t *tx) flush() error {
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, rules = ?, removed = ? WHERE sid = ?",
-			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.rules(), int(sp.removed), sp.sid)
+		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ? WHERE sid = ?",
+			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), sp.sid)
 		if err != nil {
 			return err
 		}

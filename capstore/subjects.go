@@ -107,13 +107,7 @@ func (s *Store) subject(ctx context.Context, q *db.Snapshot, sid int64, about su
 
 // doubled are the events that stand in several places with other operations on a subject.
 func (s *Store) doubled(ctx context.Context, q *db.Snapshot, sid int64, about subject) (out []service.Doubled, err error) {
-	var ids []tinycloud.Hash
-	err = q.Each(ctx, func(scan db.Scan) error {
-		var id []byte
-		err := scan(&id)
-		ids = append(ids, tinycloud.Hash(id))
-		return err
-	}, `SELECT e.id FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.service = ?
+	ids, err := hashes(ctx, q, `SELECT e.id FROM ops o JOIN events e ON e.eid = o.eid AND e.idx = o.idx WHERE o.sid = ? AND o.key = ? AND o.service = ?
 		GROUP BY e.id HAVING count(DISTINCT e.eid) > 1 ORDER BY e.id LIMIT 256`, sid, s.key(about.name), about.service)
 	for _, id := range ids {
 		if err != nil || len(out) == maxDoubled {

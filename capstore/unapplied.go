@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -59,11 +58,11 @@ func (s *Store) Dropped(ctx context.Context, id tinycloud.SpaceID, name, about s
 	if err != nil {
 		return nil, err
 	}
-	host, err := s.ownHost(ctx, sid)
+	host, err := ownHost(ctx, s.db.Read, sid)
 	if err != nil {
 		return nil, err
 	}
-	return s.dropped(ctx, sid, subject{name, about}, limit, ownEntry, host[:])
+	return s.dropped(ctx, sid, subject{name, about}, limit, ownEntry, host)
 }
 
 // dropped are the events with operations on a subject that do not count, of the epochs that meet a condition.
@@ -130,18 +129,16 @@ func (s *Store) countsAt(ctx context.Context, eid, idx int64, about subject) (*s
 }
 
 // ownHost is this node's key in a Space.
-func (s *Store) ownHost(ctx context.Context, sid int64) (h hostlog.Key, err error) {
-	var b []byte
-	_, err = s.db.Read.One(ctx, []any{&b}, "SELECT host FROM spaces WHERE sid = ?", sid)
-	copy(h[:], b)
-	return h, err
+func ownHost(ctx context.Context, q querier, sid int64) (host []byte, err error) {
+	_, err = q.One(ctx, []any{&host}, "SELECT host FROM spaces WHERE sid = ?", sid)
+	return host, err
 }
 
 func (l *subjectLog) Own(ctx context.Context, at service.Spot) (own bool, err error) {
-	var b []byte
-	if _, err := l.q.One(ctx, []any{&b}, "SELECT host FROM spaces WHERE sid = ?", l.sid); err != nil {
+	host, err := ownHost(ctx, l.q, l.sid)
+	if err != nil {
 		return false, err
 	}
 	var one int
-	return l.q.One(ctx, []any{&one}, "SELECT 1 FROM epochs o WHERE o.eid = ? AND "+ownEntry, at.Row, b)
+	return l.q.One(ctx, []any{&one}, "SELECT 1 FROM epochs o WHERE o.eid = ? AND "+ownEntry, at.Row, host)
 }

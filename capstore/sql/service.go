@@ -103,11 +103,7 @@ func (s *Service) Apply(tx service.Tx, p service.Placed, elsewhere bool) (bool, 
 	if elsewhere {
 		return s.fold(tx, p.Subject, &p)
 	}
-	b, err := tx.State(p.Subject)
-	if err != nil {
-		return false, err
-	}
-	st, err := decodeState(b)
+	st, err := stateIn(tx, p.Subject)
 	if err != nil {
 		return false, err
 	}
