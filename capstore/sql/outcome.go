@@ -146,22 +146,15 @@ func (d *database) find(ctx context.Context, store service.Store, epoch tinyclou
 
 // recall makes the database anew beside itself, to see what became of writes before it was opened. told is called with the
 // verdicts; the last one on a write counts.
-func (s *Service) recall(ctx context.Context, store service.Store, d *database, told func(*engine.Op, engine.Result)) (err error) {
+func (s *Service) recall(ctx context.Context, store service.Store, d *database, told func(*engine.Op, engine.Result)) error {
 	select {
 	case s.replaying <- struct{}{}:
 		defer func() { <-s.replaying }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	dir, err := s.passingDir()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	x := s.detached(d.of, filepath.Join(dir, "database"))
-	x.told = told
-	err = errors.Join(x.follow(ctx, store), x.close())
-	if err != nil {
+	var x *database
+	if err := s.beside(ctx, store, d, told, func(made *database) error { x = made; return nil }); err != nil {
 		return err
 	}
 	if err := d.enter(ctx); err != nil {
@@ -172,4 +165,19 @@ func (s *Service) recall(ctx context.Context, store service.Store, d *database, 
 		d.failed, d.since = x.failed, x.since
 	}
 	return nil
+}
+
+// beside makes a database anew beside the one in use, and calls f with it before it goes. told may be nil.
+func (s *Service) beside(ctx context.Context, store service.Store, d *database, told func(*engine.Op, engine.Result), f func(*database) error) (err error) {
+	dir, err := s.passingDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	x := s.detached(d.of, filepath.Join(dir, "database"))
+	x.told = told
+	if err = x.follow(ctx, store); err == nil {
+		err = f(x)
+	}
+	return errors.Join(err, x.close())
 }

@@ -96,14 +96,10 @@ func (d *database) contentSum(ctx context.Context) (h tinycloud.Hash, err error)
 
 // runAgain is the hash of the content that the writes of a database make, and how many they are.
 func (s *Service) runAgain(ctx context.Context, store service.Store, d *database) (pos uint64, h tinycloud.Hash, err error) {
-	dir, err := s.passingDir()
-	if err != nil {
-		return 0, h, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	x := s.detached(d.of, filepath.Join(dir, "database"))
-	if err = x.follow(ctx, store); err == nil {
+	err = s.beside(ctx, store, d, nil, func(x *database) (err error) {
+		pos = x.at.pos
 		h, err = x.db.Hash(ctx)
-	}
-	return x.at.pos, h, errors.Join(err, x.close())
+		return err
+	})
+	return pos, h, err
 }
