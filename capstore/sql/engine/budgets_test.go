@@ -132,3 +132,23 @@ func firstDifference(a, b string) string {
 	}
 	return "one is longer"
 }
+
+// A database that has more pages than an operation's rules let it have may use those that are free, whichever operations were
+// committed together with it.
+func TestFreePagesBeyondTheRules(t *testing.T) {
+	log := []engine.Op{operation(1, stmt("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")), operation(2, stmt("CREATE TABLE kept(v)"))}
+	for i := range uint64(70) { // pages
+		log = append(log, operation(10+i, stmt("INSERT INTO t VALUES(?, zeroblob(4000))", int64(i))))
+	}
+	log = append(log, operation(100, stmt("INSERT INTO kept VALUES('')")), operation(101, stmt("DELETE FROM t WHERE id > 66")))
+	tight := operation(102, stmt("CREATE TABLE small(a)"))
+	tight.Rules = engine.Tight
+	log = append(log, tight)
+	for _, group := range []int{1, 1000} {
+		h := newHost(t, engine.Options{Group: group})
+		h.follow(log, 0)
+		if v := h.verdicts[tight.Key]; !v.Applied {
+			t.Errorf("in groups of %d: it is refused", group)
+		}
+	}
+}

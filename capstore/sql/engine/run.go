@@ -311,7 +311,9 @@ func (d *DB) attempt(op *Op, r Rules, in int, answer bool) (res Result, defines 
 	c.Clock.Set(time.UnixMilli(op.Now), r.Temporary)
 	c.Random = random(op.Event, op.Index)
 	pages, copied := c.Pages(), c.Copied()
-	c.LimitPages(min(pages+r.Growth, r.Pages))
+	// Not fewer than there are: whether SQLite then takes a free page that it has depends on when others were freed, and so on
+	// which operations were committed together.
+	c.LimitPages(max(pages, min(pages+r.Growth, r.Pages)))
 	run := newRunner(c, op.Held, op.Facts, true)
 	run.tier = byte(in)
 	res.Answer, err = run.all(op.Request, answer)
