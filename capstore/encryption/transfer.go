@@ -2,6 +2,7 @@ package encryption
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/hkdf"
@@ -120,10 +121,15 @@ func (a *ask) proves() error {
 	return nil
 }
 
-// carrier is the key under which a private key travels, from the secret that two X25519 keys share.
-func (a *ask) carrier(shared, ephemeral []byte) ([]byte, error) {
+// carrier is what a private key travels in, by the secret that two X25519 keys share.
+func (a *ask) carrier(shared, ephemeral []byte) (cipher.AEAD, error) {
 	salt := append(bytes.Clone(ephemeral), a.transport...)
-	return hkdf.Key(sha256.New, shared, salt, keyContext+string(a.context()), keySize)
+	k, err := hkdf.Key(sha256.New, shared, salt, keyContext+string(a.context()), keySize)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(k)
+	return aead(k)
 }
 
 // give seals a private key for who asks: an ephemeral public key, and a box.
@@ -142,12 +148,7 @@ func (a *ask) give(random io.Reader, private []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := a.carrier(shared, ephemeral)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(k)
-	gcm, err := aead(k)
+	gcm, err := a.carrier(shared, ephemeral)
 	if err != nil {
 		return nil, err
 	}
@@ -174,12 +175,7 @@ func (a *ask) take(transport *ecdh.PrivateKey, given []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%v: %w", errPublic, tinycloud.ErrInvalid)
 	}
 	defer clear(shared)
-	k, err := a.carrier(shared, ephemeral)
-	if err != nil {
-		return nil, err
-	}
-	defer clear(k)
-	gcm, err := aead(k)
+	gcm, err := a.carrier(shared, ephemeral)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
@@ -64,6 +65,14 @@ type networkCmd struct {
 	Rotate networkRotateCmd `cmd:"" help:"Print what a network's owner has to sign for a new version of its key, or complete it."`
 }
 
+// network is where the node is asked about a network that an argument names.
+func (p *program) network(text string) (client *admin.Client, datadir string, id tinycloud.NetworkID, err error) {
+	if client, datadir, err = p.node(); err == nil {
+		id, err = tinycloud.ParseNetworkID(text)
+	}
+	return client, datadir, id, err
+}
+
 type networkShowCmd struct {
 	Network string `arg:"" help:"Id of the network, urn:tinycloud:encryption:…:name."`
 	JSON    bool   `name:"json" help:"Print JSON."`
@@ -71,11 +80,7 @@ type networkShowCmd struct {
 
 // Run shows a network.
 func (c *networkShowCmd) Run(ctx context.Context, p *program) error {
-	client, _, err := p.node()
-	if err != nil {
-		return err
-	}
-	id, err := tinycloud.ParseNetworkID(c.Network)
+	client, _, id, err := p.network(c.Network)
 	if err != nil {
 		return err
 	}
@@ -123,11 +128,7 @@ func (c *networkShareCmd) Help() string {
 
 // Run approves a node.
 func (c *networkShareCmd) Run(ctx context.Context, p *program) error {
-	client, _, err := p.node()
-	if err != nil {
-		return err
-	}
-	id, err := tinycloud.ParseNetworkID(c.Network)
+	client, _, id, err := p.network(c.Network)
 	if err != nil {
 		return err
 	}
@@ -145,11 +146,7 @@ type networkRotateCmd struct {
 
 // Run prints the text that rotates a key, or completes it with its signature.
 func (c *networkRotateCmd) Run(ctx context.Context, p *program) error {
-	client, datadir, err := p.node()
-	if err != nil {
-		return err
-	}
-	id, err := tinycloud.ParseNetworkID(c.Network)
+	client, datadir, id, err := p.network(c.Network)
 	if err != nil {
 		return err
 	}

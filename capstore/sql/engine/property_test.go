@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand"
 	"path/filepath"
 	"strings"
@@ -117,56 +118,58 @@ func (h *host) hash() tinycloud.Hash {
 func TestAnyHistory(t *testing.T) {
 	operations, failed, rewinds, moved, bounded := 0, 0, 0, 0, map[string]int{}
 	for seed := range scale(t, 12) {
-		r := rand.New(rand.NewSource(int64(seed)))
-		h := newHost(t, engine.Options{Group: 1 + r.Intn(40), FoldAt: 15 + r.Intn(150), Keep: 1 + r.Intn(30)})
-		var log []engine.Op
-		for round := range 12 {
-			at := len(log)
-			if round > 0 && r.Intn(3) > 0 {
-				at = r.Intn(len(log))
-				if r.Intn(2) == 0 {
-					at = max(0, len(log)-r.Intn(50))
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { // whose files are closed then
+			r := rand.New(rand.NewSource(int64(seed)))
+			h := newHost(t, engine.Options{Group: 1 + r.Intn(40), FoldAt: 15 + r.Intn(150), Keep: 1 + r.Intn(30)})
+			var log []engine.Op
+			for round := range 12 {
+				at := len(log)
+				if round > 0 && r.Intn(3) > 0 {
+					at = r.Intn(len(log))
+					if r.Intn(2) == 0 {
+						at = max(0, len(log)-r.Intn(50))
+					}
+				}
+				var late []engine.Op
+				for range 1 + r.Intn(60) {
+					operations++
+					late = append(late, random(r, uint64(operations), round > 3 && seed%2 == 0))
+				}
+				if at < len(log) {
+					rewinds++
+				}
+				rest := log[at:]
+				if r.Intn(4) == 0 && len(rest) > 2 { // one moves back, and one is gone
+					k := r.Intn(len(rest) - 1)
+					moved++
+					rest = append(append([]engine.Op{rest[k+1]}, rest[:k]...), rest[k+2:]...)
+				}
+				log = append(append(append([]engine.Op{}, log[:at]...), late...), rest...)
+				h.follow(log, at)
+				if r.Intn(6) == 0 {
+					h.reopen()
+					if pos, digest := h.Position(); pos != uint64(len(log)) || digest != digestOf(log) {
+						t.Fatalf("seed %d: at %d of %d after a restart", seed, pos, len(log))
+					}
 				}
 			}
-			var late []engine.Op
-			for range 1 + r.Intn(60) {
-				operations++
-				late = append(late, random(r, uint64(operations), round > 3 && seed%2 == 0))
+			fresh := newHost(t, engine.Options{Group: 1 + r.Intn(256)})
+			fresh.follow(log, 0)
+			if h.hash() != fresh.hash() {
+				t.Fatalf("seed %d: the content differs from that of a fresh replay", seed)
 			}
-			if at < len(log) {
-				rewinds++
-			}
-			rest := log[at:]
-			if r.Intn(4) == 0 && len(rest) > 2 { // one moves back, and one is gone
-				k := r.Intn(len(rest) - 1)
-				moved++
-				rest = append(append([]engine.Op{rest[k+1]}, rest[:k]...), rest[k+2:]...)
-			}
-			log = append(append(append([]engine.Op{}, log[:at]...), late...), rest...)
-			h.follow(log, at)
-			if r.Intn(6) == 0 {
-				h.reopen()
-				if pos, digest := h.Position(); pos != uint64(len(log)) || digest != digestOf(log) {
-					t.Fatalf("seed %d: at %d of %d after a restart", seed, pos, len(log))
+			for _, op := range log {
+				if !fresh.verdicts[op.Key].Applied {
+					failed++
+				}
+				if why := fresh.bounds[op.Key]; why != "" {
+					bounded[why]++
+				}
+				if got, want := h.verdicts[op.Key], fresh.verdicts[op.Key]; !cmp.Equal(got, want) {
+					t.Fatalf("seed %d: verdict %+v, in a fresh replay %+v: %v", seed, got, want, op.Request)
 				}
 			}
-		}
-		fresh := newHost(t, engine.Options{Group: 1 + r.Intn(256)})
-		fresh.follow(log, 0)
-		if h.hash() != fresh.hash() {
-			t.Fatalf("seed %d: the content differs from that of a fresh replay", seed)
-		}
-		for _, op := range log {
-			if !fresh.verdicts[op.Key].Applied {
-				failed++
-			}
-			if why := fresh.bounds[op.Key]; why != "" {
-				bounded[why]++
-			}
-			if got, want := h.verdicts[op.Key], fresh.verdicts[op.Key]; !cmp.Equal(got, want) {
-				t.Fatalf("seed %d: verdict %+v, in a fresh replay %+v: %v", seed, got, want, op.Request)
-			}
-		}
+		})
 	}
 	t.Logf("%d operations, %d in final histories failed, %d rewinds, %d moves; bounds: %v", operations, failed, rewinds, moved, bounded)
 	if rewinds == 0 || failed == 0 || moved == 0 || len(bounded) < 4 {
