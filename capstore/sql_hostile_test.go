@@ -138,34 +138,20 @@ func TestSQLLiar(t *testing.T) {
 // A token stands where its place is least, whoever puts another request under it.
 func TestSQLAnotherBody(t *testing.T) {
 	t.Run(onMemory, func(t *testing.T) {
-		o := newAuthor(t, newClock())
-		stores, _ := o.writers(t, "a", "b")
-		a, b := stores[0], stores[1]
-		o.run(a, "db", "CREATE TABLE t(v)")
-		o.exchange(a, b)
-		l := newLiar(o.owner)
-		l.welcome(t, a.testStore)
-		heads := a.status(o.space).Heads
-		o.clock.ms.Add(50)
-		tok := o.sqlToken(t, "db", "write")
-		if _, err := o.use(a, tok, "db", `{"action":"execute","sql":"INSERT INTO t VALUES('meant')"}`); err != nil {
-			t.Fatal(err)
-		}
+		o := newMeant(t)
+		a, b := o.a, o.b
 		b.pull(a.testStore, o.space)
-		another := func(at time.Time, heads []tinycloud.Hash, text string) {
-			l.say(t, a.testStore, l.raw(at, heads, tok.Bytes, statement(t, "db", at, 1, "INSERT INTO t VALUES('"+text+"')")...))
-		}
-		another(o.clock.now().Add(-25*time.Millisecond), heads, "before")
+		o.again(t, o.clock.now().Add(-25*time.Millisecond), o.heads, "before")
 		if got := o.rows(a, "db", "SELECT v FROM t"); got != `[["before"]]` {
 			t.Errorf("put before it: %s", got)
 		}
 		o.clock.ms.Add(50)
-		another(o.clock.now(), a.status(o.space).Heads, "behind")
+		o.again(t, o.clock.now(), a.status(o.space).Heads, "behind")
 		if got := o.rows(a, "db", "SELECT v FROM t"); got != `[["before"]]` {
 			t.Errorf("put behind it: %s", got)
 		}
 		a.sound()
-		o.remove(t, b.testStore, l.delegation) // where nothing of that is known
+		o.remove(t, b.testStore, o.liar.delegation) // where nothing of that is known
 		o.exchange(a, b)
 		if got := o.same("db", "SELECT v FROM t", a, b); got != `[["meant"]]` {
 			t.Errorf("once the host that lied is removed: %s", got)

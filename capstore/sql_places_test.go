@@ -7,7 +7,51 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 )
+
+// meant is a write at the first of two hosts, whose token a host that lies has too.
+type meant struct {
+	author
+	a, b  *sqlStore
+	liar  *liar
+	more  []*liar          // further hosts, that were let in before
+	heads []tinycloud.Hash // of the history before the write
+	token *capstore.Token
+}
+
+func newMeant(t *testing.T, more ...string) *meant {
+	t.Helper()
+	o := newAuthor(t, newClock())
+	stores, _ := o.writers(t, "a", "b")
+	m := &meant{author: o, a: stores[0], b: stores[1], liar: newLiar(o.owner)}
+	o.run(m.a, "db", "CREATE TABLE t(v)")
+	o.exchange(m.a, m.b)
+	m.liar.welcome(t, m.a.testStore)
+	for _, name := range more {
+		l := newLiar(o.owner)
+		l.key = keys(name).SpaceKey(o.space)
+		l.welcome(t, m.a.testStore)
+		m.more = append(m.more, l)
+	}
+	m.b.pull(m.a.testStore, o.space)
+	m.heads = m.a.status(o.space).Heads
+	o.clock.ms.Add(50)
+	m.token = m.sqlToken(t, "db", "write")
+	if _, err := m.use(m.a, m.token, "db", `{"action":"execute","sql":"INSERT INTO t VALUES('meant')"}`); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// again has the host that lies put the token at a place of the first host's history, with the insertion of another text.
+func (m *meant) again(t *testing.T, at time.Time, parents []tinycloud.Hash, text string) hostlog.Bundle {
+	t.Helper()
+	b := m.liar.raw(at, parents, m.token.Bytes, statement(t, "db", at, 1, "INSERT INTO t VALUES('"+text+"')")...)
+	m.liar.say(t, m.a.testStore, b)
+	return b
+}
 
 // A token that a host put again with another request counts where the hosts say it that are left, also when others built on
 // the lie: on every host, whichever of lie and removal came first.
@@ -15,31 +59,16 @@ func TestSQLAnotherBodyOfARemovedHost(t *testing.T) {
 	for name, first := range map[string]int{"where it was built on": 0, "where nothing of it was known": 1} {
 		t.Run(name, func(t *testing.T) {
 			t.Run(onMemory, func(t *testing.T) {
-				o := newAuthor(t, newClock())
-				stores, _ := o.writers(t, "a", "b")
-				a, b := stores[0], stores[1]
-				o.run(a, "db", "CREATE TABLE t(v)")
-				o.exchange(a, b)
-				l := newLiar(o.owner)
-				l.welcome(t, a.testStore)
-				b.pull(a.testStore, o.space)
-				heads := a.status(o.space).Heads
-				o.clock.ms.Add(50)
-				tok := o.sqlToken(t, "db", "write")
-				if _, err := o.use(a, tok, "db", `{"action":"execute","sql":"INSERT INTO t VALUES('meant')"}`); err != nil {
-					t.Fatal(err)
-				}
-				put := func(at time.Time, parents []tinycloud.Hash, text string) {
-					l.say(t, a.testStore, l.raw(at, parents, tok.Bytes, statement(t, "db", at, 1, "INSERT INTO t VALUES('"+text+"')")...))
-				}
-				put(o.clock.now().Add(-25*time.Millisecond), heads, "before")
+				o := newMeant(t)
+				a, b, l := o.a, o.b, o.liar
+				o.again(t, o.clock.now().Add(-25*time.Millisecond), o.heads, "before")
 				o.clock.ms.Add(50)
 				o.run(a, "db", "INSERT INTO t VALUES('built on it')")
 				if got := o.rows(a, "db", "SELECT group_concat(v) FROM t"); got != `[["before,built on it"]]` {
 					t.Fatalf("before the removal: %s", got)
 				}
 				o.clock.ms.Add(50)
-				o.remove(t, stores[first].testStore, l.delegation)
+				o.remove(t, []*sqlStore{a, b}[first].testStore, l.delegation)
 				o.exchange(a, b)
 				const want = `[["meant,built on it"]]`
 				if got := o.same("db", "SELECT group_concat(v) FROM t", a, b); got != want {
@@ -66,23 +95,10 @@ func TestSQLAnotherBodyOfARemovedHost(t *testing.T) {
 // A host that was not removed may say that the lie stands: then it counts, until that one is removed too.
 func TestSQLAnotherBodyIsWitnessed(t *testing.T) {
 	t.Run(onMemory, func(t *testing.T) {
-		o := newAuthor(t, newClock())
-		stores, _ := o.writers(t, "a", "b")
-		a, b := stores[0], stores[1]
-		o.run(a, "db", "CREATE TABLE t(v)")
-		l, m := newLiar(o.owner), newLiar(o.owner)
-		m.key = keys("other").SpaceKey(o.space)
-		l.welcome(t, a.testStore)
-		m.welcome(t, a.testStore)
-		heads := a.status(o.space).Heads
-		o.clock.ms.Add(50)
-		tok := o.sqlToken(t, "db", "write")
-		if _, err := o.use(a, tok, "db", `{"action":"execute","sql":"INSERT INTO t VALUES('meant')"}`); err != nil {
-			t.Fatal(err)
-		}
+		o := newMeant(t, "other")
+		a, b, l, m := o.a, o.b, o.liar, o.more[0]
 		at := o.clock.now().Add(-25 * time.Millisecond)
-		lie := l.raw(at, heads, tok.Bytes, statement(t, "db", at, 1, "INSERT INTO t VALUES('lie')")...)
-		l.say(t, a.testStore, lie)
+		lie := o.again(t, at, o.heads, "lie")
 		o.clock.ms.Add(50)
 		o.run(a, "db", "INSERT INTO t VALUES('built on it')")
 		o.exchange(a, b)
