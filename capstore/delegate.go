@@ -57,7 +57,7 @@ func (s *Store) Delegate(ctx context.Context, tok *Token) (Delegated, error) {
 // keepable refuses a delegation with caveats that no host could keep to.
 func keepable(tok *Token) error {
 	for _, c := range tok.Caps {
-		if c.Caveats == nil || c.Resource.Service() != "sql" {
+		if c.Caveats == nil || c.Resource.Service() != caveat.Service {
 			continue
 		}
 		if _, err := caveat.Parse(c.Caveats); err != nil {

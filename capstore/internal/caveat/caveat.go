@@ -8,6 +8,9 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
+// Service is the one whose resources they are on.
+const Service = "sql"
+
 // Constrained is the caveat "constrained-statements" of a delegation: only the statements that it lists may run, and only
 // to read.
 type Constrained struct {

@@ -68,7 +68,7 @@ func (s *Search) Keeps(held, wanted *recap.Capability) (code string, ok bool) {
 	if held.Caveats == nil {
 		return "", true
 	}
-	if held.Resource.Service() == "sql" {
+	if held.Resource.Service() == caveat.Service {
 		if parent := s.constrained(held.Caveats); parent != nil {
 			code = caveat.Within(parent, s.constrained(wanted.Caveats))
 			return code, code == ""
