@@ -10,11 +10,11 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cacao"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/siwe"
 )
 
 // hostDomain is the domain a hosting message claims to come from: no web site asks for it.

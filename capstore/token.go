@@ -6,9 +6,9 @@ import (
 	"unicode"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cacao"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 type (

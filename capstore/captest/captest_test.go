@@ -12,8 +12,8 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/ucan"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cacao"
 )
 
 func key(tb testing.TB, text string) (b [32]byte) {

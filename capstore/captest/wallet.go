@@ -10,9 +10,9 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cacao"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/siwe"
 )
 
 // Caps are abilities by resource.

@@ -8,7 +8,7 @@ import (
 	"strconv"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // MaxBody bounds the body of a request in bytes. What clients send is some 1,200 bytes.

@@ -5,7 +5,7 @@ import (
 	"math"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // Abilities on a network.

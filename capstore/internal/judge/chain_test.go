@@ -8,8 +8,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // docs/protocol.md, "Abilities" and "Attenuation": what holding one capability gives. A host judges writes alone;

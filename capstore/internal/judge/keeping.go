@@ -5,8 +5,8 @@ import (
 	"unsafe"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // keeping is how the facts of a Space are kept in little memory: the sessions of an app have the same capabilities.

@@ -4,8 +4,8 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // End is a delegation that came to an end, and the revocation that ends it.

@@ -6,7 +6,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // Lean returns what verdicts need of a token, with none of its bytes and facts, and no text that is a part of a longer

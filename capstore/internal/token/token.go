@@ -8,10 +8,10 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/cacao"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/ucan"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cacao"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // Abilities the node itself knows.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // version is the one UCAN version spoken.

@@ -9,7 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 // MaxSize bounds a token in characters.

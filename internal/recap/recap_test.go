@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
 )
 
 func uri(text string) string {

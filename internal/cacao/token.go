@@ -8,8 +8,8 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/recap"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/siwe"
 )
 
 // MaxSize bounds the bytes of a token, before base64.

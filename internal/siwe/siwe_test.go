@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/siwe"
 )
 
 // Appendix A.1: a published test of the siwe library.

@@ -6,7 +6,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/siwe"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/siwe"
 )
 
 // The two types a CACAO may have here.
