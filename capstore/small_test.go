@@ -25,7 +25,7 @@ import (
 func recordedTokens(t *testing.T) map[string]*capstore.Token {
 	t.Helper()
 	out := map[string]*capstore.Token{}
-	for _, file := range []string{"internal/cacao/testdata/exchanges.json", "internal/ucan/testdata/exchanges.json"} {
+	for _, file := range []string{"../internal/cacao/testdata/exchanges.json", "internal/ucan/testdata/exchanges.json"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
