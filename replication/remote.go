@@ -199,6 +199,7 @@ func (r *Replica) begin(m *remote, proven proven) {
 	if r.o.Peers != nil {
 		r.o.Peers.Greeted(m.id)
 	}
+	r.spawn(func(ctx context.Context) { r.compareOften(ctx, m) })
 	r.spawn(func(ctx context.Context) { r.know(ctx, m, proven.hello) }) // beside the session, which waits for nothing
 }
 

@@ -126,12 +126,23 @@ type Membership interface {
 	EndJoin(ctx context.Context, space tinycloud.SpaceID, why hostlog.Ending, tips []hostlog.Tip) (bool, error)
 }
 
+// Comparison is of what hosts made of the same history.
+type Comparison interface {
+	// Sums are this host's; it may take long.
+	Sums(ctx context.Context, space tinycloud.SpaceID) ([]hostlog.Sum, error)
+	// SumOf is this host's for one that another asks of, if it has one of the same operations. It costs nothing.
+	SumOf(space tinycloud.SpaceID, asked hostlog.Sum) (hostlog.Sum, bool)
+	// Compared takes those of another host.
+	Compared(ctx context.Context, space tinycloud.SpaceID, host hostlog.Key, theirs []hostlog.Sum) error
+}
+
 // Store is the authority; *capstore.Store, of which this package knows nothing, is one.
 type Store interface {
 	Log
 	Hosts
 	Wants
 	Membership
+	Comparison
 }
 
 // Values stores what was fetched; the node makes one of its block store.

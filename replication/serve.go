@@ -43,6 +43,8 @@ func (r *Replica) serve(ctx context.Context, m *remote, s network.Stream) {
 			err = r.serveLocate(ctx, f, first.Locate.Hashes)
 		case first.Hosts != nil:
 			err = r.serveHosts(ctx, m, f, first.Hosts)
+		case first.Sums != nil:
+			err = r.serveSums(f, first.Sums)
 		case first.Rest != nil:
 			err = r.serveRest(ctx, m, f, first.Rest)
 		default:

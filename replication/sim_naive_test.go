@@ -5,6 +5,7 @@ package replication_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -179,10 +180,10 @@ func unlike(want, got map[string]string) (out []string) {
 	return out
 }
 
-// databases are those that somebody wrote.
+// databases are those that somebody wrote, as far as anybody here can read it.
 func databases(st oracletest.State) (out []string) {
 	for of := range st.Calls {
-		if of.Service == request.Service {
+		if of.Service == request.Service && of.Name != newerDatabase {
 			out = append(out, of.Name)
 		}
 	}
@@ -217,6 +218,16 @@ func (s *sim) auditDatabases(st oracletest.State, hosts ...*simNode) {
 		}
 		s.auditRows(db, p)
 		s.auditOutcomes(db, calls, p, hosts[s.rng.IntN(len(hosts))])
+	}
+	for _, n := range hosts {
+		if len(callsOn(st, newerDatabase)) > 0 {
+			if _, err := s.asks(n, newerDatabase)("SELECT 1"); !errors.Is(err, tinycloud.ErrUnavailable) {
+				s.t.Errorf("%s: %s, which only newer releases can read: %v", n.name, newerDatabase, err)
+			}
+		}
+		if differ := n.databases.Differing(s.o.space); differ > 0 {
+			s.t.Errorf("%s: another host has other content of %d databases", n.name, differ)
+		}
 	}
 }
 

@@ -29,6 +29,9 @@ import (
 
 const simDatabases = 3
 
+// newerDatabase is one on which somebody writes by rules that nobody here knows.
+const newerDatabase = "db/newer"
+
 // errSQLite is the error of statements that fail.
 var errSQLite = errors.New("SQLite error")
 
@@ -200,8 +203,9 @@ func (s *sim) lieOfDatabase(liar *simNode, log []own, bundles []hostlog.Bundle) 
 	}
 	l := oracletest.Lie{Space: s.o.space, Key: liar.key(), At: time.Now(), Parents: liar.status().Heads}
 	db, x, ability, all, off, beside := s.database(), s.o, "write", work(s.rng), time.Duration(0), captest.Caps{}
+	rules := uint64(engine.Newest)
 	what := "writes"
-	switch s.rng.IntN(9) {
+	switch s.rng.IntN(10) {
 	case 0, 1, 2:
 		db, l.Event, l.At = s.oldToken(bundles)
 		if db == "" {
@@ -220,6 +224,8 @@ func (s *sim) lieOfDatabase(liar *simNode, log []own, bundles []hostlog.Bundle) 
 	case 7:
 		what, beside = "writes a key beside", captest.Caps{s.o.space.String() + "/kv/k/0": {"tinycloud.kv/put"}}
 		l.Write = &oracletest.Write{Key: "k/0", Value: []byte("beside")}
+	case 9:
+		what, db, rules = "writes by rules of tomorrow to", newerDatabase, engine.Newest+1
 	case 8:
 		what, x = "writes for a session that may be revoked to", s.extra[s.rng.IntN(len(s.extra))]
 	}
@@ -232,7 +238,7 @@ func (s *sim) lieOfDatabase(liar *simNode, log []own, bundles []hostlog.Bundle) 
 			Caps: beside, Proofs: []tinycloud.Hash{captest.ID(x.header)}, Nonce: fmt.Sprint("nonce ", s.rng.Uint64()), Expires: time.Now().Add(time.Minute),
 		}))).Bytes
 	}
-	o := request.Operation{Now: l.At.Add(off).UnixMilli(), Rules: engine.Newest, Request: must(request.Parse([]byte(body(all))))}
+	o := request.Operation{Now: l.At.Add(off).UnixMilli(), Rules: rules, Request: must(request.Parse([]byte(body(all))))}
 	l.Ops = must(o.Encode(db))
 	s.send(liar, fmt.Sprint(what, " ", db), wiretest.BatchMessage(l.Sign()))
 }

@@ -34,6 +34,24 @@ type Verifier interface {
 	Verify(ctx context.Context, store Store, space tinycloud.SpaceID, damaged func(what, which string)) error
 }
 
+// Comparer is a service of which hosts compare what they made of the same operations.
+type Comparer interface {
+	Service
+	// Sums are the hashes of subjects of a Space, as far as they are at hand or can be made in a while.
+	Sums(ctx context.Context, store Store, space tinycloud.SpaceID) ([]Sum, error)
+	// Sum is the hash of a subject that was made last; it costs nothing.
+	Sum(space tinycloud.SpaceID, subject string) (Sum, bool)
+	// Compared takes the hash that another host has of a subject. A difference may have the subject be made anew.
+	Compared(ctx context.Context, store Store, space tinycloud.SpaceID, host string, theirs Sum) error
+}
+
+// Sum is the hash of what follows from the operations on a subject.
+type Sum struct {
+	Subject string
+	State   tinycloud.Hash // of the operations: only sums of equal states are compared
+	Content tinycloud.Hash
+}
+
 // Follower is a service that keeps up with the history beside what it is asked.
 type Follower interface {
 	Service

@@ -71,6 +71,7 @@ func (c *credit) spend(cost, most time.Duration, now time.Time) bool {
 
 // aside is a replay on a copy.
 type aside struct {
+	whole bool       // from an empty file, not from the files that are here
 	local []*writing // what was written here since it began; guarded by the turn
 	size  int        // of it, in bytes
 	over  bool       // that was too much to keep
@@ -150,12 +151,12 @@ type asked struct {
 	store service.Store
 }
 
-// replayAside has a replay be done on a copy, with the turn. It is false if nobody does that.
-func (d *database) replayAside(store service.Store) bool {
+// replayAside has a replay be done on a copy, or from the beginning, with the turn. It is false if nobody does that.
+func (d *database) replayAside(store service.Store, whole bool) bool {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &aside{}
+	a := &aside{whole: whole}
 	if !s.news.ask(asked{d, a, store}) {
 		return false
 	}
@@ -215,8 +216,10 @@ func (d *database) replayOnce(ctx context.Context, store service.Store, a *aside
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	next := d.s.detached(d.of, filepath.Join(dir, "database"))
 	defer func() { err = errors.Join(err, next.close()) }()
-	if err := d.copyTo(next.dir); err != nil {
-		return false, err
+	if !a.whole {
+		if err := d.copyTo(next.dir); err != nil {
+			return false, err
+		}
 	}
 	for range roundsAside {
 		round := time.Now()

@@ -97,7 +97,7 @@ func (d *database) chase(ctx context.Context, store service.Store) error {
 				return errFar
 			}
 		}
-		if d.long(s) && d.replayAside(store) {
+		if d.long(s) && d.replayAside(store, false) {
 			return nil
 		}
 		switch {

@@ -18,6 +18,7 @@ type Database struct {
 	Pending  int64 // operations that only a newer release can read
 	Hash     tinycloud.Hash
 	Doubled  []service.Doubled
+	Differs  []string // hosts that made other content of the same writes
 }
 
 // Databases lists those of a Space that somebody wrote, at most limit of them. Position is how many writes the files here
@@ -30,7 +31,7 @@ func (s *Service) Databases(ctx context.Context, store service.Store, space tiny
 	}
 	out := make([]Database, 0, len(list))
 	for _, x := range list {
-		d := Database{Name: x.Name, Writes: x.Events, Failed: -1, Bytes: x.Bytes + x.Size, Pending: x.Pending, Doubled: x.Doubled}
+		d := Database{Name: x.Name, Writes: x.Events, Failed: -1, Bytes: x.Bytes + x.Size, Pending: x.Pending, Doubled: x.Doubled, Differs: s.comparing.hosts(name{space, x.Name})}
 		if hash && x.Pending == 0 && x.Events > 0 {
 			if err := s.hash(ctx, store, space, &d); err != nil {
 				return nil, err

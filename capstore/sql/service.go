@@ -44,6 +44,7 @@ type Service struct {
 
 	replaying chan struct{} // databases made anew beside the others
 	news      news
+	comparing *comparing
 }
 
 var (
@@ -65,7 +66,10 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()}}
+	return &Service{
+		o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()},
+		comparing: newComparing(),
+	}
 }
 
 // Name implements [service.Service], as do the following.

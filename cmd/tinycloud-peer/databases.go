@@ -60,6 +60,9 @@ func printDatabases(out io.Writer, list []node.DatabaseView) error {
 		return err
 	}
 	for _, v := range list {
+		if len(v.Differs) > 0 {
+			fmt.Fprintf(out, "warning: %s made other content of %q of the same writes; it was made anew here, and is compared again within an hour\n", strings.Join(v.Differs, ", "), v.Name)
+		}
 		for _, d := range v.Doubled {
 			fmt.Fprintf(out, "warning: the token of %s stands in %q with different requests:\n", d.Event, v.Name)
 			for _, p := range d.Places {

@@ -109,6 +109,9 @@ func (l listing) spaceNotes(v node.SpaceView) (notes []string) {
 	if v.Conflicts > 0 {
 		note("%d writes lost against others that did not know of them (tinycloud-peer conflicts)", v.Conflicts)
 	}
+	if v.Differing > 0 {
+		note("warning: another host made other content of %d databases of the same writes (tinycloud-peer databases)", v.Differing)
+	}
 	for _, why := range v.Paused {
 		note("replication is paused, %s", why)
 	}

@@ -38,7 +38,9 @@ const (
 	MaxRecord     = 2 << 10 // bytes of one host record
 	MaxAnnounced  = 64      // log entries of one announcement
 	MaxLocated    = 256     // values of one question
-	maxFields     = 256     // of one message, with those that are not known here
+	MaxSums       = 256     // of one question
+	maxSumsBytes  = 256 << 10
+	maxFields     = 256 // of one message, with those that are not known here
 )
 
 // Message is one frame of the sync protocol or one gossip message. Exactly one field is set. Newer releases may add
@@ -62,13 +64,14 @@ type Message struct {
 	Share    *Share    `cbor:"share,omitempty"`
 	Span     *Span     `cbor:"span,omitempty"`
 	Rest     *Rest     `cbor:"rest,omitempty"`
+	Sums     *Sums     `cbor:"sums,omitempty"`
 }
 
 func (m *Message) fields() (n int) {
 	for _, set := range []bool{
 		m.Open != nil, m.Same != nil, m.Tips != nil, m.Have != nil, m.Batch != nil, m.Part != nil, m.Ack != nil,
 		m.Done != nil, m.Locate != nil, m.Located != nil, m.Hosts != nil, m.Announce != nil,
-		m.Share != nil, m.Span != nil, m.Rest != nil,
+		m.Share != nil, m.Span != nil, m.Rest != nil, m.Sums != nil,
 	} {
 		if set {
 			n++
@@ -247,6 +250,8 @@ func (m *Message) bounds() error {
 		return over("values", len(m.Located.Values), MaxLocated)
 	case m.Hosts != nil && len(m.Hosts.Records) > MaxRecords:
 		return over("records", len(m.Hosts.Records), MaxRecords)
+	case m.Sums != nil && len(m.Sums.Sums) > MaxSums:
+		return over("sums", len(m.Sums.Sums), MaxSums)
 	case m.Announce != nil && len(m.Announce.Entries) > MaxAnnounced:
 		return over("announced entries", len(m.Announce.Entries), MaxAnnounced)
 	}

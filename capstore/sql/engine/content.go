@@ -19,18 +19,39 @@ import (
 // the content is.
 func (d *DB) Hash(ctx context.Context) (h tinycloud.Hash, err error) {
 	err = d.read(ctx, func(c *lite.Conn) error {
-		h, err = content(c)
+		h, err = content(c, nil)
 		return err
 	})
 	return h, err
 }
 
-func content(c *lite.Conn) (tinycloud.Hash, error) {
+// Hash is [DB.Hash] of the state when began is called: what is committed afterwards is not in it. It fails with [ErrMoved]
+// where a rewind stops it.
+func (v *View) Hash(ctx context.Context, began func()) (h tinycloud.Hash, err error) {
+	err = v.read(ctx, func(c *lite.Conn) error {
+		if began == nil {
+			return ErrMoved
+		}
+		f := began
+		began = nil
+		h, err = content(c, f)
+		return err
+	})
+	return h, err
+}
+
+// content hashes one snapshot. began, unless it is nil, is called once that stands.
+func content(c *lite.Conn, began func()) (tinycloud.Hash, error) {
 	if err := c.Run("BEGIN"); err != nil {
 		return tinycloud.Hash{}, err
 	}
 	h := blake3.New()
-	err := hashContent(c, h)
+	var err error
+	if began != nil {
+		_, err = c.Value("SELECT count(*) FROM sqlite_schema") // BEGIN alone reads nothing
+		began()
+	}
+	err = errors.Join(err, hashContent(c, h))
 	if err = errors.Join(err, c.Run("COMMIT")); err != nil {
 		return tinycloud.Hash{}, err
 	}

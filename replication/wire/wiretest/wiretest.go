@@ -183,6 +183,7 @@ func SampleMessages() map[string][]byte {
 		"share":    Encoded(wire.Message{Share: &wire.Share{Have: tips, Goal: tips}}),
 		"span":     Encoded(wire.Message{Span: &wire.Span{First: 0, Last: -1}}),
 		"rest":     Encoded(wire.Message{Rest: &wire.Rest{Hash: h}}),
+		"sums":     Encoded(wire.Message{Sums: &wire.Sums{Sums: []wire.Sum{{Service: "sql", Subject: "db", State: h, Content: h}}}}),
 		"announce": Encoded(wire.Message{Announce: &wire.Announce{Entries: []wire.AnnouncedEntry{{Entry: []byte("e"), Sig: []byte("s")}}}}),
 	}
 }

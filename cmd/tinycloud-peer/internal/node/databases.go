@@ -33,6 +33,7 @@ type DatabaseView struct {
 	Pending  int64         `json:"pending"`        // operations that only a newer release can read
 	Hash     string        `json:"hash,omitempty"` // of its content, with ?hash=1: equal on two hosts iff the content is
 	Doubled  []DoubledView `json:"doubled"`        // tokens that stand in several places with other requests
+	Differs  []string      `json:"differs"`        // DIDs of hosts that made other content of the same writes
 }
 
 // DoubledView is a token that a host put again with another request.
@@ -75,6 +76,14 @@ func (n *Node) databases() *sql.Service {
 	return nil
 }
 
+// differing counts the databases of which another host has other content.
+func (n *Node) differing() int {
+	if s := n.databases(); s != nil {
+		return s.DifferingAll()
+	}
+	return 0
+}
+
 func (n *Node) detail(ctx context.Context, space tinycloud.SpaceID, hash bool) (SpaceDetail, error) {
 	v, err := n.view(ctx, space)
 	if err != nil {
@@ -93,7 +102,7 @@ func (n *Node) detail(ctx context.Context, space tinycloud.SpaceID, hash bool) (
 }
 
 func databaseView(x sql.Database) DatabaseView {
-	v := DatabaseView{Name: x.Name, Writes: x.Writes, Bytes: x.Bytes, Position: x.Position, Pending: x.Pending, Doubled: []DoubledView{}}
+	v := DatabaseView{Name: x.Name, Writes: x.Writes, Bytes: x.Bytes, Position: x.Position, Pending: x.Pending, Doubled: []DoubledView{}, Differs: append([]string{}, x.Differs...)}
 	if x.Failed >= 0 {
 		v.Failed = &x.Failed
 	}

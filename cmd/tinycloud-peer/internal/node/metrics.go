@@ -20,6 +20,7 @@ func (s *spaces) collectors() []prometheus.Collector {
 		gauge("sleeping_spaces", "Spaces whose peer is not open.", nil, func() int { return max(0, hosted()-running()) }),
 		gauge("resting_spaces", "Of those the ones whose hosts are connected.", nil, s.resting),
 		gauge("paired_nodes", "Nodes that this one is paired with.", nil, s.n.store.PairedCount),
+		gauge("differing_databases", "Databases of which another host made other content of the same writes.", nil, s.n.differing),
 		gauge("authorised_peers", "Connected hosts, counted per Space.", nil, authorised),
 		gauge("peers", peers, prometheus.Labels{"state": "authorised"}, authorised),
 		gauge("peers", peers, prometheus.Labels{"state": "probation"}, waiting),

@@ -223,7 +223,7 @@ func TestAdminFields(t *testing.T) {
 	path := n.URL() + "/admin/spaces/" + url.PathEscape(space.String())
 	_, answer := call(t, http.MethodGet, path, bearer, "")
 	names, object := members(t, answer)
-	want := strings.Fields("space did peerId addrs state opens hosts heads epochs void parked pending events keys wants policy bytes history paused rules stateHash conflicts joins expires catchup networks databases activity limit overLimit standing")
+	want := strings.Fields("space did peerId addrs state opens hosts heads epochs void parked pending events keys wants policy bytes history paused rules stateHash conflicts differing joins expires catchup networks databases activity limit overLimit standing")
 	if diff := cmp.Diff(want, names, sorted); diff != "" {
 		t.Error(diff)
 	}

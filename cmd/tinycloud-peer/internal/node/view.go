@@ -52,6 +52,7 @@ type SpaceView struct {
 	Rules     uint64            `json:"rules"`     // by which this host judges and orders; 0 from releases that don't tell
 	StateHash string            `json:"stateHash"` // to be compared with that of a host of the same rules only
 	Conflicts int64             `json:"conflicts"` // writes that lost against others which did not know of them
+	Differing int               `json:"differing"` // databases of which another host made other content of the same writes
 	Joins     []JoinView        `json:"joins"`
 	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
 	CatchUp   *CatchUpView      `json:"catchup"` // null: nothing is being caught up
@@ -144,6 +145,9 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Standing: st.Standing, Activity: n.spaces.activity(space), Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes, History: room.History, Paused: n.paused(room),
 		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
+	}
+	if d := n.databases(); d != nil {
+		v.Differing = d.Differing(space)
 	}
 	if room.Limited {
 		v.Limit, v.OverLimit = &room.Limit, room.Used() >= room.Limit
