@@ -53,6 +53,7 @@ type cli struct {
 	Spaces    spacesCmd    `cmd:"" help:"List the Spaces this node hosts."`
 	Peers     peersCmd     `cmd:"" help:"List the hosts of a Space."`
 	Status    statusCmd    `cmd:"" help:"Show what the node is doing."`
+	Health    healthCmd    `cmd:"" help:"Tell whether the node can serve, by the exit code."`
 	Networks  networksCmd  `cmd:"" help:"List the encryption networks that are known here."`
 	Network   networkCmd   `cmd:"" help:"Show an encryption network, share its keys, or rotate them."`
 	Conflicts conflictsCmd `cmd:"" help:"List, or write to files, what lost against a write that did not know of it."`
@@ -100,9 +101,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("tinycloud-peer"), kong.Description("A TinyCloud host that replicates its Spaces."),
-		kong.Writers(out, errs), kong.Vars{"version": "tinycloud-peer " + version()},
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
+	parser, err := newParser(&c, out, errs)
 	if err != nil {
 		fmt.Fprintln(errs, "tinycloud-peer:", err)
 		return exitFailure
@@ -129,6 +128,12 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return exitFailure
 	}
 	return exitOK
+}
+
+func newParser(c *cli, out, errs io.Writer) (*kong.Kong, error) {
+	return kong.New(c, kong.Name("tinycloud-peer"), kong.Description("A TinyCloud host that replicates its Spaces."),
+		kong.Writers(out, errs), kong.Vars{"version": "tinycloud-peer " + version()},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
 }
 
 // errReported ends with a failure that was told already.

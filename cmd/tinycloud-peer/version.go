@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"runtime/debug"
+	"strings"
 )
 
-// release is the version that is being worked on, or, built from its tag, is released.
+// release is the version that is being worked on, or, built from its tag, is released. CHANGELOG.md begins with it.
 const release = "0.1.0"
 
 type versionCmd struct{ answer }
@@ -19,12 +21,21 @@ func (c *versionCmd) Run(p *program) error {
 	return err
 }
 
-// version is the release and, if it was built from a work tree, the commit.
+// version is that of this program.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return release
 	}
+	return versionOf(info)
+}
+
+// untagged is how Go names a commit that has no version: by its time and its hash.
+var untagged = regexp.MustCompile(`[.-]\d{14}-([0-9a-f]{12})(?:\+dirty)?$`)
+
+// versionOf is the released version that was built or installed, or else the one that is being worked on, and its commit
+// if that is known: "go install" knows the module's version, a build in a work tree the state of that.
+func versionOf(info *debug.BuildInfo) string {
 	var commit, dirty string
 	for _, s := range info.Settings {
 		switch {
@@ -33,6 +44,13 @@ func version() string {
 		case s.Key == "vcs.modified" && s.Value == "true":
 			dirty = ".dirty"
 		}
+	}
+	tag := info.Main.Version
+	if found := untagged.FindStringSubmatch(tag); found != nil {
+		return release + "+" + found[1] + dirty
+	}
+	if number, ok := strings.CutPrefix(tag, "v"); ok && dirty == "" {
+		return number
 	}
 	if commit == "" {
 		return release

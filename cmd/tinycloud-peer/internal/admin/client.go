@@ -66,6 +66,24 @@ func (c *Client) Node(ctx context.Context) (info node.Info, err error) {
 	return info, c.get(ctx, "/admin/node", &info)
 }
 
+// Healthy asks whether the node can serve and, of a Space unless it is nil, whether it serves that now.
+func (c *Client) Healthy(ctx context.Context, space *tinycloud.SpaceID) (bool, error) {
+	path := "/healthz"
+	if space != nil {
+		path += "?space=" + url.QueryEscape(space.String())
+	}
+	status, answer, err := c.do(ctx, http.MethodGet, path, "", nil)
+	switch {
+	case err != nil:
+		return false, err
+	case status == http.StatusServiceUnavailable:
+		return false, nil
+	case status/100 != 2:
+		return false, c.refused(status, answer)
+	}
+	return true, nil
+}
+
 // Spaces returns all hosted Spaces.
 func (c *Client) Spaces(ctx context.Context) (all []node.SpaceView, err error) {
 	return all, c.get(ctx, "/admin/spaces", &all)
