@@ -33,6 +33,8 @@ type Options struct {
 	// Within is a command that runs another one somewhere, such as another network; it gets the peer's name.
 	// The peers are then spoken to by the sockets in their data directories.
 	Within func(name string) []string
+	// Ways has the peers know each other by ways that can be cut, see [Peer.Way].
+	Ways bool
 }
 
 // Cluster is a group of nodes. Its methods are for one goroutine.
@@ -57,6 +59,9 @@ const patience = 5 * time.Second
 func (c *Cluster) Close() error {
 	return Each(c.peers, func(_ int, p *Peer) error {
 		defer p.Admin.Close()
+		if p.Way != nil {
+			defer p.Way.Close()
+		}
 		if p.process == nil {
 			return nil
 		}
@@ -81,6 +86,8 @@ type Peer struct {
 	Token string // of the admin API
 
 	Secret []byte // from which its keys follow
+
+	Way *WAN // by which other peers know it; nil without [Options.Ways]
 
 	o       Options
 	env     []string
@@ -129,6 +136,12 @@ func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 		listenOn+ports[2],
 		"TINYCLOUD_STORAGE_DATADIR="+p.data(),
 	)
+	if c.o.Ways {
+		if p.Way, err = NewWAN(ctx, net.JoinHostPort("127.0.0.1", ports[2]), 0); err != nil {
+			return nil, err
+		}
+		p.env = append(p.env, "TINYCLOUD_P2P_ANNOUNCE="+p.Way.Addr())
+	}
 	p.env = append(append(p.env, c.o.Env...), env...)
 	if c.o.Within != nil {
 		p.Admin.Close()
@@ -139,6 +152,9 @@ func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 }
 
 func (p *Peer) data() string { return filepath.Join(p.Dir, "data") }
+
+// Datadir is the peer's data directory.
+func (p *Peer) Datadir() string { return p.data() }
 
 // socketURL names a socket as the host of a URL, which [dial] understands.
 func socketURL(path string) string {

@@ -34,12 +34,21 @@ type Owner struct {
 }
 
 // NewOwner makes a wallet, a Space of the given name and a session.
-func NewOwner(name string) *Owner {
-	o := &Owner{Wallet: captest.RandomWallet(), session: captest.RandomSession()}
+func NewOwner(name string) *Owner { return NewOwnerOf(captest.RandomWallet(), name) }
+
+// NewOwnerOf is NewOwner for a wallet, which may have several Spaces.
+func NewOwnerOf(w *captest.Wallet, name string) *Owner {
+	o := &Owner{Wallet: w, session: captest.RandomSession()}
 	o.Space = o.Wallet.Space(name)
 	o.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64}}
-	o.header = o.Wallet.SignDelegation(captest.DelegationOptions{
-		Audience: o.session.URI(), Expires: time.Now().Add(24 * time.Hour),
+	o.header = o.Grant(o.session.URI())
+	return o
+}
+
+// Grant is a delegation of all that a session of the owner has to another, for a day.
+func (o *Owner) Grant(audience string) (header string) {
+	return o.Wallet.SignDelegation(captest.DelegationOptions{
+		Audience: audience, Expires: time.Now().Add(24 * time.Hour),
 		Caps: captest.Caps{
 			o.Space.String() + "/kv":    {abilityGet, abilityPut, abilityDel, "tinycloud.kv/list", "tinycloud.kv/metadata"},
 			o.Space.String() + "/sql":   {"tinycloud.sql/read", "tinycloud.sql/write"},
@@ -48,7 +57,6 @@ func NewOwner(name string) *Owner {
 			o.Space.String() + "/counter": {"tinycloud.counter/add", "tinycloud.counter/read"}, // see package servicetest
 		},
 	})
-	return o
 }
 
 // Close closes idle connections.
