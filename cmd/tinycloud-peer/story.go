@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -83,7 +84,7 @@ func (d *demo) write(ctx context.Context) error {
 		lags[n] = time.Since(began)
 	}
 	slices.Sort(lags)
-	d.say("%d writes, each read at %d nodes: half of them within %s, all within %s.",
+	d.say("%d writes, each read at %d nodes: half within %s, all within %s.",
 		demoWrites, len(peers), ms(lags[len(lags)/2]), ms(lags[len(lags)-1]))
 	return nil
 }
@@ -202,7 +203,7 @@ func (d *demo) sql(ctx context.Context, p *cluster.Peer, ability, action, statem
 // answered is the body of an answer of 200.
 func answered(a cluster.Answer, err error) (string, error) {
 	if err == nil && a.Status != http.StatusOK {
-		err = fmt.Errorf("%d %s", a.Status, a.Body)
+		err = fmt.Errorf("%d %s: %w", a.Status, a.Body, cmp.Or(tinycloud.ClassOf(a.Status), cluster.ErrRefused))
 	}
 	return a.Body, err
 }
@@ -213,7 +214,15 @@ func (d *demo) secret(ctx context.Context, first, other *cluster.Peer) error {
 	if err != nil {
 		return err
 	}
-	if err := app.create(ctx, first); err != nil {
+	d.doing("the app asks %s for a network of keys", first.Name)
+	err = cluster.Poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		err := app.create(ctx, first)
+		if errors.Is(err, tinycloud.ErrUnavailable) { // another host, which may have one, does not answer yet
+			return false, nil
+		}
+		return true, err
+	})
+	if err != nil {
 		return err
 	}
 	if err := app.save(ctx, first, secretKey, secretText); err != nil {
@@ -228,8 +237,8 @@ func (d *demo) secret(ctx context.Context, first, other *cluster.Peer) error {
 	if err != nil {
 		return err
 	}
-	d.say("A secret that the app seals at %s is opened at %s, %s later: no host ever", first.Name, other.Name, ms(time.Since(began)))
-	d.say("stores it in the clear, and only paired hosts of the owner have its key.")
+	d.say("A secret that the app seals at %s is opened at %s, %s later.", first.Name, other.Name, ms(time.Since(began)))
+	d.say("No host stores it in the clear; only paired hosts have the key.")
 	return nil
 }
 

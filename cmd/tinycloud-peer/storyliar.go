@@ -94,7 +94,7 @@ func (d *demo) betray(ctx context.Context, x *liar) error {
 			return fmt.Errorf("%s: %s is %q, %w", p.Name, key, got, err)
 		}
 	}
-	d.say("A host that the owner trusted claims a write that nobody signed: void everywhere.")
+	d.say("A trusted host claims a write that nobody signed: void everywhere.")
 	d.say("It signs two histories: %s later every host has the proof.", ms(took))
 	return d.removeLiar(ctx, x, header, delegation.Bytes)
 }
