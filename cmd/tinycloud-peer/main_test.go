@@ -1,15 +1,21 @@
 package main
 
 import (
+	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
 )
 
 // TestMain lets the test binary be the program itself, under its name.
@@ -34,7 +40,55 @@ const withCounter = "TEST_COUNTER="
 // withoutDatabases has a node that a test runs serve key-value alone, as releases with other services do.
 const withoutDatabases = "TEST_WITHOUT_SQL="
 
+// withStaleSQL has a node that a test runs answer queries as the history was up to so long ago, which is a defect.
+const withStaleSQL = "TEST_STALE_SQL="
+
+// staleSQL is databases that don't look at the history each time.
+type staleSQL struct {
+	*sql.Service
+	within time.Duration
+
+	mu    sync.Mutex
+	known map[string]known
+}
+
+type known struct {
+	state []byte
+	at    time.Time
+}
+
+func (s *staleSQL) Invoke(w http.ResponseWriter, r *http.Request, c service.Call) error {
+	c.Store = staleStore{c.Store, s}
+	return s.Service.Invoke(w, r, c)
+}
+
+type staleStore struct {
+	service.Store
+	s *staleSQL
+}
+
+func (x staleStore) ServiceState(ctx context.Context, space tinycloud.SpaceID, name, about string) ([]byte, error) {
+	x.s.mu.Lock()
+	k, ok := x.s.known[about]
+	x.s.mu.Unlock()
+	if ok && time.Since(k.at) < x.s.within {
+		return k.state, nil
+	}
+	state, err := x.Store.ServiceState(ctx, space, name, about)
+	if err == nil {
+		x.s.mu.Lock()
+		x.s.known[about] = known{state, time.Now()}
+		x.s.mu.Unlock()
+	}
+	return state, err
+}
+
 func setServices() {
+	if within, err := time.ParseDuration(os.Getenv(strings.TrimSuffix(withStaleSQL, "="))); err == nil {
+		withoutSQL = true
+		services = append(services, &staleSQL{Service: sql.New(sql.Options{}), within: within, known: map[string]known{}})
+		return
+	}
 	withoutSQL = os.Getenv(strings.TrimSuffix(withoutDatabases, "=")) != ""
 	if os.Getenv(strings.TrimSuffix(withCounter, "=")) != "" {
 		services = append(services, servicetest.Counter{Form: 1})

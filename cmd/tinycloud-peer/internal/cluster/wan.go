@@ -28,6 +28,7 @@ type WAN struct {
 	running  sync.WaitGroup
 
 	mu   sync.Mutex
+	held chan struct{}                    // guarded by mu; nil, or closed when what is on the way may go on
 	cut  bool                             // guarded by mu
 	open map[*context.CancelFunc]struct{} // guarded by mu; ends of connections
 }
@@ -83,6 +84,9 @@ func spell(hostPort string) string {
 	return "/ip4/" + host + "/tcp/" + port
 }
 
+// HostPort is the address at which the WAN is entered.
+func (w *WAN) HostPort() string { return w.listener.Addr().String() }
+
 // Addr is the multiaddr at which the WAN is entered.
 func (w *WAN) Addr() string { return spell(w.listener.Addr().String()) }
 
@@ -101,6 +105,39 @@ func (w *WAN) Mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cut = false
+}
+
+// Hold keeps all that is on the way, or comes, from arriving, with the connections open, until Release.
+func (w *WAN) Hold() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held == nil {
+		w.held = make(chan struct{})
+	}
+}
+
+// Release lets what was held arrive.
+func (w *WAN) Release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held != nil {
+		close(w.held)
+		w.held = nil
+	}
+}
+
+// pass waits while the WAN is held.
+func (w *WAN) pass(ctx context.Context) {
+	w.mu.Lock()
+	held := w.held
+	w.mu.Unlock()
+	if held == nil {
+		return
+	}
+	select {
+	case <-held:
+	case <-ctx.Done():
+	}
 }
 
 // enter counts a connection, which cancel ends; it reports false while the WAN is cut. leave ends the counting.
@@ -199,6 +236,7 @@ func (w *WAN) carry(ctx context.Context, to io.Writer, from io.Reader, link *rat
 		if !wait.For(ctx, time.Until(p.at)) {
 			return
 		}
+		w.pass(ctx)
 		n, err := to.Write(p.b)
 		w.bytes.Add(int64(n))
 		if err != nil {
