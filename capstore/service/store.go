@@ -99,6 +99,11 @@ type Store interface {
 	// ServiceState is what a service has stored for a subject, nil for nothing. The error is of class
 	// [tinycloud.ErrUnavailable] while operations on it are pending.
 	ServiceState(ctx context.Context, space tinycloud.SpaceID, name, about string) ([]byte, error)
+	// Shared reports whether several processes may have the store's database, and so be this host together.
+	Shared() bool
+	// OwnSince reports whether a process of this host made a valid operation on a subject in an epoch of a row greater than
+	// one: rows of a Space's epochs rise.
+	OwnSince(ctx context.Context, space tinycloud.SpaceID, name, about string, row int64) (bool, error)
 	// Reader reads the rows of a hosted Space as they are at each query.
 	Reader(ctx context.Context, space tinycloud.SpaceID) (Reader, error)
 	// Value opens a value of a Space. The error is of class [tinycloud.ErrUnavailable] while it is still to be fetched

@@ -82,6 +82,8 @@ type Past interface {
 	// Spoken is the least version of the service that hosts in their windows have, as they last told, this one among them.
 	// What is written by a newer one they could not read.
 	Spoken() (uint64, error)
+	// OwnSince is as [Store.OwnSince].
+	OwnSince(subject string, row int64) (bool, error)
 	// Waits reports whether operations on a subject are pending, so that its state is not known.
 	Waits(subject string) (bool, error)
 }

@@ -187,9 +187,8 @@ func (r asked) replay(ctx context.Context) {
 func (d *database) giveUp(ctx context.Context, a *aside, err error) {
 	d.turn <- struct{}{}
 	defer d.leave()
-	if d.aside.CompareAndSwap(a, nil) {
-		d.lost = true
-		d.shown.Store(nil)
+	if d.aside.Load() == a {
+		d.endAside()
 	}
 	if ctx.Err() == nil {
 		d.s.o.Log.WarnContext(ctx, "database not replayed aside", "space", d.of.space, "database", d.of.path, "error", err)
@@ -256,6 +255,13 @@ func (d *database) replayOnce(ctx context.Context, store service.Store, a *aside
 	return far, nil
 }
 
+// endAside has requests wait for what was to be replayed aside, with the turn.
+func (d *database) endAside() {
+	d.aside.Store(nil)
+	d.lost = true
+	d.shown.Store(nil)
+}
+
 func (d *database) copyTo(dir string) error {
 	d.files.RLock()
 	defer d.files.RUnlock()
@@ -293,7 +299,9 @@ func (d *database) replace(next *database, before string) error {
 	if at, _ := db.Position(); at != pos {
 		return errors.Join(fmt.Errorf("%w: at %d, not %d", engine.ErrBroken, at, pos), db.Close())
 	}
+	row := max(d.at.row, next.at.row) // of what was written here meanwhile, too
 	d.db, d.base, d.at, d.window, d.lost, d.sure = db, next.base, next.at, next.window, false, state{}
+	d.at.row = row
 	d.failed, d.since = next.failed, next.since
 	d.pace = next.pace
 	d.back++

@@ -16,9 +16,12 @@ type cursor struct {
 	pos  uint64 // requests before it
 	at   state
 	last *service.Spot // of the operation before it; nil for none
+	row  int64         // the greatest row of an epoch before it
 }
 
-func (c cursor) next(p *place) cursor { return cursor{c.pos + 1, p.after(c.at), &p.last} }
+func (c cursor) next(p *place) cursor {
+	return cursor{c.pos + 1, p.after(c.at), &p.last, max(c.row, p.last.Row)}
+}
 
 const (
 	windowSize   = 512     // places kept in memory, by which a change is found without reading the whole log
@@ -47,7 +50,10 @@ type settled struct {
 // follow brings the database up to the log, with the turn.
 func (d *database) follow(ctx context.Context, store service.Store) error {
 	if d.db != nil && d.aside.Load() != nil { // the files are as they are until it has ended
-		return nil
+		if others, err := d.others(ctx, store, d.at.row); err != nil || !others {
+			return err
+		}
+		d.endAside()
 	}
 	for failures := 0; ; {
 		err := d.ready()
@@ -97,8 +103,12 @@ func (d *database) chase(ctx context.Context, store service.Store) error {
 				return errFar
 			}
 		}
-		if d.long(s) && d.replayAside(store, false) {
-			return nil
+		if d.long(s) {
+			if others, err := d.others(ctx, store, d.at.row); err != nil {
+				return err
+			} else if !others && d.replayAside(store, false) {
+				return nil
+			}
 		}
 		switch {
 		case s.done:

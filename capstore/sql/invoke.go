@@ -172,14 +172,13 @@ func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database
 		}
 		return f(db.View())
 	}
-	d.files.RLock()
-	if d.db != nil {
-		if v := d.db.View(); d.shows(now) { // in this order: what is shown is forgotten before the files go back
-			defer d.files.RUnlock()
-			return f(v)
-		}
+	settled, err := d.settled(ctx, store, now)
+	if err != nil {
+		return err
 	}
-	d.files.RUnlock()
+	if seen, err := d.glance(ctx, store, now, settled, f); seen || err != nil {
+		return err
+	}
 	if err := d.enter(ctx); err != nil {
 		return err
 	}
@@ -198,39 +197,18 @@ func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database
 	return f(v)
 }
 
-// shows reports whether queries may see the files as they are, when the history is at a state: there is nothing in the
-// history beyond them but writes that nobody was answered yet, or it is replayed aside.
-func (d *database) shows(now state) bool {
-	at := d.shown.Load()
-	return at != nil && (at.at == now || d.aside.Load() != nil || d.ahead.has(now))
-}
-
-// ahead are the states of the history that differ from what is shown by writes of who has the turn, which nobody was answered
-// yet.
-type ahead struct {
-	mu     sync.Mutex
-	states map[state]bool
-}
-
-func (a *ahead) add(s state) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.states == nil {
-		a.states = map[state]bool{}
+// glance calls f with the files as they are, if all that counts of a state of the history is in them.
+func (d *database) glance(ctx context.Context, store service.Store, now state, settled bool, f func(*engine.View) error) (seen bool, err error) {
+	d.files.RLock()
+	defer d.files.RUnlock()
+	if d.db == nil {
+		return false, nil
 	}
-	a.states[s] = true
-}
-
-func (a *ahead) has(s state) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.states[s]
-}
-
-func (a *ahead) clear() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	clear(a.states)
+	v := d.db.View() // before it is asked what is shown: that is forgotten before the files go back
+	if ok, err := d.shows(ctx, store, now, settled); !ok || err != nil {
+		return false, err
+	}
+	return true, f(v)
 }
 
 // now is what the history says of the database.

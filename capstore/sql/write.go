@@ -72,6 +72,7 @@ type group struct {
 	d      *database
 	from   cursor // where the first was tried
 	strict bool   // they become operations only where they were tried
+	shared bool   // other processes write the database, too
 	aside  *aside // a replay beside: what is durable is kept where it was tried all the same, until that has ended; nil for none
 	ops    []*writing
 	size   int // of ops, in bytes
@@ -91,10 +92,10 @@ func (d *database) writeGroup(ctx context.Context, store service.Store) error {
 	if err := d.follow(ctx, store); err != nil {
 		return err
 	}
-	g := &group{d: d, from: d.at, aside: d.aside.Load()}
+	g := &group{d: d, from: d.at, aside: d.aside.Load(), shared: store.Shared()}
 	g.strict = g.aside == nil
 	if g.fill(store); len(g.ops) == 0 {
-		return nil
+		return g.alone(ctx, store)
 	}
 	size, err := d.db.SizeTried()
 	if err != nil {
@@ -105,12 +106,13 @@ func (d *database) writeGroup(ctx context.Context, store service.Store) error {
 	g.errs = store.PerformAll(ctx, g.requests(size))
 	n := g.durable()
 	// What is durable is answered as such: what fails from here on is made up for when the database is used next.
-	if err := g.keep(n); err != nil || n < len(g.ops) {
-		_ = d.follow(ctx, store)
-	} else if g.aside == nil {
+	whole := g.keep(n) == nil && n == len(g.ops)
+	if whole {
 		d.show()
+	} else {
+		_ = d.follow(ctx, store)
 	}
-	d.ahead.clear()
+	d.ahead.clear(whole)
 	g.answer()
 	return nil
 }
@@ -171,10 +173,10 @@ func (g *group) try(w *writing, now int64) error {
 	switch {
 	case w.res.Err != nil && w.left() != nil: // it was stopped
 		w.end(false, w.left())
-	case len(g.ops) == 0:
+	case len(g.ops) == 0 && !g.shared:
 		w.end(true, w.res.Err)
-	default: // it saw what is not durable yet
-		g.rest = append(g.rest, resting{w, len(g.ops)})
+	default: // it saw what is not durable yet, or that was all by then
+		g.rest = append(g.rest, resting{w, max(1, len(g.ops))})
 	}
 	return nil
 }
@@ -220,7 +222,7 @@ func (g *group) permit(tx service.Tx, i int) error {
 		return errRules
 	}
 	if !g.strict {
-		return nil
+		return g.alike(tx, i)
 	}
 	want := g.from
 	if i > 0 {
@@ -231,6 +233,24 @@ func (g *group) permit(tx service.Tx, i int) error {
 	}
 	now, err := stateIn(tx, g.d.of.path)
 	if err == nil && now != want.at {
+		err = errRaced
+	}
+	return err
+}
+
+// alike judges the same where it doesn't matter what other hosts wrote meanwhile.
+func (g *group) alike(tx service.Tx, i int) error {
+	if !g.shared {
+		return nil
+	}
+	row := g.from.row
+	for _, w := range g.ops[:i] {
+		if w.place != nil {
+			row = max(row, w.place.last.Row)
+		}
+	}
+	others, err := tx.OwnSince(g.d.of.path, row)
+	if err == nil && others {
 		err = errRaced
 	}
 	return err
@@ -297,8 +317,13 @@ func (g *group) keep(n int) error {
 		}
 	}
 	err := d.db.Commit()
-	if err == nil && g.aside == nil {
+	switch {
+	case err == nil && g.aside == nil:
 		err = d.advance(places)
+	case err == nil:
+		for _, p := range places {
+			d.at.row = max(d.at.row, p.last.Row)
+		}
 	}
 	if err != nil {
 		_ = d.anew(errors.Is(err, engine.ErrLost))

@@ -21,9 +21,9 @@ type verb int
 const (
 	read   verb = iota
 	write       // sets the value
-	swap        // sets it if it is another one
+	swap        // sets it if it is another one, which may be to none
 	create      // sets it if there is none
-	remove
+	remove      // sets it to none, if it was ever written
 )
 
 // asked is a request on one register.
@@ -59,7 +59,7 @@ func step(state, input, output any) (bool, any) {
 	case create:
 		holds = s.value == ""
 	case remove:
-		holds = s.value != ""
+		holds = s.count > 0
 	}
 	if !out.unknown && out.done != holds && in.verb != write {
 		return false, s
@@ -237,6 +237,8 @@ func TestLinearCheck(t *testing.T) {
 		"lost, and never done":       {[]op{{1, math.MaxInt64, set("a"), lost}, {2, 3, get, is("")}}, true},
 		"lost, done and undone":      {[]op{{1, math.MaxInt64, set("a"), lost}, {2, 3, get, is("a")}, {4, 5, get, is("")}}, false},
 		"created twice":              {[]op{{1, 2, asked{"x", create, "", "a"}, yes}, {3, 4, asked{"x", create, "", "b"}, yes}}, false},
+		"removed, never written":     {[]op{{1, 2, asked{"x", remove, "", ""}, yes}}, false},
+		"removed twice":              {[]op{{1, 2, set("a"), yes}, {3, 4, asked{"x", remove, "", ""}, yes}, {5, 6, asked{"x", remove, "", ""}, yes}}, true},
 		"created after it went":      {[]op{{1, 2, set("a"), yes}, {3, 4, asked{"x", remove, "", ""}, yes}, {5, 6, asked{"x", create, "", "b"}, yes}}, true},
 		"a write that counted twice": {[]op{{1, 2, set("a"), yes}, {3, 4, get, told{value: "a", count: 2}}}, false},
 	} {

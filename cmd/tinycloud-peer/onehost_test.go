@@ -97,7 +97,8 @@ func (c *asker) once(ctx context.Context, name string, p *cluster.Peer) {
 			in.verb = create
 		}
 	}
-	if in.verb == write || in.verb == swap || in.verb == create {
+	cut := in.verb == swap && !inTable && c.rand.IntN(4) == 0 // deletes the value that it is
+	if in.verb == write || in.verb == swap && !cut || in.verb == create {
 		c.n++
 		in.to = fmt.Sprintf("%d.%d", c.id, c.n)
 	}
@@ -154,6 +155,9 @@ func (c *asker) askKey(ctx context.Context, p *cluster.Peer, in asked) (told, er
 	case remove:
 		ability = "del"
 	case swap:
+		if in.to == "" {
+			ability = "del"
+		}
 		header["If-Match"] = `"blake3-` + hexOf(tinycloud.Sum([]byte(in.from))) + `"`
 	case create:
 		header["If-None-Match"] = "*"
@@ -166,7 +170,7 @@ func (c *asker) askKey(ctx context.Context, p *cluster.Peer, in asked) (told, er
 	switch {
 	case in.verb == read && a.Status == http.StatusOK:
 		out.value = a.Body
-	case a.Status == http.StatusOK, a.Status == http.StatusNotFound && (in.verb == read || in.verb == remove), a.Status == http.StatusPreconditionFailed && header != nil:
+	case a.Status == http.StatusOK, a.Status == http.StatusNotFound && (in.verb == read || in.verb == remove), a.Status == http.StatusPreconditionFailed:
 	default:
 		return out, fmt.Errorf("%d %s", a.Status, a.Body)
 	}
