@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
 )
@@ -98,13 +100,15 @@ func (s *Service) dir() (_ string, err error) {
 		return s.root, nil
 	}
 	root := s.o.Dir
-	if root == "" {
-		root, err = os.MkdirTemp("", "tinycloud-sql-")
-	} else {
-		err = os.MkdirAll(root, 0o700)
+	if root != "" {
+		if root, err = s.occupy(root); err != nil {
+			return "", fmt.Errorf("databases: %w", err)
+		}
 	}
-	if err != nil {
-		return "", fmt.Errorf("databases: %w", err)
+	if root == "" {
+		if root, err = os.MkdirTemp("", "tinycloud-sql-"); err != nil {
+			return "", fmt.Errorf("databases: %w", err)
+		}
 	}
 	left, err := filepath.Glob(filepath.Join(root, passing+"*"))
 	for _, path := range left {
@@ -114,6 +118,24 @@ func (s *Service) dir() (_ string, err error) {
 		s.root = root
 	}
 	return root, err
+}
+
+// occupy makes a directory and takes its lock. It returns "" if another process has that: two may not have the same files.
+func (s *Service) occupy(root string) (string, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return "", err
+	}
+	lock := flock.New(filepath.Join(root, "lock"), flock.SetPermissions(0o600))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		s.o.Log.Warn("another process has the databases of this directory: its own are temporary", "directory", root)
+		return "", nil
+	}
+	s.lock = lock
+	return root, nil
 }
 
 // passing is how the names of directories begin that are of one request.
@@ -188,10 +210,13 @@ func (s *Service) Close() (err error) {
 		err = errors.Join(err, s.empty.Close())
 		s.empty = nil
 	}
-	if s.o.Dir == "" && s.root != "" {
+	switch {
+	case s.lock != nil:
+		err = errors.Join(err, s.lock.Unlock())
+	case s.root != "":
 		err = errors.Join(err, os.RemoveAll(s.root))
-		s.root = ""
 	}
+	s.lock, s.root = nil, ""
 	return err
 }
 

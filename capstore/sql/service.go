@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
@@ -19,7 +21,8 @@ const Default = "default"
 
 // Options configure a [Service].
 type Options struct {
-	Dir  string       // where databases are materialised; it is this service's alone. "": for as long as it is open
+	// Dir is where databases are materialised. "", or if another process has it: somewhere for as long as the service is open.
+	Dir  string
 	Open int          // databases kept open; 0 for 64
 	Log  *slog.Logger // nil: none
 	// Idle is for how long a database stays open that nobody uses, while the service follows the history; 0 for ten
@@ -41,6 +44,7 @@ type Service struct {
 	empty  *engine.DB         // guarded by mu; the answer for databases that nobody wrote; nil until needed
 	closed bool               // guarded by mu
 	root   string             // guarded by mu; Options.Dir or what stands for it; "" until needed
+	lock   *flock.Flock       // guarded by mu; of root; nil: it is temporary
 
 	replaying chan struct{} // databases made anew beside the others
 	news      news

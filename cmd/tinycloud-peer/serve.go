@@ -35,11 +35,10 @@ var services []service.HTTP
 // withoutSQL is of hosts that tests run.
 var withoutSQL bool
 
-// servicesOf are those that stand beside key-value on a node. Processes that share a database each have databases of their
-// own, for as long as they run.
+// servicesOf are those that stand beside key-value on a node. Processes that share a database each have files of their own.
 func servicesOf(cfg config.Config, log *slog.Logger) []service.HTTP {
 	o := sql.Options{Log: log.With("part", "sql")}
-	if cfg.Storage.Datadir != "" && cfg.Storage.Database.Scheme() == config.SQLite {
+	if cfg.Storage.Datadir != "" {
 		o.Dir = filepath.Join(cfg.Storage.Datadir, "sql")
 	}
 	if withoutSQL {
