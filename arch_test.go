@@ -57,6 +57,7 @@ var allowed = map[string][]string{
 	"replication/locate":                  {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication/keys":                    {"", "capstore/hostlog", "internal/wait", "replication/wire"},
 	"replication":                         {"", "capstore/hostlog", "internal/wait", "replication/wire", "replication/locate"},
+	"cmd/tinycloud-peer/internal/page":    {"cmd/tinycloud-peer/internal/callers", "internal/wait"},
 	"cmd/tinycloud-peer/internal/hooks":   {"", "capstore", "internal/wait"},
 	"cmd/tinycloud-peer/internal/httpapi": {"", "capstore", "capstore/kv", "capstore/tickets", "capstore/service", "capstore/hostlog", "capstore/encryption", "cmd/tinycloud-peer/internal/callers", "cmd/tinycloud-peer/internal/hooks"},
 }

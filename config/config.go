@@ -40,11 +40,22 @@ type Config struct {
 	PublicSpaces PublicSpaces
 	Encryption   Encryption
 	P2P          P2P
+	Page         Page
 	// AdminSecret (admin.secret) is the bearer token of /admin, 16 bytes or more; zero closes /admin over HTTP. Taken from
 	// TINYCLOUD_ADMIN_SECRET as it stands, without unquoting.
 	AdminSecret Secret
 	// QuotaURL (quota_url) is the base URL of a quota service, http or https. Default none.
 	QuotaURL string
+}
+
+// Page says where the operator's web page is.
+type Page struct {
+	// On (admin.port, false for none) serves it. Default true.
+	On bool
+	// Address (admin.address) is the IP that it listens on. Default 127.0.0.1.
+	Address netip.Addr
+	// Port (admin.port) is its TCP port; 0 lets the system choose. Default 8002.
+	Port uint16
 }
 
 // Log says how lines look, and which header names a trace.
@@ -164,6 +175,7 @@ func defaults() Config {
 		Storage:           Storage{Staging: StagingMemory, Reserve: 256 << 20},
 		PrometheusPort:    8001,
 		PrometheusAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		Page:              Page{On: true, Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Port: 8002},
 		Keys:              Keys{Type: "static"},
 		MaxLifetime:       300 * time.Second,
 		Encryption:        Encryption{Share: SharePaired},

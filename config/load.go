@@ -289,13 +289,33 @@ func (l *loader) checkProxies(c *Config) {
 	l.warn("ip_header", e.from, "believed only from a proxy on this machine: set trusted_proxies to where the proxy is")
 }
 
+// ports are those of our own listeners, by the names of their settings.
+func (c Config) ports() map[string]uint16 {
+	ports := map[string]uint16{"port": c.Port, "prometheus.port": c.PrometheusPort}
+	if c.Page.On {
+		ports["admin.port"] = c.Page.Port
+	}
+	return ports
+}
+
+// checkPorts finds two listeners with one port. A port that was left at its default gives way when the node starts, if it can.
 func (l *loader) checkPorts(c Config) {
-	if c.Port == 0 || c.Port != c.PrometheusPort {
-		return
+	for _, pair := range [][2]string{{"prometheus.port", "port"}, {"admin.port", "port"}, {"admin.port", "prometheus.port"}} {
+		ports := c.ports()
+		if ports[pair[0]] == 0 || ports[pair[0]] != ports[pair[1]] {
+			continue
+		}
+		e, ok := l.entries[pair[0]]
+		if !ok && pair[0] == "admin.port" {
+			continue // nobody asked for it by name
+		}
+		if !ok {
+			e = l.entries[pair[1]] // the defaults differ, so one of them is set
+		}
+		of := "the API's port too, set one of them"
+		if pair[1] != "port" {
+			of = pair[1] + " too, set one of them"
+		}
+		l.fail(e.from, pair[0], fmt.Errorf("%d is %s", ports[pair[0]], of))
 	}
-	e, ok := l.entries["prometheus.port"]
-	if !ok {
-		e = l.entries["port"] // the defaults differ, so one of them is set
-	}
-	l.fail(e.from, "prometheus.port", fmt.Errorf("%d is the API's port too, set one of them", c.Port))
 }

@@ -41,6 +41,8 @@ func coreSettings() []setting {
 		{"public_spaces.rate_limit_burst", count(func(c *Config) *uint32 { return &c.PublicSpaces.RateBurst })},
 		{"public_spaces.storage_limit", size(func(c *Config) *ByteSize { return &c.PublicSpaces.Limit })},
 		{"encryption.share", oneOf(strings.ToLower, func(c *Config) *Share { return &c.Encryption.Share }, SharePaired, ShareHosts, ShareOff)},
+		{"admin.address", address(func(c *Config) *netip.Addr { return &c.Page.Address })},
+		{"admin.port", portOrNone(func(c *Config) (*bool, *uint16) { return &c.Page.On, &c.Page.Port })},
 		{"admin.secret", setAdminSecret},
 		{"quota_url", text(checkQuotaURL, func(c *Config) *string { return &c.QuotaURL })},
 	}
@@ -99,6 +101,23 @@ func port(field func(*Config) *uint16) func(*Config, value) error {
 	return func(c *Config, v value) error {
 		n, err := v.integer(0, math.MaxUint16)
 		*field(c) = uint16(n)
+		return err
+	}
+}
+
+// portOrNone takes a port, or false for none.
+func portOrNone(fields func(*Config) (on *bool, port *uint16)) func(*Config, value) error {
+	return func(c *Config, v value) error {
+		on, port := fields(c)
+		if v.kind == kindBool {
+			if v.text == "true" {
+				return errors.New("expected a port or false")
+			}
+			*on = false
+			return nil
+		}
+		n, err := v.integer(0, math.MaxUint16)
+		*on, *port = true, uint16(n)
 		return err
 	}
 }

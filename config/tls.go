@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"strings"
 )
@@ -37,7 +36,7 @@ func tlsSettings() []setting {
 		{"tls.certs", cert},
 		{"tls.cert", cert},
 		{"tls.key", text(checkPath, func(c *Config) *string { return &c.TLS.Key })},
-		{"tls.plain_port", setPlainPort},
+		{"tls.plain_port", portOrNone(func(c *Config) (*bool, *uint16) { return &c.TLS.Plain, &c.TLS.PlainPort })},
 	}
 }
 
@@ -64,20 +63,6 @@ func checkDomain(s string) error {
 		}
 	}
 	return nil
-}
-
-// setPlainPort takes a port, or false for none.
-func setPlainPort(c *Config, v value) error {
-	if v.kind == kindBool {
-		if v.text == "true" {
-			return errors.New("expected a port or false")
-		}
-		c.TLS.Plain = false
-		return nil
-	}
-	n, err := v.integer(0, math.MaxUint16)
-	c.TLS.Plain, c.TLS.PlainPort = true, uint16(n)
-	return err
 }
 
 // checkTLS finds what belongs together and is not.
@@ -108,7 +93,7 @@ func (l *loader) checkTLS(c Config) {
 	if !t.On() || !t.Plain || t.PlainPort == 0 {
 		return
 	}
-	for name, port := range map[string]uint16{"port": c.Port, "prometheus.port": c.PrometheusPort} {
+	for name, port := range c.ports() {
 		if port == t.PlainPort {
 			at, ok := l.entries["tls.plain_port"]
 			if !ok {

@@ -76,6 +76,10 @@ var initial = template.Must(template.New("tinycloud.toml").Parse(`# Configuratio
 
 [global.prometheus]
     # port = 8001
+
+# The web page, on this machine alone: "tinycloud-peer page" prints a link to it.
+[global.admin]
+    # port = 8002
 `))
 
 // Run writes tinycloud.toml and data/secret and replaces neither.
@@ -135,7 +139,8 @@ func (c *initCmd) next(p *program, file string) error {
 	}
 	steps := []string{
 		run, "start the node",
-		run + " status", "in another terminal: how it is",
+		run + " page", "in another terminal: a link to its web page, http://127.0.0.1:8002/",
+		run + " status", "how it is",
 		run + " host SPACE", "make it a host of a Space, by its owner's signature",
 	}
 	if c.Profile != "local" {

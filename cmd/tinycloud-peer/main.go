@@ -54,6 +54,7 @@ type cli struct {
 	Peers     peersCmd     `cmd:"" help:"List the hosts of a Space."`
 	Status    statusCmd    `cmd:"" help:"Show what the node is doing."`
 	Health    healthCmd    `cmd:"" help:"Tell whether the node can serve, by the exit code."`
+	Page      pageCmd      `cmd:"" help:"Print a link to the node's web page, for one browser."`
 	Networks  networksCmd  `cmd:"" help:"List the encryption networks that are known here."`
 	Network   networkCmd   `cmd:"" help:"Show an encryption network, share its keys, or rotate them."`
 	Conflicts conflictsCmd `cmd:"" help:"List, or write to files, what lost against a write that did not know of it."`

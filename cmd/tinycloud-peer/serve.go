@@ -94,6 +94,10 @@ func (p *program) chosen() (o node.Options, err error) {
 		return o, err
 	}
 	listen, err := p.source().Sets("p2p.listen")
+	if err != nil {
+		return o, err
+	}
+	o.PagePortAsked, err = p.source().Sets("admin.port")
 	o.AnyMetricsPort, o.AnyListenPort = !metrics, !listen
 	return o, err
 }
@@ -101,6 +105,9 @@ func (p *program) chosen() (o node.Options, err error) {
 // banner tells who started a node on a terminal where it is and what to do next.
 func banner(out io.Writer, n *node.Node, cfg config.Config) {
 	fmt.Fprintf(out, "\ntinycloud-peer %s\n\n  API      %s\n  metrics  %s\n", version(), n.URL(), n.MetricsURL())
+	if url := n.PageURL(); url != "" {
+		fmt.Fprintf(out, "  page     %s\n", url)
+	}
 	for _, a := range n.Addrs() {
 		fmt.Fprintf(out, "  libp2p   %s\n", shortAddr(a))
 	}
@@ -109,7 +116,7 @@ func banner(out io.Writer, n *node.Node, cfg config.Config) {
 		fmt.Fprintf(out, "  data     %s\n", datadir)
 		where = " --datadir " + cfg.Storage.Datadir
 	}
-	fmt.Fprintf(out, "\nNext, in another terminal: tinycloud-peer%s status, or host SPACE. Ctrl-C stops the node.\n\n", where)
+	fmt.Fprintf(out, "\nNext, in another terminal: tinycloud-peer%s page, for a link to its web page; or status, or host SPACE. Ctrl-C stops the node.\n\n", where)
 }
 
 // announce tells what the node starts from: where its settings and its data are.

@@ -84,6 +84,11 @@ func (c *Client) Healthy(ctx context.Context, space *tinycloud.SpaceID) (bool, e
 	return true, nil
 }
 
+// Page makes a link to the node's web page.
+func (c *Client) Page(ctx context.Context) (v node.LinkView, err error) {
+	return v, c.send(ctx, http.MethodPost, "/admin/page", nil, &v)
+}
+
 // Spaces returns all hosted Spaces.
 func (c *Client) Spaces(ctx context.Context) (all []node.SpaceView, err error) {
 	return all, c.get(ctx, "/admin/spaces", &all)

@@ -133,6 +133,7 @@ func (c *Cluster) Add(ctx context.Context, env ...string) (*Peer, error) {
 		"TINYCLOUD_ADDRESS=127.0.0.1",
 		"TINYCLOUD_PORT="+ports[0],
 		"TINYCLOUD_PROMETHEUS_PORT="+ports[1],
+		"TINYCLOUD_ADMIN_PORT=0",
 		listenOn+ports[2],
 		"TINYCLOUD_STORAGE_DATADIR="+p.data(),
 	)

@@ -32,6 +32,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/certs"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/httpapi"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/page"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/policy"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
@@ -55,6 +56,9 @@ type Options struct {
 	// AnyMetricsPort and AnyListenPort let the system choose another port where prometheus.port, or those of p2p.listen, is
 	// taken: nobody asked for it.
 	AnyMetricsPort, AnyListenPort bool
+
+	// PagePortAsked says that the operator set admin.port: where it is taken, the node does not start. Else it takes another.
+	PagePortAsked bool
 
 	// Services stand beside key-value. Those that are an [io.Closer] are closed with the node.
 	Services []service.HTTP
@@ -102,7 +106,9 @@ type Node struct {
 	acme     *certs.ACME  // nil without tls.domain
 	plain    net.Listener // redirects to public; nil without TLS, or with tls.plain_port = false
 	metrics  net.Listener
-	admin    *socket // nil without datadir
+	admin    *socket      // nil without datadir
+	pageOn   net.Listener // nil with admin.port = false
+	page     *page.Page   // likewise
 }
 
 // New opens everything a node needs; errors name the setting they come from. The caller calls Run, once,
@@ -324,6 +330,9 @@ func (n *Node) listen() (err error) {
 	if err != nil {
 		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
 	}
+	if err := n.listenPage(); err != nil {
+		return err
+	}
 	if n.cfg.Storage.Datadir == "" {
 		return nil
 	}
@@ -384,7 +393,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
 	replicas := begin(ctx, n.replicate, fail)
-	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "node", n.frontID(), "did", didOf(n.keys), "addrs", texts(n.frontAddrs()))
+	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "page", n.PageURL(), "node", n.frontID(), "did", didOf(n.keys), "addrs", texts(n.frontAddrs()))
 	err := n.serve(ctx)
 	fail(err)
 	n.log.InfoContext(ctx, "stopping")
@@ -406,6 +415,9 @@ func (n *Node) serve(ctx context.Context) error {
 	})
 	n.serveTLS(ctx, g, side)
 	g.Go(func() error { return side.serve(ctx, n.metrics, n.metricsHandler(), nil) })
+	if n.page != nil {
+		g.Go(func() error { return side.serve(ctx, n.pageOn, n.page.Handler(), nil) })
+	}
 	if n.admin != nil {
 		g.Go(func() error { return side.serve(ctx, n.admin, n.localHandler(), nil) })
 	}
@@ -454,7 +466,7 @@ func (n *Node) saveReplays(ctx context.Context) error {
 // close releases what is still open, in the order of need.
 func (n *Node) close() error {
 	var errs []error
-	for _, l := range []net.Listener{n.public, n.plain, n.metrics} {
+	for _, l := range []net.Listener{n.public, n.plain, n.metrics, n.pageOn} {
 		if l != nil {
 			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 				errs = append(errs, err)

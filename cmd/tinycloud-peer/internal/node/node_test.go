@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 func settings(t *testing.T, variables ...string) config.Config {
 	t.Helper()
 	cfg, _, err := config.Load(config.LoadOptions{Dir: t.TempDir(), Environ: append([]string{
-		"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0",
+		"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0", "TINYCLOUD_ADMIN_PORT=0",
 		"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/0", "TINYCLOUD_STORAGE_DATADIR=" + filepath.Join(t.TempDir(), "data"),
 		"TINYCLOUD_ADMIN_SECRET=let me in, please",
 	}, variables...)})

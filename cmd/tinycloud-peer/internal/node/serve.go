@@ -86,13 +86,12 @@ func http2Bounds() *http.HTTP2Config {
 
 // publicHandler is the API and, behind the admin secret, /admin.
 func (n *Node) publicHandler() http.Handler {
-	return n.withAdmin(n.authenticated(n.adminHandler()))
+	return n.withAdmin(n.authenticated(n.operatorHandler()))
 }
 
 // localHandler is what the socket of the data directory answers: whoever may open it is the operator.
 func (n *Node) localHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", n.adminHandler())
+	mux := n.operatorHandler()
 	mux.HandleFunc("POST /admin/backup", answer(n.adminBackup)) // it writes where it is told
 	return n.withAdmin(mux)
 }

@@ -61,7 +61,7 @@ func TestReplicated(t *testing.T) {
 	o.fill()
 	configure := func() config.Config {
 		cfg, _, err := config.Load(config.LoadOptions{Dir: t.TempDir(), Environ: []string{
-			"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0",
+			"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0", "TINYCLOUD_ADMIN_PORT=0",
 			"TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/0", "TINYCLOUD_STORAGE_DATADIR=" + filepath.Join(t.TempDir(), "data"),
 		}})
 		must(t, err)

@@ -105,7 +105,7 @@ func (r *record) said(t *testing.T, method, target, token, body string) (int, st
 // in all that it stores, backups too.
 func TestKeysStayInside(t *testing.T) {
 	cfg, _, err := config.Load(config.LoadOptions{Dir: t.TempDir(), Environ: []string{
-		"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0", "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/0",
+		"TINYCLOUD_ADDRESS=127.0.0.1", "TINYCLOUD_PORT=0", "TINYCLOUD_PROMETHEUS_PORT=0", "TINYCLOUD_ADMIN_PORT=0", "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/0",
 		"TINYCLOUD_STORAGE_DATADIR=" + filepath.Join(t.TempDir(), "data"), "TINYCLOUD_ADMIN_SECRET=let me in, please",
 	}})
 	must(t, err)
