@@ -73,10 +73,10 @@ func OwnerMessage(owner, to tinycloud.Principal, resource, ability, nonce string
 }
 
 // UnhostMessage returns the EIP-4361 text by whose signature the owner of a Space removes a host: a revocation of the
-// host's latest delegation, which ends those before it too (docs/replication.md, "Removed hosts"). The error is of
+// host's latest delegation, from a domain as in [HostTerms], which ends those before it too (docs/replication.md, "Removed hosts"). The error is of
 // class [tinycloud.ErrInvalid] when host is no did:key of a host, [tinycloud.ErrNotFound] when it is no host of the
 // Space as far as this node knows, and [tinycloud.ErrUnsupported] when the owner is not an Ethereum account.
-func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host tinycloud.Principal, nonce string) (string, error) {
+func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host tinycloud.Principal, domain, nonce string) (string, error) {
 	chain, account, ok := space.Owner().EIP155()
 	if !ok {
 		return "", fmt.Errorf("owner %s signs no EIP-4361 messages: %w", space.Owner(), tinycloud.ErrUnsupported)
@@ -100,7 +100,7 @@ func (s *Store) UnhostMessage(ctx context.Context, space tinycloud.SpaceID, host
 		return "", fmt.Errorf("%s is no host of %s: %w", host, space, tinycloud.ErrNotFound)
 	}
 	statement := fmt.Sprintf("Remove the host %s from the Space %s.", key, space)
-	return ownerText(siwe.Message{Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID(), Statement: &statement}, nonce, s.o.Now())
+	return ownerText(siwe.Message{Domain: domain, Address: account, ChainID: chain, URI: "ucan:" + last.ID.EventID(), Statement: &statement}, nonce, s.o.Now())
 }
 
 // ownerText completes a message that the owner of a Space is to sign by hand.

@@ -30,6 +30,8 @@ type Status struct {
 	Bytes    int64 // of values, and of what other services than key-value take
 	// Pending counts operations that a newer release can read.
 	Pending int64
+	// Written is when the newest of its writes was made, zero for none.
+	Written time.Time
 	// StateHash is equal on two hosts iff what their services keep is.
 	StateHash string
 	// Expires is when this node's host delegation ends, zero for never or when there is none.
@@ -38,6 +40,20 @@ type Status struct {
 
 // Status returns the state of a Space.
 func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error) {
+	st, err := s.Glance(ctx, id)
+	if err != nil {
+		return st, err
+	}
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return st, err
+	}
+	st.Keys, st.StateHash, err = s.stateHash(ctx, sid)
+	return st, err
+}
+
+// Glance is Status without the hash, which takes as long as there are keys.
+func (s *Store) Glance(ctx context.Context, id tinycloud.SpaceID) (Status, error) {
 	if _, err := s.sid(ctx, id); err != nil {
 		return Status{}, err
 	}
@@ -61,8 +77,10 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	if err != nil {
 		return Status{}, err
 	}
-	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
-		(SELECT count(*) FROM wants w`+lacking+" AND "+s.missed()+`), (SELECT bytes + ops + sizes FROM spaces WHERE sid = ?)`, sp.sid, sp.sid, int64(neverDue), sp.sid)
+	var written int64
+	_, err = s.db.Read.One(ctx, []any{&st.Void, &st.Wants, &st.Bytes, &st.Keys, &written}, `SELECT (SELECT count(*) FROM epochs WHERE sid = ? AND valid = 0),
+		(SELECT count(*) FROM wants w`+lacking+" AND "+s.missed()+`), x.bytes + x.ops + x.sizes, `+s.held.countCurrent("x.sid")+`,
+		COALESCE((SELECT max(e.written) FROM epochs e WHERE e.sid = x.sid), 0) FROM spaces x WHERE x.sid = ?`, sp.sid, sp.sid, int64(neverDue), sp.sid)
 	if err != nil {
 		return Status{}, err
 	}
@@ -71,8 +89,10 @@ func (s *Store) Status(ctx context.Context, id tinycloud.SpaceID) (Status, error
 	} else if d != nil {
 		st.Expires, st.Standing = d.Expires, StandsHost // it may not be in the history yet
 	}
-	st.Keys, st.StateHash, err = s.stateHash(ctx, sp.sid)
-	return st, err
+	if written > 0 {
+		st.Written = time.UnixMilli(written)
+	}
+	return st, nil
 }
 
 // stateHash hashes what services digest of their tables, in the order of their names, then the DAG-CBOR of what they

@@ -79,6 +79,38 @@ func (p *Peer) fronts() (out []peer.ID) {
 	return out
 }
 
+// Route says how an authorised peer is connected: by which address its node is reached, and whether other nodes relay what
+// is said.
+func (p *Peer) Route(id peer.ID) (addr ma.Multiaddr, relayed, ok bool) {
+	front := p.frontOfPeer(id)
+	if front == "" {
+		return nil, false, false
+	}
+	for _, c := range p.front.host.Network().ConnsToPeer(front) {
+		if addr, relayed, ok = c.RemoteMultiaddr(), isRelayed(c), true; !relayed {
+			break
+		}
+	}
+	return addr, relayed, ok
+}
+
+// frontOfPeer is the front of an authorised peer, "" when it is not connected.
+func (p *Peer) frontOfPeer(id peer.ID) peer.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.sessions[id]
+	if s == nil || s.state != isAuthorised {
+		return ""
+	}
+	for c := range s.conns {
+		relay, _ := splitCircuit(rawOf(c).remote)
+		if front, err := frontOf(relay); err == nil && front.ID != p.front.ID() {
+			return front.ID
+		}
+	}
+	return ""
+}
+
 // share says whether two fronts are those of authorised peers of one Space.
 func (f *Front) share(a, b peer.ID) bool {
 	for _, p := range f.open() {
@@ -233,3 +265,21 @@ func (gate) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
 func (gate) InterceptSecured(network.Direction, peer.ID, network.ConnMultiaddrs) bool { return true }
 
 func (gate) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+// Reachability says whether the front's addresses on the internet were found to be reached from there: public or private,
+// and unknown while no other node has tried.
+func (f *Front) Reachability() string {
+	h, ok := f.host.(interface {
+		ConfirmedAddrs() (reachable, unreachable, unknown []ma.Multiaddr)
+	})
+	if !ok {
+		return "unknown"
+	}
+	switch reachable, unreachable, _ := h.ConfirmedAddrs(); {
+	case len(reachable) > 0:
+		return "public"
+	case len(unreachable) > 0:
+		return "private"
+	}
+	return "unknown"
+}

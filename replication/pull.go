@@ -53,6 +53,7 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 	if err != nil {
 		return false, own(err)
 	}
+	asked := time.Now()
 	if err := f.Put(&wire.Message{Open: &wire.Open{Now: nowMillis(), Hash: wire.HashTips(ours)}}); err != nil {
 		return false, err
 	}
@@ -60,6 +61,7 @@ func (r *Replica) round(ctx context.Context, m *remote) (complete bool, err erro
 	if err != nil {
 		return false, err
 	}
+	r.answered(m, time.Since(asked))
 	switch {
 	case first.Same != nil:
 		r.clock(ctx, m, first.Same.Now)

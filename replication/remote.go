@@ -349,7 +349,7 @@ func (r *Replica) Status() Status {
 	s := Status{Joining: r.joining, CatchUp: r.caught.view(time.Now())}
 	resting := r.dialer.resting()
 	for host, seen := range r.seen {
-		p := PeerStatus{Host: host, Peer: wire.PeerOf(host), LastSeen: seen.at, Skew: seen.skew}
+		p := PeerStatus{Host: host, Peer: wire.PeerOf(host), LastSeen: seen.at, Skew: seen.skew, Trip: seen.trip, Equal: seen.equal}
 		if m := r.remotes[p.Peer]; m != nil && m.mayTakePart() {
 			p.Connected, p.Synced, p.Expires, p.LastSeen = true, m.synced, m.expires, time.Now()
 		} else if slices.Contains(resting, p.Peer) {

@@ -250,6 +250,8 @@ type sighting struct {
 	at    time.Time // last time it was connected or answered
 	saved time.Time // last time that was stored
 	skew  time.Duration
+	trip  time.Duration // of the last question to it and its answer
+	equal time.Time     // when all it had was here last
 }
 
 // New returns a replica that does nothing until it runs.
@@ -454,4 +456,6 @@ type PeerStatus struct {
 	LastSeen  time.Time     // zero: not since this replica started
 	Expires   time.Time     // of the delegation it showed; zero: never, or not connected
 	Skew      time.Duration // its clock minus ours
+	Trip      time.Duration // of the last question to it and its answer; 0: none yet
+	Equal     time.Time     // when all it had was here last; zero: not since this replica started
 }

@@ -146,7 +146,7 @@ func (r *Replica) gap(m *remote) {
 func (r *Replica) quiet(m *remote) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m.synced = true
+	r.markEqualLocked(m)
 	if !r.joining { // a joining host has to hear the state of its peers itself
 		m.calm.Give()
 	}
@@ -155,7 +155,7 @@ func (r *Replica) quiet(m *remote) {
 // equal notes that everything a peer had is here, and whether it was joining then.
 func (r *Replica) equal(ctx context.Context, m *remote, joining bool) {
 	r.mu.Lock()
-	m.synced = true
+	r.markEqualLocked(m)
 	m.whole, m.joins, m.held = true, joining, m.told
 	was, first := r.joining, !r.agreed
 	r.agreed = true
@@ -192,6 +192,23 @@ func (r *Replica) othersWait() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.waiting) > 0
+}
+
+// markEqualLocked notes that all a peer has is here. The caller holds mu.
+func (r *Replica) markEqualLocked(m *remote) {
+	m.synced = true
+	s := r.seen[m.host]
+	s.equal = time.Now()
+	r.seen[m.host] = s
+}
+
+// answered notes how long a peer took to answer.
+func (r *Replica) answered(m *remote, in time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.seen[m.host]
+	s.trip = in
+	r.seen[m.host] = s
 }
 
 // clock notes a peer's time.

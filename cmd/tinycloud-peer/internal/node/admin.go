@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,10 @@ const (
 func (n *Node) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /admin/node", answer(n.adminNode))
+	mux.HandleFunc("GET /admin/alerts", answer(n.adminAlerts))
+	mux.HandleFunc("GET /admin/events", answer(n.adminEvents))
+	mux.HandleFunc("GET /admin/history", answer(n.adminHistory))
+	mux.HandleFunc("GET /admin/live", n.adminLive)
 	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
 	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
 	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
@@ -41,7 +46,10 @@ func (n *Node) adminHandler() http.Handler {
 	mux.HandleFunc("GET /admin/spaces/{space}/failed", answer(n.adminFailed))
 	mux.HandleFunc("GET /admin/spaces/{space}/policy", answer(n.adminPolicy))
 	mux.HandleFunc("PUT /admin/spaces/{space}/policy", answer(n.adminSetPolicy))
+	mux.HandleFunc("GET /admin/spaces/{space}/hosting", answer(n.adminHostText))
+	mux.HandleFunc("POST /admin/spaces/{space}/hosting", n.adminSigned("/delegate"))
 	mux.HandleFunc("GET /admin/spaces/{space}/hosts/{did}/removal", answer(n.adminRemoval))
+	mux.HandleFunc("POST /admin/spaces/{space}/hosts/{did}/removal", n.adminSigned("/revoke"))
 	mux.HandleFunc("GET /admin/nodes", answer(n.adminNodes))
 	mux.HandleFunc("POST /admin/nodes", answer(n.adminPair))
 	mux.HandleFunc("DELETE /admin/nodes/{peer}", answer(n.adminUnpair))
@@ -139,23 +147,54 @@ func sendJSON(w http.ResponseWriter, status int, body any) {
 	_, _ = w.Write(append(b, '\n')) // the client may have gone
 }
 
-func (n *Node) adminNode(*http.Request) (int, any, error) {
-	return http.StatusOK, Info{
+func (n *Node) adminNode(r *http.Request) (int, any, error) {
+	v := Info{
 		NodeID: didOf(n.keys), PeerID: n.frontID(), Addrs: texts(n.frontAddrs()), Version: n.o.Version,
-	}, nil
+		URL: n.URL(), Started: n.began.UTC().Truncate(time.Millisecond), Trouble: n.trouble(r.Context()), Reachability: "unknown",
+		Spaces: len(n.store.Spaces()), Backup: stamp(n.lastBackup()), SampleSeconds: sampleEvery.Seconds(),
+	}
+	if front := n.front.Load(); front != nil {
+		v.Replicates, v.Connections, v.Reachability = true, len(front.Host().Network().Peers()), front.Reachability()
+	}
+	return http.StatusOK, v, nil
 }
 
+const (
+	spacesAtOnce = 1 << 20 // all of them, unless fewer are asked for
+	spacesMost   = 1 << 20
+)
+
+// adminSpaces lists Spaces in the order of their ids: ?after= an id, ?limit=, ?find= a part of the id, ?brief=1 without
+// what takes as long as a Space has keys.
 func (n *Node) adminSpaces(r *http.Request) (int, any, error) {
-	views := []SpaceView{}
-	for _, space := range n.sortedSpaces() {
-		v, err := n.view(r.Context(), space)
-		if err != nil {
-			return 0, nil, err
-		}
-		views = append(views, v)
+	q := r.URL.Query()
+	limit, err := limitOf(r, spacesAtOnce, spacesMost)
+	if err != nil {
+		return 0, nil, err
 	}
-	for _, space := range sorted(n.store.Imported()) {
-		views = append(views, n.importedView(space))
+	skip := func(space tinycloud.SpaceID) bool {
+		return space.String() <= q.Get("after") || !strings.Contains(strings.ToLower(space.String()), strings.ToLower(q.Get("find")))
+	}
+	look := n.view
+	if q.Get("brief") == "1" {
+		look = n.brief
+	}
+	imported := n.store.Imported()
+	views := []SpaceView{}
+	for _, space := range sorted(append(n.store.Spaces(), imported...)) {
+		switch {
+		case len(views) == limit:
+			return http.StatusOK, views, nil
+		case skip(space):
+		case slices.Contains(imported, space):
+			views = append(views, n.importedView(space))
+		default:
+			v, err := look(r.Context(), space)
+			if err != nil {
+				return 0, nil, err
+			}
+			views = append(views, v)
+		}
 	}
 	return http.StatusOK, views, nil
 }
@@ -169,7 +208,11 @@ func (n *Node) adminSpace(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	v, err := n.detail(r.Context(), space, r.URL.Query().Get("hash") == "1")
+	look := n.view
+	if r.URL.Query().Get("brief") == "1" {
+		look = n.brief
+	}
+	v, err := n.detail(r.Context(), space, look, r.URL.Query().Get("hash") == "1")
 	return http.StatusOK, v, err
 }
 
@@ -272,7 +315,7 @@ func (n *Node) adminRemoval(r *http.Request) (int, any, error) {
 	if !n.store.Hosted(space) {
 		return 0, nil, fmt.Errorf("%s is not hosted here: %w", space, tinycloud.ErrNotFound)
 	}
-	text, err := n.store.UnhostMessage(r.Context(), space, tinycloud.Principal(r.PathValue("did")), rand.Text())
+	text, err := n.store.UnhostMessage(r.Context(), space, tinycloud.Principal(r.PathValue("did")), r.URL.Query().Get("domain"), rand.Text())
 	return http.StatusOK, Unhosting{SIWE: text}, err
 }
 

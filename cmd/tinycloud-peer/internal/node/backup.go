@@ -87,7 +87,34 @@ func (n *Node) adminBackup(r *http.Request) (int, any, error) {
 		return 0, nil, fmt.Errorf("body: %v: %w", err, tinycloud.ErrInvalid)
 	}
 	b, err := n.backup(r.Context(), q.Dir)
+	if err == nil {
+		n.noteBackup(r.Context())
+	}
 	return http.StatusOK, b, err
+}
+
+// backupName is a file of the data directory whose time is that of the last backup.
+const backupName = "backed-up"
+
+// noteBackup remembers that there is a backup. Whether that works is of no importance to the backup.
+func (n *Node) noteBackup(ctx context.Context) {
+	n.log.InfoContext(ctx, "backed up")
+	name := filepath.Join(n.cfg.Storage.Datadir, backupName)
+	if err := os.WriteFile(name, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
+		n.log.WarnContext(ctx, "it is not remembered that there is a backup", "error", err)
+	}
+}
+
+// lastBackup is when the verb backup last ended well, zero when that is not known.
+func (n *Node) lastBackup() time.Time {
+	if n.cfg.Storage.Datadir == "" {
+		return time.Time{}
+	}
+	info, err := os.Stat(filepath.Join(n.cfg.Storage.Datadir, backupName))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // backup copies the database as it is at one moment, then the values it names: their files never change,

@@ -84,8 +84,8 @@ func (n *Node) differing() int {
 	return 0
 }
 
-func (n *Node) detail(ctx context.Context, space tinycloud.SpaceID, hash bool) (SpaceDetail, error) {
-	v, err := n.view(ctx, space)
+func (n *Node) detail(ctx context.Context, space tinycloud.SpaceID, look func(context.Context, tinycloud.SpaceID) (SpaceView, error), hash bool) (SpaceDetail, error) {
+	v, err := look(ctx, space)
 	if err != nil {
 		return SpaceDetail{}, err
 	}

@@ -109,15 +109,24 @@ type Node struct {
 	admin    *socket      // nil without datadir
 	pageOn   net.Listener // nil with admin.port = false
 	page     *page.Page   // likewise
+
+	// What is shown of the node.
+	began   time.Time
+	recent  *recent
+	live    *live
+	samples samples
+	alerts  alerts
 }
 
 // New opens everything a node needs; errors name the setting they come from. The caller calls Run, once,
 // which also closes it.
 func New(ctx context.Context, cfg config.Config, o Options) (_ *Node, err error) {
-	n := &Node{cfg: cfg, o: o, log: o.Log, callers: callers.NewMetrics(), entrances: entrances{open: map[tinycloud.SpaceID]entrance{}}}
+	n := &Node{cfg: cfg, o: o, log: o.Log, began: time.Now(), recent: &recent{}, live: newLive(), callers: callers.NewMetrics(), entrances: entrances{open: map[tinycloud.SpaceID]entrance{}}}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.recent.added = n.live.event
+	n.log = slog.New(recorder{Handler: n.log.Handler(), recent: n.recent})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -207,6 +216,7 @@ func historyOf(all []service.HTTP) []service.Service {
 func (n *Node) committed(c capstore.Commit) {
 	n.spaces.committed(c)
 	n.hooks.Committed(c)
+	n.live.space(c.Space)
 	for _, f := range n.followers() {
 		f.Changed(c.Space)
 	}
@@ -417,7 +427,16 @@ func (n *Node) serve(ctx context.Context) error {
 	g.Go(func() error { return side.serve(ctx, n.metrics, n.metricsHandler(), nil) })
 	if n.page != nil {
 		g.Go(func() error { return side.serve(ctx, n.pageOn, n.page.Handler(), nil) })
+		g.Go(func() error {
+			n.sample(ctx)
+			return nil
+		})
 	}
+	g.Go(func() error {
+		<-ctx.Done()
+		close(n.live.ended)
+		return nil
+	})
 	if n.admin != nil {
 		g.Go(func() error { return side.serve(ctx, n.admin, n.localHandler(), nil) })
 	}

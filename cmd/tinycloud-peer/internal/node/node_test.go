@@ -223,7 +223,7 @@ func TestAdminFields(t *testing.T) {
 	path := n.URL() + "/admin/spaces/" + url.PathEscape(space.String())
 	_, answer := call(t, http.MethodGet, path, bearer, "")
 	names, object := members(t, answer)
-	want := strings.Fields("space did peerId addrs state opens hosts heads epochs void parked pending events keys wants policy bytes history paused rules stateHash conflicts differing joins expires catchup networks databases activity limit overLimit standing")
+	want := strings.Fields("space did peerId addrs state opens hosts heads epochs void parked pending events keys wants policy bytes history paused rules stateHash conflicts differing joins expires catchup networks databases activity limit overLimit standing written")
 	if diff := cmp.Diff(want, names, sorted); diff != "" {
 		t.Error(diff)
 	}
@@ -232,12 +232,12 @@ func TestAdminFields(t *testing.T) {
 	}
 	host, _ := json.Marshal(object["hosts"].([]any)[0])
 	names, _ = members(t, string(host))
-	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks skewMs rules older services behind"), names, sorted); diff != "" {
+	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks skewMs rules older services behind syncedAt path addr rttMs"), names, sorted); diff != "" {
 		t.Error(diff)
 	}
 	_, answer = call(t, http.MethodGet, n.URL()+"/admin/node", bearer, "")
 	names, _ = members(t, answer)
-	if diff := cmp.Diff(strings.Fields("nodeId peerId addrs version"), names, sorted); diff != "" {
+	if diff := cmp.Diff(strings.Fields("nodeId peerId addrs version url started trouble reachability connections spaces replicates backup sampleSeconds"), names, sorted); diff != "" {
 		t.Error(diff)
 	}
 	if _, answer = call(t, http.MethodGet, n.URL()+"/admin/spaces", bearer, ""); !strings.HasPrefix(answer, `[{"space":"`+space.String()) {

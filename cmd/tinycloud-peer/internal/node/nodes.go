@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multistream"
+	"rsc.io/qr"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -49,13 +51,15 @@ type PairRequest struct {
 // InviteRequest is the body of POST /admin/invites.
 type InviteRequest struct {
 	Expires string `json:"expires,omitempty"` // a duration of at most 24h, the default
+	QR      bool   `json:"qr,omitempty"`      // a picture of it, too
 }
 
 // InviteView is an invite that was made. Its text is told once.
 type InviteView struct {
 	Invite  string    `json:"invite,omitempty"`
 	Expires time.Time `json:"expires"`
-	UsedBy  string    `json:"usedBy"` // peer id; "" while it is open
+	UsedBy  string    `json:"usedBy"`       // peer id; "" while it is open
+	QR      string    `json:"qr,omitempty"` // the invite as a QR code: a PNG in a data URL
 }
 
 func (n *Node) openPairing(ctx context.Context) (err error) {
@@ -316,7 +320,23 @@ func (n *Node) adminInvite(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	n.log.InfoContext(r.Context(), "made an invite", "expires", stored.Expires)
-	return http.StatusOK, InviteView{Invite: i.Text(), Expires: stored.Expires}, nil
+	v := InviteView{Invite: i.Text(), Expires: stored.Expires}
+	if q.QR {
+		if v.QR, err = pictured(v.Invite); err != nil {
+			return 0, nil, err
+		}
+	}
+	return http.StatusOK, v, nil
+}
+
+// pictured is a text as a QR code.
+func pictured(text string) (string, error) {
+	code, err := qr.Encode(text, qr.L) // the lowest redundancy: a screen has no scratches
+	if err != nil {
+		return "", fmt.Errorf("QR code: %w", err)
+	}
+	code.Scale = 4
+	return "data:image/png;base64," + base64.StdEncoding.EncodeToString(code.PNG()), nil
 }
 
 // newInvite makes an invite to this node. A process that does not replicate knows only the addresses of the configuration.

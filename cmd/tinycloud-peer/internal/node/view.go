@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
@@ -22,6 +24,16 @@ type Info struct {
 	PeerID  string   `json:"peerId"`
 	Addrs   []string `json:"addrs"` // multiaddrs ending in /p2p/<peerId>
 	Version string   `json:"version"`
+
+	URL           string     `json:"url"`           // of the HTTP API
+	Started       time.Time  `json:"started"`       // this process
+	Trouble       []string   `json:"trouble"`       // why it can't serve, a sentence each
+	Reachability  string     `json:"reachability"`  // public, private, or unknown: whether others found its addresses to be reached
+	Connections   int        `json:"connections"`   // with other nodes
+	Spaces        int        `json:"spaces"`        // that are hosted
+	Replicates    bool       `json:"replicates"`    // false: another process of the same database does
+	Backup        *time.Time `json:"backup"`        // when the last one was made by the verb; null: none is known
+	SampleSeconds float64    `json:"sampleSeconds"` // between samples of GET /admin/history
 }
 
 // SpaceView is what GET /admin/spaces answers of each Space. Arrays are never null.
@@ -55,6 +67,7 @@ type SpaceView struct {
 	Differing int               `json:"differing"` // databases of which another host made other content of the same writes
 	Joins     []JoinView        `json:"joins"`
 	Expires   *time.Time        `json:"expires"` // of this node's host delegation; null: never
+	Written   *time.Time        `json:"written"` // when the newest write was made; null: never
 	CatchUp   *CatchUpView      `json:"catchup"` // null: nothing is being caught up
 
 	Networks []NetworkView `json:"networks"` // of the owner, in his Space of secrets; null in other Spaces
@@ -76,6 +89,10 @@ type HostView struct {
 	Connected bool       `json:"connected"`
 	Synced    bool       `json:"synced"`
 	LastSeen  *time.Time `json:"lastSeen"` // null: never
+	SyncedAt  *time.Time `json:"syncedAt"` // when all it had was here last; null: not since the Space's peer opened
+	Path      string     `json:"path"`     // how it is connected: direct, relayed, or "" when it is not
+	Addr      string     `json:"addr"`     // of its node, by which it is connected
+	RTTMs     int64      `json:"rttMs"`    // of the last question to it and its answer; 0: not known
 	Forked    bool       `json:"forked"`   // restored from a backup, or lying
 	Forks     []ForkView `json:"forks"`    // the proofs
 	SkewMs    int64      `json:"skewMs"`   // its clock minus this one, when they last spoke; 0: not known
@@ -115,7 +132,16 @@ func sorted(all []tinycloud.SpaceID) []tinycloud.SpaceID {
 
 // view collects what is known of a Space.
 func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, error) {
-	st, err := n.store.Status(ctx, space)
+	return n.viewBy(ctx, space, n.store.Status)
+}
+
+// brief is view without the hash of the state, which takes as long as the Space has keys.
+func (n *Node) brief(ctx context.Context, space tinycloud.SpaceID) (SpaceView, error) {
+	return n.viewBy(ctx, space, n.store.Glance)
+}
+
+func (n *Node) viewBy(ctx context.Context, space tinycloud.SpaceID, status func(context.Context, tinycloud.SpaceID) (capstore.Status, error)) (SpaceView, error) {
+	st, err := status(ctx, space)
 	if err != nil {
 		return SpaceView{}, err
 	}
@@ -144,7 +170,7 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
 		Addrs: texts(n.spaceAddrs(space)), State: st.State, Standing: st.Standing, Activity: n.spaces.activity(space), Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes, History: room.History, Paused: n.paused(room),
-		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires),
+		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires), Written: stamp(st.Written),
 	}
 	if d := n.databases(); d != nil {
 		v.Differing = d.Differing(space)
@@ -162,6 +188,7 @@ func (n *Node) view(ctx context.Context, space tinycloud.SpaceID) (SpaceView, er
 	}
 	seen := n.spaces.status(space)
 	v.Hosts = hostViews(hosts, seen.Peers, st.State)
+	n.spaces.paths(space, v.Hosts)
 	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
 	for i := range v.Joins {
 		v.Joins[i].State = n.reached(space, v.Joins[i], v.Hosts)
@@ -224,6 +251,7 @@ func hostViews(known []hostlog.Host, peers []replication.PeerStatus, state strin
 		}
 		if p, ok := live[k.Host]; ok {
 			v.Connected, v.Synced, v.SkewMs = p.Connected, p.Connected && p.Synced, p.Skew.Milliseconds()
+			v.SyncedAt, v.RTTMs = stamp(p.Equal), max(p.Trip.Milliseconds(), min(1, int64(p.Trip)))
 			if p.LastSeen.After(k.Seen) {
 				v.LastSeen = stamp(p.LastSeen)
 			}
@@ -231,6 +259,33 @@ func hostViews(known []hostlog.Host, peers []replication.PeerStatus, state strin
 		views = append(views, v)
 	}
 	return views
+}
+
+// How a host is connected.
+const (
+	PathDirect  = "direct"
+	PathRelayed = "relayed" // over another node that both reach
+)
+
+// paths says how the hosts of a Space are connected.
+func (s *spaces) paths(space tinycloud.SpaceID, hosts []HostView) {
+	a := s.get(space)
+	if a == nil {
+		return
+	}
+	for i := range hosts {
+		h := &hosts[i]
+		id, err := peer.Decode(h.PeerID)
+		if err != nil || h.Self || !h.Connected {
+			continue
+		}
+		if addr, relayed, ok := a.peer.Route(id); ok {
+			h.Path, h.Addr = PathDirect, addr.String()
+			if relayed {
+				h.Path = PathRelayed
+			}
+		}
+	}
 }
 
 // servicesOf are the services of a host, and those that it has in an older version than this host.

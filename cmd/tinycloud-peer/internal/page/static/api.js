@@ -61,3 +61,27 @@ export async function call(method, path, body, signal) {
 export const get = (path, signal) => call('GET', path, undefined, signal)
 
 export const spacePath = (space) => '/admin/spaces/' + encodeURIComponent(space)
+
+/**
+ * live calls back with what the node tells: (kind, data). It ends with the signal, or throws when the stream does.
+ */
+export async function live(signal, back) {
+  const resp = await send('GET', '/admin/live', undefined, signal)
+  if (!resp.ok) throw new Refused(resp.status, `The node answers ${resp.status}.`, null)
+  const reader = resp.body.pipeThrough(new TextDecoderStream()).getReader()
+  back('open', null)
+  let text = ''
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) throw new Refused(0, 'The node ended the stream.', null)
+    text += value
+    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+      const message = text.slice(0, end)
+      text = text.slice(end + 2)
+      const kind = /^event: (.*)$/m.exec(message)
+      const data = /^data: (.*)$/m.exec(message)
+      if (kind !== null && data !== null) back(kind[1], JSON.parse(data[1]))
+    }
+    if (text.length > 1 << 20) throw new Refused(0, 'The node sends too much.', null)
+  }
+}
