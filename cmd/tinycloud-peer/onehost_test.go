@@ -297,7 +297,7 @@ var trouble = []struct {
 	}},
 	{"not heard", func(h *oneHost, i int) {
 		h.ways[i].Hold()
-		h.during(time.Duration(500+rand.IntN(3000)) * time.Millisecond)
+		h.during(time.Duration(500+rand.IntN(8000)) * time.Millisecond) // some of it beyond what processes and the server wait
 		h.ways[i].Release()
 	}},
 	{"paused", func(h *oneHost, i int) {
@@ -356,7 +356,7 @@ func TestStaleProcessIsFound(t *testing.T) {
 	t.Parallel()
 	h := startOneHost(t, testservers.Postgres(t), 2, withStaleSQL+"300ms")
 	h.write(h.processes[0], registersTable)
-	for n := range 5 {
+	for n := range 20 {
 		wrong, of := h.round(n, 8, func() { h.during(500 * time.Millisecond) })
 		if wrong != "" {
 			t.Logf("found among %s operations: %.600s", strconv.Itoa(of), wrong)

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 // askSQL has a peer carry out a request on a database, and returns its answer.
@@ -235,4 +237,60 @@ func processor(b *testing.B, peers []*cluster.Peer) (sum float64) {
 		sum += m["process_cpu_seconds_total"]
 	}
 	return sum
+}
+
+// BenchmarkSQLServers measures durable inserts of 16 clients into one table over HTTP on every database, and by several processes
+// on one, in turns of 160 so that all have the same machine: each a second, and as parts of what SQLite does.
+func BenchmarkSQLServers(b *testing.B) {
+	postgres, mariadb := testservers.Postgres(b), testservers.MariaDB(b)
+	env := func(d *testservers.Database) []string {
+		return []string{"TINYCLOUD_STORAGE_DATABASE=" + d.DSN, "TINYCLOUD_KEYS_SECRET=" + base64.RawURLEncoding.EncodeToString(make([]byte, 64))}
+	}
+	targets := []struct {
+		name      string
+		processes int
+		env       []string
+
+		peers []*cluster.Peer
+		owner *cluster.Owner
+		took  time.Duration
+	}{
+		{name: "sqlite", processes: 1},
+		{name: "postgres", processes: 1, env: env(postgres)},
+		{name: "postgres-2", processes: 2, env: env(postgres.New())},
+		{name: "postgres-3", processes: 3, env: env(postgres.New())},
+		{name: "mariadb", processes: 1, env: env(mariadb)},
+		{name: "mariadb-2", processes: 2, env: env(mariadb.New())},
+	}
+	for i := range targets {
+		t := &targets[i]
+		c, o := hosts(b, t.processes, false, t.env...)
+		t.peers, t.owner = c.Peers(), o
+		must(b, o, t.peers[0], "db", "write", table)
+	}
+	const turn = 160
+	for done := 0; done < b.N; done += turn {
+		for i := range targets {
+			t := &targets[i]
+			begin := time.Now()
+			drive(b, 16, turn, func(ctx context.Context, i int) error {
+				_, err := askSQL(ctx, t.owner, t.peers[i%len(t.peers)], "db", "write", insert(done+i))
+				return err
+			})
+			t.took += time.Since(begin)
+		}
+	}
+	n := (b.N + turn - 1) / turn * turn
+	for _, t := range targets {
+		b.ReportMetric(float64(n)/t.took.Seconds(), t.name+"/s")
+		if t.name != targets[0].name {
+			b.ReportMetric(targets[0].took.Seconds()/t.took.Seconds(), t.name+"-of-sqlite")
+		}
+		for _, p := range t.peers {
+			if got := must(b, t.owner, p, "db", "read", `{"action":"query","sql":"SELECT count(*) FROM t"}`); !strings.Contains(got, fmt.Sprintf("[[%d]]", n)) {
+				b.Errorf("%s: %s has %s rows, not %d", t.name, p.Name, got, n)
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
 }
