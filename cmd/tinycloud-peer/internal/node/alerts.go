@@ -13,8 +13,9 @@ import (
 
 const (
 	alertsMost   = 200
-	alertsSpaces = 1000             // that are looked at
-	alertsFor    = 10 * time.Second // what was found holds
+	alertsSpaces = 1000            // that are looked at
+	alertsFor    = 2 * time.Second // what was found holds, and longer where finding it takes long
+	alertsPause  = 20              // that many times as long
 	alertsTime   = 20 * time.Second
 
 	backupNotice = 7 * 24 * time.Hour
@@ -42,11 +43,12 @@ func (n *Node) adminAlerts(r *http.Request) (int, any, error) {
 	if time.Now().After(n.alerts.until) {
 		ctx, cancel := context.WithTimeout(r.Context(), alertsTime)
 		defer cancel()
+		began := time.Now()
 		found, err := n.findAlerts(ctx)
 		if err != nil {
 			return 0, nil, err
 		}
-		n.alerts.found, n.alerts.until = found, time.Now().Add(alertsFor)
+		n.alerts.found, n.alerts.until = found, time.Now().Add(max(alertsFor, alertsPause*time.Since(began)))
 	}
 	return http.StatusOK, n.alerts.found, nil
 }

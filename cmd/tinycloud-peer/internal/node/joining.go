@@ -169,7 +169,7 @@ func (a *asker) joinViews(space tinycloud.SpaceID, joins []hostlog.Join) (out []
 				if state == "" || w.settled {
 					state = "waiting"
 				}
-				out = append(out, JoinView{Addr: addr.text, State: state, LastTry: stamp(w.tried), LastError: w.err})
+				out = append(out, JoinView{Addr: addr.text, State: state, LastTry: stamp(w.tried), LastError: w.err, Named: true})
 			}
 		}
 	}

@@ -121,6 +121,7 @@ type JoinView struct {
 	State     string     `json:"state"`   // waiting, asked, connected, reached elsewhere, away, none, refused, unreachable, invalid
 	LastTry   *time.Time `json:"lastTry"` // null: not yet
 	LastError string     `json:"lastError"`
+	Named     bool       `json:"named"` // it is of a node that is asked about all Spaces, by pairing or in the configuration
 }
 
 func (n *Node) sortedSpaces() []tinycloud.SpaceID { return sorted(n.store.Spaces()) }

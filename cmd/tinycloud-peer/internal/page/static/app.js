@@ -72,7 +72,7 @@ async function follow() {
           soon()
         }
         view?.told?.(kind, data)
-        if (kind === 'change') soon()
+        if (kind === 'change' || kind === 'event') soon()
       })
     } catch (e) {
       if (e.status === 401) return end()

@@ -49,6 +49,7 @@ export function update(element, data, build) {
 export function toast(text, bad = false) {
   const t = h('p', { class: bad ? 'toast bad' : 'toast' }, text)
   $('toasts').append(t)
+  while ($('toasts').childElementCount > 3) $('toasts').firstElementChild.remove()
   setTimeout(() => t.remove(), bad ? 12000 : 5000)
 }
 

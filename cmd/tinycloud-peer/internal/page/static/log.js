@@ -3,12 +3,12 @@ import { get } from './api.js'
 import { ago, short } from './format.js'
 
 /** eventList shows lines of the log. */
-export function eventList(list) {
+export function eventList(list, links = true) {
   if (list.length === 0) return h('p', { class: 'quiet' }, 'Nothing yet.')
   return h('ol', { class: 'events' }, list.map((e) => h('li', { class: 'event ' + e.level.toLowerCase() },
     ago(e.at), h('span', { class: 'level' }, e.level), h('span', {}, e.text,
-      e.space !== '' && [' ', h('a', { href: '#/spaces/' + encodeURIComponent(e.space) }, short(e.space, 24, 12))],
-      Object.entries(e.details).map(([k, v]) => h('span', { class: 'detail' }, h('b', {}, k), ' ', short(v, 60, 20)))))))
+      links && e.space !== '' && [' ', h('a', { href: '#/spaces/' + encodeURIComponent(e.space) }, short(e.space, 24, 12))],
+      Object.entries(e.details).filter(([k]) => k !== 'part').map(([k, v]) => h('span', { class: 'detail' }, h('b', {}, k), ' ', short(v, 60, 20)))))))
 }
 
 export function log(main, signal) {
@@ -22,7 +22,7 @@ export function log(main, signal) {
   const read = async (before) => {
     from = before
     page = await get(`/admin/events?limit=50&level=${level.value}${before ? '&before=' + before : ''}`, signal)
-    update(list, page.events, eventList)
+    update(list, page.events, () => eventList(page.events))
     older.hidden = !page.before
     newest.hidden = from === null
   }

@@ -23,7 +23,7 @@ export function nodes(main, signal) {
 }
 
 function showInvite(place, v) {
-  show(place, h('p', {}, 'Good ', ago(v.expires), ', once. Whoever has it may use it.'), copyable(v.invite, 'the invite'),
+  show(place, h('p', {}, 'It works once, and expires ', ago(v.expires), '. Whoever has it may use it.'), copyable(v.invite, 'the invite'),
     h('img', { class: 'qr', src: v.qr, alt: 'The invite as a QR code' }))
 }
 

@@ -9,11 +9,11 @@ const reach = {
 }
 
 /** alertList shows alerts, with the Space that each is about. */
-export function alertList(list) {
+export function alertList(list, links = true) {
   if (list.length === 0) return h('p', { class: 'quiet' }, 'Nothing needs your attention.')
   return h('ul', { class: 'alerts' }, list.map((a) => h('li', { class: 'alert ' + a.level },
     h('strong', {}, { error: 'Broken', warning: 'Warning', info: 'Note' }[a.level] ?? a.level), ' ', a.text,
-    a.space !== '' && [' ', h('a', { href: '#/spaces/' + encodeURIComponent(a.space) }, short(a.space, 24, 16))])))
+    links && a.space !== '' && [' ', h('a', { href: '#/spaces/' + encodeURIComponent(a.space) }, short(a.space, 24, 16))])))
 }
 
 export function overview(main, signal) {
@@ -45,8 +45,8 @@ export function overview(main, signal) {
         get('/admin/node', signal), get('/admin/alerts', signal), get('/admin/events?limit=8', signal), get('/admin/history', signal),
       ])
       update(health, node, showNode)
-      update(alerts, found, alertList)
-      update(events, recent.events, eventList)
+      update(alerts, found, () => alertList(found))
+      update(events, recent.events, () => eventList(recent.events))
       samples = history.samples
       every = history.everySeconds
       draw()

@@ -45,7 +45,7 @@ export function space(main, id, signal) {
     h('section', { class: 'card' }, h('h2', {}, 'Events'), events),
     h('section', { class: 'card' }, h('h2', {}, 'Leave'), h('p', {}, 'The owner signs that this node is no host of the Space any more. Other hosts keep theirs; this one answers 403 and keeps what it has.'),
       h('div', { class: 'actions' }, button('Leave this Space', () => leave(), { class: 'danger', id: 'leave' })),
-      h('p', { class: 'hint' }, 'To delete what is here, stop the node and run: ', h('code', {}, `tinycloud-peer leave ${id} --delete`))))
+      h('p', { class: 'hint' }, 'To delete what is here, stop the node and run:'), h('pre', {}, `tinycloud-peer leave ${id} --delete`)))
 
   let last = null
   const leave = () => remove(last.hosts.find((x) => x.self), last)
@@ -71,11 +71,11 @@ export function space(main, id, signal) {
     ])
     last = v
     update(state, [v, limits], () => showState(v, limits))
-    update(alerts, found.filter((a) => a.space === v.space), (list) => (list.length === 0 ? [] : alertList(list)))
+    update(alerts, found.filter((a) => a.space === v.space), (list) => (list.length === 0 ? [] : alertList(list, false)))
     update(hosts, v.hosts.map((x) => ({ ...x, lastSeen: x.self ? null : x.lastSeen })), () => showHosts(v, remove))
     update(joins, v.joins, () => showJoins(v, path, refresh))
     update(databases, v.databases, showDatabases)
-    update(events, recent.events, eventList)
+    update(events, recent.events, () => eventList(recent.events, false))
     if (!touched) {
       policy.value = set.own ? set.policy : ''
       quota.value = limits.override_bytes === null ? '' : exact(limits.override_bytes)
@@ -142,7 +142,7 @@ function showJoins(v, path, refresh) {
   if (v.joins.length === 0) return []
   return table('Addresses this Space is joined through', ['Address', 'State', 'Last try', ''], v.joins.slice(0, 200).map((j) => [
     h('code', { title: j.addr }, short(j.addr, 34, 10)), [j.state, j.lastError && h('small', {}, j.lastError)], ago(j.lastTry, 'not yet'),
-    button('Forget', async () => {
+    j.named ? h('small', {}, 'of a node that is asked') : button('Forget', async () => {
       if (!(await confirm('Forget an address', `The Space is not joined through ${j.addr} any more.`, 'Forget it'))) return
       await call('DELETE', `${path}/joins/${encodeURIComponent(j.addr)}`)
       toast('The address is forgotten.')
