@@ -18,9 +18,9 @@ import (
 
 type loginCmd struct {
 	Space   tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	Key     string            `placeholder:"FILE" help:"File with the owner's private key, 64 hex digits: it signs, in place of a wallet."`
 	Expires time.Duration     `default:"24h" help:"How long the session lasts."`
 	ownerSigned
+	answer
 }
 
 // Run has the owner delegate to a session key, which stays in the data directory.
@@ -56,18 +56,17 @@ func (c *loginCmd) Run(ctx context.Context, p *program) error {
 			return err
 		}
 		_ = os.Remove(file + ".session")
+		if c.JSON {
+			return printJSON(p.out, map[string]any{"space": c.Space.String(), "session": s.Session.DID(), "expires": grant.Expires.UTC().Truncate(time.Second)})
+		}
 		fmt.Fprintf(p.out, "signed in to %s until %s\n", c.Space, grant.Expires.Format(time.RFC3339))
 		return nil
 	}
 	switch {
 	case c.Key != "":
-		text, err := os.ReadFile(c.Key)
+		w, err := walletIn(c.Key)
 		if err != nil {
 			return err
-		}
-		w, err := client.ParseWallet(string(text))
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.Key, err)
 		}
 		if w.DID() != c.Space.Owner() {
 			return fmt.Errorf("%s is the key of %s, and the owner of the Space is %s", c.Key, w.DID(), c.Space.Owner())

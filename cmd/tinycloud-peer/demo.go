@@ -144,6 +144,9 @@ func (d *demo) goOn(ctx context.Context) error {
 	for _, p := range d.nodes.Peers() {
 		fmt.Fprintf(d.out, "  %s  %s\n", p.Name, p.URL)
 	}
+	if page, err := first.Admin.Page(ctx); err == nil { // its port may be taken
+		fmt.Fprintf(d.out, "  page   %s\n", page.URL)
+	}
 	fmt.Fprintln(d.out, "\nCtrl-C ends them and deletes everything.")
 	<-ctx.Done()
 	return nil

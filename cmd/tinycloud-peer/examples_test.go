@@ -32,9 +32,13 @@ func TestExamples(t *testing.T) {
 	g.must(os.CopyFS(beside, os.DirFS(filepath.Join(root, "examples/node"))))
 	g.must(os.Symlink(filepath.Join(root, "bin/node/node_modules"), filepath.Join(beside, "node_modules")))
 	python := filepath.Join(root, "bin/python/bin/python")
-	for _, tt := range []struct{ name, needs, program, script, said string }{
-		{"python", python, python, filepath.Join(root, "examples/python/notes.py"), "written with Python"},
-		{"node", filepath.Join(root, "bin/node/node_modules"), "node", filepath.Join(beside, "notes.js"), "written with JavaScript"},
+	for _, tt := range []struct {
+		name, needs, program, script string
+		said                         []string
+	}{
+		{"python", python, python, filepath.Join(root, "examples/python/notes.py"), []string{"written with Python", "note/1", "water the plants"}},
+		{"secret", python, python, filepath.Join(root, "examples/python/secret.py"), []string{"secret correct horse battery staple"}},
+		{"node", filepath.Join(root, "bin/node/node_modules"), "node", filepath.Join(beside, "notes.js"), []string{"written with JavaScript", "note/1", "water the plants"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := os.Stat(tt.needs); err != nil {
@@ -46,7 +50,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			for _, want := range []string{tt.said, "note/1", "water the plants"} {
+			for _, want := range tt.said {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("no %q in\n%s", want, out)
 				}

@@ -31,7 +31,13 @@ func (c *hostCmd) Run(ctx context.Context, p *program) error {
 	}
 	file := hostFile(datadir, c.Space)
 	if c.Signature == "" {
-		return c.print(ctx, p, client, file)
+		text, err := c.text(ctx, p, client)
+		if err != nil || text == nil {
+			return err
+		}
+		if asked, err := c.askUnlessSigned(p, file, text); err != nil || asked {
+			return err
+		}
 	}
 	return c.complete(file, func(header string) error {
 		done, err := client.Delegate(ctx, header)
@@ -49,7 +55,8 @@ func (c *hostCmd) Run(ctx context.Context, p *program) error {
 	})
 }
 
-func (c *hostCmd) print(ctx context.Context, p *program, client *admin.Client, file string) error {
+// text is what the owner signs; nil, when it was told that nothing has to be signed.
+func (c *hostCmd) text(ctx context.Context, p *program, client *admin.Client) (func(old string) (string, error), error) {
 	v, err := client.Space(ctx, c.Space)
 	switch {
 	case err == nil && v.Standing == capstore.StandsHost && !c.Renew:
@@ -59,19 +66,19 @@ func (c *hostCmd) print(ctx context.Context, p *program, client *admin.Client, f
 		}
 		fmt.Fprintf(p.out, "already hosting %s, %s\n", c.Space, until)
 		fmt.Fprintln(p.err, "For a new delegation: the same with --renew.")
-		return nil
+		return nil, nil
 	case err != nil && !errors.Is(err, tinycloud.ErrNotFound):
-		return err
+		return nil, err
 	}
 	did, err := client.HostDID(ctx, c.Space)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	terms := capstore.HostTerms{Domain: c.Domain}
 	if c.Expires > 0 {
 		terms.Expires = time.Now().Add(c.Expires)
 	}
-	return c.ask(p, file, hostText(c.Space, did, terms))
+	return hostText(c.Space, did, terms), nil
 }
 
 func hostFile(datadir string, space tinycloud.SpaceID) string {

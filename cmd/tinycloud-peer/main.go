@@ -63,6 +63,7 @@ type cli struct {
 	Quota     quotaCmd     `cmd:"" help:"Show or set how much a Space may hold."`
 	Usage     usageCmd     `cmd:"" help:"List how much the Spaces hold."`
 
+	Wallet   walletCmd   `cmd:"" help:"Make a key to try with, or tell whose a file holds, and print the id of its Space."`
 	Login    loginCmd    `cmd:"" help:"Sign in to a Space as an app does, for kv, sql and delegate."`
 	Kv       kvCmd       `cmd:"" name:"kv" help:"Read and write keys of a Space: get, put, ls, rm."`
 	SQL      sqlCmd      `cmd:"" name:"sql" help:"Carry out a statement in a database of a Space."`

@@ -151,8 +151,9 @@ func (c *networkRotateCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	file := pendingFile(datadir, "rotate", id.String())
-	if c.Signature == "" {
-		return c.ask(p, file, func(string) (string, error) { return client.Rotation(ctx, id) })
+	asked, err := c.askUnlessSigned(p, file, func(string) (string, error) { return client.Rotation(ctx, id) })
+	if err != nil || asked {
+		return err
 	}
 	return c.complete(file, func(header string) error {
 		v, err := client.Rotate(ctx, id, header)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/client"
 )
 
 // ownerSigned is a verb in two steps: it prints a text for the owner's wallet, and completes it with the
@@ -17,6 +19,44 @@ import (
 type ownerSigned struct {
 	Signature string `help:"The owner's personal_sign of the text that was printed." placeholder:"0x…"`
 	Message   string `help:"File with the text that was signed, if it is not the one printed last." placeholder:"FILE"`
+	Key       string `help:"File with the owner's private key, 64 hex digits: it signs, in place of a wallet." placeholder:"FILE"`
+}
+
+// askUnlessSigned has the key in a file sign a text of pending, so that it can be completed. Without such a key it prints the
+// text, unless it comes with its signature, and reports that this is all for now.
+func (c *ownerSigned) askUnlessSigned(p *program, file string, text func(old string) (string, error)) (asked bool, err error) {
+	switch {
+	case c.Signature != "":
+		return false, nil
+	case c.Key == "":
+		return true, c.ask(p, file, text)
+	}
+	w, err := walletIn(c.Key)
+	if err != nil {
+		return false, err
+	}
+	now, err := pending(file, text)
+	if err != nil {
+		return false, err
+	}
+	if account, _, _ := strings.Cut(now, "\n\n"); !strings.HasSuffix(account, "\n"+w.Address()) {
+		return false, fmt.Errorf("%s is the key of %s, and another account has to sign", c.Key, w.Address())
+	}
+	c.Signature, c.Message = "0x"+hex.EncodeToString(w.PersonalSign(now)), ""
+	return false, nil
+}
+
+// walletIn reads a private key.
+func walletIn(file string) (*client.Wallet, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	w, err := client.ParseWallet(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return w, nil
 }
 
 // ask prints a text of pending.

@@ -21,15 +21,7 @@ func (d *demo) lie(ctx context.Context) error {
 		return err
 	}
 	defer x.Close()
-	first := d.nodes.Peers()[0]
-	v, err := first.Admin.Space(ctx, d.owner.Space)
-	if err != nil {
-		return err
-	}
-	if len(v.Addrs) == 0 {
-		return errors.New("no address")
-	}
-	at, err := x.Dial(ctx, v.Addrs[0])
+	at, err := d.knock(ctx, x, d.nodes.Peers()[0])
 	if err != nil {
 		return err
 	}
@@ -38,6 +30,18 @@ func (d *demo) lie(ctx context.Context) error {
 	}
 	d.say("A stranger who knows the Space's id knocks: refused without a word.")
 	return d.betray(ctx, &liar{Client: x, Log: attack.Log{Space: d.owner.Space, Key: x.Key}, at: at})
+}
+
+// knock connects with the Space at a peer.
+func (d *demo) knock(ctx context.Context, x *attack.Client, p *cluster.Peer) (peer.ID, error) {
+	v, err := p.Admin.Space(ctx, d.owner.Space)
+	if err != nil {
+		return "", err
+	}
+	if len(v.Addrs) == 0 {
+		return "", errors.New("no address")
+	}
+	return x.Dial(ctx, v.Addrs[0])
 }
 
 // liar is a host of the Space that signs whatever it likes.
@@ -56,13 +60,6 @@ func (d *demo) betray(ctx context.Context, x *liar) error {
 	if err != nil {
 		return err
 	}
-	if _, err := x.Hello(ctx, x.at, attack.Prove(d.owner.Space, delegation.Bytes)); err != nil {
-		return err
-	}
-	gossip, err := x.Gossip(ctx, x.at)
-	if err != nil {
-		return err
-	}
 	heads, err := d.heads(ctx, first)
 	if err != nil {
 		return err
@@ -77,11 +74,13 @@ func (d *demo) betray(ctx context.Context, x *liar) error {
 	twin := x.Log
 	one := x.Say(time.Now(), []tinycloud.Hash{claim.Entry.Epoch}, claims[1])
 	other := twin.Say(time.Now(), []tinycloud.Hash{claim.Entry.Epoch}, claims[2])
-	began := time.Now()
-	if err := gossip.Say(attack.Batch(joined, claim, one, other)); err != nil {
-		return err
-	}
 	d.doing("a host that the owner trusts claims a write that nobody signed")
+	began := time.Now()
+	for _, p := range d.nodes.Peers() {
+		if err := d.claim(ctx, x, p, delegation.Bytes, attack.Batch(joined, claim, one, other)); err != nil {
+			return err
+		}
+	}
 	proven := func(_ int, p *cluster.Peer) error {
 		return cluster.Poll(ctx, storyPoll, func() (bool, error) { return d.forked(ctx, p, x.ID().String()) })
 	}
@@ -97,6 +96,22 @@ func (d *demo) betray(ctx context.Context, x *liar) error {
 	d.say("A trusted host claims a write that nobody signed: void everywhere.")
 	d.say("It signs two histories: %s later every host has the proof.", ms(took))
 	return d.removeLiar(ctx, x, header, delegation.Bytes)
+}
+
+// claim has the liar, as a host, tell a peer something.
+func (d *demo) claim(ctx context.Context, x *liar, p *cluster.Peer, chain, batch []byte) error {
+	at, err := d.knock(ctx, x.Client, p)
+	if err != nil {
+		return err
+	}
+	if _, err := x.Hello(ctx, at, attack.Prove(d.owner.Space, chain)); err != nil {
+		return err
+	}
+	gossip, err := x.Gossip(ctx, at)
+	if err != nil {
+		return err
+	}
+	return gossip.Say(batch)
 }
 
 // claims are writes to a key by tokens that are for reading it.
@@ -118,14 +133,10 @@ func (d *demo) removeLiar(ctx context.Context, x *liar, header string, chain []b
 	}
 	err := cluster.Poll(ctx, 5*time.Millisecond, func() (bool, error) {
 		x.Hang(x.at)
-		v, err := d.nodes.Peers()[0].Admin.Space(ctx, d.owner.Space)
-		if err != nil {
-			return false, err
+		if _, err := d.knock(ctx, x.Client, d.nodes.Peers()[0]); err != nil {
+			return true, nil // the door is shut
 		}
-		if _, err := x.Dial(ctx, v.Addrs[0]); err != nil {
-			return true, nil //nolint:nilerr // the door is shut
-		}
-		_, err = x.Hello(ctx, x.at, attack.Prove(d.owner.Space, chain))
+		_, err := x.Hello(ctx, x.at, attack.Prove(d.owner.Space, chain))
 		return err != nil, nil
 	})
 	if err != nil {

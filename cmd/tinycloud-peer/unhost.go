@@ -28,11 +28,12 @@ func (c *unhostCmd) Run(ctx context.Context, p *program) error {
 		c.DID = did
 	}
 	file := pendingFile(datadir, "unhost", c.Space.String()+" "+c.DID)
-	if c.Signature == "" {
-		if c.DID == v.DID {
-			fmt.Fprintln(p.err, "This is the node itself: once it is signed, this node answers 403 for the Space, and what other hosts do not have of it is lost to apps.")
-		}
-		return c.ask(p, file, func(string) (string, error) { return client.Unhosting(ctx, c.Space, c.DID) })
+	if c.Signature == "" && c.DID == v.DID {
+		fmt.Fprintln(p.err, "This is the node itself: once it is signed, this node answers 403 for the Space, and what other hosts do not have of it is lost to apps.")
+	}
+	asked, err := c.askUnlessSigned(p, file, func(string) (string, error) { return client.Unhosting(ctx, c.Space, c.DID) })
+	if err != nil || asked {
+		return err
 	}
 	return c.complete(file, func(header string) error {
 		if err := client.Revoke(ctx, header); err != nil {

@@ -1,5 +1,10 @@
-"""Puts a note through one host and reads it at another: python3 notes.py http://127.0.0.1:8000 [http://…]"""
+"""Puts a note through one host and reads it at another: python3 notes.py http://127.0.0.1:8000 [http://…]
 
+$OWNER_KEY names a file with the owner's private key; without it the owner is a new one. `notes.py put KEY TEXT URL` and
+`notes.py get KEY URL` do one thing alone.
+"""
+
+import os
 import sys
 import time
 
@@ -18,8 +23,25 @@ def wait_for(read):
     raise SystemExit("it did not arrive")
 
 
+def owner() -> Wallet:
+    file = os.environ.get("OWNER_KEY")
+    if not file:
+        return Wallet()
+    with open(file) as f:
+        return Wallet(f.read().strip())
+
+
+def one(verb: str, key: str, *rest: str) -> None:
+    space = Space(rest[-1], owner(), "default", Session())
+    space.begin()
+    if verb == "put":
+        space.put(key, rest[0].encode())
+    else:
+        print(wait_for(lambda: space.get(key)).decode())
+
+
 def main(urls: list[str]) -> None:
-    wallet, session = Wallet(), Session()
+    wallet, session = owner(), Session()
     hosts = [Space(url, wallet, "notes", session) for url in urls]
     for host in hosts:
         host.begin()
@@ -34,4 +56,7 @@ def main(urls: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["http://127.0.0.1:8000"])
+    if sys.argv[1:2] in (["put"], ["get"]):
+        one(*sys.argv[1:])
+    else:
+        main(sys.argv[1:] or ["http://127.0.0.1:8000"])

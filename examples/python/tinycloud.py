@@ -42,12 +42,14 @@ class Refused(Exception):
         self.status = status
 
 
-def send(method: str, url: str, token: str = "", body: bytes | None = None) -> bytes:
+def send(method: str, url: str, token: str = "", body: bytes | None = None, kind: str = "") -> bytes:
     """Asks a host; what waits for its history there (503) is asked again for a minute."""
     for attempt in range(60):
         request = urllib.request.Request(url, data=body, method=method)
         if token:
             request.add_header("Authorization", token)
+        if kind:
+            request.add_header("Content-Type", kind)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.read()
@@ -139,16 +141,18 @@ class Session:
         self.uri = f"{self.did}#{name}"
         self.proof = ""
 
-    def token(self, resource: str, ability: str) -> str:
+    def token(self, resource: str, ability: str, audience: str = "", facts: dict | None = None) -> str:
         header = {"alg": "EdDSA", "typ": "JWT", "ucv": "0.10.0"}
         payload = {
             "iss": self.uri,
-            "aud": self.did,
+            "aud": audience or self.did,
             "exp": int(time.time()) + 60,
             "nnc": uuid.uuid4().hex,
             "prf": [self.proof],
             "att": {resource: {ability: [{}]}},
         }
+        if facts:
+            payload["fct"] = [facts]
         text = ".".join(base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, payload))
         return text + "." + base64url(self.key.sign(text.encode()))
 
