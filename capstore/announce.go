@@ -18,6 +18,7 @@ type Change struct {
 	Index   int // among the operations of the epoch
 	Service string
 	Key     string              // the operation's subject
+	Also    string              // another spelling of it, by which it may be asked for too; "" for none
 	Delete  bool                // it takes away
 	Ability string              // that it was an exercise of
 	Actor   tinycloud.Principal // who signed the invocation
@@ -69,6 +70,9 @@ func (t *tx) change(sp *space, n *node, e *hostlog.Event, op operation, index in
 
 // announceNew announces a valid operation of a new epoch. many says that its event stands elsewhere too.
 func (t *tx) announceNew(sp *space, n *node, e *hostlog.Event, p placedOp, c Change, many bool) error {
+	if t.s.tellsItself(p.op.Service) {
+		return nil
+	}
 	if many {
 		told, err := t.toldElsewhere(sp, n, e, p)
 		if err != nil {
@@ -102,7 +106,7 @@ func (t *tx) toldElsewhere(sp *space, n *node, e *hostlog.Event, p placedOp) (bo
 // reannounce follows a verdict on an operation of a known epoch that was made again. many says that its
 // event stands elsewhere too.
 func (t *tx) reannounce(sp *space, n *node, e *hostlog.Event, p placedOp, was, valid, many bool, index int) error {
-	if was == valid || p.op.pending {
+	if t.s.tellsItself(p.op.Service) || was == valid || p.op.pending {
 		return nil
 	}
 	var one int

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -35,14 +36,20 @@ func (s *Store) CursorOf(ctx context.Context, space tinycloud.SpaceID, epoch tin
 	if err != nil {
 		return c, false, err
 	}
+	if c, ok, err = s.cursorOfTold(ctx, sid, epoch, index); err != nil || ok {
+		return c, ok, err
+	}
 	var valid bool
+	var name string
 	var ord, after sql.NullInt64
-	ok, err = s.db.Read.One(ctx, []any{&c.Epoch, &valid, &ord, &after}, `SELECT o.eid, o.valid, l.ord, l.after FROM epochs p JOIN ops o ON o.eid = p.eid
+	ok, err = s.db.Read.One(ctx, []any{&c.Epoch, &name, &valid, &ord, &after}, `SELECT o.eid, o.service, o.valid, l.ord, l.after FROM epochs p JOIN ops o ON o.eid = p.eid
 		LEFT JOIN late l ON l.eid = o.eid AND l.idx = o.idx AND l.n = o.n
 		WHERE p.sid = ? AND p.id = ? ORDER BY o.idx, o.n LIMIT 1 OFFSET ?`, sid, epoch[:], index)
 	switch {
 	case err != nil || !ok:
 		return c, false, err
+	case s.tellsItself(name):
+		return c, false, nil
 	case after.Valid && after.Int64 >= 0:
 		return Cursor{Epoch: after.Int64, Late: ord.Int64}, true, nil
 	}
@@ -121,6 +128,12 @@ func (r *changeReader) read(ctx context.Context, to Cursor) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	told, err := r.told(ctx, to.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	late = append(late, told...)
+	slices.SortFunc(late, func(a, b Change) int { return a.Cursor.Compare(b.Cursor) })
 	out := make([]Change, 0, min(len(early)+len(late), r.limit+1))
 	for len(out) <= r.limit && len(early)+len(late) > 0 {
 		if len(late) == 0 || (len(early) > 0 && early[0].Cursor.Compare(late[0].Cursor) < 0) {
@@ -154,7 +167,7 @@ func (r *changeReader) inPlace(ctx context.Context, to int64) (out []Change, err
 		}
 		row.Index, row.Cursor.Index = index, index
 		index++
-		if !announcedInPlace(row.valid, row.after) || row.Cursor.Compare(r.from) <= 0 {
+		if r.s.tellsItself(row.Service) || !announcedInPlace(row.valid, row.after) || row.Cursor.Compare(r.from) <= 0 {
 			return nil
 		}
 		c, err := r.finish(row)

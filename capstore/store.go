@@ -100,26 +100,27 @@ type Commit struct {
 
 // Store is a node's capability database. It is safe for concurrent use.
 type Store struct {
-	o        Options
-	log      *slog.Logger
-	lock     *flock.Flock
-	temp     string // directory of an in-memory database
-	db       *db.DB
-	me       [16]byte // names this process to the others
-	jobs     chan *job
-	bulk     chan *job                       // jobs that take long; those of jobs come in between
-	gone     chan struct{}                   // closed when Run has returned
-	parked   wait.Signal                     // something was parked
-	awaited  map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
-	short    sync.Map                        // Spaces whose values were not fetched for want of room
-	unsigned unsigned
-	patient  patient
-	patience time.Duration // see awaitOpen
-	serving  *lru.Cache[tinycloud.SpaceID, serving]
-	removals *lru.Cache[tinycloud.SpaceID, lookedAt]
-	looking  singleflight.Group             // for what is served, by Space
-	settled  map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
-	joining  joining
+	o         Options
+	log       *slog.Logger
+	lock      *flock.Flock
+	temp      string // directory of an in-memory database
+	db        *db.DB
+	me        [16]byte // names this process to the others
+	jobs      chan *job
+	bulk      chan *job                       // jobs that take long; those of jobs come in between
+	gone      chan struct{}                   // closed when Run has returned
+	parked    wait.Signal                     // something was parked
+	awaited   map[tinycloud.SpaceID]time.Time // guarded by mu: until when own entries are fetched
+	short     sync.Map                        // Spaces whose values were not fetched for want of room
+	unsigned  unsigned
+	listeners listeners
+	patient   patient
+	patience  time.Duration // see awaitOpen
+	serving   *lru.Cache[tinycloud.SpaceID, serving]
+	removals  *lru.Cache[tinycloud.SpaceID, lookedAt]
+	looking   singleflight.Group             // for what is served, by Space
+	settled   map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
+	joining   joining
 
 	tokens  *tokens
 	granted *lru.Cache[proven, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
@@ -312,6 +313,9 @@ func (s *Store) preload(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.learnPaired(ctx, s.db.Read); err != nil {
+		return err
+	}
+	if err := s.learnListened(ctx, s.db.Read); err != nil {
 		return err
 	}
 	if s.db.Shared {

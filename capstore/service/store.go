@@ -62,6 +62,23 @@ type Follower interface {
 	Changed(space tinycloud.SpaceID)
 }
 
+// Teller is a service that tells hooks itself what its operations changed, once they are carried out: [Store.Tell], [Tx.Tell].
+// The history tells them nothing of these.
+type Teller interface {
+	Service
+	// Paths are the spellings of what was told of a subject, by which it may be asked for: one that is told, and another.
+	Paths(subject, what string) (path, also string)
+}
+
+// News is what an operation changed.
+type News struct {
+	Spot    Spot           // of the first operation of its event
+	Event   tinycloud.Hash // likewise
+	Actor   tinycloud.Principal
+	Ability string
+	What    []string // parts of the subject, each told once of the event: as tables
+}
+
 // Call is an admitted invocation that asks for one thing of a service.
 type Call struct {
 	Store   Store
@@ -104,6 +121,15 @@ type Store interface {
 	// OwnSince reports whether a process of this host made a valid operation on a subject in an epoch of a row greater than
 	// one: rows of a Space's epochs rise.
 	OwnSince(ctx context.Context, space tinycloud.SpaceID, name, about string, row int64) (bool, error)
+	// Listened reports whether somebody wants to be told what a service changes in a Space, by operations of epochs behind a
+	// row, and ListenedSpaces where somebody does.
+	Listened(space tinycloud.SpaceID, name string) (since int64, ok bool)
+	ListenedSpaces(name string) []tinycloud.SpaceID
+	// Tell tells hooks what operations on a subject changed, in the order given, if somebody listens and it was not told
+	// before. It is durable when it returns.
+	Tell(ctx context.Context, space tinycloud.SpaceID, name, about string, all []News) error
+	// States calls f with what a service has stored for the subjects of a Space. f must not use the store.
+	States(ctx context.Context, space tinycloud.SpaceID, name string, f func(subject string, state []byte)) error
 	// Reader reads the rows of a hosted Space as they are at each query.
 	Reader(ctx context.Context, space tinycloud.SpaceID) (Reader, error)
 	// Value opens a value of a Space. The error is of class [tinycloud.ErrUnavailable] while it is still to be fetched

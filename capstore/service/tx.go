@@ -24,6 +24,8 @@ type Tx interface {
 	// Memory keeps something for the service, of this Space, that follows from what it has stored: what load returns is
 	// returned again until a transaction that wrote fails, another process writes, or the Space is no longer loaded.
 	Memory(load func() (any, error)) (any, error)
+	// Tell is [Store.Tell] of one operation, in the transaction; for [Part.Made].
+	Tell(subject string, n News) error
 	Rows
 	Past
 	Values

@@ -214,6 +214,7 @@ func (d *database) replayOnce(ctx context.Context, store service.Store, a *aside
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	next := d.s.detached(d.of, filepath.Join(dir, "database"))
+	next.tells = true
 	defer func() { err = errors.Join(err, next.close()) }()
 	if !a.whole {
 		if err := d.copyTo(next.dir); err != nil {
@@ -239,7 +240,7 @@ func (d *database) replayOnce(ctx context.Context, store service.Store, a *aside
 	next.limit = d.s.o.Wait
 	err = next.follow(ctx, store)
 	if far = errors.Is(err, errFar); far {
-		err = next.db.Apply(ctx, a.beyond(next), next.verdict)
+		err = next.db.Apply(ctx, a.beyond(next), next.verdict, nil)
 	}
 	if err == nil && !(far && a.over) {
 		err = d.replace(next, filepath.Join(dir, "before"))

@@ -18,10 +18,11 @@ import (
 
 // database is one that is materialised. Who has its turn follows the log and writes; queries run beside.
 type database struct {
-	s    *Service // nil: nothing is done aside
-	of   name
-	dir  string
-	turn chan struct{} // holds one token while somebody has the turn
+	s     *Service // nil: nothing is done aside
+	tells bool     // what its writes change is told to hooks: they are those in use, or will be
+	of    name
+	dir   string
+	turn  chan struct{} // holds one token while somebody has the turn
 
 	engine engine.Options
 	newest uint64 // rules that this host knows
@@ -72,7 +73,7 @@ func (s *Service) acquire(of name) (*database, error) {
 			return nil, err
 		}
 		d = s.detached(of, folder(root, of))
-		d.s = s
+		d.s, d.tells = s, true
 		s.open[of] = d
 	}
 	d.refs++

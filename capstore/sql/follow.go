@@ -119,7 +119,7 @@ func (d *database) chase(ctx context.Context, store service.Store) error {
 		case s.settle != nil:
 			err = d.settle(s.settle)
 		default:
-			err = d.run(ctx, s)
+			err = d.run(ctx, store, s)
 		}
 		if err != nil {
 			return err
@@ -285,12 +285,17 @@ func (d *database) rewind(to uint64) error {
 }
 
 // run has the engine take what comes next.
-func (d *database) run(ctx context.Context, s step) error {
+func (d *database) run(ctx context.Context, store service.Store, s step) (err error) {
 	ops := make([]engine.Op, len(s.events))
 	for i, e := range s.events {
 		ops[i] = d.read(s.places[i], e)
 	}
-	if err := d.db.Apply(ctx, ops, d.verdict); err != nil {
+	if t := d.telling(store, s); t != nil {
+		err = d.db.Apply(ctx, ops, t.verdict, func() error { return t.tell(ctx) })
+	} else {
+		err = d.db.Apply(ctx, ops, d.verdict, nil)
+	}
+	if err != nil {
 		return err
 	}
 	return d.advance(s.places)

@@ -3,11 +3,14 @@ package sql
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
@@ -86,8 +89,12 @@ func (s *Service) Follow(ctx context.Context, store service.Store) {
 			r.replay(ctx)
 		}
 	}()
-	k := &keeper{s: s, store: store, turns: make(chan struct{}, keptUpAtOnce), at: map[name]bool{}}
+	k := &keeper{
+		s: s, store: store, turns: make(chan struct{}, keptUpAtOnce), openings: make(chan struct{}, 1), at: map[name]bool{},
+		heard: map[tinycloud.SpaceID]map[string]state{},
+	}
 	defer k.group.Wait()
+	k.listen(ctx, nil)
 	tick := time.NewTicker(s.o.Idle / 4)
 	defer tick.Stop()
 	for {
@@ -96,6 +103,7 @@ func (s *Service) Follow(ctx context.Context, store service.Store) {
 			return
 		case <-tick.C:
 			s.shutIdle()
+			k.listen(ctx, nil)
 			continue
 		case <-s.news.given:
 		}
@@ -109,6 +117,7 @@ func (s *Service) Follow(ctx context.Context, store service.Store) {
 		for _, of := range s.openIn(spaces) {
 			k.keepUp(ctx, of)
 		}
+		k.listen(ctx, spaces)
 	}
 }
 
@@ -128,11 +137,14 @@ func (s *Service) openIn(spaces map[tinycloud.SpaceID]struct{}) (all []name) {
 type keeper struct {
 	s     *Service
 	store service.Store
-	turns chan struct{}
 	group sync.WaitGroup
 
-	mu sync.Mutex
-	at map[name]bool // whether there is more to follow for those that are followed now
+	turns    chan struct{} // of those that are open
+	openings chan struct{} // of those that are not: they may have much to follow
+
+	mu    sync.Mutex
+	at    map[name]bool                          // whether there is more to follow for those that are followed now
+	heard map[tinycloud.SpaceID]map[string]state // up to where databases were followed whose Spaces are listened to
 }
 
 func (k *keeper) keepUp(ctx context.Context, of name) {
@@ -161,15 +173,26 @@ func (k *keeper) more(of name) bool {
 	return true
 }
 
-// once has a database follow if it is open, and returns for how long that should be enough.
+// once has a database follow if it is open, or somebody listens to its Space, and returns for how long that should be enough.
 func (k *keeper) once(ctx context.Context, of name) (rest time.Duration) {
+	opens := !k.s.isOpen(of)
+	if opens && !k.listened(of.space) {
+		return 0
+	}
+	turns := k.turns
+	if opens {
+		turns = k.openings
+	}
 	select {
-	case k.turns <- struct{}{}:
-		defer func() { <-k.turns }()
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
 	case <-ctx.Done():
 		return 0
 	}
 	d := k.s.reuse(of)
+	if d == nil && opens {
+		d, _ = k.s.acquire(of) // else it is closing
+	}
 	if d == nil {
 		return 0
 	}
@@ -178,18 +201,86 @@ func (k *keeper) once(ctx context.Context, of name) (rest time.Duration) {
 		return 0
 	}
 	defer d.leave()
-	if d.db == nil {
+	if d.db == nil && !opens {
 		return 0
 	}
 	begin, went := time.Now(), d.back
 	err := d.follow(ctx, k.store)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, tinycloud.ErrUnavailable) {
+	switch {
+	case err == nil && d.aside.Load() == nil:
+		k.followed(of, d.at.at)
+	case err != nil && ctx.Err() == nil && !errors.Is(err, tinycloud.ErrUnavailable):
 		k.s.o.Log.WarnContext(ctx, "database does not follow its history", "space", of.space, "database", of.path, "error", err)
 	}
 	if took := time.Since(begin); d.back != went {
 		rest = min(backShare*took, longestRest)
 	}
 	return rest
+}
+
+// listen has the databases follow that are not where the history is, of Spaces that somebody listens to: of all for nil.
+func (k *keeper) listen(ctx context.Context, spaces map[tinycloud.SpaceID]struct{}) {
+	all := k.store.ListenedSpaces(request.Service)
+	k.hear(all, spaces == nil)
+	for _, space := range all {
+		if _, ok := spaces[space]; !ok && spaces != nil {
+			continue
+		}
+		for _, of := range k.behind(ctx, space) {
+			k.keepUp(ctx, of)
+		}
+	}
+}
+
+// hear begins with Spaces; if they are all there are, it forgets the others.
+func (k *keeper) hear(all []tinycloud.SpaceID, whole bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, space := range all {
+		if k.heard[space] == nil {
+			k.heard[space] = map[string]state{}
+		}
+	}
+	if whole {
+		maps.DeleteFunc(k.heard, func(space tinycloud.SpaceID, _ map[string]state) bool { return !slices.Contains(all, space) })
+	}
+}
+
+func (k *keeper) listened(space tinycloud.SpaceID) bool {
+	_, ok := k.store.Listened(space, request.Service)
+	return ok
+}
+
+// behind are the databases of a Space that were not followed to where they are.
+func (k *keeper) behind(ctx context.Context, space tinycloud.SpaceID) (all []name) {
+	k.mu.Lock()
+	at := maps.Clone(k.heard[space])
+	k.mu.Unlock()
+	err := k.store.States(ctx, space, request.Service, func(path string, b []byte) {
+		if want, err := decodeState(b); err == nil && want != at[path] {
+			all = append(all, name{space, path})
+		}
+	})
+	if err != nil && ctx.Err() == nil && !errors.Is(err, tinycloud.ErrNotFound) {
+		k.s.o.Log.WarnContext(ctx, "databases whose Space is listened to are not followed", "space", space, "error", err)
+	}
+	return all
+}
+
+// followed notes where a database has followed the history to.
+func (k *keeper) followed(of name, at state) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if m := k.heard[of.space]; m != nil {
+		m[of.path] = at
+	}
+}
+
+// isOpen reports whether a database is in use.
+func (s *Service) isOpen(of name) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[of] != nil
 }
 
 // reuse takes a database for use until it is released, if it is open. It doesn't count as used.

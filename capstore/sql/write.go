@@ -292,6 +292,9 @@ func (g *group) made(tx service.Tx, i int, s service.Spot) error {
 	if w.meets {
 		g.d.ahead.add(now)
 	}
+	if n, ok := newsOf(w.place.first, w.token.ID, w.token, w.res); ok && (w.meets || g.aside != nil) {
+		return tx.Tell(g.d.of.path, n)
+	}
 	return nil
 }
 

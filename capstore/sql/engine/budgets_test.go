@@ -64,7 +64,7 @@ func TestBudgets(t *testing.T) {
 		op := operation(uint64(1000+i), stmt(corpus.Attacks[name]))
 		began := processor(t)
 		var res engine.Result
-		err := h.Apply(t.Context(), []engine.Op{op}, func(_ *engine.Op, r engine.Result) { res = r })
+		err := h.Apply(t.Context(), []engine.Op{op}, func(_ *engine.Op, r engine.Result) { res = r }, nil)
 		took := processor(t) - began
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

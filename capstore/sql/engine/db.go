@@ -208,14 +208,22 @@ func (d *DB) begin() error {
 }
 
 // Apply takes operations that follow on what was taken, and calls verdict with what became of each; it may be called
-// again for one, with the same.
-func (d *DB) Apply(ctx context.Context, ops []Op, verdict func(*Op, Result)) error {
+// again for one, with the same. What they did is committed once before has returned, which may be nil: if it fails it is not.
+func (d *DB) Apply(ctx context.Context, ops []Op, verdict func(*Op, Result), before func() error) error {
 	if err := d.Rollback(); err != nil {
 		return err
 	}
+	commit := func() error {
+		if before != nil {
+			if err := before(); err != nil {
+				return errors.Join(err, d.Rollback())
+			}
+		}
+		return d.Commit()
+	}
 	for i := range ops {
 		if err := ctx.Err(); err != nil {
-			return errors.Join(err, d.Commit())
+			return errors.Join(err, commit())
 		}
 		res, lost, err := d.try(&ops[i], false, false)
 		if err != nil {
@@ -224,7 +232,7 @@ func (d *DB) Apply(ctx context.Context, ops []Op, verdict func(*Op, Result)) err
 		verdict(&ops[i], res)
 		d.take(&ops[i])
 		if lost || len(d.pending) >= d.opts.Group || i == len(ops)-1 {
-			if err := d.Commit(); err != nil {
+			if err := commit(); err != nil {
 				return err
 			}
 		}

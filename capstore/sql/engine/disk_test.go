@@ -26,7 +26,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	verdicts := 0
-	err := h.Apply(t.Context(), late, func(*engine.Op, engine.Result) { verdicts++ })
+	err := h.Apply(t.Context(), late, func(*engine.Op, engine.Result) { verdicts++ }, nil)
 	_, again := h.Try(t.Context(), &late[0])
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func TestGolden(t *testing.T) {
 				o.Cost, o.Why = engine.Cost{}, res.Err.Error()
 			}
 			m.Verdicts = append(m.Verdicts, o)
-		})
+		}, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -66,7 +66,7 @@ func (h *host) follow(log []engine.Op, dirty int) {
 		}
 	}
 	pos, _ := h.Position()
-	if err := h.Apply(h.t.Context(), log[pos:], h.note); err != nil {
+	if err := h.Apply(h.t.Context(), log[pos:], h.note, nil); err != nil {
 		h.t.Fatal(err)
 	}
 	if pos, digest := h.Position(); pos != uint64(len(log)) || digest != digestOf(log) {

@@ -12,9 +12,6 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
-// service is the one that webhooks tell of.
-const service = "kv"
-
 // event is a change as clients see it.
 type event struct {
 	Type       string `json:"type"`

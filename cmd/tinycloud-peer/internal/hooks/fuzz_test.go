@@ -51,7 +51,7 @@ func TestRegistrations(t *testing.T) {
 		`"service":"kv","callbackUrl":"https://a.example/","secret":"x"`:                                 "",
 		`"service":"kv","secret":"x"`:                                                                    "callbackUrl is required",
 		`"service":"kv","callbackUrl":"https://a.example/"`:                                              "secret is required",
-		`"service":"sql","callbackUrl":"https://a.example/","secret":"x"`:                                "Webhooks of sql are not supported by this node",
+		`"service":"duckdb","callbackUrl":"https://a.example/","secret":"x"`:                             "Webhooks of duckdb are not supported by this node",
 		`"service":"kv","callbackUrl":"https://a.example/","secret":"` + strings.Repeat("x", 1025) + `"`: "secret is too long",
 	} {
 		q, err := hooks.ParseRegistration([]byte(`{"space":"` + aSpace + `",` + body + `}`))

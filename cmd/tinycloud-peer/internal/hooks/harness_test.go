@@ -21,6 +21,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/hooks"
 )
@@ -49,10 +50,20 @@ type host struct {
 
 func start(t testing.TB, name, path string, o hooks.Options) *host {
 	t.Helper()
+	return startWith(t, name, path, o, func(capstore.Commit) {})
+}
+
+// startWith starts a host with further services, and tells of its commits.
+func startWith(t testing.TB, name, path string, o hooks.Options, committed func(capstore.Commit), more ...service.Service) *host {
+	t.Helper()
 	h := &host{t: t, name: keys(name), path: path}
 	var err error
 	h.store, err = capstore.Open(context.Background(), capstore.Options{
-		Services: servicetest.Services(), Database: path, Keys: h.name, Committed: func(c capstore.Commit) { h.hooks.Committed(c) }, JoinTimeout: time.Hour,
+		Services: servicetest.Services(more...), Database: path, Keys: h.name, JoinTimeout: time.Hour,
+		Committed: func(c capstore.Commit) {
+			h.hooks.Committed(c)
+			committed(c)
+		},
 	})
 	must(t, err)
 	o.Store, o.TicketKey, o.SecretKey = h.store, [32]byte{1}, [32]byte{2}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
@@ -139,10 +140,22 @@ func (h *Hooks) Run(ctx context.Context) error {
 			return nil
 		})
 	})
+	g.Go(func() error {
+		for wait.For(ctx, listenAgain) {
+			err := h.o.Store.Listening(ctx, func(space tinycloud.SpaceID, service string) (bool, error) { return h.rows().some(ctx, space, service) })
+			if err != nil && ctx.Err() == nil {
+				h.log.WarnContext(ctx, "who listens to databases is not stored, trying again", "error", err)
+			}
+		}
+		return nil
+	})
 	<-ctx.Done()
 	h.end()
 	return g.Wait()
 }
+
+// listenAgain is how often it is stored who listens: a node that starts again goes on telling.
+const listenAgain = 10 * time.Minute
 
 // deliver calls the webhooks that are stored until the context ends.
 func (h *Hooks) deliver(ctx context.Context) error {

@@ -96,6 +96,12 @@ func (r rows) all(ctx context.Context) ([]registered, error) {
 	return out, err
 }
 
+// some reports whether a Space has active webhooks of a service.
+func (r rows) some(ctx context.Context, space tinycloud.SpaceID, service string) (bool, error) {
+	var one int
+	return r.One(ctx, []any{&one}, "SELECT 1 FROM webhooks WHERE space = ? AND service = ? AND active = 1 LIMIT 1", space.String(), service)
+}
+
 // remove forgets a webhook and what it was to be told. That it is unknown is no error.
 func (r rows) remove(ctx context.Context, id string) error {
 	return r.Update(ctx, false, func(t capstore.BesideTx) error {

@@ -78,7 +78,8 @@ func NewScope(space, service, prefix string, abilities []string) (s Scope, err e
 
 // matches reports whether a change is of the scope.
 func (s Scope) matches(c capstore.Change) bool {
-	return s.Service == c.Service && s.Space == c.Space && c.Cursor.Compare(s.after) > 0 && within(c.Key, s.Prefix) &&
+	return s.Service == c.Service && s.Space == c.Space && c.Cursor.Compare(s.after) > 0 &&
+		(within(c.Key, s.Prefix) || c.Also != "" && within(c.Also, s.Prefix)) &&
 		(len(s.Abilities) == 0 || slices.Contains(s.Abilities, c.Ability))
 }
 

@@ -171,6 +171,9 @@ func (s *Stream) listen(ctx context.Context, now bool) error {
 		q.scopes, q.waits = slices.Delete(q.scopes, i, i+1), slices.Delete(q.waits, i, i+1)
 	}
 	if len(loud) > 0 {
+		if err := s.h.listen(ctx, loud); err != nil {
+			return err
+		}
 		s.add(loud)
 	}
 	if len(q.scopes) == 0 {

@@ -72,7 +72,11 @@ func (s *Stream) start(ctx context.Context, c claims, lastEventID string) error 
 			return err
 		}
 	}
+	if err := s.h.listen(ctx, loud); err != nil {
+		return err
+	}
 	if s.pos, s.lost, err = s.h.begin(ctx, loud, lastEventID); err != nil {
+		s.h.unlisten(loud)
 		return err
 	}
 	s.sub = s.h.bus.subscribe(loud, s.h.o.Queue, s.pos, s.wake)
@@ -99,8 +103,26 @@ func (h *Hooks) begin(ctx context.Context, scopes []Scope, lastEventID string) (
 // Close ends the subscription.
 func (s *Stream) Close() {
 	s.h.bus.unsubscribe(s.sub)
+	s.h.unlisten(s.sub.scopes)
 	s.h.lift(s.silence)
 	s.leave()
+}
+
+// listen has what the services of some scopes change be told from now on.
+func (h *Hooks) listen(ctx context.Context, scopes []Scope) error {
+	for i, x := range scopes {
+		if err := h.o.Store.Listen(ctx, x.Space, x.Service, false); err != nil {
+			h.unlisten(scopes[:i])
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Hooks) unlisten(scopes []Scope) {
+	for _, x := range scopes {
+		h.o.Store.Unlisten(x.Space, x.Service, false)
+	}
 }
 
 // Run writes the events until the ticket ends, what it rests on is revoked or found not to permit it, the node stops,

@@ -17,6 +17,9 @@ import (
 
 const maxSecret = 1024 // bytes
 
+// told are the services that webhooks tell of.
+var told = map[string]bool{"kv": true, "sql": true}
+
 // Registration is a webhook that somebody wants.
 type Registration struct {
 	Scope       Scope
@@ -57,7 +60,7 @@ func ParseRegistration(body []byte) (q Registration, err error) {
 	if q.Scope, err = NewScope(in.Space, in.Service, prefix, in.Abilities); err != nil {
 		return q, err
 	}
-	if in.Service != service {
+	if !told[in.Service] {
 		return q, tinycloud.Refuse(tinycloud.ErrUnsupported, "Webhooks of %s are not supported by this node", in.Service)
 	}
 	if _, err := parseCallback(in.CallbackURL); err != nil {
@@ -115,6 +118,10 @@ func (h *Hooks) Register(ctx context.Context, t *capstore.Token, q Registration)
 	if _, err := h.o.Store.Standing(ctx, t.Proofs); err != nil {
 		return Record{}, err
 	}
+	if err := h.o.Store.Listen(ctx, q.Scope.Space, q.Scope.Service, true); err != nil {
+		return Record{}, err
+	}
+	defer h.o.Store.Unlisten(q.Scope.Space, q.Scope.Service, true)
 	from, err := h.o.Store.LatestChange(ctx)
 	if err != nil {
 		return Record{}, err
@@ -129,8 +136,7 @@ func (h *Hooks) Register(ctx context.Context, t *capstore.Token, q Registration)
 	if err := h.rows().add(ctx, w, h.o.Webhooks); err != nil {
 		return Record{}, err
 	}
-	h.add(w)
-	return record(w), nil
+	return record(w), h.add(ctx, w)
 }
 
 // List returns the webhooks of a Space for an admitted invocation: of a service, "" for all of them, and
@@ -179,15 +185,20 @@ func (h *Hooks) Unregister(ctx context.Context, t *capstore.Token, id string) er
 }
 
 // add puts a webhook to work, once.
-func (h *Hooks) add(w registered) {
+func (h *Hooks) add(ctx context.Context, w registered) error {
+	if err := h.o.Store.Listen(ctx, w.Space, w.Service, true); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	if h.webhooks[w.ID] != nil {
 		h.mu.Unlock()
-		return
+		h.o.Store.Unlisten(w.Space, w.Service, true)
+		return nil
 	}
 	h.webhooks[w.ID] = &webhook{registered: w, scope: scopeOf(w), stored: w.Cursor.Epoch}
 	h.mu.Unlock()
 	h.bus.watch(w.Space, 1)
+	return nil
 }
 
 func (h *Hooks) remove(id string) {
@@ -196,6 +207,7 @@ func (h *Hooks) remove(id string) {
 	delete(h.webhooks, id)
 	h.mu.Unlock()
 	if ok {
+		h.o.Store.Unlisten(w.Space, w.Service, true)
 		h.bus.watch(w.Space, -1)
 		h.kicked(id) // the dispatcher forgets it
 	}
@@ -212,7 +224,9 @@ func (h *Hooks) load(ctx context.Context) error {
 	for _, w := range all {
 		if w.Active {
 			active[w.ID] = true
-			h.add(w)
+			if err := h.add(ctx, w); err != nil {
+				return fmt.Errorf("webhooks: %w", err)
+			}
 		}
 	}
 	if h.o.Lead == nil {
