@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
 )
@@ -111,7 +114,7 @@ func TestSQLFailed(t *testing.T) {
 	o.exchange(a, b)
 	check := func(when string, s *sqlStore, want int) {
 		t.Helper()
-		list, err := s.sql.Failed(t.Context(), s.Store, o.space, "db", 100)
+		list, err := s.sql.Failed(t.Context(), s.Store, o.space, "db", sql.FailedAfter{}, 100)
 		if err != nil || len(list) != want {
 			t.Fatalf("%s: %s lists %d, %v", when, s.name, len(list), err)
 		}
@@ -120,7 +123,21 @@ func TestSQLFailed(t *testing.T) {
 				t.Errorf("%s: %d: %+v", when, i, f)
 			}
 		}
-		if few, err := s.sql.Failed(t.Context(), s.Store, o.space, "db", 3); err != nil || len(few) != min(want, 3) {
+		var pages []sql.Failure
+		for after := (sql.FailedAfter{}); ; {
+			page, err := s.sql.Failed(t.Context(), s.Store, o.space, "db", after, 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pages = append(pages, page...); len(page) < 3 {
+				break
+			}
+			after = sql.FailedAfter{At: page[2].At, Epoch: page[2].Epoch}
+		}
+		if diff := cmp.Diff(list, pages, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s in pages of three: %s", s.name, diff)
+		}
+		if few, err := s.sql.Failed(t.Context(), s.Store, o.space, "db", sql.FailedAfter{}, 3); err != nil || len(few) != min(want, 3) {
 			t.Errorf("%s: of three %d, %v", when, len(few), err)
 		}
 	}

@@ -260,7 +260,9 @@ func testListening(t *testing.T) {
 	a.delegate(o.header)
 	ctx := t.Context()
 	lasting := true
-	lasts := func(space tinycloud.SpaceID, name string) (bool, error) { return lasting && space == o.space && name == "sql", nil }
+	lasts := func(space tinycloud.SpaceID, name string) (bool, error) {
+		return lasting && space == o.space && name == "sql", nil
+	}
 	hears := func(when string, want bool) {
 		t.Helper()
 		if _, ok := a.Listened(o.space, "sql"); ok != want || (len(a.ListenedSpaces("sql")) == 1) != want {

@@ -52,6 +52,13 @@ type Sum struct {
 	Content tinycloud.Hash
 }
 
+// Collector is a service that has files of Spaces.
+type Collector interface {
+	Service
+	// Collect deletes those that nothing needs, or of Spaces that are not among those given, and returns how many bytes they took.
+	Collect(ctx context.Context, store Store, spaces []tinycloud.SpaceID) (freed int64, err error)
+}
+
 // Follower is a service that keeps up with the history beside what it is asked.
 type Follower interface {
 	Service

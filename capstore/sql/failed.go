@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -30,9 +31,23 @@ const (
 	shownError         = 500
 )
 
-// Failed are the writes of this host to a database that failed after they were answered, the newest first. Nothing of them
-// is stored: where it is not known any more, all writes run again beside the database.
-func (s *Service) Failed(ctx context.Context, store service.Store, space tinycloud.SpaceID, path string, limit int) ([]Failure, error) {
+// FailedAfter is a place in the list of writes that failed: behind one of them.
+type FailedAfter struct {
+	At    time.Time
+	Epoch tinycloud.Hash
+}
+
+// before reports whether a write comes before or at the place in the list, or is no further one.
+func (a FailedAfter) before(written int64, epoch tinycloud.Hash) bool {
+	if a.At.IsZero() {
+		return false
+	}
+	return cmp.Or(cmp.Compare(a.At.UnixMilli(), written), bytes.Compare(a.Epoch[:], epoch[:])) <= 0
+}
+
+// Failed are the writes of this host to a database that failed after they were answered, the newest first, behind a place in
+// that list. Nothing of them is stored: where it is not known any more, all writes run again beside the database.
+func (s *Service) Failed(ctx context.Context, store service.Store, space tinycloud.SpaceID, path string, after FailedAfter, limit int) ([]Failure, error) {
 	d, err := s.acquire(name{space, pathOf(path)})
 	if err != nil {
 		return nil, err
@@ -42,20 +57,24 @@ func (s *Service) Failed(ctx context.Context, store service.Store, space tinyclo
 	if err != nil {
 		return nil, err
 	}
-	out, err := d.own(ctx, store, why, limit)
+	out, err := d.own(ctx, store, why, after, limit)
 	if err != nil {
 		return nil, err
 	}
-	void, err := store.Dropped(ctx, space, request.Service, d.of.path, limit)
+	most := limit
+	if !after.At.IsZero() {
+		most = rememberedFailures
+	}
+	void, err := store.Dropped(ctx, space, request.Service, d.of.path, most)
 	if err != nil {
 		return nil, err
 	}
 	for i := range void {
-		if !d.again(&void[i]) {
+		if !after.before(void[i].Written, void[i].Epoch) && !d.again(&void[i]) {
 			out = append(out, d.failure(void[i].Epoch, void[i].Written, "The write does not count: "+void[i].Why, void[i].Ops))
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Failure) int { return b.At.Compare(a.At) })
+	slices.SortFunc(out, func(a, b Failure) int { return cmp.Or(b.At.Compare(a.At), bytes.Compare(b.Epoch[:], a.Epoch[:])) })
 	return out[:min(len(out), limit)], nil
 }
 
@@ -90,14 +109,14 @@ func (s *Service) failures(ctx context.Context, store service.Store, d *database
 }
 
 // own are those failures that this host answered.
-func (d *database) own(ctx context.Context, store service.Store, why map[tinycloud.Hash]string, limit int) (out []Failure, err error) {
+func (d *database) own(ctx context.Context, store service.Store, why map[tinycloud.Hash]string, after FailedAfter, limit int) (out []Failure, err error) {
 	if len(why) == 0 {
 		return nil, nil
 	}
 	err = store.Log(ctx, d.of.space, request.Service, d.of.path, func(l service.Log) error {
 		var failed []*place
 		err := each(ctx, l, nil, func(p *place) error {
-			if _, ok := why[p.key]; ok {
+			if _, ok := why[p.key]; ok && !after.before(p.first.Written, p.first.At.Epoch) {
 				failed = append(failed, p)
 			}
 			return nil
@@ -105,7 +124,10 @@ func (d *database) own(ctx context.Context, store service.Store, why map[tinyclo
 		if err != nil {
 			return err
 		}
-		for _, p := range slices.Backward(failed) {
+		slices.SortStableFunc(failed, func(a, b *place) int {
+			return cmp.Or(cmp.Compare(b.first.Written, a.first.Written), bytes.Compare(b.first.At.Epoch[:], a.first.At.Epoch[:]))
+		})
+		for _, p := range failed {
 			if own, err := l.Own(ctx, p.first); err != nil {
 				return err
 			} else if !own {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -69,16 +67,7 @@ func (s *Service) Invoke(w http.ResponseWriter, r *http.Request, c service.Call)
 	if err := c.Store.Burn(r.Context(), c.Token); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), maxQuery)
-	defer cancel()
-	var answer []byte
-	err = s.view(ctx, c.Store, d, func(v *engine.View) error {
-		answer, err = v.Query(ctx, &q, a.held, a.facts)
-		return err
-	})
-	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
-		err = tinycloud.Refuse(tinycloud.ErrInvalid, "SQLite error: interrupted")
-	}
+	answer, err := s.query(r.Context(), c.Store, d, a, &q)
 	if err != nil {
 		return err
 	}
@@ -223,7 +212,7 @@ func (d *database) now(ctx context.Context, store service.Store) (state, error) 
 var errNoDatabase = tinycloud.Refuse(tinycloud.ErrNotFound, "Database not found")
 
 // export answers with the database as a file.
-func (s *Service) export(w http.ResponseWriter, r *http.Request, c service.Call, a authority, d *database) (err error) {
+func (s *Service) export(w http.ResponseWriter, r *http.Request, c service.Call, a authority, d *database) error {
 	if err := a.held.PermitExport(); err != nil {
 		return err
 	}
@@ -238,26 +227,10 @@ func (s *Service) export(w http.ResponseWriter, r *http.Request, c service.Call,
 	} else if now.n == 0 {
 		return errNoDatabase
 	}
-	dir, err := s.passingDir()
-	if err != nil {
+	return s.asFile(r.Context(), c.Store, d, func(f io.Reader, size int64) error {
+		w.Header().Set("Content-Type", "application/x-sqlite3")
+		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+		_, err := io.Copy(w, f)
 		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	path := filepath.Join(dir, "database")
-	if err := s.view(r.Context(), c.Store, d, func(v *engine.View) error { return v.Export(r.Context(), path) }); err != nil {
-		return err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/x-sqlite3")
-	w.Header().Set("Content-Length", strconv.FormatInt(info.Size(), 10))
-	_, err = io.Copy(w, f)
-	return err
+	})
 }

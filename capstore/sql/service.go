@@ -52,8 +52,9 @@ type Service struct {
 }
 
 var (
-	_ service.Whole    = (*Service)(nil)
-	_ service.Follower = (*Service)(nil)
+	_ service.Whole     = (*Service)(nil)
+	_ service.Follower  = (*Service)(nil)
+	_ service.Collector = (*Service)(nil)
 )
 
 // New returns the service. Its owner closes it when nobody uses it any more.

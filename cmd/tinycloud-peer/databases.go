@@ -3,45 +3,119 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 )
 
 type databasesCmd struct {
-	Space  tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	Failed bool              `help:"List the writes that this host acknowledged and that failed once it met others, with their statements."`
-	Hash   bool              `help:"Bring each up to date, and hash its content: equal on two hosts if and only if the content is."`
-	JSON   bool              `name:"json" help:"Print JSON."`
+	Space    tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
+	Database string            `arg:"" optional:"" help:"Name of one database; else all."`
+	Failed   bool              `help:"List the writes that this host acknowledged and that failed once it met others, with their statements."`
+	Limit    int               `default:"100" help:"How many of those, at most 1000."`
+	After    string            `placeholder:"PLACE" help:"Those behind the place that a list ended with."`
+	Hash     bool              `help:"Bring each up to date, and hash its content: equal on two hosts if and only if the content is."`
+	Export   string            `placeholder:"FILE" help:"Write the database to a new file that SQLite opens."`
+	JSON     bool              `name:"json" help:"Print JSON."`
 }
 
-// Run lists the SQL databases of a Space, or what failed in them.
+// Run lists the SQL databases of a Space, or what failed in them, or exports one.
 func (c *databasesCmd) Run(ctx context.Context, p *program) error {
 	client, _, err := p.node()
 	if err != nil {
 		return err
 	}
-	if c.Failed {
-		list, err := client.FailedWrites(ctx, c.Space)
-		if err != nil {
-			return err
-		}
-		if c.JSON {
-			return printJSON(p.out, list)
-		}
-		return printFailed(p.out, list)
+	switch {
+	case c.Export != "" && c.Database == "":
+		return errors.New("--export is of one database: name it")
+	case c.Export != "":
+		return exportDatabase(ctx, client, c.Space, c.Database, c.Export)
+	case c.Failed:
+		return c.failed(ctx, p, client)
 	}
 	list, err := client.Databases(ctx, c.Space, c.Hash)
 	if err != nil {
 		return err
 	}
+	if c.Database != "" {
+		list = slices.DeleteFunc(list, func(v node.DatabaseView) bool { return v.Name != c.Database })
+		if len(list) == 0 {
+			return fmt.Errorf("no database %q: %w", c.Database, tinycloud.ErrNotFound)
+		}
+	}
 	if c.JSON {
 		return printJSON(p.out, list)
 	}
 	return printDatabases(p.out, list)
+}
+
+// failed lists a page of writes that failed, and says from where the next one goes on.
+func (c *databasesCmd) failed(ctx context.Context, p *program, client *admin.Client) error {
+	q := admin.FailedQuery{Database: c.Database, Limit: c.Limit}
+	if c.After != "" {
+		var err error
+		if q.After, err = parsePlace(c.After); err != nil {
+			return err
+		}
+	}
+	list, err := client.FailedWrites(ctx, c.Space, q)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = printJSON(p.out, list)
+	} else {
+		err = printFailed(p.out, list)
+	}
+	if err == nil && len(list) == c.Limit {
+		fmt.Fprintf(p.err, "there may be more: --after %s\n", placeOf(list[len(list)-1]))
+	}
+	return err
+}
+
+// placeOf names a write in a list of those that failed.
+func placeOf(v node.FailedView) string {
+	return v.At.UTC().Format(time.RFC3339Nano) + "," + v.Epoch + "," + url.PathEscape(v.Database)
+}
+
+func parsePlace(text string) (*node.FailedView, error) {
+	parts := strings.SplitN(text, ",", 3)
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("--after: %q is no place that a list ended with", text)
+	}
+	at, err1 := time.Parse(time.RFC3339Nano, parts[0])
+	database, err2 := url.PathUnescape(parts[2])
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("--after: %w", err)
+	}
+	return &node.FailedView{At: at, Epoch: parts[1], Database: database}, nil
+}
+
+// exportDatabase writes a database to a file that was not there.
+func exportDatabase(ctx context.Context, client *admin.Client, space tinycloud.SpaceID, database, path string) (err error) {
+	body, err := client.Export(ctx, space, database)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, body)
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 func printDatabases(out io.Writer, list []node.DatabaseView) error {

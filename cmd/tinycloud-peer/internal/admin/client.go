@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -111,9 +112,56 @@ func (c *Client) Databases(ctx context.Context, space tinycloud.SpaceID, hash bo
 	return d.Databases, err
 }
 
+// FailedQuery says which writes that failed are asked for.
+type FailedQuery struct {
+	Database string // "" for all
+	Limit    int
+	After    *node.FailedView // the last of the page before; nil for the first page. Its database, time and epoch count.
+}
+
 // FailedWrites returns the writes of the node to the databases of a Space that failed after they were acknowledged.
-func (c *Client) FailedWrites(ctx context.Context, space tinycloud.SpaceID) (list []node.FailedView, err error) {
-	return list, c.patient().get(ctx, spacePath(space)+"/failed?limit=1000", &list)
+func (c *Client) FailedWrites(ctx context.Context, space tinycloud.SpaceID, q FailedQuery) (list []node.FailedView, err error) {
+	v := url.Values{"limit": {strconv.Itoa(q.Limit)}}
+	if q.Database != "" {
+		v.Set("database", q.Database)
+	}
+	if q.After != nil {
+		v.Set("after", q.After.Database)
+		v.Set("at", q.After.At.Format(time.RFC3339Nano))
+		v.Set("epoch", q.After.Epoch)
+	}
+	return list, c.patient().get(ctx, spacePath(space)+"/failed?"+v.Encode(), &list)
+}
+
+// Query asks a database of a Space, by the body of an app's query. It is for the socket alone.
+func (c *Client) Query(ctx context.Context, space tinycloud.SpaceID, database string, body []byte) (answer []byte, err error) {
+	status, answer, err := c.do(ctx, http.MethodPost, spacePath(space)+"/query?"+url.Values{"database": {database}}.Encode(), "", body)
+	if err == nil && status != http.StatusOK {
+		err = c.refused(status, answer)
+	}
+	return answer, err
+}
+
+// Export opens a database of a Space as a file that SQLite opens. It is for the socket alone.
+func (c *Client) Export(ctx context.Context, space tinycloud.SpaceID, database string) (io.ReadCloser, error) {
+	return c.stream(ctx, spacePath(space)+"/export?"+url.Values{"database": {database}}.Encode())
+}
+
+// stream is get for an answer that the caller reads, and closes.
+func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	resp, err := c.patient().open(ctx, http.MethodGet, path, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	return nil, c.refused(resp.StatusCode, answer)
 }
 
 // patient is the same without an end of waiting.

@@ -62,19 +62,5 @@ func (c *Client) Conflicts(ctx context.Context, space tinycloud.SpaceID) (all []
 
 // ConflictValue returns the value of a conflict, by its CID; it takes as long as it takes.
 func (c *Client) ConflictValue(ctx context.Context, space tinycloud.SpaceID, value string) (io.ReadCloser, error) {
-	patient := *c
-	patient.http = &http.Client{Transport: c.http.Transport}
-	resp, err := patient.open(ctx, http.MethodGet, spacePath(space)+"/conflicts/"+url.PathEscape(value), "", nil)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, err
-	}
-	return nil, c.refused(resp.StatusCode, answer)
+	return c.stream(ctx, spacePath(space)+"/conflicts/"+url.PathEscape(value))
 }

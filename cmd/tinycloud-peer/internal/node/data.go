@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
@@ -42,6 +43,18 @@ func OpenData(ctx context.Context, cfg config.Config, log *slog.Logger, services
 	d := &Data{Keys: n.keys, Store: n.store, Blocks: n.blocks, Networks: n.networks, n: n}
 	d.writer = begin(ctx, n.store.Run, func(error) {}) // what it fails with, Close returns
 	return d, nil
+}
+
+// CollectFiles deletes what services have in files beside the history that nothing needs, or that is of Spaces not among those
+// given, and returns how many bytes that took.
+func (d *Data) CollectFiles(ctx context.Context, spaces []tinycloud.SpaceID) (freed int64, err error) {
+	for _, x := range d.n.o.Services {
+		if c, ok := x.(service.Collector); ok {
+			n, failed := c.Collect(ctx, d.Store, spaces)
+			freed, err = freed+n, errors.Join(err, failed)
+		}
+	}
+	return freed, err
 }
 
 // Close finishes what was begun and releases the locks.

@@ -2,8 +2,13 @@ package node
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -119,17 +124,23 @@ func databaseView(x sql.Database) DatabaseView {
 	return v
 }
 
-// adminFailed answers which writes of this host to one database, or to all of a Space, failed after they were acknowledged.
+// adminFailed answers which writes of this host to one database, or to all of a Space, failed after they were acknowledged: of
+// each the newest first, behind the one that the last page ended with, named by its database, time and epoch.
 func (n *Node) adminFailed(r *http.Request) (int, any, error) {
 	space, err := pathSpace(r)
 	if err != nil {
 		return 0, nil, err
 	}
+	q := r.URL.Query()
 	limit := failedAtOnce
-	if text := r.URL.Query().Get("limit"); text != "" {
+	if text := q.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > failedMost {
 			return 0, nil, fmt.Errorf("limit: %q, expected 1 to %d: %w", text, failedMost, tinycloud.ErrInvalid)
 		}
+	}
+	after, err := failedAfter(q)
+	if err != nil {
+		return 0, nil, err
 	}
 	if _, err := n.store.Status(r.Context(), space); err != nil {
 		return 0, nil, err
@@ -139,33 +150,112 @@ func (n *Node) adminFailed(r *http.Request) (int, any, error) {
 	if service == nil {
 		return http.StatusOK, out, nil
 	}
-	names := []string{r.URL.Query().Get("database")}
-	if names[0] == "" {
-		list, err := service.Databases(r.Context(), n.store, space, false, databasesMost)
-		if err != nil {
-			return 0, nil, err
-		}
-		names = names[:0]
-		for _, x := range list {
-			if x.Pending == 0 {
-				names = append(names, x.Name)
-			}
-		}
+	names, err := n.failing(r.Context(), service, space, q.Get("database"), q.Get("after"))
+	if err != nil {
+		return 0, nil, err
 	}
 	for _, name := range names {
-		if limit == 0 {
+		if len(out) == limit {
 			break
 		}
-		list, err := service.Failed(r.Context(), n.store, space, name, limit)
+		from := sql.FailedAfter{}
+		if name == q.Get("after") {
+			from = after
+		}
+		list, err := service.Failed(r.Context(), n.store, space, name, from, limit-len(out))
 		if err != nil {
 			return 0, nil, fmt.Errorf("database %q: %w", name, err)
 		}
 		for _, f := range list {
 			out = append(out, failedView(name, f))
 		}
-		limit -= len(list)
 	}
 	return http.StatusOK, out, nil
+}
+
+// failedAfter is the write that the last page ended with.
+func failedAfter(q url.Values) (after sql.FailedAfter, err error) {
+	if q.Get("at") == "" && q.Get("epoch") == "" {
+		return after, nil
+	}
+	if after.At, err = time.Parse(time.RFC3339, q.Get("at")); err == nil {
+		after.Epoch, err = tinycloud.ParseCID(q.Get("epoch"))
+	}
+	if err != nil || q.Get("after") == "" {
+		return after, fmt.Errorf("after, at and epoch are those of a write that failed: %w", errors.Join(err, tinycloud.ErrInvalid))
+	}
+	return after, nil
+}
+
+// failing are the databases whose writes are looked at: one, or all from one on, by their names.
+func (n *Node) failing(ctx context.Context, service *sql.Service, space tinycloud.SpaceID, one, from string) (names []string, err error) {
+	if one != "" {
+		return []string{one}, nil
+	}
+	list, err := service.Databases(ctx, n.store, space, false, databasesMost)
+	for _, x := range list {
+		if x.Pending == 0 && x.Name >= from {
+			names = append(names, x.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, err
+}
+
+// adminQuery answers what the operator asks a database. It is not for the network: what users have in databases is theirs.
+func (n *Node) adminQuery(w http.ResponseWriter, r *http.Request) {
+	answer, err := n.queryDatabase(w, r)
+	if err != nil {
+		sendJSON(w, adminStatus(err), adminError{tinycloud.Plain(err)})
+		return
+	}
+	sendJSON(w, http.StatusOK, json.RawMessage(answer))
+}
+
+func (n *Node) queryDatabase(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	space, service, err := n.withDatabases(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxQueryBody))
+	if err != nil {
+		return nil, fmt.Errorf("body: %w", errors.Join(err, tinycloud.ErrInvalid))
+	}
+	return service.Look(r.Context(), n.store, space, r.URL.Query().Get("database"), body)
+}
+
+// maxQueryBody bounds a query of the operator.
+const maxQueryBody = 1_000_000
+
+// adminExport answers with a database as a file that SQLite opens.
+func (n *Node) adminExport(w http.ResponseWriter, r *http.Request) {
+	sent := false
+	space, service, err := n.withDatabases(r)
+	if err == nil {
+		err = service.Export(r.Context(), n.store, space, r.URL.Query().Get("database"), func(f io.Reader, size int64) error {
+			w.Header().Set("Content-Type", "application/x-sqlite3")
+			w.Header().Set("Content-Length", strconv.FormatInt(size, 10)) // so that a client knows one that breaks off
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			sent = true
+			_, _ = io.Copy(w, f) // the client may have gone
+			return nil
+		})
+	}
+	if err != nil && !sent {
+		sendJSON(w, adminStatus(err), adminError{tinycloud.Plain(err)})
+	}
+}
+
+func (n *Node) withDatabases(r *http.Request) (tinycloud.SpaceID, *sql.Service, error) {
+	space, err := pathSpace(r)
+	if err != nil {
+		return space, nil, err
+	}
+	service := n.databases()
+	if service == nil {
+		return space, nil, fmt.Errorf("this node has no databases: %w", tinycloud.ErrNotFound)
+	}
+	return space, service, nil
 }
 
 func failedView(name string, f sql.Failure) FailedView {

@@ -93,6 +93,8 @@ func (n *Node) publicHandler() http.Handler {
 func (n *Node) localHandler() http.Handler {
 	mux := n.operatorHandler()
 	mux.HandleFunc("POST /admin/backup", answer(n.adminBackup)) // it writes where it is told
+	mux.HandleFunc("POST /admin/spaces/{space}/query", n.adminQuery)
+	mux.HandleFunc("GET /admin/spaces/{space}/export", n.adminExport)
 	return n.withAdmin(mux)
 }
 

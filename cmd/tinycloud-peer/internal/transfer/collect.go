@@ -14,7 +14,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 )
 
-// Collect frees the values that no key of their Space holds. Directories of Spaces that the database does
+// Collect frees the values that no key of their Space holds, and files of databases that are gone. Directories of Spaces that the database does
 // not know are told of and left: they may be another database's.
 func Collect(ctx context.Context, d *node.Data, log io.Writer) (freed capstore.Freed, unknown []tinycloud.SpaceID, err error) {
 	spaces := d.Store.Spaces()
@@ -27,6 +27,10 @@ func Collect(ctx context.Context, d *node.Data, log io.Writer) (freed capstore.F
 		}
 		freed.Values, freed.Bytes = freed.Values+f.Values, freed.Bytes+f.Bytes
 		bar.Add(1, 0)
+	}
+	files, err := d.CollectFiles(ctx, append(spaces, d.Store.Imported()...))
+	if freed.Bytes += files; err != nil {
+		return freed, nil, err
 	}
 	began := time.Now()
 	err = d.Blocks.Spaces(ctx, func(space tinycloud.SpaceID) error {

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,8 +144,52 @@ func TestDatabasesAreExported(t *testing.T) {
 	})
 	withDatabases(t, to, func(d *node.Data, s *databases.Service) {
 		must(t, transfer.Verify(t.Context(), d, io.Discard, func(x capstore.Damage) { t.Errorf("found %+v", x) }))
-		if _, err := os.Stat(filepath.Join(to.Storage.Datadir, "sql")); err != nil {
-			t.Error(err)
+		if n := len(databaseFiles(t, to)); n != 2 {
+			t.Errorf("files of %d databases", n)
 		}
 	})
+
+	// What is nobody's goes with gc, whether its database or its whole Space is gone; what is somebody's stays, and goes with
+	// its Space.
+	mine := databaseFiles(t, to)
+	gone := tinycloud.Sum([]byte("gone")).String()
+	root := filepath.Join(to.Storage.Datadir, "sql")
+	for _, dir := range []string{filepath.Join(filepath.Dir(mine[0]), gone), filepath.Join(root, gone, gone)} {
+		must(t, os.MkdirAll(dir, 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, "base.db"), make([]byte, 4096), 0o600))
+	}
+	must(t, os.MkdirAll(filepath.Join(root, "notes"), 0o700))
+	withDatabases(t, to, func(d *node.Data, s *databases.Service) {
+		if got := contents(t, d, s, o.space); len(got) != 2 { // they are open
+			t.Errorf("before gc: %v", got)
+		}
+		freed, _, err := transfer.Collect(t.Context(), d, io.Discard)
+		if err != nil || freed.Bytes != 8192 {
+			t.Errorf("freed %+v, %v", freed, err)
+		}
+		if got := contents(t, d, s, o.space); got["default"] != want["default"] {
+			t.Errorf("after gc: %v", got)
+		}
+	})
+	if got := databaseFiles(t, to); !slices.Equal(got, mine) {
+		t.Errorf("after gc there is %v, want %v", got, mine)
+	}
+	if _, err := os.Stat(filepath.Join(root, "notes")); err != nil {
+		t.Error(err)
+	}
+	withDatabases(t, to, func(d *node.Data, s *databases.Service) {
+		_, err := transfer.Forget(t.Context(), d, o.space)
+		must(t, err)
+	})
+	if got := databaseFiles(t, to); len(got) != 0 {
+		t.Errorf("without the Space there is %v", got)
+	}
+}
+
+// databaseFiles are the directories of databases.
+func databaseFiles(t *testing.T, cfg config.Config) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(cfg.Storage.Datadir, "sql", strings.Repeat("?", 64), "*"))
+	must(t, err)
+	return all
 }

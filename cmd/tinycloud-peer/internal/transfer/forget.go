@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -25,6 +26,11 @@ func Forget(ctx context.Context, d *node.Data, space tinycloud.SpaceID) (freed c
 			return freed, err
 		}
 		freed.Values++
+	}
+	others := slices.DeleteFunc(append(d.Store.Spaces(), d.Store.Imported()...), func(x tinycloud.SpaceID) bool { return x == space })
+	files, err := d.CollectFiles(ctx, others)
+	if freed.Bytes += files; err != nil {
+		return freed, err
 	}
 	return freed, d.Store.Alone(ctx, func(ctx context.Context) error { return d.Store.Forget(ctx, space) })
 }
