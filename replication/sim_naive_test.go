@@ -58,7 +58,7 @@ func (s *sim) play(db string, calls []oracletest.Call, wrong odd) *played {
 				if err = r.Err; strings.Contains(o.Request.Statements[len(o.Request.Statements)-1].SQL, "zeroblob") {
 					p.steps[c.Token.ID] = r.Cost.Steps
 				}
-			})
+			}, nil)
 			if failed != nil {
 				s.t.Fatal(failed)
 			}
