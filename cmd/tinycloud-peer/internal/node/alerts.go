@@ -37,6 +37,13 @@ type alerts struct {
 	found []AlertView // guarded by mu
 }
 
+// forget has the next question look again.
+func (a *alerts) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.until = time.Time{}
+}
+
 func (n *Node) adminAlerts(r *http.Request) (int, any, error) {
 	n.alerts.mu.Lock()
 	defer n.alerts.mu.Unlock()

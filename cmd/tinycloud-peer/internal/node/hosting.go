@@ -63,5 +63,6 @@ func (n *Node) adminSigned(path string) http.HandlerFunc {
 		posted.URL.Path, posted.URL.RawPath, posted.URL.RawQuery = path, "", ""
 		posted.Header = http.Header{"Authorization": {header}}
 		n.api.Handler().ServeHTTP(w, posted)
+		n.alerts.forget()
 	}
 }

@@ -18,9 +18,11 @@ const sections = [
 
 let view = null // what is shown: { refresh(), told(kind, data) }
 let leaving = new AbortController() // ends what the view before has under way
+const following = new AbortController() // ends the stream of what changes
 let due = 0
 
 function route() {
+  if (following.signal.aborted) return location.reload() // logged out: what follows begins anew
   const hash = location.hash || '#/'
   leaving.abort()
   leaving = new AbortController()
@@ -65,7 +67,7 @@ function soon() {
 async function follow() {
   for (let pause = 500; ; pause = Math.min(2 * pause, 10_000)) {
     try {
-      await live(undefined, (kind, data) => {
+      await live(following.signal, (kind, data) => {
         if (kind === 'open') {
           pause = 500
           status('live', 'live')
@@ -75,6 +77,7 @@ async function follow() {
         if (kind === 'change' || kind === 'event') soon()
       })
     } catch (e) {
+      if (following.signal.aborted) return
       if (e.status === 401) return end()
       status('not connected', 'gone')
     }
@@ -91,6 +94,8 @@ function end() {
   forget()
   view = null
   leaving.abort()
+  following.abort()
+  history.replaceState(null, '', '/')
   show($('live'))
   $('nav').hidden = true
   ask()
@@ -116,7 +121,7 @@ async function start() {
   if (!loggedIn()) return ask()
   show($('nav'), sections.map(([at, name]) => h('a', { href: at }, name)), button('Log out', async () => {
     await logout()
-    location.assign('/')
+    end()
   }, { class: 'link' }))
   $('nav').hidden = false
   addEventListener('hashchange', () => {
