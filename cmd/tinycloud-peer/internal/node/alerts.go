@@ -123,6 +123,7 @@ func (v SpaceView) Alerts(now time.Time) (found []AlertView) {
 	switch v.Standing {
 	case capstore.StandsRemoved:
 		add("warning", "removed", "The owner removed this host: it answers 403 and is not kept up to date.")
+		return found // nothing else matters any more
 	case capstore.StandsExpired:
 		add("warning", "expired", "This node's host delegation is over: it reads what it has and does not write. The owner can host the Space here again.")
 	case capstore.StandsNone:

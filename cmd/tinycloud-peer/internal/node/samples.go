@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -63,27 +65,36 @@ type counted struct {
 
 // sample reads the metrics now and then, until the context ends.
 func (n *Node) sample(ctx context.Context) {
+	before := n.look(nil)
+	if !wait.For(ctx, time.Second) { // the first comes soon: somebody may look
+		return
+	}
+	before = n.sampled(before)
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	before := n.look(nil)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		var x Sample
-		now := n.look(&x)
-		spent := now.at.Sub(before.at).Seconds()
-		rate := func(a, b float64) float64 { return math.Max(0, (a-b)/spent) }
-		x.Requests, x.Epochs, x.Traffic = rate(now.requests, before.requests), rate(now.epochs, before.epochs), rate(now.traffic, before.traffic)
-		if came := now.lagCount - before.lagCount; came > 0 {
-			x.LagMs = 1000 * (now.lagSum - before.lagSum) / came
-		}
-		before = now
-		n.samples.add(x)
-		n.live.sampled(x)
+		before = n.sampled(before)
 	}
+}
+
+// sampled adds a sample, with rates since before.
+func (n *Node) sampled(before counted) (now counted) {
+	var x Sample
+	now = n.look(&x)
+	spent := now.at.Sub(before.at).Seconds()
+	rate := func(a, b float64) float64 { return math.Max(0, (a-b)/spent) }
+	x.Requests, x.Epochs, x.Traffic = rate(now.requests, before.requests), rate(now.epochs, before.epochs), rate(now.traffic, before.traffic)
+	if came := now.lagCount - before.lagCount; came > 0 {
+		x.LagMs = 1000 * (now.lagSum - before.lagSum) / came
+	}
+	n.samples.add(x)
+	n.live.sampled(x)
+	return now
 }
 
 // look reads the metrics. What can't be read is 0.

@@ -8,7 +8,7 @@ export function eventList(list, links = true) {
   return h('ol', { class: 'events' }, list.map((e) => h('li', { class: 'event ' + e.level.toLowerCase() },
     ago(e.at), h('span', { class: 'level' }, e.level), h('span', {}, e.text,
       links && e.space !== '' && [' ', h('a', { href: '#/spaces/' + encodeURIComponent(e.space) }, short(e.space, 24, 12))],
-      Object.entries(e.details).filter(([k]) => k !== 'part').map(([k, v]) => h('span', { class: 'detail' }, h('b', {}, k), ' ', short(v, 60, 20)))))))
+      Object.entries(e.details).filter(([k]) => k !== 'part').map(([k, v]) => [' ', h('span', { class: 'detail' }, h('b', {}, k), ' ', short(v, 60, 20))])))))
 }
 
 export function log(main, signal) {

@@ -5,7 +5,8 @@ import { sparkline } from './chart.js'
 import { eventList } from './log.js'
 
 const reach = {
-  public: 'others on the internet reach it', private: 'others on the internet do not reach it directly; hosts they share relay', unknown: 'not known yet: no other node has tried',
+  public: 'public: other nodes on the internet reach it', private: 'private: nodes on the internet do not reach it directly, hosts that both reach relay',
+  unknown: 'not known: no node on the internet has tried yet',
 }
 
 /** alertList shows alerts, with the Space that each is about. */
@@ -68,7 +69,7 @@ function showNode(node) {
       !node.replicates && ' Another process of the same database replicates.'),
     facts([
       ['Version', node.version], ['Started', ago(node.started)], ['HTTP API', h('code', {}, node.url)],
-      ['From outside', `${node.reachability}: ${reach[node.reachability] ?? ''}`],
+      ['From outside', reach[node.reachability] ?? node.reachability],
       ['Last backup', ago(node.backup, 'none is known')],
       ['DID', copyable(node.nodeId, 'the DID of the node')],
     ]),
