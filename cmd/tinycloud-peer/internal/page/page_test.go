@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -262,4 +264,23 @@ func TestGuesses(t *testing.T) {
 			t.Error("a large code:", status)
 		}
 	})
+}
+
+// Texts of strangers are shown. Nothing that makes markup or code of a text is in the scripts.
+func TestNoMarkup(t *testing.T) {
+	files, err := os.ReadDir("static")
+	if err != nil || len(files) < 10 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(filepath.Join("static", file.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "setHTML", "createContextualFragment", "eval(", "new Function", "javascript:", "srcdoc", "http://", "https://"} {
+			if strings.Contains(strings.ReplaceAll(string(b), "http://www.w3.org/2000/svg", ""), word) {
+				t.Errorf("%s has %s", file.Name(), word)
+			}
+		}
+	}
 }
