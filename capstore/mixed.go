@@ -50,6 +50,7 @@ func (s *Store) SaveHello(ctx context.Context, id tinycloud.SpaceID, host hostlo
 			return err
 		}
 		delete(t.older, sp)
+		delete(t.heard, sp)
 		return t.add(db.Insert{Into: "hosts", Columns: "sid host rules services", Key: "sid host", Replace: true}, sp.sid, host[:], rules, string(services))
 	})
 }
@@ -63,16 +64,18 @@ func told(rules int64, services string) (h hostlog.Hello, met bool, err error) {
 	return h, true, json.Unmarshal([]byte(services), &h.Services)
 }
 
-// unserved reports whether another host of a Space is known to be of a release that knows no services.
-func (t *tx) unserved(sp *space) (bool, error) {
-	older, err := t.hostsThat(sp, "rules <> 0 AND (services = '' OR services = '[]')")
-	return len(older) > 0 && t.inWindow(sp, older), err
+// heard is what another host told of its release.
+type heard struct {
+	host hostlog.Key
+	hostlog.Hello
+	bare bool // it knows no services
 }
 
-// spoken is the least of the versions of a service that this host has, and that others in their windows last told. A host that
-// does not have the service passes its operations on as they are, and one that was never heard is not waited for.
-func (t *tx) spoken(sp *space, name string) (least uint64, err error) {
-	versions := map[hostlog.Key]uint64{}
+// heardFrom are the other hosts of a Space that were met, as the transaction found them first.
+func (t *tx) heardFrom(sp *space) (all []heard, err error) {
+	if all, ok := t.heard[sp]; ok {
+		return all, nil
+	}
 	err = t.each(func(scan db.Scan) error {
 		var host []byte
 		var rules int64
@@ -80,13 +83,51 @@ func (t *tx) spoken(sp *space, name string) (least uint64, err error) {
 		if err := scan(&host, &rules, &services); err != nil {
 			return err
 		}
-		h, _, err := told(rules, services)
-		if v, ok := h.Version(name); ok {
-			versions[hostlog.Key(host)] = v
+		h := heard{host: hostlog.Key(host), bare: services == "" || services == "[]"}
+		if h.host == sp.host {
+			return nil
 		}
-		return err
-	}, "SELECT host, rules, services FROM hosts WHERE sid = ? AND rules > 0", sp.sid)
-	delete(versions, sp.host)
+		if rules > 0 {
+			var err error
+			if h.Hello, _, err = told(rules, services); err != nil {
+				return err
+			}
+		}
+		all = append(all, h)
+		return nil
+	}, "SELECT host, rules, services FROM hosts WHERE sid = ? AND rules <> 0", sp.sid)
+	if err != nil {
+		return nil, err
+	}
+	if t.heard == nil {
+		t.heard = map[*space][]heard{}
+	}
+	t.heard[sp] = all
+	return all, nil
+}
+
+// unserved reports whether another host of a Space is known to be of a release that knows no services.
+func (t *tx) unserved(sp *space) (bool, error) {
+	all, err := t.heardFrom(sp)
+	bare := map[hostlog.Key]bool{}
+	for _, h := range all {
+		if h.bare {
+			bare[h.host] = true
+		}
+	}
+	return len(bare) > 0 && t.inWindow(sp, bare), err
+}
+
+// spoken is the least of the versions of a service that this host has, and that others in their windows last told. A host that
+// does not have the service passes its operations on as they are, and one that was never heard is not waited for.
+func (t *tx) spoken(sp *space, name string) (least uint64, err error) {
+	all, err := t.heardFrom(sp)
+	versions := map[hostlog.Key]uint64{}
+	for _, h := range all {
+		if v, ok := h.Version(name); ok {
+			versions[h.host] = v
+		}
+	}
 	least = t.s.services[name].Version()
 	sp.facts.Hosts(func(h hostlog.Key, tok *Token) bool {
 		if v, ok := versions[h]; ok && v < least && !t.isRevoked(tok.ID) && tok.ValidAt(t.now, 0) {

@@ -60,7 +60,8 @@ type tx struct {
 	ended    []ended         // Spaces that are joining no more
 	// standings are Spaces that this node is removed from, or let into again.
 	standings []*space
-	adopts    bool // delegations are still to be adopted
+	heard     map[*space][]heard // see [tx.heardFrom]
+	adopts    bool               // delegations are still to be adopted
 
 	generation int64 // of the database at its begin; on a server
 }

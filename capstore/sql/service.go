@@ -117,7 +117,7 @@ func (s *Service) Apply(tx service.Tx, p service.Placed, elsewhere bool) (bool, 
 		return false, err
 	}
 	st.add(digestOf(spotOf(p)))
-	return true, tx.SetState(p.Subject, st.encode())
+	return true, setState(tx, p.Subject, st)
 }
 
 func (s *Service) Fold(tx service.Tx, subject string) error {
@@ -150,7 +150,7 @@ func (*Service) fold(tx service.Tx, subject string, about *service.Placed) (coun
 			}
 		}
 	}
-	return counts, tx.SetState(subject, st.encode())
+	return counts, setState(tx, subject, st)
 }
 
 // Stands leaves it to [Service.Fold]: an operation is valid if its event is, and no other place of that counts.

@@ -52,6 +52,57 @@ func (s *state) add(h tinycloud.Hash) {
 	}
 }
 
+// maxStates is of how many databases of a Space the states are in memory.
+const maxStates = 256
+
+// states are those that the history has of a Space's databases, as far as they are known.
+func states(tx service.Tx) (map[string]state, error) {
+	m, err := tx.Memory(func() (any, error) { return map[string]state{}, nil })
+	if err != nil {
+		return nil, err
+	}
+	return m.(map[string]state), nil
+}
+
+// stateIn is the state of a database in a transaction of the history.
+func stateIn(tx service.Tx, path string) (state, error) {
+	known, err := states(tx)
+	if err != nil {
+		return state{}, err
+	}
+	if st, ok := known[path]; ok {
+		return st, nil
+	}
+	b, err := tx.State(path)
+	if err != nil {
+		return state{}, err
+	}
+	st, err := decodeState(b)
+	if err == nil {
+		note(known, path, st)
+	}
+	return st, err
+}
+
+// setState stores the state of a database.
+func setState(tx service.Tx, path string, st state) error {
+	known, err := states(tx)
+	if err == nil {
+		err = tx.SetState(path, st.encode())
+	}
+	if err == nil {
+		note(known, path, st)
+	}
+	return err
+}
+
+func note(known map[string]state, path string, st state) {
+	if len(known) >= maxStates {
+		clear(known)
+	}
+	known[path] = st
+}
+
 // digestOf is the digest of a place.
 func digestOf(s service.Spot) tinycloud.Hash {
 	b := make([]byte, 0, 64)

@@ -256,14 +256,6 @@ func (g *group) alike(tx service.Tx, i int) error {
 	return err
 }
 
-func stateIn(tx service.Tx, path string) (state, error) {
-	b, err := tx.State(path)
-	if err != nil {
-		return state{}, err
-	}
-	return decodeState(b)
-}
-
 // made notes where a request came to stand, in the transaction of the history: whether that is behind all that it was tried
 // on, and nothing else came.
 func (g *group) made(tx service.Tx, i int, s service.Spot) error {
