@@ -119,6 +119,10 @@ func historyDesc() *prometheus.Desc {
 	return prometheus.NewDesc("tinycloud_history_bytes", "Bytes of the histories of all Spaces.", nil, nil)
 }
 
+func statesDesc() *prometheus.Desc {
+	return prometheus.NewDesc("tinycloud_database_bytes", "Bytes that databases take in files here, as far as they were used.", nil, nil)
+}
+
 func pausedDesc() *prometheus.Desc {
 	return prometheus.NewDesc("tinycloud_paused_spaces", "Spaces of which values, or the history, of other hosts are not taken, since they hold too much.", []string{"kind"}, nil)
 }
@@ -128,6 +132,7 @@ func (s *stored) Describe(out chan<- *prometheus.Desc) {
 	out <- wantsDesc()
 	out <- bytesDesc()
 	out <- historyDesc()
+	out <- statesDesc()
 	out <- pausedDesc()
 	for _, g := range s.gauges() {
 		out <- prometheus.NewDesc(g.Name, g.Help, nil, nil)
@@ -138,9 +143,9 @@ func (s *stored) Describe(out chan<- *prometheus.Desc) {
 func (s *stored) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := s.within()
 	defer cancel()
-	var due, all, bytes int64
-	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
-		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces)`,
+	var due, all, bytes, states int64
+	_, err := s.db.Read.One(ctx, []any{&due, &all, &bytes, &states}, `SELECT (SELECT count(*) FROM wants WHERE due <= ? AND sid NOT IN (SELECT sid FROM spaces WHERE policy = 'lazy' OR policy = '' AND ? = 'lazy')),
+		(SELECT count(*) FROM wants), (SELECT coalesce(sum(bytes), 0) FROM spaces), (SELECT coalesce(sum(sizes), 0) FROM spaces)`,
 		s.o.Now().UnixMilli(), string(s.o.Policy))
 	var history, noValues, noHistory float64
 	if err == nil {
@@ -162,6 +167,7 @@ func (s *stored) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(wantsDesc(), prometheus.GaugeValue, float64(all-due), "waiting")
 	out <- prometheus.MustNewConstMetric(bytesDesc(), prometheus.GaugeValue, float64(bytes))
 	out <- prometheus.MustNewConstMetric(historyDesc(), prometheus.GaugeValue, history)
+	out <- prometheus.MustNewConstMetric(statesDesc(), prometheus.GaugeValue, float64(states))
 	out <- prometheus.MustNewConstMetric(pausedDesc(), prometheus.GaugeValue, noValues, "values")
 	out <- prometheus.MustNewConstMetric(pausedDesc(), prometheus.GaugeValue, noHistory, "history")
 	for _, g := range s.gauges() {

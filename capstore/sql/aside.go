@@ -161,6 +161,7 @@ func (d *database) replayAside(store service.Store, whole bool) bool {
 		return false
 	}
 	d.refs++
+	s.metrics.rewinds.WithLabelValues(rewindAside).Inc()
 	d.aside.Store(a)
 	return true
 }

@@ -22,6 +22,8 @@ type database struct {
 	tells bool     // what its writes change is told to hooks: they are those in use, or will be
 	of    name
 	dir   string
+
+	counts *metrics
 	turn  chan struct{} // holds one token while somebody has the turn
 
 	engine engine.Options
@@ -85,7 +87,7 @@ func (s *Service) acquire(of name) (*database, error) {
 func (s *Service) detached(of name, dir string) *database {
 	newest := s.Version()
 	return &database{
-		of: of, dir: dir, turn: make(chan struct{}, 1), failed: map[tinycloud.Hash]string{}, lost: true,
+		of: of, dir: dir, counts: s.metrics, turn: make(chan struct{}, 1), failed: map[tinycloud.Hash]string{}, lost: true,
 		engine: engine.Options{Newer: s.o.Newer}, newest: newest, rules: newest,
 	}
 }
@@ -295,6 +297,7 @@ func (d *database) anew(lost bool) error {
 		d.db = nil
 	}
 	if lost {
+		d.counts.rewinds.WithLabelValues(rewindAnew).Inc()
 		return os.RemoveAll(d.dir)
 	}
 	return nil

@@ -267,9 +267,14 @@ func (d *database) settle(known map[uint64]settled) error {
 // rewind goes back to a position or before it.
 func (d *database) rewind(to uint64) error {
 	d.goesBack()
+	was, _ := d.db.Position()
 	pos, err := d.db.Rewind(to)
 	if err != nil {
 		return err
+	}
+	if d.tells {
+		d.counts.rewinds.WithLabelValues(rewindBack).Inc()
+		d.counts.replayed.Add(float64(was - pos))
 	}
 	d.since = min(d.since, pos)
 	if pos < d.base.pos {
@@ -297,6 +302,9 @@ func (d *database) run(ctx context.Context, store service.Store, s step) (err er
 	}
 	if err != nil {
 		return err
+	}
+	if d.tells {
+		d.counts.caughtUp(s.places[len(s.places)-1].first.Written, store.Now())
 	}
 	return d.advance(s.places)
 }
@@ -333,6 +341,9 @@ func (d *database) verdict(op *engine.Op, r engine.Result) {
 		d.told(op, r)
 	}
 	d.pace.add(r.Cost)
+	if d.tells {
+		d.counts.followed(r)
+	}
 	delete(d.failed, op.Key)
 	if r.Err == nil {
 		return

@@ -108,6 +108,7 @@ func send(w http.ResponseWriter, answer []byte) error {
 // write answers a request that may write. A token whose request did nothing is burned: it was answered.
 func (s *Service) write(w http.ResponseWriter, r *http.Request, c service.Call, a authority, d *database, q *request.Request) error {
 	out, done, err := d.write(r.Context(), c, a, q)
+	s.metrics.answered(out, err)
 	if done {
 		if err := c.Store.Burn(r.Context(), c.Token); err != nil {
 			return err

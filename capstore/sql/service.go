@@ -36,7 +36,8 @@ type Options struct {
 
 // Service is SQL databases as the history knows them, and as clients do. It is safe for concurrent use.
 type Service struct {
-	o Options
+	o       Options
+	metrics *metrics
 
 	mu     sync.Mutex
 	open   map[name]*database // guarded by mu
@@ -72,7 +73,7 @@ func New(o Options) *Service {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Service{
-		o: o, open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()},
+		o: o, metrics: newMetrics(), open: map[name]*database{}, replaying: make(chan struct{}, 1), news: news{given: wait.NewSignal()},
 		comparing: newComparing(),
 	}
 }

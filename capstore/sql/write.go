@@ -156,6 +156,7 @@ func (g *group) try(w *writing, now int64) error {
 		return err
 	}
 	w.out.answer = w.res.Answer
+	d.counts.spent(w.res)
 	if w.res.Err == nil && w.res.Changed {
 		o := request.Operation{Now: w.op.Now, Rules: w.op.Rules, Request: *w.q}
 		if w.parts, err = o.Encode(d.of.path); err == nil {

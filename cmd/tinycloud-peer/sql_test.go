@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -114,6 +115,7 @@ func TestSQLOnThreeHosts(t *testing.T) {
 		}
 	}
 	g.sameContent(2+6*2*each, peers...)
+	g.operated(c, 6*each)
 	info := g.call(a, http.StatusOK, http.MethodGet, "/info", "", nil, http.NoBody)
 	if !strings.Contains(info.Body, `"sql"`) {
 		t.Errorf("info %s", info.Body)
@@ -121,5 +123,34 @@ func TestSQLOnThreeHosts(t *testing.T) {
 	for _, p := range peers {
 		g.must(p.Stop())
 		g.verb(p, "verify")
+	}
+}
+
+// operated holds that the operator sees at a peer what its users have in their database: by queries, as a file, and counted.
+func (g *group) operated(p *cluster.Peer, rows int) {
+	g.Helper()
+	space, name := g.owner.Space.String(), strings.TrimPrefix(database, "sql/")
+	if out := g.verb(p, "sql", space, name, "SELECT count(*) AS n FROM t", "--json"); !strings.Contains(strings.Join(strings.Fields(out), ""), fmt.Sprintf(`"rows":[[%d]]`, rows)) {
+		g.Errorf("%s: the operator reads %s", p.Name, out)
+	}
+	file := filepath.Join(g.TempDir(), "notes.db")
+	g.verb(p, "databases", space, name, "--export", file)
+	db, err := sql.Open("sqlite", file)
+	g.must(err)
+	var n int
+	var sound string
+	g.must(db.QueryRow("SELECT count(*), (SELECT integrity_check FROM pragma_integrity_check) FROM t").Scan(&n, &sound))
+	g.must(db.Close())
+	if n != rows || sound != "ok" {
+		g.Errorf("%s: exported %d rows, %s", p.Name, n, sound)
+	}
+	values, _ := g.scrape(p)
+	for _, name := range []string{
+		`tinycloud_sql_writes_total{outcome="durable"}`, `tinycloud_sql_run_total{outcome="applied"}`, "tinycloud_sql_follow_lag_seconds_count", "tinycloud_sql_open_databases",
+		"tinycloud_database_bytes",
+	} {
+		if values[name] == 0 {
+			g.Errorf("%s: %s stands still", p.Name, name)
+		}
 	}
 }

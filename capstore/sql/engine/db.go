@@ -345,6 +345,7 @@ func (d *DB) try(op *Op, admission, answer bool) (res Result, lost bool, err err
 			break
 		}
 		if err = big.error; tier == len(r.Tiers)-1 {
+			res.Over = Budgets[0]
 			break
 		}
 		if err := d.back(defines); err != nil {

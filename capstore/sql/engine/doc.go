@@ -41,7 +41,11 @@ type Result struct {
 	Touched []string // tables, views and indexes that it wrote to
 	Answer  []byte   // JSON, if it was asked for
 	Cost    Cost
+	Over    string // what it took too much of, one of [Budgets]; "" for nothing
 }
+
+// Budgets are what operations may take too much of: the length of a value, and what [Cost] counts.
+var Budgets = []string{"length", "steps", "bytes in functions", "bytes of rows", "temporary bytes"}
 
 // Cost is what an operation took. It is the same on every host.
 type Cost struct {

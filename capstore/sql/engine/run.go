@@ -319,6 +319,7 @@ func (d *DB) attempt(op *Op, r Rules, in int, answer bool) (res Result, defines 
 	res.Answer, err = run.all(op.Request, answer)
 	res.Touched = run.touched
 	if over := d.over(); over != "" {
+		res.Over = over
 		err = tinycloud.Refuse(tinycloud.ErrInvalid, "SQLite error: interrupted: the request takes too many %s", over)
 	}
 	if err == nil && m.LastRowID {

@@ -366,6 +366,11 @@ func (n *Node) register(ctx context.Context) {
 	n.registry.MustRegister(n.store.Collectors(ctx)...)
 	n.registry.MustRegister(n.hooks.Collectors()...)
 	n.registry.MustRegister(n.callers.Collectors()...)
+	for _, x := range n.o.Services {
+		if c, ok := x.(interface{ Collectors() []prometheus.Collector }); ok {
+			n.registry.MustRegister(c.Collectors()...)
+		}
+	}
 }
 
 // URL is where the HTTP API is, with the port that was bound.
