@@ -24,7 +24,7 @@ type database struct {
 	dir   string
 
 	counts *metrics
-	turn  chan struct{} // holds one token while somebody has the turn
+	turn   chan struct{} // holds one token while somebody has the turn
 
 	engine engine.Options
 	newest uint64 // rules that this host knows
