@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 func (s *Store) isRevoked(id tinycloud.Hash) bool {
@@ -78,7 +79,10 @@ func (s *Store) first(ctx context.Context, t *Token) error {
 	if s.seen.used(t.ID, s.o.Now().Unix()) {
 		return errReplayed()
 	}
-	return s.unused(ctx, s.db.Read, t, t.Spaces())
+	return s.unused(t, t.Spaces(), func(sid int64) (n int, err error) {
+		_, err = s.db.Read.One(ctx, []any{&n}, lookEvents.Query(), sid, t.ID[:])
+		return n, err
+	})
 }
 
 // genuine checks what the token alone tells: window, signature and lifetime.
@@ -134,8 +138,11 @@ func (s *Store) entitled(ctx context.Context, t *Token) (wanting bool, err error
 	return false, nil
 }
 
-// unused refuses a token that stands in the history of one of its Spaces.
-func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycloud.SpaceID) error {
+// lookEvents is in how many places an event stands.
+var lookEvents = service.Look{Table: "events", By: "sid id", Select: "count(*)"}
+
+// unused refuses a token that stands in the history of one of its Spaces. places is in how many places it stands there.
+func (s *Store) unused(t *Token, spaces []tinycloud.SpaceID, places func(sid int64) (int, error)) error {
 	if !s.mutates(t) {
 		return nil
 	}
@@ -144,8 +151,8 @@ func (s *Store) unused(ctx context.Context, q querier, t *Token, spaces []tinycl
 		if sid == 0 {
 			continue // not hosted: nothing can stand in its history
 		}
-		var n int
-		if _, err := q.One(ctx, []any{&n}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sid, t.ID[:]); err != nil {
+		n, err := places(sid)
+		if err != nil {
 			return err
 		}
 		if n > 0 {

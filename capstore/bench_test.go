@@ -52,7 +52,7 @@ func benchOwner(b *testing.B, s *capstore.Store, name, user string, n int) (*own
 	o := &owner{wallet: w, space: w.Space("default"), session: captest.NewSession(user)}
 	host := hostlog.Key(keys(name).SpaceKey(o.space).Public().(ed25519.PublicKey))
 	o.header = w.SignDelegation(captest.DelegationOptions{
-		Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put"}},
+		Audience: o.session.URI(), Expires: time.Now().Add(time.Hour), Caps: captest.Caps{o.space.String() + "/kv": {"tinycloud.kv/put", "tinycloud.kv/get"}},
 	})
 	delegateAll(b, s, w.SignHost(o.space, host.String()), o.header)
 	toks := make([]*capstore.Token, n)

@@ -94,3 +94,9 @@ func Replays(s *Store) (remembered, unsaved int) {
 	}
 	return remembered, unsaved
 }
+
+// SetDoubts has a store ask again for what it knows, and fail when that is not so.
+func SetDoubts(s *Store, on bool) { s.doubts = on }
+
+// Trips is how many times a store waited for an answer of its database.
+func Trips(s *Store) int64 { return s.db.Trips() }

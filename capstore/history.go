@@ -39,6 +39,9 @@ func (t *tx) place(sp *space, p *hostlog.Parsed) error {
 	if len(p.Parts) > 0 {
 		return t.placeImport(sp, p, br)
 	}
+	if p.New {
+		return t.first(sp, p, br)
+	}
 	n, err := t.node(sp, p.Entry.Epoch)
 	if err != nil {
 		return err
@@ -305,7 +308,7 @@ func (t *tx) first(sp *space, p *hostlog.Parsed, s slot) error {
 	is, reason := sp.entryStanding(witness{p.Entry.Host, p.ImportedAt}, p.Entry.At, g.floor, n)
 	n.valid = is == entryValid
 	n.age = sp.firstAge(p, n.valid, g)
-	n.eid, err = t.insert(db.Insert{Into: "epochs", Columns: "sid id seq t written begin_of valid reason clock bytes", ID: "eid"},
+	n.eid, err = t.addEpoch(
 		sp.sid, n.id[:], n.seq, n.t, n.age.Time, n.age.Encode(), n.valid, reason, encodeClock(n.past), p.Epoch)
 	if err != nil {
 		return err

@@ -113,14 +113,14 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 		p.ValueOf[v.Hash] = v.Bytes
 	}
 	p.Entry = hostlog.Entry{Space: sp.id, Host: sp.host, Epoch: tinycloud.Sum(p.Epoch)}
-	known, err := t.node(sp, p.Entry.Epoch)
+	known, err := t.made(sp, p.Entry.Epoch, tok.ID)
 	if err != nil || known != nil && !(sp.forking && known.t > sp.limit) {
 		return nil, err
 	}
 	if err := t.date(sp, p, x); err != nil {
 		return nil, err
 	}
-	p.Digest = p.Entry.Digest()
+	p.New, p.Digest = known == nil, p.Entry.Digest()
 	p.Sig = hostlog.Sign(sp.key, p.Digest)
 	if err := t.place(sp, p); err != nil {
 		return nil, fmt.Errorf("own epoch: %w", err)
@@ -140,6 +140,15 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 	c := t.touch(sp)
 	c.Local = append(c.Local, p.Bundle)
 	return t.node(sp, p.Entry.Epoch)
+}
+
+// made returns the stored epoch of an event of an id, nil when it is not stored. Nearly always the event stands nowhere, as
+// is known since its token was found not to be used.
+func (t *tx) made(sp *space, id, event tinycloud.Hash) (*node, error) {
+	if n, err := t.places(sp.sid, event); err != nil || n == 0 {
+		return nil, err
+	}
+	return t.node(sp, id)
 }
 
 // date numbers and dates this node's next entry. Its time is not before what it builds on, beyond the

@@ -8,6 +8,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // A value that was current, and is held no more, may be current again: when history comes late that puts the newer
@@ -94,7 +95,7 @@ func (t *tx) retireAll(sp *space) error {
 // revive makes a past value count again.
 func (t *tx) revive(sp *space, hash tinycloud.Hash) error {
 	var size int64
-	past, err := t.one([]any{&size}, "SELECT size FROM past WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	past, err := t.look([]any{&size}, service.LookPast, sp.sid, hash[:])
 	if err != nil || !past {
 		return err
 	}

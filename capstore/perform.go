@@ -32,12 +32,29 @@ func (s *Store) PerformAll(ctx context.Context, all []service.Request) []error {
 		if !r.Only {
 			s.compared(ctx, r.Token.Spaces())
 		}
-		jobs, of = append(jobs, newJob(func(t *tx) error { return t.perform(r) })), append(of, i)
+		j := newJob(func(t *tx) error { return t.perform(r) })
+		j.ahead = func(s *Store) []service.Looked { return s.ahead(r) }
+		jobs, of = append(jobs, j), append(of, i)
 	}
 	for i, err := range s.queueAll(ctx, s.jobs, jobs) {
 		errs[of[i]] = err
 	}
 	return errs
+}
+
+// ahead are looks that a request leads to.
+func (s *Store) ahead(r service.Request) (all []service.Looked) {
+	for _, part := range r.Parts {
+		sid := s.number(part.Space)
+		if sid == 0 {
+			continue
+		}
+		all = append(all, service.Looked{Look: lookEvents, Args: []any{sid, r.Token.ID[:]}})
+		if part.Ahead != nil {
+			all = append(all, part.Ahead(sid, s.db.Dialect)...)
+		}
+	}
+	return all
 }
 
 func (t *tx) perform(r service.Request) error {
@@ -114,7 +131,7 @@ func errOpSize() error {
 
 // authorised judges replay and authority of an invocation.
 func (t *tx) authorised(tok *Token) error {
-	if err := t.s.unused(t.ctx, t, tok, tok.Spaces()); err != nil {
+	if err := t.s.unused(tok, tok.Spaces(), func(sid int64) (int, error) { return t.places(sid, tok.ID) }); err != nil {
 		return err
 	}
 	c := t.s.chain(t)

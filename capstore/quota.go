@@ -200,7 +200,7 @@ func (t *tx) growth(sp *space, p service.Plan) (bytes int64, err error) {
 // holds reports whether a Space has a value here.
 func (t *tx) holds(sp *space, hash tinycloud.Hash) (bool, error) {
 	var one int
-	return t.one([]any{&one}, "SELECT 1 FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	return t.look([]any{&one}, service.LookValue, sp.sid, hash[:])
 }
 
 // counts reports whether a value is counted in the Space's bytes already.
@@ -210,7 +210,7 @@ func (t *tx) counts(sp *space, hash tinycloud.Hash) (bool, error) {
 		return held, err
 	}
 	var one int
-	past, err := t.one([]any{&one}, "SELECT 1 FROM past WHERE sid = ? AND hash = ?", sp.sid, hash[:])
+	past, err := t.look([]any{&one}, service.LookPast, sp.sid, hash[:])
 	return !past, err
 }
 
@@ -232,6 +232,7 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 	if err := t.add(db.Insert{Into: "vals", Columns: "sid hash size inline"}, sp.sid, hash[:], size, bytes); err != nil {
 		return err
 	}
+	t.known.learn(service.LookValue, []any{sp.sid, hash[:]}, []any{int64(1)})
 	if sp.shared() { // it may have been wanted, and came another way
 		if err := t.unwant(sp, hash); err != nil {
 			return err

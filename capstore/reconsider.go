@@ -112,7 +112,7 @@ func (t *tx) reannounced(sp *space, v *revisited) error {
 	if v.was == v.now {
 		return nil
 	}
-	places, err := t.places(sp, v.p.event)
+	places, err := t.places(sp.sid, v.p.event)
 	if err != nil {
 		return err
 	}

@@ -67,6 +67,10 @@ func (x *inSpace) One(dest []any, query string, args ...any) (bool, error) {
 	return x.t.one(dest, query, args...)
 }
 
+func (x *inSpace) Look(dest []any, l service.Look, args ...any) (bool, error) {
+	return x.t.look(dest, l, args...)
+}
+
 func (x *inSpace) Each(f func(db.Scan) error, query string, args ...any) error {
 	return x.t.each(f, query, args...)
 }
@@ -232,11 +236,11 @@ func (x *inSpace) EventAt(at service.Order) (p service.Placed, places int, ok bo
 	return p, places, ok, err
 }
 
-func (x *inSpace) Places(event tinycloud.Hash) (int, error) { return x.t.places(x.sp, event) }
+func (x *inSpace) Places(event tinycloud.Hash) (int, error) { return x.t.places(x.sp.sid, event) }
 
 // places is in how many places an event stands.
-func (t *tx) places(sp *space, event tinycloud.Hash) (n int, err error) {
-	_, err = t.one([]any{&n}, "SELECT count(*) FROM events WHERE sid = ? AND id = ?", sp.sid, event[:])
+func (t *tx) places(sid int64, event tinycloud.Hash) (n int, err error) {
+	_, err = t.look([]any{&n}, lookEvents, sid, event[:])
 	return n, err
 }
 

@@ -62,12 +62,27 @@ func (s *Store) fresh(ctx context.Context) error {
 }
 
 // meet takes the lock of the one who writes and learns what others wrote before.
-func (t *tx) meet() error {
-	ok, err := t.one([]any{&t.generation}, "SELECT generation FROM node WHERE id = 1"+t.s.db.ForUpdate)
-	if err != nil {
+func (t *tx) meet(jobs []*job) error {
+	found := false
+	ask := []db.Query{{Text: "SELECT generation FROM node WHERE id = 1" + t.s.db.ForUpdate, Row: func(scan db.Scan) error {
+		found = true
+		return scan(&t.generation)
+	}}}
+	ask = append(ask, t.reserve(len(jobs)))
+	for _, j := range jobs {
+		if j.ahead == nil {
+			continue
+		}
+		for _, l := range j.ahead(t.s) {
+			if len(ask) < maxAhead && t.known.at(l.Look, l.Args) == nil {
+				ask = append(ask, t.ahead(l.Look, l.Args))
+			}
+		}
+	}
+	if err := t.ask(ask); err != nil {
 		return err
 	}
-	if !ok {
+	if !found {
 		return unavailable(errNoNode)
 	}
 	if t.generation <= t.s.others.generation.Load() {
@@ -204,7 +219,7 @@ func (t *tx) tell() error {
 	if g == 0 {
 		return nil
 	}
-	if err := t.exec("UPDATE node SET generation = ? WHERE id = 1", g); err != nil {
+	if err := t.saveCounts(g); err != nil {
 		return err
 	}
 	revoked := []byte{}

@@ -153,6 +153,8 @@ type Store struct {
 	// removed are Spaces that this node may have been removed from, see [Store.Removed].
 	removed map[tinycloud.SpaceID]struct{}
 
+	doubts bool // what is known is asked for again, and compared; for tests
+
 	// Of the writer alone.
 	mostFacts int  // that are kept of loaded Spaces, in bytes
 	factBytes int  // that the delegations and revocations of loaded Spaces take, about

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -96,6 +97,7 @@ func openWith(t *testing.T, name string, c *clock, path string, change func(*cap
 		t.Fatal(err)
 	}
 	ts.Store, ts.Keys = s, kv.Of(s)
+	capstore.SetDoubts(s, kind(t) == onSQLite || os.Getenv("TINYCLOUD_TEST_DOUBTS") != "")
 	for _, f := range before {
 		f(s)
 	}

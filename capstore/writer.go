@@ -11,6 +11,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 const (
@@ -26,9 +27,10 @@ const (
 
 // job is one caller's part of a transaction.
 type job struct {
-	run  func(*tx) error
-	done chan error
-	more []*job // of the same caller, that come right behind it
+	run   func(*tx) error
+	ahead func(*Store) []service.Looked // that run is going to make, as far as that is known; nil: none
+	done  chan error
+	more  []*job // of the same caller, that come right behind it
 }
 
 func newJob(run func(*tx) error) *job { return &job{run: run, done: make(chan error, 1)} }
@@ -63,7 +65,9 @@ type tx struct {
 	heard     map[*space][]heard // see [tx.heardFrom]
 	adopts    bool               // delegations are still to be adopted
 
-	generation int64 // of the database at its begin; on a server
+	generation int64   // of the database at its begin; on a server
+	numbers    numbers // for epochs; likewise
+	known      known
 }
 
 // Run writes until the context ends, then finishes the jobs it accepted. On a server's database it also
@@ -250,7 +254,7 @@ func (w *writer) each(ctx context.Context, jobs []*job) {
 }
 
 // begin opens a transaction. A server may have ended a connection that was idle; a new one is tried.
-func (w *writer) begin(ctx context.Context) (*tx, error) {
+func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 	s := w.s
 	t := &tx{
 		ctx: ctx, s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
@@ -267,7 +271,7 @@ func (w *writer) begin(ctx context.Context) (*tx, error) {
 		t.conn = w.conn
 		err := t.conn.Begin(t.ctx)
 		if err == nil && s.db.Shared {
-			err = t.meet()
+			err = t.meet(jobs)
 		}
 		if err == nil {
 			return t, nil
@@ -282,7 +286,7 @@ func (w *writer) begin(ctx context.Context) (*tx, error) {
 
 // transact runs jobs in one transaction. Without another try to come, it answers whatever happens.
 func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
-	t, err := w.begin(ctx)
+	t, err := w.begin(ctx, jobs)
 	if err != nil {
 		w.s.log.ErrorContext(ctx, "database out of reach", "error", err, "jobs", len(jobs))
 		finish(jobs, nil, err)
@@ -303,6 +307,10 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
 	t.pend()
 	if err := t.conn.Commit(t.ctx); err != nil {
 		t.doubt()
+		if db.Refused(err) { // what was kept back until then, or the COMMIT: nothing came of it
+			t.failed = true
+			return w.undo(t, jobs, err, last)
+		}
 		t.rollback()
 		w.drop()
 		w.s.log.ErrorContext(ctx, "commit failed", "error", err, "jobs", len(jobs))
@@ -463,6 +471,7 @@ func (t *tx) touch(sp *space) *Commit {
 
 func (t *tx) exec(query string, args ...any) error {
 	t.wrote = true
+	t.known.executed(query, args)
 	return t.note(t.conn.Exec(t.ctx, query, args...))
 }
 
@@ -475,6 +484,7 @@ func (t *tx) add(i db.Insert, args ...any) error {
 // insert inserts a row and returns the number that the database gave it.
 func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	t.wrote = true
+	t.known.inserted(i, args)
 	id, err := t.conn.Insert(t.ctx, i, args...)
 	return id, t.note(err)
 }
@@ -484,6 +494,9 @@ func (t *tx) one(dest []any, query string, args ...any) (ok bool, err error) {
 	ok, err = t.conn.One(t.ctx, dest, query, args...)
 	return ok, t.note(err)
 }
+
+// ask asks several queries, on a server in one round trip.
+func (t *tx) ask(queries []db.Query) error { return t.note(t.conn.Ask(t.ctx, queries)) }
 
 // each calls f for each row of a query. f must not use the transaction.
 func (t *tx) each(f func(scan db.Scan) error, query string, args ...any) error {

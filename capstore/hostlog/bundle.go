@@ -61,6 +61,7 @@ type Parsed struct {
 	DecodedEvents []Event
 	ValueOf       map[tinycloud.Hash][]byte // the values that came along, by their hashes
 	Own           bool                      // made by this node
+	New           bool                      // its epoch is known not to be stored
 	// Parts are the epochs of an import entry, each as if it had an entry of its own. ImportedAt is the
 	// import entry's time in a part, else zero.
 	Parts      []*Parsed

@@ -23,12 +23,14 @@ type keyState struct {
 	pending bool // an operation on it is, so that what it holds is not known
 }
 
+// lookKey is the row of a key.
+var lookKey = service.Look{Table: "kv", By: "sid key", Select: "live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx, pending"}
+
 // keyRow reads the fold of a key.
 func (f folder) keyRow(key string) (k keyState, err error) {
 	var seq, idx, fSeq, fIdx int64
 	var epoch, value, fEpoch []byte
-	ok, err := f.One([]any{&k.live, &seq, &epoch, &idx, &value, &k.meta, &fSeq, &fEpoch, &fIdx, &k.pending},
-		"SELECT live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx, pending FROM kv k WHERE k.sid = ? AND k.key = ?", f.Sid(), f.key(key))
+	ok, err := f.Look([]any{&k.live, &seq, &epoch, &idx, &value, &k.meta, &fSeq, &fEpoch, &fIdx, &k.pending}, lookKey, f.Sid(), f.key(key))
 	if err != nil || !ok {
 		return k, err
 	}

@@ -8,6 +8,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -70,9 +71,21 @@ func request(tok *token.Token, ops []Op, pre *Precondition) (r service.Request, 
 		r.Parts = append(r.Parts, service.Part{Space: group[0].Space, Plan: func(tx service.Tx) (p service.Plan, err error) {
 			p, hashes[i], err = folder{tx}.plan(group, pre)
 			return p, err
-		}})
+		}, Ahead: func(sid int64, d db.Dialect) []service.Looked { return looks(sid, d, group) }})
 	}
 	return r, hashes
+}
+
+// looks are those that operations in a Space lead to.
+func looks(sid int64, d db.Dialect, ops []Op) (all []service.Looked) {
+	for _, op := range ops {
+		key, _ := d.Key(op.Key)
+		all = append(all, service.Looked{Look: lookKey, Args: []any{sid, key}})
+		if !op.Delete {
+			all = append(all, service.Looked{Look: service.LookValue, Args: []any{sid, op.Value[:]}}, service.Looked{Look: service.LookPast, Args: []any{sid, op.Value[:]}})
+		}
+	}
+	return all
 }
 
 // bySpace splits operations into runs of one Space, keeping their order.

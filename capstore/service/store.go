@@ -227,6 +227,9 @@ type Request struct {
 // Part is what a request asks for in one Space.
 type Part struct {
 	Space tinycloud.SpaceID
+	// Ahead are looks that Plan, and the operations of the plan when they are folded, are going to make, as far as that is
+	// known; nil: none. They are answered for several requests together, where that saves time.
+	Ahead func(sid int64, d db.Dialect) []Looked
 	// Plan is called in the transaction, once the authority of the token is judged, and may be called again.
 	Plan func(Tx) (Plan, error)
 	// Made is called in the transaction, if it is not nil, with where the first operation of the plan came to stand; the

@@ -40,6 +40,8 @@ type Rows interface {
 	Key(subject string) (indexed, whole any)
 	// One scans the first row of a query; ok is false when there is none.
 	One(dest []any, query string, args ...any) (ok bool, err error)
+	// Look scans what a look finds; ok is false when there is none.
+	Look(dest []any, l Look, args ...any) (ok bool, err error)
 	// Each calls f for each row of a query. f must not use the transaction.
 	Each(f func(db.Scan) error, query string, args ...any) error
 	Exec(query string, args ...any) error

@@ -20,6 +20,8 @@ type Dialect struct {
 	ForUpdate string
 	// Clock is the server's time as an expression, in unix milliseconds.
 	Clock string
+	// Numbers gives so many numbers to rows of epochs, greater than all before; "" where it has to be counted.
+	Numbers string
 }
 
 // SQLite is the dialect of a file that one process has open.
@@ -32,6 +34,7 @@ func Postgres() Dialect {
 	return Dialect{
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+		Numbers: "SELECT nextval(pg_get_serial_sequence('epochs', 'eid')) FROM generate_series(1, CAST(? AS BIGINT))",
 	}
 }
 

@@ -16,12 +16,13 @@ import (
 )
 
 // openMySQL makes a pool of a mysql:// URL. Its query may hold the parameters of MySQL's own URLs (ssl-mode,
-// ssl-ca, socket) and those of the Go driver.
-func openMySQL(dsn string) (*sql.DB, error) {
+// ssl-ca, socket) and those of the Go driver. Several statements may be sent at once to one that writes.
+func openMySQL(dsn string, writes bool) (*sql.DB, error) {
 	cfg, err := mysqlConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("mysql URL: %w", err)
 	}
+	cfg.MultiStatements, cfg.InterpolateParams = writes, writes
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("mysql URL: %w", err)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -36,13 +37,17 @@ type DB struct {
 	Control *Pool // for what must go on however many readers there are; not on SQLite
 	write   *sql.DB
 	read    *sql.DB
+	trips   atomic.Int64
 	log     *slog.Logger
 }
 
 func (x *DB) pools() {
-	x.Read = &Pool{d: x.Dialect, db: x.read, stmts: map[string]*sql.Stmt{}}
-	x.Control = &Pool{d: x.Dialect, db: x.write, stmts: map[string]*sql.Stmt{}}
+	x.Read = &Pool{d: x.Dialect, db: x.read, trips: &x.trips, stmts: map[string]*sql.Stmt{}}
+	x.Control = &Pool{d: x.Dialect, db: x.write, trips: &x.trips, stmts: map[string]*sql.Stmt{}}
 }
+
+// Trips is how many times something was sent to the database and waited for, but for what prepares statements.
+func (x *DB) Trips() int64 { return x.trips.Load() }
 
 // IsServer reports whether a database is named by the URL of a server.
 func IsServer(dsn string) bool {
@@ -95,10 +100,10 @@ func OpenServer(ctx context.Context, dsn string, migrations fs.FS, log *slog.Log
 		open = openPostgres
 	}
 	var err error
-	if x.write, err = open(dsn); err != nil {
+	if x.write, err = open(dsn, true); err != nil {
 		return nil, err
 	}
-	if x.read, err = open(dsn); err != nil {
+	if x.read, err = open(dsn, false); err != nil {
 		return nil, err
 	}
 	x.pools()
@@ -149,7 +154,10 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, Error(fmt.Errorf("%v", err)) // the timeout is not the caller's
 	}
-	c := &Conn{d: x.Dialect, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{}}
+	c := &Conn{
+		d: x.Dialect, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{},
+		texts: map[string]string{}, rows: map[Insert]string{}, trips: &x.trips,
+	}
 	if err := x.settle(ctx, c); err != nil {
 		c.Drop()
 		return nil, Error(fmt.Errorf("%v", err))

@@ -11,7 +11,7 @@ import (
 )
 
 // openPostgres makes a pool of a postgres:// URL with libpq's parameters.
-func openPostgres(dsn string) (*sql.DB, error) {
+func openPostgres(dsn string, _ bool) (*sql.DB, error) {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("postgres URL: %w", err) // it shows no password

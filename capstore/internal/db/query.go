@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +22,9 @@ type Scan = func(dest ...any) error
 
 // Pool is a set of connections for reading. It is safe for concurrent use.
 type Pool struct {
-	d  Dialect
-	db *sql.DB
+	d     Dialect
+	db    *sql.DB
+	trips *atomic.Int64
 
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt // guarded by mu
@@ -30,6 +32,7 @@ type Pool struct {
 
 // One scans the first row of a query; ok is false when there is none.
 func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	p.trips.Add(1)
 	ctx, w := p.d.watch(ctx)
 	defer w.end()
 	st, err := p.stmt(ctx, query)
@@ -44,6 +47,7 @@ func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (
 
 // Each calls f for each row of a query. It holds a connection until it returns.
 func (p *Pool) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
+	p.trips.Add(1)
 	ctx, w := p.d.watch(ctx)
 	defer w.end()
 	st, err := p.stmt(ctx, query)
@@ -61,6 +65,7 @@ func (p *Pool) Each(ctx context.Context, f func(Scan) error, query string, args 
 
 // Exec runs a statement in a transaction of its own and returns how many rows it matched.
 func (p *Pool) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	p.trips.Add(1)
 	ctx, w := p.d.watch(ctx)
 	defer w.end()
 	res, err := p.db.ExecContext(ctx, p.d.text(query), p.d.args(args)...)
@@ -153,33 +158,59 @@ type Conn struct {
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt
 	inserts map[Insert]*sql.Stmt
+
+	// Of a server, see batch.go.
+	texts    map[string]string // of queries, as the driver takes them
+	rows     map[Insert]string // likewise of inserts
+	kept     []statement
+	keptSize int  // bytes, about
+	begun    bool // something of the transaction was sent
+	trips    *atomic.Int64
 }
 
 // One scans the first row of a query; ok is false when there is none.
 func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	if len(c.kept) > 0 {
+		err := c.Ask(ctx, []Query{{query, args, func(scan Scan) error {
+			if ok {
+				return nil
+			}
+			ok = true
+			return scan(dest...)
+		}}})
+		return ok && err == nil, err
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st, err := c.stmt(ctx, query)
 	if err != nil {
 		return false, Error(err)
 	}
+	c.trips.Add(1)
 	return found(st.QueryRowContext(ctx, c.d.args(args)...).Scan(dest...))
 }
 
 // Each calls f for each row of a query. f must not use the connection.
 func (c *Conn) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
+	if len(c.kept) > 0 {
+		return c.Ask(ctx, []Query{{query, args, f}})
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st, err := c.stmt(ctx, query)
 	if err != nil {
 		return Error(err)
 	}
+	c.trips.Add(1)
 	rows, err := st.QueryContext(ctx, c.d.args(args)...)
 	return each(rows, err, w, f)
 }
 
-// Exec runs a statement.
+// Exec runs a statement, on a server no later than the next query.
 func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
+	if c.d.Shared {
+		return c.keep(ctx, c.text(query), args)
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st, err := c.stmt(ctx, query)
@@ -190,8 +221,20 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 	return Error(err)
 }
 
-// Insert adds a row and returns the number that the database gave it, if the insert names its column.
+// Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
+// no later than with the next query.
 func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
+	if c.d.Shared && i.ID == "" {
+		text, ok := c.rows[i]
+		if !ok {
+			text = c.d.sql(i)
+			c.rows[i] = text
+		}
+		return 0, c.keep(ctx, text, args)
+	}
+	if err := c.send(ctx, nil); err != nil {
+		return 0, err
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st := c.inserts[i]
@@ -201,6 +244,7 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 		}
 		c.inserts[i] = st
 	}
+	c.trips.Add(1)
 	if i.ID != "" && c.d.returning() {
 		err := st.QueryRowContext(ctx, c.d.args(args)...).Scan(&id)
 		return id, Error(err)
@@ -212,23 +256,40 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 	return id, Error(err)
 }
 
-// Begin, Commit and Rollback bound a transaction. On SQLite it has the right to write from its begin.
+// Begin, Commit and Rollback bound a transaction. On SQLite it has the right to write from its begin; a server is told with
+// the first query.
 func (c *Conn) Begin(ctx context.Context) error {
-	if c.d.Shared {
-		return c.plain(ctx, "BEGIN")
+	if !c.d.Shared {
+		return c.plain(ctx, "BEGIN IMMEDIATE")
 	}
-	return c.plain(ctx, "BEGIN IMMEDIATE")
+	c.kept, c.keptSize, c.begun = nil, 0, false
+	return c.keep(ctx, "BEGIN", nil)
 }
 
-// Commit makes the transaction durable. After an error nobody knows whether it is.
-func (c *Conn) Commit(ctx context.Context) error { return c.plain(ctx, "COMMIT") }
+// Commit makes the transaction durable. After an error nobody knows whether it is, but when the server refused it: [Refused].
+func (c *Conn) Commit(ctx context.Context) error {
+	if !c.d.Shared {
+		return c.plain(ctx, "COMMIT")
+	}
+	if err := c.keep(ctx, "COMMIT", nil); err != nil {
+		return err
+	}
+	return c.send(ctx, nil)
+}
 
 // Rollback undoes the transaction.
-func (c *Conn) Rollback(ctx context.Context) error { return c.plain(ctx, "ROLLBACK") }
+func (c *Conn) Rollback(ctx context.Context) error {
+	c.kept, c.keptSize = nil, 0
+	if c.d.Shared && !c.begun {
+		return nil
+	}
+	return c.plain(ctx, "ROLLBACK")
+}
 
 func (c *Conn) plain(ctx context.Context, text string) error {
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
+	c.trips.Add(1)
 	_, err := c.conn.ExecContext(ctx, text)
 	return Error(err)
 }
@@ -274,17 +335,7 @@ func each(rows *sql.Rows, err error, w *watcher, f func(Scan) error) error {
 		return Error(err)
 	}
 	defer rows.Close()
-	for {
-		w.start()
-		more := rows.Next()
-		w.pause()
-		if !more {
-			return Error(rows.Err())
-		}
-		if err := f(rows.Scan); err != nil {
-			return err
-		}
-	}
+	return eachRow(rows, w, f)
 }
 
 // watcher ends a statement that the server does not answer in time. It is nil where there is no server.

@@ -1,0 +1,188 @@
+package capstore
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+)
+
+// A server's answer costs a round trip. So what requests are about to read is read for all requests of a transaction with
+// its lock, in one round trip (looks of [job.ahead]), and what a transaction has read it does not read again. Either is
+// known until the transaction writes what may change it: rows of the same table, but for those that differ in a column
+// that the look goes by.
+
+const (
+	maxKnown = 8192 // answers of a transaction
+	maxAhead = 2048 // that are asked for before it is known whether they are needed
+)
+
+// known are answers to looks that hold in the transaction as it stands. Its zero value knows none.
+type known struct {
+	of map[service.Look]map[string]*answer
+	n  int // that were learned, about
+}
+
+// answer is the first row that a look found, nil if there was none.
+type answer struct{ row []any }
+
+// at returns the answer to a look, nil if it is not known.
+func (k *known) at(l service.Look, args []any) *answer { return k.of[l][spelled(args)] }
+
+func (k *known) learn(l service.Look, args []any, row []any) {
+	if k.n++; k.n > maxKnown || k.of == nil {
+		k.of, k.n = map[service.Look]map[string]*answer{}, 1
+	}
+	of := k.of[l]
+	if of == nil {
+		of = map[string]*answer{}
+		k.of[l] = of
+	}
+	of[spelled(args)] = &answer{row}
+}
+
+// spelled is a text that differs for different arguments.
+func spelled(args []any) string {
+	var b []byte
+	for _, a := range args {
+		switch v := a.(type) {
+		case int64:
+			b = binary.BigEndian.AppendUint64(append(b, 'i'), uint64(v))
+		case []byte:
+			b = append(binary.BigEndian.AppendUint32(append(b, 'b'), uint32(len(v))), v...)
+		case string:
+			b = append(binary.BigEndian.AppendUint32(append(b, 's'), uint32(len(v))), v...)
+		default:
+			b = fmt.Appendf(append(b, 'v'), "%T %#v;", v, v)
+		}
+	}
+	return string(b)
+}
+
+// inserted forgets what an insert may have changed.
+func (k *known) inserted(i db.Insert, args []any) {
+	if len(k.of) > 0 {
+		k.changed(i.Into, strings.Fields(i.Columns), args)
+	}
+}
+
+// executed forgets what a statement may have changed.
+func (k *known) executed(query string, args []any) {
+	if len(k.of) == 0 {
+		return
+	}
+	table, columns := writes(query)
+	if len(columns) != len(args) {
+		columns = nil
+	}
+	k.changed(table, columns, args)
+}
+
+// changed forgets the looks at a table, "" for any, but for those that differ in the columns that are named.
+func (k *known) changed(table string, columns []string, args []any) {
+	for l := range k.of {
+		if l.Table != table && table != "" {
+			continue
+		}
+		if of, ok := picked(l, columns, args); ok {
+			delete(k.of[l], spelled(of))
+		} else {
+			delete(k.of, l)
+		}
+	}
+}
+
+// picked returns the values of the columns that a look goes by; ok is false when not all of them are named.
+func picked(l service.Look, columns []string, args []any) (of []any, ok bool) {
+	for _, by := range strings.Fields(l.By) {
+		at := -1
+		for i, c := range columns {
+			if c == by {
+				at = i
+			}
+		}
+		if at < 0 {
+			return nil, false
+		}
+		of = append(of, args[at])
+	}
+	return of, true
+}
+
+// writes is the table that a statement writes, "" if that can't be told, and of a DELETE by columns that are equal to
+// arguments these columns.
+func writes(query string) (table string, columns []string) {
+	words := strings.Fields(query)
+	switch {
+	case len(words) > 2 && (words[0] == "INSERT" && words[1] == "INTO" || words[0] == "DELETE" && words[1] == "FROM"):
+		table = words[2]
+	case len(words) > 1 && words[0] == "UPDATE":
+		return words[1], nil
+	}
+	if table == "" || words[0] != "DELETE" || len(words) < 4 || words[3] != "WHERE" {
+		return table, nil
+	}
+	for rest := words[4:]; ; rest = rest[4:] {
+		if len(rest) < 3 || rest[1] != "=" || rest[2] != "?" {
+			return table, nil
+		}
+		if columns = append(columns, strings.TrimPrefix(rest[0], table+".")); len(rest) == 3 {
+			return table, columns
+		}
+		if rest[3] != "AND" {
+			return table, nil
+		}
+	}
+}
+
+// look scans the first row that a look finds; ok is false when there is none.
+func (t *tx) look(dest []any, l service.Look, args ...any) (ok bool, err error) {
+	a := t.known.at(l, args)
+	if a == nil {
+		if err := t.read(l, args); err != nil {
+			return false, err
+		}
+		a = t.known.at(l, args)
+	} else if t.s.doubts {
+		if err := t.doubtful(a, l, args); err != nil {
+			return false, err
+		}
+	}
+	if a.row == nil {
+		return false, nil
+	}
+	return true, t.note(db.Row(a.row).Scan(dest...))
+}
+
+// read asks for what a look finds.
+func (t *tx) read(l service.Look, args []any) error {
+	t.known.learn(l, args, nil)
+	return t.note(t.conn.Each(t.ctx, func(scan db.Scan) error {
+		row, err := db.ScanRow(scan, l.Columns())
+		t.known.learn(l, args, row)
+		return err
+	}, l.Query(), args...))
+}
+
+// ahead is the query of a look that answers it.
+func (t *tx) ahead(l service.Look, args []any) db.Query {
+	t.known.learn(l, args, nil)
+	return db.Query{Text: l.Query(), Args: args, Row: func(scan db.Scan) error {
+		row, err := db.ScanRow(scan, l.Columns())
+		t.known.learn(l, args, row)
+		return err
+	}}
+}
+
+// doubtful compares a known answer with the database: tests do so.
+func (t *tx) doubtful(a *answer, l service.Look, args []any) error {
+	if err := t.read(l, args); err != nil {
+		return err
+	}
+	if b := t.known.at(l, args); (a.row == nil) != (b.row == nil) || fmt.Sprint(a.row...) != fmt.Sprint(b.row...) {
+		return fmt.Errorf("look at %s by %v: known as %v, is %v", l.Table, args, a.row, b.row)
+	}
+	return nil
+}

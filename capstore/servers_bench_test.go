@@ -1,0 +1,172 @@
+package capstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+)
+
+// distant returns a URL by which a server is reached over a way that delays in each direction. What is on its way is not
+// held up by what was sent before.
+func distant(b *testing.B, dsn string, delay time.Duration) string {
+	b.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	var running sync.WaitGroup
+	to := u.Host
+	running.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = near.Close()
+				continue
+			}
+			stop := context.AfterFunc(ctx, func() { _ = errors.Join(near.Close(), far.Close()) })
+			for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
+				running.Go(func() {
+					defer stop()
+					carryLate(ctx, way[0], way[1], delay)
+					_ = errors.Join(near.Close(), far.Close())
+				})
+			}
+		}
+	})
+	b.Cleanup(func() { cancel(); _ = l.Close(); running.Wait() })
+	u.Host = l.Addr().String()
+	return u.String()
+}
+
+// carryLate copies what comes, a while after it came.
+func carryLate(ctx context.Context, from io.Reader, to io.Writer, delay time.Duration) {
+	type piece struct {
+		b  []byte
+		at time.Time
+	}
+	way := make(chan piece, 1024)
+	var delivering sync.WaitGroup
+	delivering.Go(func() {
+		failed := false
+		for p := range way {
+			if !failed {
+				wait.For(ctx, time.Until(p.at))
+				_, err := to.Write(p.b)
+				failed = err != nil
+			}
+		}
+	})
+	for {
+		p := make([]byte, 16<<10)
+		n, err := from.Read(p)
+		if n > 0 {
+			way <- piece{p[:n], time.Now().Add(delay)}
+		}
+		if err != nil {
+			close(way)
+			delivering.Wait()
+			return
+		}
+	}
+}
+
+// BenchmarkServers measures admission and durable writes of 1 KiB, and reads of them, by 16 callers, on each database and
+// over ways to servers that delay each way; it reports how often a server was waited for.
+func BenchmarkServers(b *testing.B) {
+	for _, kind := range []string{onSQLite, onPostgres, onMySQL} {
+		for _, delay := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond} {
+			if kind == onSQLite && delay > 0 {
+				continue
+			}
+			for _, spaces := range []int{1, 16} {
+				b.Run(fmt.Sprintf("%s/delay=%s/spaces=%d", kind, delay, spaces), func(b *testing.B) { benchServer(b, delay, spaces) })
+			}
+		}
+	}
+}
+
+func benchServer(b *testing.B, delay time.Duration, spaces int) {
+	durable(b)
+	dsn := newDatabase(b)
+	if delay > 0 {
+		dsn = distant(b, dsn, delay)
+	}
+	s, stop := runStore(b, capstore.Options{Services: servicetest.Services(), Database: dsn, Keys: keys("servers")})
+	b.Cleanup(stop)
+	owners := make([]*owner, spaces)
+	for i := range owners {
+		owners[i], _ = benchOwner(b, s, "servers", fmt.Sprint("bench ", i), 0)
+	}
+	const callers = 16
+	keys := callers * 8
+	run := func(what string, f func(o *owner, tok *capstore.Token, i int) error, ability string, key func(i int) int) {
+		b.Run(what, func(b *testing.B) {
+			toks := make([]*capstore.Token, b.N)
+			for i := range toks {
+				toks[i] = benchToken(b, owners[i%spaces], ability, key(i))
+			}
+			before := capstore.Trips(s)
+			b.ResetTimer()
+			concurrently(b, callers, func(i int) error {
+				err := s.Admit(b.Context(), toks[i])
+				if err == nil {
+					err = f(owners[i%spaces], toks[i], key(i))
+				}
+				return err
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+			b.ReportMetric(float64(capstore.Trips(s)-before)/float64(b.N), "trips/request")
+		})
+	}
+	put := func(o *owner, tok *capstore.Token, i int) error {
+		_, err := kv.Of(s).Write(b.Context(), tok, []kv.Op{benchValue(o.space, i)}, nil)
+		return err
+	}
+	run("put", put, "tinycloud.kv/put", func(i int) int { return keys + i })
+	run("again", put, "tinycloud.kv/put", func(i int) int { return i % keys })
+	run("get", func(o *owner, tok *capstore.Token, i int) error {
+		if err := s.Burn(b.Context(), tok); err != nil {
+			return err
+		}
+		r, err := kv.Of(s).Get(b.Context(), o.space, fmt.Sprint("key/", i))
+		if err == nil && r.Size != 1024 {
+			err = fmt.Errorf("value of %d bytes", r.Size)
+		}
+		return err
+	}, "tinycloud.kv/get", func(i int) int { return i % keys })
+}
+
+// benchToken is an invocation of an owner's session on a key.
+func benchToken(b *testing.B, o *owner, ability string, key int) *capstore.Token {
+	b.Helper()
+	tok, err := capstore.ParseInvocation(o.session.Invoke(captest.TokenOptions{
+		Caps:   captest.Caps{fmt.Sprintf("%s/kv/key/%d", o.space, key): {ability}},
+		Proofs: []tinycloud.Hash{captest.ID(o.header)}, Expires: time.Now().Add(250 * time.Second),
+	}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return tok
+}

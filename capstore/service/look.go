@@ -1,0 +1,31 @@
+package service
+
+import "strings"
+
+// Look is a query of the one row of a table, or of none, by columns that have some values. A transaction that knows the
+// answer does not ask for it: looks are what requests are best made of.
+type Look struct {
+	Table  string
+	By     string // the columns, separated by blanks
+	Select string // what is read: columns, separated by ", ", or another text without that
+}
+
+// Query is the text of the look; its arguments are the values of the columns.
+func (l Look) Query() string {
+	return "SELECT " + l.Select + " FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?"
+}
+
+// Columns is how many columns are read.
+func (l Look) Columns() int { return 1 + strings.Count(l.Select, ", ") }
+
+// Looked is a look with its arguments.
+type Looked struct {
+	Look
+	Args []any
+}
+
+// Looks at a value of a Space by its hash: whether it is here, and its size if it is past.
+var (
+	LookValue = Look{Table: "vals", By: "sid hash", Select: "1"}
+	LookPast  = Look{Table: "past", By: "sid hash", Select: "size"}
+)
