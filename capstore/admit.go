@@ -22,10 +22,11 @@ func (s *Store) isRevoked(id tinycloud.Hash) bool {
 // "Admission of an invocation"). It waits a little for a history. It changes nothing. Refusals carry the protocol's
 // texts.
 func (s *Store) Admit(ctx context.Context, t *Token) error {
-	if err := s.received(ctx, t); err != nil {
+	known, err := s.received(ctx, t)
+	if err != nil {
 		return err
 	}
-	if err := s.first(ctx, t); err != nil {
+	if err := s.first(ctx, t, known); err != nil {
 		return err
 	}
 	return s.entitledThen(ctx, t)
@@ -33,7 +34,7 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 
 // AdmitReusable decides as [Store.Admit] does, but for an invocation that may be used more than once.
 func (s *Store) AdmitReusable(ctx context.Context, t *Token) error {
-	if err := s.received(ctx, t); err != nil {
+	if _, err := s.received(ctx, t); err != nil {
 		return err
 	}
 	return s.entitledThen(ctx, t)
@@ -60,26 +61,54 @@ func (s *Store) Verify(ctx context.Context, t *Token) error {
 	if err := s.genuine(t); err != nil {
 		return err
 	}
-	return s.first(ctx, t)
+	return s.first(ctx, t, nil)
 }
 
-// received checks what the token alone tells, and waits for the histories of the Spaces it names.
-func (s *Store) received(ctx context.Context, t *Token) error {
-	if err := s.fresh(ctx); err != nil {
-		return err
+// stands is in how many places an event stands in a Space.
+type stands struct {
+	sid    int64
+	places int
+}
+
+// received checks what the token alone tells, and waits for the histories of the Spaces it names. It returns where the
+// token stands if that was found on the way.
+func (s *Store) received(ctx context.Context, t *Token) (known *stands, err error) {
+	spaces := t.Spaces()
+	if sid := s.only(spaces); s.db.Shared && sid != 0 && s.mutates(t) {
+		known = &stands{sid: sid}
+		known.places, err = s.freshWith(ctx, sid, t.ID)
+	} else {
+		err = s.fresh(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := s.genuine(t); err != nil {
-		return err
+		return nil, err
 	}
-	return s.AwaitHistory(ctx, t.Spaces()...)
+	if waited, err := s.awaitHistory(ctx, spaces); waited || err != nil {
+		return nil, err
+	}
+	return known, nil
 }
 
-// first refuses a token that was used before.
-func (s *Store) first(ctx context.Context, t *Token) error {
+// only is the number of the one Space that a token names, 0 for another number of Spaces.
+func (s *Store) only(spaces []tinycloud.SpaceID) int64 {
+	if len(spaces) != 1 {
+		return 0
+	}
+	return s.number(spaces[0])
+}
+
+// first refuses a token that was used before. What is known already may be nil.
+func (s *Store) first(ctx context.Context, t *Token, known *stands) error {
 	if s.seen.used(t.ID, s.o.Now().Unix()) {
 		return errReplayed()
 	}
 	return s.unused(t, t.Spaces(), func(sid int64) (n int, err error) {
+		if known != nil && known.sid == sid {
+			return known.places, nil
+		}
 		_, err = s.db.Read.One(ctx, []any{&n}, lookEvents.Query(), sid, t.ID[:])
 		return n, err
 	})

@@ -10,7 +10,6 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 // maxReplays bounds the tokens remembered at once: at 16 shards some 100 MB.
@@ -136,26 +135,12 @@ func (s *Store) Burn(ctx context.Context, t *Token) error {
 		return nil
 	}
 	// Another process may have served it.
-	id := append(t.ID[:16:16], t.ID[16]&15)
-	j := newJob(func(x *tx) error {
-		var one int
-		if used, err := x.look([]any{&one}, lookReplay, id); err != nil {
-			return err
-		} else if used {
-			return errReplayed()
-		}
-		return x.add(intoReplays, id, t.Expires.Add(replayGrace).Unix())
-	})
-	j.ahead = func(*Store) []service.Looked { return []service.Looked{{Look: lookReplay, Args: []any{id}}} }
-	err := s.queueAll(ctx, s.jobs, []*job{j})[0]
+	err := s.remember(ctx, &used{id: append(t.ID[:16:16], t.ID[16]&15), until: t.Expires.Add(replayGrace).Unix()})
 	if err != nil && !errors.Is(err, tinycloud.ErrConflict) {
 		s.seen.forget(t.ID) // it may be tried again
 	}
 	return err
 }
-
-// lookReplay is whether a token was used.
-var lookReplay = service.Look{Table: "replays", By: "id", Select: "1"}
 
 // intoReplays remembers a used token, see [replay].
 var intoReplays = db.Insert{Into: "replays", Columns: "id expires", Key: "id"}

@@ -26,6 +26,7 @@ const (
 	maxBehind   = 1024                   // rows that are read one by one; beyond, the memory is dropped
 	maxTold     = 256                    // own entries of one commit that are told whole
 	maxUntold   = 4096                   // own generations kept until they are told; others are read again
+	maxAsking   = 4                      // questions for the generation at the same time
 	toldValue   = 64 << 10               // bytes of a value that comes with its entry
 )
 
@@ -51,14 +52,31 @@ func (s *Store) fresh(ctx context.Context) error {
 	if !s.db.Shared {
 		return nil
 	}
-	var g int64
-	if _, err := s.db.Read.One(ctx, []any{&g}, "SELECT generation FROM node WHERE id = 1"); err != nil {
-		return err
-	}
+	return s.asking.fly(ctx, struct{}{}, func(ctx context.Context, _ []struct{}) error {
+		var g int64
+		if _, err := s.db.Read.One(ctx, []any{&g}, "SELECT generation FROM node WHERE id = 1"); err != nil {
+			return err
+		}
+		return s.upTo(ctx, g)
+	})
+}
+
+// upTo makes sure that the memory holds what was durable at a generation.
+func (s *Store) upTo(ctx context.Context, g int64) error {
 	if g <= s.others.generation.Load() {
 		return nil
 	}
 	return s.catchUp(ctx, s.db.Read, g)
+}
+
+// freshWith is [Store.fresh], and says in how many places an event stands in a Space, in one round trip.
+func (s *Store) freshWith(ctx context.Context, sid int64, event tinycloud.Hash) (places int, err error) {
+	var g int64
+	_, err = s.db.Read.One(ctx, []any{&g, &places}, "SELECT generation, (SELECT count(*) FROM events e WHERE e.sid = ? AND e.id = ?) FROM node WHERE id = 1", sid, event[:])
+	if err == nil {
+		err = s.upTo(ctx, g)
+	}
+	return places, err
 }
 
 // meet takes the lock of the one who writes and learns what others wrote before.

@@ -126,6 +126,8 @@ type Store struct {
 	granted *lru.Cache[proven, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
 	seen    replays
 	others  others
+	asking  flights[struct{}] // for the generation, see [Store.fresh]
+	burns   burns
 	paired  atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
 	services map[string]service.Service // by name; never changes
@@ -173,7 +175,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
-		others: newOthers(), quotas: map[tinycloud.SpaceID]int64{},
+		others: newOthers(), asking: flights[struct{}]{most: maxAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(), mostFacts: maxLoadedFacts, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})
@@ -397,6 +399,7 @@ func (s *Store) learnRevoked(ctx context.Context, q querier) error {
 // Close releases the database. [Store.Run] has to have returned.
 func (s *Store) Close() error {
 	var errs []error
+	s.burns.close()
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}

@@ -29,6 +29,7 @@ func Error(err error) error {
 const (
 	pgSerialization, pgDeadlock = "40001", "40P01"
 	myDeadlock                  = 1213
+	pgUnique, myDuplicate       = "23505", 1062
 )
 
 // Retryable reports whether a transaction failed for others that ran at the same time, and did nothing.
@@ -39,6 +40,16 @@ func Retryable(err error) bool {
 	}
 	var my *mysql.MySQLError
 	return errors.As(err, &my) && my.Number == myDeadlock
+}
+
+// Duplicate reports whether a row was not added because there is one with its key.
+func Duplicate(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code == pgUnique
+	}
+	var my *mysql.MySQLError
+	return errors.As(err, &my) && my.Number == myDuplicate
 }
 
 // Refused reports whether a server answered that it will not do what was asked, so that its connection is

@@ -1,0 +1,126 @@
+package capstore
+
+import (
+	"context"
+	"sync"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+// On a server the tokens of reads are remembered before the answers, by connections of their own: nothing else depends on
+// them, so that reads wait for no writer, here or in another process. The tokens of those who come together share a commit.
+
+const (
+	maxBurns  = 2   // transactions at the same time
+	burnGroup = 256 // tokens of one
+)
+
+// used is a token to be remembered.
+type used struct {
+	id    []byte
+	until int64 // unix seconds
+	err   error // why not; set when its flight is over
+}
+
+// burns remember tokens.
+type burns struct {
+	flights flights[*used]
+
+	mu   sync.Mutex
+	idle []*db.Conn // guarded by mu
+}
+
+func newBurns() burns {
+	return burns{flights: flights[*used]{most: maxBurns, full: burnGroup}}
+}
+
+func (b *burns) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.idle {
+		_ = c.Close()
+	}
+	b.idle = nil
+}
+
+// remember is a refusal of class [tinycloud.ErrConflict] when a token was used before, here or elsewhere.
+func (s *Store) remember(ctx context.Context, u *used) error {
+	select {
+	case <-s.gone:
+		return errClosing()
+	default:
+	}
+	if err := s.burns.flights.fly(ctx, u, s.rememberAll); err != nil {
+		return err
+	}
+	return u.err
+}
+
+// rememberAll remembers tokens in one transaction, or one by one when some were used before.
+func (s *Store) rememberAll(ctx context.Context, all []*used) error {
+	err := s.addUsed(ctx, all)
+	if err == nil || !db.Refused(err) {
+		return err
+	}
+	for _, u := range all {
+		switch err := s.addUsed(ctx, []*used{u}); {
+		case err == nil:
+		case db.Duplicate(err):
+			u.err = errReplayed()
+		default:
+			u.err = err
+		}
+	}
+	return nil
+}
+
+func (s *Store) addUsed(ctx context.Context, all []*used) error {
+	b := &s.burns
+	b.mu.Lock()
+	var c *db.Conn
+	if n := len(b.idle); n > 0 {
+		c, b.idle = b.idle[n-1], b.idle[:n-1]
+	}
+	b.mu.Unlock()
+	fresh := c == nil
+	for {
+		var err error
+		if c == nil {
+			if c, err = s.db.Writer(ctx); err != nil {
+				return err
+			}
+		}
+		if err = insertUsed(ctx, c, all); err == nil || db.Refused(err) {
+			b.mu.Lock()
+			b.idle = append(b.idle, c)
+			b.mu.Unlock()
+			return err
+		}
+		c.Drop()
+		if c = nil; fresh {
+			return err
+		}
+		fresh = true // the server may have ended a connection that was idle
+	}
+}
+
+func insertUsed(ctx context.Context, c *db.Conn, all []*used) error {
+	err := c.Begin(ctx)
+	for _, u := range all {
+		if err == nil {
+			_, err = c.Insert(ctx, onlyReplays, u.id, u.until)
+		}
+	}
+	if err == nil {
+		err = c.Commit(ctx)
+	}
+	if err != nil && db.Refused(err) {
+		if e := c.Rollback(ctx); e != nil {
+			return e
+		}
+	}
+	return err
+}
+
+// onlyReplays is [intoReplays] that fails for a token that was used.
+var onlyReplays = db.Insert{Into: intoReplays.Into, Columns: intoReplays.Columns}
