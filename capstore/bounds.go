@@ -121,6 +121,9 @@ func (s *Store) historyRoom(sp *space) (r Room) {
 func (t *tx) room(sp *space) (r Room, err error) {
 	r = t.s.historyRoom(sp)
 	if r.Limited {
+		if err := t.addUp(sp); err != nil {
+			return r, err
+		}
 		_, err = t.one([]any{&r.Values, &r.Sizes}, "SELECT bytes, sizes FROM spaces WHERE sid = ?", sp.sid)
 	}
 	return r, err

@@ -20,31 +20,34 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		sp.dropped[hash] = struct{}{}
 		return nil
 	}
-	current, past, err := t.isHeld(sp, hash)
-	if err != nil || current {
-		return err
+	if _, limited := t.s.limitOf(sp.id); !limited { // else what follows in the transaction may need the room
+		t.released[sp] = append(t.released[sp], hash)
+		return nil
 	}
+	return t.departSome(sp, [][32]byte{hash})
+}
+
+// leave lets go of a value that is not current. It reports whether it is past now.
+func (t *tx) leave(sp *space, l *leaving) (retired bool, err error) {
 	keeps, err := t.keeps(sp)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if !keeps && !past {
-		if err := t.unwant(sp, hash); err != nil {
-			return err
+	if !keeps && !l.past {
+		if err := t.unwant(sp, l.hash); err != nil {
+			return false, err
 		}
 	}
-	var size int64
-	here, err := t.one([]any{&size}, "SELECT size FROM vals WHERE sid = ? AND hash = ? AND NOT EXISTS (SELECT 1 FROM past WHERE past.sid = vals.sid AND past.hash = vals.hash)", sp.sid, hash[:])
-	if err != nil || !here {
-		return err
+	if !l.here {
+		return false, nil
 	}
-	if keeps || past || sp.shared() {
-		return t.retire(sp, hash, size)
+	if keeps || l.past || sp.shared() {
+		return true, t.retire(sp, l.hash, l.size)
 	}
-	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, hash[:]); err != nil {
-		return err
+	if err := t.exec("DELETE FROM vals WHERE sid = ? AND hash = ?", sp.sid, l.hash[:]); err != nil {
+		return false, err
 	}
-	return t.grow(sp, -size)
+	return false, t.grow(sp, -l.size)
 }
 
 // forget deletes the rows of a table by values that nothing holds, current or of the past.

@@ -74,15 +74,20 @@ func (h *held) recent(sid, hash string, now time.Time) (condition string, args [
 
 // isHeld reports whether rows of services hold a value, as current or as one of the past.
 func (t *tx) isHeld(sp *space, hash [32]byte) (current, past bool, err error) {
+	which, args := t.whichHold(sp, hash)
+	_, err = t.one([]any{&current, &past}, which, args...)
+	return current, past, err
+}
+
+// whichHold is the query of [tx.isHeld].
+func (t *tx) whichHold(sp *space, hash [32]byte) (which string, args []any) {
 	h := t.s.held
-	var args []any
 	for _, x := range h.tables {
 		if x.Value != "" {
 			args = append(args, sp.sid, hash[:])
 		}
 	}
-	_, err = t.one([]any{&current, &past}, h.which, args...)
-	return current, past, err
+	return h.which, args
 }
 
 // countCurrent counts the rows that are what their subjects are now.

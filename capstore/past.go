@@ -45,7 +45,15 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	if err != nil {
 		return err
 	}
-	if err := t.age(sp, size); err != nil || t.kept[sp] {
+	return t.age(sp, size)
+}
+
+// boundPast frees past values of a Space that has too many.
+func (t *tx) boundPast(sp *space) error {
+	if keeps, err := t.keeps(sp); err != nil || keeps {
+		return err
+	}
+	if err := t.addUp(sp); err != nil {
 		return err
 	}
 	var past, current int64
@@ -58,6 +66,9 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	}
 	all, err := t.freePast(sp, past-most, t.now.UnixMilli())
 	if err != nil || !all {
+		return err
+	}
+	if err := t.addUp(sp); err != nil {
 		return err
 	}
 	if _, err := t.one([]any{&past}, "SELECT past FROM spaces WHERE sid = ?", sp.sid); err != nil || past <= most {
@@ -110,7 +121,8 @@ func (t *tx) age(sp *space, bytes int64) error {
 	if bytes > 0 {
 		t.roomier(sp)
 	}
-	return t.exec("UPDATE spaces SET bytes = bytes - ?, past = past + ? WHERE sid = ?", bytes, bytes, sp.sid)
+	t.sum(sp, -bytes, bytes)
+	return nil
 }
 
 // freePast frees the oldest past values, of those that are past since a time in unix milliseconds, until so
@@ -180,10 +192,8 @@ func (t *tx) freeHashes(sp *space, hashes [][]byte, bytes int64) error {
 			}
 		}
 	}
-	if bytes == 0 && len(hashes) == 0 {
-		return nil
-	}
-	return t.exec("UPDATE spaces SET past = past - ? WHERE sid = ?", bytes, sp.sid)
+	t.sum(sp, 0, -bytes)
+	return nil
 }
 
 // expire frees a batch of the values of a Space that are past for long. It reports whether that was all there are.
@@ -200,6 +210,7 @@ func (t *tx) expire(sp *space) (all bool, err error) {
 
 // count counts the bytes of a Space's values anew.
 func (t *tx) count(sp *space) error {
+	delete(t.sums, sp)
 	err := t.exec("UPDATE spaces SET past = (SELECT coalesce(sum(size), 0) FROM past WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
 	if err != nil {
 		return err

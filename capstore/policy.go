@@ -191,12 +191,22 @@ func (t *tx) keeps(sp *space) (bool, error) {
 	if keeps, ok := t.kept[sp]; ok {
 		return keeps, nil
 	}
-	var kept int
-	if _, err := t.one([]any{&kept}, "SELECT kept FROM spaces WHERE sid = ?", sp.sid); err != nil {
-		return false, err
+	t.kept[sp] = false
+	err := t.ask([]db.Query{t.askKept(sp)})
+	if err != nil {
+		delete(t.kept, sp)
 	}
-	t.kept[sp] = kept != keptNot
-	return kept != keptNot, nil
+	return t.kept[sp], err
+}
+
+// askKept asks for what [tx.keeps] tells.
+func (t *tx) askKept(sp *space) db.Query {
+	return db.Query{Text: "SELECT kept FROM spaces WHERE sid = ?", Args: []any{sp.sid}, Row: func(scan db.Scan) error {
+		var kept int
+		err := scan(&kept)
+		t.kept[sp] = kept != keptNot
+		return err
+	}}
 }
 
 // wantAlso notes a value that is not here, current or not.

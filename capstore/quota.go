@@ -249,5 +249,6 @@ func (t *tx) grow(sp *space, by int64) error {
 	if by < 0 {
 		t.roomier(sp)
 	}
-	return t.exec("UPDATE spaces SET bytes = bytes + ? WHERE sid = ?", by, sp.sid)
+	t.sum(sp, by, 0)
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,8 +145,13 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 		_, err := kv.Of(s).Write(b.Context(), tok, []kv.Op{benchValue(o.space, i)}, nil)
 		return err
 	}
+	var written atomic.Int64
 	run("put", put, "tinycloud.kv/put", func(i int) int { return keys + i })
-	run("again", put, "tinycloud.kv/put", func(i int) int { return i % keys })
+	run("again", func(o *owner, tok *capstore.Token, i int) error {
+		op := putOp(o.space, fmt.Sprint("key/", i), fmt.Sprintf("%01024d", written.Add(1)))
+		_, err := kv.Of(s).Write(b.Context(), tok, []kv.Op{op}, nil)
+		return err
+	}, "tinycloud.kv/put", func(i int) int { return i % keys })
 	run("get", func(o *owner, tok *capstore.Token, i int) error {
 		if err := s.Burn(b.Context(), tok); err != nil {
 			return err

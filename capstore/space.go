@@ -369,13 +369,18 @@ func (t *tx) flush() error {
 		if err := t.revise(sp); err != nil {
 			return err
 		}
+		if err := t.depart(sp); err != nil {
+			return err
+		}
 		t.noteRemoval(sp)
 		heads := []byte{}
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ? WHERE sid = ?",
-			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), sp.sid)
+		add := t.sums[sp]
+		delete(t.sums, sp)
+		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?",
+			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), add.bytes, add.past, sp.sid)
 		if err != nil {
 			return err
 		}
@@ -395,6 +400,16 @@ func (t *tx) flush() error {
 			b.dirty = false
 		}
 		if err := t.flushChains(sp); err != nil {
+			return err
+		}
+	}
+	for sp := range t.released {
+		if err := t.depart(sp); err != nil {
+			return err
+		}
+	}
+	for sp := range t.sums {
+		if err := t.addUp(sp); err != nil {
 			return err
 		}
 	}

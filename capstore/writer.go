@@ -68,6 +68,8 @@ type tx struct {
 	generation int64   // of the database at its begin; on a server
 	numbers    numbers // for epochs; likewise
 	known      known
+	sums       map[*space]sums
+	released   map[*space][][32]byte // values, see [tx.depart]
 }
 
 // Run writes until the context ends, then finishes the jobs it accepted. On a server's database it also
@@ -259,7 +261,7 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 	t := &tx{
 		ctx: ctx, s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
-		pairs: map[string]bool{},
+		pairs: map[string]bool{}, sums: map[*space]sums{}, released: map[*space][][32]byte{},
 	}
 	for {
 		fresh := w.conn == nil

@@ -21,6 +21,14 @@ type statement struct {
 	text string
 	args []any
 	rows func(Scan) error // called for each row of the answer; nil: there are none
+	into *inserts         // instead of text and args
+}
+
+// inserts are inserts of the same kind that are sent as one.
+type inserts struct {
+	insert Insert
+	rows   [][]any
+	keys   map[string]bool // of the rows, where one may replace another
 }
 
 // Query is one of several that are asked together.
@@ -50,17 +58,87 @@ func (d Dialect) statement(text string, args []any) (st statement, size int, err
 	return st, size, nil
 }
 
-// keep keeps a statement back.
+// keep keeps a statement back. Inserts that come later stay behind it.
 func (c *Conn) keep(ctx context.Context, text string, args []any) error {
 	st, size, err := c.d.statement(text, args)
 	if err != nil {
 		return Error(err)
 	}
-	c.kept, c.keptSize = append(c.kept, st), c.keptSize+size
-	if c.keptSize > maxKept {
+	clear(c.open)
+	return c.keepMore(ctx, st, size)
+}
+
+// keepInsert keeps an insert back, with others of its kind if there are such. It may come before what is kept of other
+// tables, but not of its own.
+func (c *Conn) keepInsert(ctx context.Context, i Insert, args []any) error {
+	st, size, err := c.d.statement("", args)
+	if err != nil {
+		return Error(err)
+	}
+	key := i.keyOf(st.args)
+	if of := c.open[i.Into]; of != nil && of.insert == i && !of.keys[key] {
+		of.rows = append(of.rows, st.args)
+		if i.Replace {
+			of.keys[key] = true
+		}
+		return c.keepMore(ctx, statement{}, size)
+	}
+	of := &inserts{insert: i, rows: [][]any{st.args}, keys: map[string]bool{}}
+	if i.Replace {
+		of.keys[key] = true
+	}
+	c.open[i.Into] = of
+	return c.keepMore(ctx, statement{into: of}, size)
+}
+
+// keepMore keeps a statement, if it is one, and sends all when they are many.
+func (c *Conn) keepMore(ctx context.Context, st statement, size int) error {
+	if st.text != "" || st.into != nil {
+		c.kept = append(c.kept, st)
+	}
+	if c.keptSize += size; c.keptSize > maxKept {
 		return c.send(ctx, nil)
 	}
 	return nil
+}
+
+// maxRows is how many rows one insert adds: a power of two.
+const maxRows = 64
+
+// whole makes statements of what is kept. PostgreSQL prepares each text once, so that there may not be many: the rows of an
+// insert are powers of two.
+func (c *Conn) whole(kept []statement) (all []statement) {
+	for _, st := range kept {
+		if st.into == nil {
+			all = append(all, st)
+			continue
+		}
+		for rest := st.into.rows; len(rest) > 0; {
+			n := maxRows
+			for n > len(rest) {
+				n /= 2
+			}
+			all = append(all, statement{text: c.insertText(st.into.insert, n), args: slices.Concat(rest[:n]...)})
+			rest = rest[n:]
+		}
+	}
+	return all
+}
+
+// rowsOf is the text of an insert of some rows.
+type rowsOf struct {
+	insert Insert
+	rows   int
+}
+
+func (c *Conn) insertText(i Insert, rows int) string {
+	k := rowsOf{i, rows}
+	text, ok := c.inserted[k]
+	if !ok {
+		text = c.d.sql(i, rows)
+		c.inserted[k] = text
+	}
+	return text
 }
 
 // Ask asks several queries, on a server in one round trip.
@@ -96,8 +174,8 @@ func (c *Conn) text(query string) string {
 
 // send sends what is kept back, and some statements behind that, in one round trip.
 func (c *Conn) send(ctx context.Context, more []statement) error {
-	all := append(c.kept, more...)
-	c.kept, c.keptSize = nil, 0
+	all := append(c.whole(c.kept), more...)
+	c.forget()
 	if len(all) == 0 {
 		return nil
 	}
@@ -109,6 +187,12 @@ func (c *Conn) send(ctx context.Context, more []statement) error {
 		return sendPostgres(ctx, c.conn, all, w)
 	}
 	return sendMySQL(ctx, c.conn, all, w)
+}
+
+// forget forgets what is kept back.
+func (c *Conn) forget() {
+	c.kept, c.keptSize = nil, 0
+	clear(c.open)
 }
 
 // sendMySQL sends statements as one text: the protocol has no other way.

@@ -2,7 +2,7 @@ package db
 
 import "github.com/go-sql-driver/mysql"
 
-func (d Dialect) SQL(i Insert) string { return d.sql(i) }
+func (d Dialect) SQL(i Insert) string { return d.sql(i, 1) }
 
 func (d Dialect) Text(query string) string { return d.text(query) }
 

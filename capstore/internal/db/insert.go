@@ -1,6 +1,7 @@
 package db
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -18,12 +19,28 @@ type Insert struct {
 	ID string
 }
 
-// sql returns the text of an insert. There is no IGNORE in it: that hides other errors than the conflict too,
+// keyOf is a text that differs for rows of different keys.
+func (i Insert) keyOf(args []any) string {
+	if !i.Replace {
+		return ""
+	}
+	var out []byte
+	key := strings.Fields(i.Key)
+	for n, c := range strings.Fields(i.Columns) {
+		if slices.Contains(key, c) {
+			out = fmt.Appendf(out, "%T %x;", args[n], args[n])
+		}
+	}
+	return string(out)
+}
+
+// sql returns the text of an insert of some rows. There is no IGNORE in it: that hides other errors than the conflict too,
 // and cuts values that are too long.
-func (d Dialect) sql(i Insert) string {
+func (d Dialect) sql(i Insert, rows int) string {
 	columns := strings.Fields(i.Columns)
 	args := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
-	text := "INSERT INTO " + d.name(i.Into) + " (" + list(columns, d.name) + ") VALUES (" + args + ")" + d.conflict(i, columns)
+	values := "(" + args + ")" + strings.Repeat(", ("+args+")", rows-1)
+	text := "INSERT INTO " + d.name(i.Into) + " (" + list(columns, d.name) + ") VALUES " + values + d.conflict(i, columns)
 	if i.ID != "" && d.returning() {
 		text += " RETURNING " + d.name(i.ID)
 	}

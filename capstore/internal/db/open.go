@@ -156,7 +156,7 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 	}
 	c := &Conn{
 		d: x.Dialect, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{},
-		texts: map[string]string{}, rows: map[Insert]string{}, trips: &x.trips,
+		texts: map[string]string{}, inserted: map[rowsOf]string{}, open: map[string]*inserts{}, trips: &x.trips,
 	}
 	if err := x.settle(ctx, c); err != nil {
 		c.Drop()

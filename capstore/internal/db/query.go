@@ -161,10 +161,11 @@ type Conn struct {
 
 	// Of a server, see batch.go.
 	texts    map[string]string // of queries, as the driver takes them
-	rows     map[Insert]string // likewise of inserts
+	inserted map[rowsOf]string // likewise of inserts
 	kept     []statement
-	keptSize int  // bytes, about
-	begun    bool // something of the transaction was sent
+	open     map[string]*inserts // by table: those of kept that more may be added to
+	keptSize int                 // bytes, about
+	begun    bool                // something of the transaction was sent
 	trips    *atomic.Int64
 }
 
@@ -225,12 +226,7 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 // no later than with the next query.
 func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
 	if c.d.Shared && i.ID == "" {
-		text, ok := c.rows[i]
-		if !ok {
-			text = c.d.sql(i)
-			c.rows[i] = text
-		}
-		return 0, c.keep(ctx, text, args)
+		return 0, c.keepInsert(ctx, i, args)
 	}
 	if err := c.send(ctx, nil); err != nil {
 		return 0, err
@@ -239,7 +235,7 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 	defer w.end()
 	st := c.inserts[i]
 	if st == nil {
-		if st, err = c.conn.PrepareContext(ctx, c.d.sql(i)); err != nil {
+		if st, err = c.conn.PrepareContext(ctx, c.d.sql(i, 1)); err != nil {
 			return 0, Error(err)
 		}
 		c.inserts[i] = st
@@ -262,7 +258,8 @@ func (c *Conn) Begin(ctx context.Context) error {
 	if !c.d.Shared {
 		return c.plain(ctx, "BEGIN IMMEDIATE")
 	}
-	c.kept, c.keptSize, c.begun = nil, 0, false
+	c.forget()
+	c.begun = false
 	return c.keep(ctx, "BEGIN", nil)
 }
 
@@ -279,7 +276,7 @@ func (c *Conn) Commit(ctx context.Context) error {
 
 // Rollback undoes the transaction.
 func (c *Conn) Rollback(ctx context.Context) error {
-	c.kept, c.keptSize = nil, 0
+	c.forget()
 	if c.d.Shared && !c.begun {
 		return nil
 	}
