@@ -131,7 +131,7 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 			before := capstore.Trips(s)
 			b.ResetTimer()
 			concurrently(b, callers, func(i int) error {
-				err := s.Admit(b.Context(), toks[i])
+				err := s.AdmitToPerform(b.Context(), toks[i])
 				if err == nil {
 					err = f(owners[i%spaces], toks[i], key(i))
 				}

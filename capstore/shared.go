@@ -79,8 +79,8 @@ func (s *Store) freshWith(ctx context.Context, sid int64, event tinycloud.Hash) 
 	return places, err
 }
 
-// meet takes the lock of the one who writes and learns what others wrote before.
-func (t *tx) meet(jobs []*job) error {
+// lock takes the lock of the one who writes, and reads what jobs are about to ask.
+func (t *tx) lock(jobs []*job) error {
 	found := false
 	ask := []db.Query{{Text: "SELECT generation FROM node WHERE id = 1" + t.s.db.ForUpdate, Row: func(scan db.Scan) error {
 		found = true
@@ -103,6 +103,11 @@ func (t *tx) meet(jobs []*job) error {
 	if !found {
 		return unavailable(errNoNode)
 	}
+	return nil
+}
+
+// meet learns what others wrote before the transaction.
+func (t *tx) meet() error {
 	if t.generation <= t.s.others.generation.Load() {
 		return nil
 	}

@@ -198,8 +198,10 @@ func errClosing() error { return fmt.Errorf("database: closing: %w", tinycloud.E
 
 // writer is the one who writes.
 type writer struct {
-	s    *Store
-	conn *db.Conn // nil: to be opened
+	s     *Store
+	conn  *db.Conn // nil: to be opened
+	spare *db.Conn // likewise, for the next transaction
+	next  *opening // nil: none
 }
 
 func (w *writer) connect(ctx context.Context) (err error) {
@@ -208,8 +210,10 @@ func (w *writer) connect(ctx context.Context) (err error) {
 }
 
 func (w *writer) close() {
-	if w.conn != nil {
-		_ = w.conn.Close()
+	for _, c := range []*db.Conn{w.conn, w.spare} {
+		if c != nil {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -230,38 +234,38 @@ const (
 	again                   // the transaction was in the way of another
 )
 
-// group commits a job together with those that wait behind it.
+// group commits a job together with those that wait behind it, and those that come meanwhile.
 func (w *writer) group(ctx context.Context, first *job) {
-	jobs := first.all()
-	for len(jobs) < maxGroup && len(w.s.jobs) > 0 {
-		jobs = append(jobs, (<-w.s.jobs).all()...)
+	for jobs := w.gather(first.all()); len(jobs) > 0; {
+		o := w.transact(ctx, jobs, false, w.open)
+		if w.next != nil && o == answered {
+			jobs = w.next.jobs
+			continue
+		}
+		next := w.abandon()
+		if o == again {
+			o = w.transact(ctx, jobs, true, nil)
+		}
+		if o == alone { // one failed after it had written
+			w.each(ctx, jobs)
+		}
+		jobs = next
 	}
-	o := w.transact(ctx, jobs, false)
-	if o == again {
-		o = w.transact(ctx, jobs, true)
-	}
-	if o != alone {
-		return
-	}
-	w.each(ctx, jobs) // one failed after it had written
 }
 
 // each gives every job a transaction of its own.
 func (w *writer) each(ctx context.Context, jobs []*job) {
 	for _, j := range jobs {
-		if w.transact(ctx, []*job{j}, false) == again {
-			w.transact(ctx, []*job{j}, true)
+		if w.transact(ctx, []*job{j}, false, nil) == again {
+			w.transact(ctx, []*job{j}, true, nil)
 		}
 	}
 }
 
 // begin opens a transaction. A server may have ended a connection that was idle; a new one is tried.
 func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
-	s := w.s
-	t := &tx{
-		ctx: ctx, s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
-		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
-		pairs: map[string]bool{}, sums: map[*space]sums{}, released: map[*space][][32]byte{},
+	if t := w.opened(jobs); t != nil {
+		return t, nil
 	}
 	for {
 		fresh := w.conn == nil
@@ -270,24 +274,28 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 				return nil, err
 			}
 		}
+		t := newTx(ctx, w.s)
 		t.conn = w.conn
-		err := t.conn.Begin(t.ctx)
-		if err == nil && s.db.Shared {
-			err = t.meet(jobs)
+		err := t.conn.Begin(ctx)
+		if err == nil && w.s.db.Shared {
+			if err = t.lock(jobs); err == nil {
+				err = t.meet()
+			}
 		}
 		if err == nil {
 			return t, nil
 		}
-		_ = t.conn.Rollback(t.ctx) // of a server that was only slow
+		_ = t.conn.Rollback(ctx) // of a server that was only slow
 		w.drop()
-		if fresh || !s.db.Shared {
+		if fresh || !w.s.db.Shared {
 			return nil, err
 		}
 	}
 }
 
-// transact runs jobs in one transaction. Without another try to come, it answers whatever happens.
-func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
+// transact runs jobs in one transaction. Without another try to come, it answers whatever happens. While it commits,
+// meanwhile is called, if it is not nil.
+func (w *writer) transact(ctx context.Context, jobs []*job, last bool, meanwhile func(context.Context)) outcome {
 	t, err := w.begin(ctx, jobs)
 	if err != nil {
 		w.s.log.ErrorContext(ctx, "database out of reach", "error", err, "jobs", len(jobs))
@@ -307,6 +315,9 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last bool) outcome {
 		return w.undo(t, jobs, err, last || len(jobs) == 1)
 	}
 	t.pend()
+	if meanwhile != nil {
+		meanwhile(ctx)
+	}
 	if err := t.conn.Commit(t.ctx); err != nil {
 		t.doubt()
 		if db.Refused(err) { // what was kept back until then, or the COMMIT: nothing came of it
@@ -469,53 +480,4 @@ func (t *tx) touch(sp *space) *Commit {
 		t.order = append(t.order, sp)
 	}
 	return c
-}
-
-func (t *tx) exec(query string, args ...any) error {
-	t.wrote = true
-	t.known.executed(query, args)
-	return t.note(t.conn.Exec(t.ctx, query, args...))
-}
-
-// add inserts a row.
-func (t *tx) add(i db.Insert, args ...any) error {
-	_, err := t.insert(i, args...)
-	return err
-}
-
-// insert inserts a row and returns the number that the database gave it.
-func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
-	t.wrote = true
-	t.known.inserted(i, args)
-	id, err := t.conn.Insert(t.ctx, i, args...)
-	return id, t.note(err)
-}
-
-// one scans the first row of a query; ok is false when there is none.
-func (t *tx) one(dest []any, query string, args ...any) (ok bool, err error) {
-	ok, err = t.conn.One(t.ctx, dest, query, args...)
-	return ok, t.note(err)
-}
-
-// ask asks several queries, on a server in one round trip.
-func (t *tx) ask(queries []db.Query) error { return t.note(t.conn.Ask(t.ctx, queries)) }
-
-// each calls f for each row of a query. f must not use the transaction.
-func (t *tx) each(f func(scan db.Scan) error, query string, args ...any) error {
-	return t.note(t.conn.Each(t.ctx, f, query, args...))
-}
-
-func (t *tx) note(err error) error {
-	t.failed = t.failed || err != nil
-	return err
-}
-
-// One reads for those who read without a transaction too.
-func (t *tx) One(_ context.Context, dest []any, query string, args ...any) (bool, error) {
-	return t.one(dest, query, args...)
-}
-
-// Each is as each.
-func (t *tx) Each(_ context.Context, f func(db.Scan) error, query string, args ...any) error {
-	return t.each(f, query, args...)
 }

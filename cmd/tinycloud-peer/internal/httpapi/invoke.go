@@ -158,7 +158,7 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	if a.o.Networks != nil && encryption.Decrypts(token) {
 		return a.invokeDecrypt(w, r, token)
 	}
-	err = a.o.Store.Admit(r.Context(), token)
+	err = a.o.Store.AdmitToPerform(r.Context(), token)
 	observe(a.metrics.authorization.WithLabelValues("invoke"), began)
 	if err != nil {
 		return err
