@@ -153,10 +153,12 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 		return err
 	}, "tinycloud.kv/put", func(i int) int { return i % keys })
 	run("get", func(o *owner, tok *capstore.Token, i int) error {
-		if err := s.Burn(b.Context(), tok); err != nil {
+		burned := make(chan error, 1) // as over HTTP
+		go func() { burned <- s.Burn(b.Context(), tok) }()
+		r, err := kv.Of(s).Get(b.Context(), o.space, fmt.Sprint("key/", i))
+		if err := <-burned; err != nil {
 			return err
 		}
-		r, err := kv.Of(s).Get(b.Context(), o.space, fmt.Sprint("key/", i))
 		if err == nil && r.Size != 1024 {
 			err = fmt.Errorf("value of %d bytes", r.Size)
 		}

@@ -7,6 +7,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
@@ -140,7 +141,17 @@ type call struct {
 	r       *http.Request
 	token   *capstore.Token
 	options options
+	ahead   <-chan found // what a.record finds, asked before; nil: it was not
 }
+
+// found is what [kv.Keys.Get] returned.
+type found struct {
+	rec kv.Record
+	err error
+}
+
+// soonRead is how long a body may be that is read before a used token is refused for good, in bytes.
+const soonRead = 64 << 10
 
 // serveInvoke admits an invocation, reads the request's options, and only then carries it out: what fails
 // before that leaves the token usable.
@@ -158,7 +169,11 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	if a.o.Networks != nil && encryption.Decrypts(token) {
 		return a.invokeDecrypt(w, r, token)
 	}
-	err = a.o.Store.AdmitToPerform(r.Context(), token)
+	admit := a.o.Store.Admit
+	if r.ContentLength >= 0 && r.ContentLength <= soonRead {
+		admit = a.o.Store.AdmitToPerform
+	}
+	err = admit(r.Context(), token)
 	observe(a.metrics.authorization.WithLabelValues("invoke"), began)
 	if err != nil {
 		return err
@@ -174,7 +189,7 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c := &call{w, r, token, options}
+	c := &call{w: w, r: r, token: token, options: options}
 	switch {
 	case len(token.Caps) == 0:
 		return nil // it asks for nothing, and may do so again
@@ -201,6 +216,9 @@ func (a *API) perform(c *call, p plan) error {
 		if err := a.checkCursor(c, o); err != nil {
 			return err
 		}
+	}
+	if o.action == actionGet && a.o.Store.Distant() && !p.readsBatch() {
+		c.ahead = a.recordAhead(c, o)
 	}
 	if err := a.o.Store.Burn(c.r.Context(), c.token); err != nil {
 		return err
