@@ -98,5 +98,8 @@ func Replays(s *Store) (remembered, unsaved int) {
 // SetDoubts has a store ask again for what it knows, and fail when that is not so.
 func SetDoubts(s *Store, on bool) { s.doubts = on }
 
+// SetFollow sets how often a store looks for what other processes wrote. It has to be set before the store runs.
+func SetFollow(s *Store, every time.Duration) { s.followEvery = every }
+
 // Trips is how many times a store waited for an answer of its database.
 func Trips(s *Store) int64 { return s.db.Trips() }

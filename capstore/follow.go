@@ -14,16 +14,19 @@ func (s *Store) follow(ctx context.Context) {
 	if !s.db.Shared {
 		return
 	}
-	tick := time.NewTicker(followEvery)
+	tick := time.NewTicker(s.followEvery)
 	defer tick.Stop()
 	for {
+		look := s.followOnce
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-s.others.heard:
 		case <-s.others.wake:
+			look = s.tellAll // what is known already
 		}
-		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := look(ctx); err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "cannot follow the database, trying again", "error", err)
 		}
 	}
@@ -33,8 +36,16 @@ func (s *Store) followOnce(ctx context.Context) error {
 	if err := s.fresh(ctx); err != nil {
 		return err
 	}
+	return s.tellAll(ctx)
+}
+
+// tellAll tells of the generations that the memory is up to.
+func (s *Store) tellAll(ctx context.Context) error {
 	o := &s.others
 	for o.told < o.generation.Load() {
+		if s.tellOwn(o.told + 1) {
+			continue
+		}
 		rows, err := s.untold(ctx)
 		if err != nil || len(rows) == 0 {
 			return err
@@ -54,6 +65,31 @@ func (s *Store) followOnce(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tellOwn tells of a generation that is this process's own, as it remembers it.
+func (s *Store) tellOwn(g int64) bool {
+	o := &s.others
+	o.mu.Lock()
+	commits, mine := o.own[g]
+	mine = mine && (o.pending == 0 || g < o.pending)
+	if mine {
+		delete(o.own, g)
+	}
+	o.mu.Unlock()
+	if !mine {
+		return false
+	}
+	for _, c := range commits {
+		if s.o.Committed != nil {
+			s.o.Committed(c)
+		}
+		if c.LastWrite.Compare(o.cursor) > 0 {
+			o.cursor = c.LastWrite
+		}
+	}
+	o.told = g
+	return true
 }
 
 // untold reads whole generations that come next.

@@ -21,19 +21,23 @@ import (
 
 const (
 	followEvery = 200 * time.Millisecond // between looks for what others wrote
+	hearAgain   = time.Second            // until a connection that told of it is opened again
 	keptCommits = 4096                   // generations that are told
 	pruneEvery  = 256                    // generations
 	maxBehind   = 1024                   // rows that are read one by one; beyond, the memory is dropped
 	maxTold     = 256                    // own entries of one commit that are told whole
 	maxUntold   = 4096                   // own generations kept until they are told; others are read again
+	meetAhead   = 64                     // generations in which others write again, if they do
 	maxAsking   = 4                      // questions for the generation at the same time
 	toldValue   = 64 << 10               // bytes of a value that comes with its entry
 )
 
 // others is what a process knows of those it shares the database with.
 type others struct {
+	met        atomic.Int64 // the last generation of another process that was met
 	generation atomic.Int64 // that the memory is up to; rises only
-	wake       wait.Signal
+	wake       wait.Signal  // the memory is up to a generation that nobody was told of
+	heard      wait.Signal  // another process has written
 
 	mu      sync.Mutex // held while the memory is brought up to date
 	pending int64      // guarded by mu: the generation whose COMMIT is on its way, 0 for none
@@ -44,7 +48,7 @@ type others struct {
 }
 
 func newOthers() others {
-	return others{wake: wait.NewSignal(), own: map[int64][]Commit{}}
+	return others{wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}}
 }
 
 // fresh makes sure that the memory holds what any process made durable before the call.
@@ -87,6 +91,10 @@ func (t *tx) lock(jobs []*job) error {
 		return scan(&t.generation)
 	}}}
 	ask = append(ask, t.reserve(len(jobs)))
+	if known := t.s.others.generation.Load(); known-t.s.others.met.Load() < meetAhead && t.s.others.met.Load() > 0 {
+		t.met = []commit{}
+		ask = append(ask, askCommits(&t.met, known, maxBehind))
+	}
 	for _, j := range jobs {
 		if j.ahead == nil {
 			continue
@@ -111,7 +119,12 @@ func (t *tx) meet() error {
 	if t.generation <= t.s.others.generation.Load() {
 		return nil
 	}
-	return t.s.catchUp(t.ctx, t, t.generation)
+	if t.met == nil || len(t.met) >= maxBehind {
+		return t.s.catchUp(t.ctx, t, t.generation)
+	}
+	return t.s.catchUpBy(t.ctx, t, t.generation, func(known int64) ([]commit, error) {
+		return slices.DeleteFunc(t.met, func(c commit) bool { return c.generation <= known }), nil
+	})
 }
 
 var errNoNode = errors.New("the row of table node is gone")
@@ -137,19 +150,30 @@ type commit struct {
 }
 
 func (s *Store) commits(ctx context.Context, q querier, after int64, limit int) (rows []commit, err error) {
-	err = q.Each(ctx, func(scan db.Scan) error {
+	a := askCommits(&rows, after, limit)
+	err = q.Each(ctx, a.Row, a.Text, a.Args...)
+	return rows, err
+}
+
+// askCommits asks for the rows of generations.
+func askCommits(rows *[]commit, after int64, limit int) db.Query {
+	return db.Query{Text: `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, c_epoch, c_late, c_index, hosts, revoked FROM commits
+		WHERE generation > ? ORDER BY generation, sid LIMIT ?`, Args: []any{after, limit}, Row: func(scan db.Scan) error {
 		var c commit
 		err := scan(&c.generation, &c.sid, &c.holder, &c.branch, &c.first, &c.entries, &c.remote, &c.wants, &c.flags,
 			&c.last.Epoch, &c.last.Late, &c.last.Index, &c.hosts, &c.revoked)
-		rows = append(rows, c)
+		*rows = append(*rows, c)
 		return err
-	}, `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, c_epoch, c_late, c_index, hosts, revoked FROM commits
-		WHERE generation > ? ORDER BY generation, sid LIMIT ?`, after, limit)
-	return rows, err
+	}}
 }
 
 // catchUp brings the memory up to a generation of the database.
 func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
+	return s.catchUpBy(ctx, q, g, func(known int64) ([]commit, error) { return s.commits(ctx, q, known, maxBehind) })
+}
+
+// catchUpBy is catchUp with the rows of the generations after one.
+func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(known int64) ([]commit, error)) error {
 	o := &s.others
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -157,10 +181,11 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	if g <= known || g == o.pending {
 		return nil // what is on its way is known when it has arrived
 	}
-	rows, err := s.commits(ctx, q, known, maxBehind)
+	rows, err := after(known)
 	if err != nil {
 		return err
 	}
+	o.met.Store(g)
 	if len(rows) == 0 || len(rows) == maxBehind || rows[0].generation > known+1 {
 		return s.reload(ctx, q, g)
 	}
@@ -270,6 +295,11 @@ func (t *tx) tell() error {
 			return err
 		}
 		revoked = []byte{}
+	}
+	if notify := t.s.db.Notify(); notify != "" {
+		if err := t.exec(notify, t.s.name()); err != nil {
+			return err
+		}
 	}
 	if g%pruneEvery == 0 {
 		return t.exec("DELETE FROM commits WHERE generation <= ?", g-keptCommits)

@@ -122,13 +122,14 @@ type Store struct {
 	settled   map[tinycloud.SpaceID]struct{} // guarded by mu: those that wait for no history, now and later
 	joining   joining
 
-	tokens  *tokens
-	granted *lru.Cache[proven, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
-	seen    replays
-	others  others
-	asking  flights[struct{}] // for the generation, see [Store.fresh]
-	burns   burns
-	paired  atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
+	tokens      *tokens
+	granted     *lru.Cache[proven, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
+	seen        replays
+	others      others
+	followEvery time.Duration     // see the constant
+	asking      flights[struct{}] // for the generation, see [Store.fresh]
+	burns       burns
+	paired      atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
 	services map[string]service.Service // by name; never changes
 	keepers  []service.Keeper           // those with tables of their own, by name
@@ -175,7 +176,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
-		others: newOthers(), asking: flights[struct{}]{most: maxAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
+		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(), mostFacts: maxLoadedFacts, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})

@@ -68,6 +68,7 @@ type tx struct {
 	generation int64   // of the database at its begin; on a server
 	numbers    numbers // for epochs; likewise
 	known      known
+	met        []commit // rows of generations that came before; nil: they were not asked for
 	sums       map[*space]sums
 	released   map[*space][][32]byte // values, see [tx.depart]
 }
@@ -105,7 +106,7 @@ func (s *Store) Run(ctx context.Context) error {
 // keep does what has to be done now and then, until the context ends. The channel is closed when all that has ended.
 func (s *Store) keep(ctx context.Context) <-chan struct{} {
 	var group sync.WaitGroup
-	for _, f := range []func(context.Context){s.stayAboard, s.follow, s.keepOpening, s.keepUnparking, s.keepReviewing, s.keepRedating, s.keepAdopting} {
+	for _, f := range []func(context.Context){s.stayAboard, s.follow, s.hear, s.keepOpening, s.keepUnparking, s.keepReviewing, s.keepRedating, s.keepAdopting} {
 		group.Go(func() { f(ctx) })
 	}
 	ended := make(chan struct{})

@@ -107,7 +107,7 @@ func OpenServer(ctx context.Context, dsn string, migrations fs.FS, log *slog.Log
 		return nil, err
 	}
 	x.pools()
-	x.write.SetMaxOpenConns(8)
+	x.write.SetMaxOpenConns(10)
 	for _, p := range []*sql.DB{x.read, x.write} {
 		p.SetMaxIdleConns(maxConns)
 		p.SetConnMaxIdleTime(idleLife)

@@ -1,0 +1,197 @@
+package capstore_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
+)
+
+// What a transaction knows without asking is what the database would answer, whatever its requests write: in one Space with
+// a limit and one without, beside another process.
+func TestWhatIsKnownHolds(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		first, second := newOwner(t, "alice", c), newOwner(t, "bob", c)
+		limit := func(o *capstore.Options) {
+			o.Limit = func(id tinycloud.SpaceID) (int64, bool) { return 8, id == first.space }
+		}
+		doubting := func(s *capstore.Store) { capstore.SetDoubts(s, true) }
+		stores := []*testStore{openWith(t, "one", c, url, limit, doubting), openWith(t, "one", c, url, limit, doubting)}
+		owners := []*owner{first, second}
+		for _, o := range owners {
+			o.hostOn(stores[0])
+			stores[1].delegate(o.header)
+		}
+		var wg sync.WaitGroup
+		for w := range 12 {
+			s, o := stores[w%2], owners[w/2%2]
+			var toks []*capstore.Token
+			var todo []kv.Op
+			for i := range 10 {
+				key := fmt.Sprint("k", (w+i)%5)
+				ability, op := "tinycloud.kv/put", putOp(o.space, key, fmt.Sprint("v", (w*i)%7))
+				if (w+i)%4 == 3 {
+					ability, op = "tinycloud.kv/del", kv.Op{Space: o.space, Key: key, Delete: true}
+				}
+				toks, todo = append(toks, o.invoke(t, key, ability)), append(todo, op)
+			}
+			wg.Go(func() {
+				for i, tok := range toks {
+					err := s.AdmitToPerform(t.Context(), tok)
+					if err == nil {
+						_, err = s.Write(t.Context(), tok, todo[i:i+1], nil)
+					}
+					if err != nil && !errors.Is(err, tinycloud.ErrNotFound) && !errors.Is(err, tinycloud.ErrQuota) && !errors.Is(err, tinycloud.ErrTooLarge) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, o := range owners {
+			a, b := stores[0].status(o.space), stores[1].status(o.space)
+			if fmt.Sprint(a) != fmt.Sprint(b) || a.Void != 0 {
+				t.Errorf("%+v\n%+v", a, b)
+			}
+			checkLog(t, stores[0], o.space)
+		}
+		stores[0].sound()
+	})
+}
+
+// A used token is refused where it is used again, even when it was let in.
+func TestUsedTokenIsRefusedUnderTheLock(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		a, b := open(t, "one", c, url), open(t, "one", c, url)
+		o := newOwner(t, "alice", c)
+		o.hostOn(a)
+		b.delegate(o.header)
+		if err := o.put(b, "other", "v"); err != nil {
+			t.Fatal(err)
+		}
+		tok := o.invoke(t, "k", "tinycloud.kv/put")
+		for i, s := range []*testStore{a, b, a} {
+			err := s.AdmitToPerform(t.Context(), tok)
+			if err == nil {
+				_, err = s.Write(t.Context(), tok, []kv.Op{putOp(o.space, "k", fmt.Sprint(i))}, nil)
+			}
+			if i == 0 && err != nil || i > 0 && !errors.Is(err, tinycloud.ErrConflict) {
+				t.Errorf("use %d: %v", i+1, err)
+			}
+		}
+		if got := b.get(o.space, "k"); got != "0" {
+			t.Error(got)
+		}
+	})
+}
+
+// A statement that is kept back and refused later fails its own job and no other, and leaves nothing of it.
+func TestRefusedLater(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c := newClock()
+		s := openNew(t, "one", c)
+		o := newOwner(t, "alice", c)
+		o.hostOn(s)
+		s.delegate(o.header)
+		var wg sync.WaitGroup
+		for i := range 8 {
+			tok := o.invoke(t, fmt.Sprint("k", i), "tinycloud.kv/put")
+			wg.Go(func() {
+				if i%4 != 3 {
+					if _, err := s.Write(t.Context(), tok, []kv.Op{putOp(o.space, fmt.Sprint("k", i), "v")}, nil); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				err := s.Beside().Update(t.Context(), false, func(tx capstore.BesideTx) error {
+					if err := tx.Add(capstore.Insert{Into: "quotas", Columns: "space bytes"}, fmt.Sprint("left ", i), int64(1)); err != nil {
+						return err
+					}
+					return tx.Exec("UPDATE no_such_table SET x = ?", int64(i))
+				})
+				if !errors.Is(err, tinycloud.ErrUnavailable) {
+					t.Errorf("refused statement: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if st := s.status(o.space); st.Keys != 6 {
+			t.Errorf("%+v", st)
+		}
+		var left int
+		db := s.inspect()
+		defer db.Close()
+		if err := db.QueryRow("SELECT count(*) FROM quotas").Scan(&left); err != nil || left != 0 {
+			t.Error(left, err)
+		}
+	})
+}
+
+// A put takes two round trips of the writer, and what follows it few more.
+func TestRoundTrips(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c := newClock()
+		s := openNew(t, "one", c)
+		o := newOwner(t, "alice", c)
+		o.hostOn(s)
+		s.delegate(o.header)
+		if err := o.put(s, "k", "first"); err != nil { // loads the Space
+			t.Fatal(err)
+		}
+		const puts = 20
+		toks := make([]*capstore.Token, puts)
+		for i := range toks {
+			toks[i] = o.invoke(t, fmt.Sprint("k", i), "tinycloud.kv/put")
+		}
+		before := capstore.Trips(s.Store)
+		for i, tok := range toks {
+			err := s.AdmitToPerform(t.Context(), tok)
+			if err == nil {
+				_, err = s.Write(t.Context(), tok, []kv.Op{putOp(o.space, fmt.Sprint("k", i), fmt.Sprint(i))}, nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Beside the puts the follower asks now and then.
+		if n := capstore.Trips(s.Store) - before; n < 2*puts || n > 3*puts {
+			t.Errorf("%d round trips for %d puts", n, puts)
+		}
+	})
+}
+
+// A process is told by PostgreSQL what another wrote, without looking.
+func TestTold(t *testing.T) {
+	t.Run(onPostgres, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		o := newOwner(t, "alice", c)
+		told := make(chan capstore.Commit, 64)
+		openWith(t, "one", c, url, func(op *capstore.Options) {
+			op.Committed = func(c capstore.Commit) { told <- c }
+		}, func(s *capstore.Store) { capstore.SetFollow(s, time.Hour) })
+		a := open(t, "one", c, url)
+		o.hostOn(a)
+		a.delegate(o.header)
+		if err := o.put(a, "k", "v"); err != nil {
+			t.Fatal(err)
+		}
+		late := time.After(30 * time.Second)
+		for {
+			select {
+			case c := <-told:
+				if len(c.Writes) == 1 && c.Writes[0].Key == "k" {
+					return
+				}
+			case <-late:
+				t.Fatal("not told")
+			}
+		}
+	})
+}
