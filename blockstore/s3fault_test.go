@@ -64,6 +64,36 @@ func TestS3Abort(t *testing.T) {
 	}
 }
 
+// TestS3PartsAtOnce checks that parts are on their way together: the service answers none before it has seen three.
+func TestS3PartsAtOnce(t *testing.T) {
+	b := servers.S3(t)
+	space := blockstoretest.Space(t, "default")
+	body := blockstoretest.Body(3, 40<<20)
+	var seen atomic.Int64
+	three := make(chan struct{})
+	s3 := proxy(t, b, func(rp *httputil.ReverseProxy) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("partNumber") != "" {
+				if seen.Add(1) == 3 {
+					close(three)
+				}
+				select {
+				case <-three:
+				case <-r.Context().Done():
+				}
+			}
+			rp.ServeHTTP(w, r)
+		})
+	})
+	s := open(t, blockstore.Options{Dir: t.TempDir(), S3: s3})
+	if err := store(t.Context(), s, space, body); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Verify(t.Context(), space, tinycloud.Sum(body)); err != nil {
+		t.Error(err)
+	}
+}
+
 func wantNothing(t *testing.T, s *blockstore.Store, b *testservers.Bucket, space tinycloud.SpaceID, body []byte) {
 	t.Helper()
 	if has, err := s.Has(t.Context(), space, tinycloud.Sum(body)); has || err != nil {
@@ -202,14 +232,22 @@ func TestS3Restart(t *testing.T) {
 	t.Parallel()
 	b, dir := servers.S3(t), t.TempDir()
 	space := blockstoretest.Space(t, "default")
-	var gone atomic.Bool // we are: nothing reaches the service
+	var gone atomic.Bool // we are, once the first part is there: nothing reaches the service
+	first := make(chan struct{})
 	s3 := proxy(t, b, func(rp *httputil.ReverseProxy) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			gone.CompareAndSwap(false, r.URL.Query().Get("partNumber") == "2")
+			part := r.URL.Query().Get("partNumber")
+			if part == "2" {
+				<-first
+				gone.Store(true)
+			}
 			if gone.Load() {
 				panic(http.ErrAbortHandler)
 			}
 			rp.ServeHTTP(w, r)
+			if part == "1" {
+				close(first)
+			}
 		})
 	})
 	s := open(t, blockstore.Options{Dir: dir, S3: s3})

@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -23,6 +25,7 @@ import (
 const (
 	partSize     = 16 << 20 // a longer body is uploaded in parts
 	maxParts     = 10_000   // S3's limit
+	partsAtOnce  = 4        // parts of one body on their way
 	uploadPrefix = "upload-"
 	abortTime    = 10 * time.Second
 )
@@ -85,19 +88,30 @@ func (b *bucket) begin(ctx context.Context, name string) (u upload, err error) {
 
 func (b *bucket) uploadParts(ctx context.Context, u upload, body body) error {
 	size := max(partSize, (body.Size()+maxParts-1)/maxParts)
-	var parts []minio.CompletePart
-	for at := int64(0); at < body.Size(); at += size {
-		number, length := len(parts)+1, min(size, body.Size()-at)
-		err := b.retry(ctx, 0, func(ctx context.Context) error {
-			p, err := b.core.PutObjectPart(ctx, u.Bucket, u.Key, u.ID, number, io.NewSectionReader(body, at, length), length, minio.PutObjectPartOptions{})
-			if err == nil {
-				parts = append(parts, minio.CompletePart{PartNumber: number, ETag: p.ETag})
+	parts := make([]minio.CompletePart, (body.Size()+size-1)/size)
+	var group errgroup.Group // what is on its way arrives before an upload is aborted, or its parts might outlive it
+	var failed atomic.Bool
+	group.SetLimit(partsAtOnce)
+	for i := range parts {
+		at := int64(i) * size
+		length := min(size, body.Size()-at)
+		group.Go(func() error {
+			if failed.Load() {
+				return nil
+			}
+			err := b.retry(ctx, 0, func(ctx context.Context) error {
+				p, err := b.core.PutObjectPart(ctx, u.Bucket, u.Key, u.ID, i+1, io.NewSectionReader(body, at, length), length, minio.PutObjectPartOptions{})
+				parts[i] = minio.CompletePart{PartNumber: i + 1, ETag: p.ETag}
+				return err
+			})
+			if err != nil {
+				failed.Store(true)
 			}
 			return err
 		})
-		if err != nil {
-			return err
-		}
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	err := b.retry(ctx, 0, func(ctx context.Context) error {
 		_, err := b.core.CompleteMultipartUpload(ctx, u.Bucket, u.Key, u.ID, parts, minio.PutObjectOptions{})
