@@ -46,7 +46,7 @@ func (s *Store) AdmitToPerform(ctx context.Context, t *Token) error {
 // seemsAdmissible reports whether an invocation that asks for writes and deletes of keys alone may be carried out, as far
 // as this process knows.
 func (s *Store) seemsAdmissible(ctx context.Context, t *Token) bool {
-	if len(t.Caps) == 0 || s.genuine(t) != nil || s.seen.used(t.ID, s.o.Now().Unix()) {
+	if len(t.Caps) == 0 || s.performed.Contains(t.ID) || s.genuine(t) != nil || s.seen.used(t.ID, s.o.Now().Unix()) {
 		return false
 	}
 	for _, c := range t.Caps {

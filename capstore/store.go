@@ -129,7 +129,9 @@ type Store struct {
 	followEvery time.Duration     // see the constant
 	asking      flights[struct{}] // for the generation, see [Store.fresh]
 	burns       burns
-	paired      atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
+	// performed are tokens of mutations that this process has just carried out, so that [Store.AdmitToPerform] asks about them.
+	performed *lru.Cache[tinycloud.Hash, struct{}]
+	paired    atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 
 	services map[string]service.Service // by name; never changes
 	keepers  []service.Keeper           // those with tables of their own, by name
@@ -200,6 +202,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
 	s.tokens = newTokens()
+	s.performed, _ = lru.New[tinycloud.Hash, struct{}](rememberedTokens)
 	s.granted, _ = lru.New[proven, struct{}](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)
 	s.removals, _ = lru.New[tinycloud.SpaceID, lookedAt](rememberedServing)
