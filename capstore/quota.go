@@ -143,9 +143,9 @@ func (t *tx) fitsState(sp *space, r Room, service string, p service.Plan) error 
 }
 
 // size is what the state of a subject takes here, as far as its service said.
-func (t *tx) size(sp *space, service, subject string) (bytes int64, err error) {
+func (t *tx) size(sp *space, name, subject string) (bytes int64, err error) {
 	id := tinycloud.Sum([]byte(subject))
-	_, err = t.one([]any{&bytes}, "SELECT size FROM sizes WHERE sid = ? AND service = ? AND id = ?", sp.sid, service, id[:])
+	_, err = t.look([]any{&bytes}, service.LookSize, sp.sid, name, id[:])
 	return bytes, err
 }
 

@@ -29,3 +29,6 @@ var (
 	LookValue = Look{Table: "vals", By: "sid hash", Select: "1"}
 	LookPast  = Look{Table: "past", By: "sid hash", Select: "size"}
 )
+
+// LookSize looks at what the state of a subject takes, by its service and its hash.
+var LookSize = Look{Table: "sizes", By: "sid service id", Select: "size"}
