@@ -139,6 +139,40 @@ func (s *Space) Execute(ctx context.Context, database, statement string, params 
 	return out.Changes, err
 }
 
+// Statement is a statement of a batch.
+type Statement struct {
+	SQL    string `json:"sql"`
+	Params []any  `json:"params"` // nil, texts, numbers; of a float64 JSON has to tell that it is one: [Real]
+}
+
+// Real is a parameter that is a floating point number also if it is whole.
+type Real float64
+
+// MarshalJSON writes a number with a point or an exponent.
+func (r Real) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(float64(r))
+	if err == nil && !bytes.ContainsAny(b, ".eE") {
+		b = append(b, ".0"...)
+	}
+	return b, err
+}
+
+// Batch carries statements out as one request: all of them, or nothing.
+func (s *Space) Batch(ctx context.Context, database string, statements []Statement) error {
+	all := make([]Statement, len(statements))
+	for i, q := range statements {
+		all[i] = Statement{q.SQL, append([]any{}, q.Params...)}
+	}
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(map[string]any{"action": "batch", "statements": all}); err != nil {
+		return err
+	}
+	_, err := s.invoke(ctx, "sql", database, "tinycloud.sql/write", body.Bytes())
+	return err
+}
+
 func (s *Space) sql(ctx context.Context, database, action, ability, statement string, params []any, out any) error {
 	body, err := json.Marshal(map[string]any{"action": action, "sql": statement, "params": append([]any{}, params...)})
 	if err != nil {

@@ -67,6 +67,7 @@ type cli struct {
 	Login    loginCmd    `cmd:"" help:"Sign in to a Space as an app does, for kv, sql and delegate."`
 	Kv       kvCmd       `cmd:"" name:"kv" help:"Read and write keys of a Space: get, put, ls, rm."`
 	SQL      sqlCmd      `cmd:"" name:"sql" help:"Carry out a statement in a database of a Space."`
+	Load     loadCmd     `cmd:"" help:"Write what a SQLite file holds into a database of a Space."`
 	Delegate delegateCmd `cmd:"" help:"Give another DID abilities in a Space."`
 
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
