@@ -5,8 +5,10 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
@@ -24,6 +26,7 @@ type importReferenceCmd struct {
 	Blocks   string `required:"" placeholder:"DIR|s3://BUCKET" help:"Its storage.blocks.path or bucket; credentials and region of a bucket come from the AWS_* variables."`
 	Endpoint string `name:"blocks-endpoint" placeholder:"URL" help:"Its storage.blocks.endpoint, of a bucket that is not at AWS."`
 	Secret   string `env:"REFERENCE_SECRET" placeholder:"SECRET" help:"Its keys.secret (better in $$REFERENCE_SECRET). This node takes it as its own, so that it stays the host its Spaces were delegated to. Version 1.16.0 cannot be read without it."`
+	Files    string `name:"databases" placeholder:"DIR" help:"Where its SQL databases are saved, each as a file; \"reference-databases\" in the data directory by default."`
 	OwnKeys  bool   `help:"Use the secret to read the data only: this node keeps its own keys, and each owner has to delegate to it."`
 }
 
@@ -63,7 +66,10 @@ func (c *importReferenceCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	o := &transfer.TakeOver{From: from, Blocks: blocks, To: to, Source: networks, Log: p.err}
+	o := &transfer.TakeOver{From: from, Blocks: blocks, To: to, Source: networks, Log: p.err, Files: c.Files}
+	if o.Files == "" && cfg.Storage.Datadir != "" {
+		o.Files = filepath.Join(cfg.Storage.Datadir, "reference-databases")
+	}
 	out, err := o.Run(ctx)
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err
@@ -136,6 +142,7 @@ func (c *importReferenceCmd) print(p *program, out []transfer.Outcome, o *transf
 			fmt.Fprintf(p.out, "  %d epochs, %d of them void, %d keys, %d values missing\n", x.Epochs, x.Void, x.Keys, x.Wants)
 		}
 	}
+	printReferenceDatabases(p.out, out)
 	if waiting > 0 {
 		fmt.Fprintf(p.out, "\n%d spaces are not served yet: this node has other keys than the one the data is of. A client that signs in\n"+
 			"has its owner delegate the space to this node; so does \"tinycloud-peer host SPACE\" while it runs.\n", waiting)
@@ -147,8 +154,40 @@ func (c *importReferenceCmd) print(p *program, out []transfer.Outcome, o *transf
 		fmt.Fprintf(p.out, "\nodd in the data:\n")
 		odd.Print(p.out)
 	}
-	if n := odd.Count(transfer.FoundOtherValue) + odd.Count(transfer.FoundLate) + odd.Count(transfer.FoundNetwork); n > 0 {
+	if n := odd.Count(transfer.FoundOtherValue) + odd.Count(transfer.FoundLate) + odd.Count(transfer.FoundNetwork) + odd.Count(transfer.FoundNoSQLite); n > 0 {
 		return fmt.Errorf("%d things could not be taken over as they were", n)
 	}
 	return nil
 }
+
+// printReferenceDatabases says where the SQL databases are, and how they get into their Spaces.
+func printReferenceDatabases(out io.Writer, spaces []transfer.Outcome) {
+	some := false
+	for _, x := range spaces {
+		for _, d := range x.Databases {
+			if !some {
+				fmt.Fprint(out, "\nSQL databases, saved as files: who may write to their Spaces loads them, once, signed in by \"tinycloud-peer login\"\n")
+				some = true
+			}
+			used := d.Name
+			if len(d.Paths) > 0 {
+				used = d.Paths[0]
+			}
+			fmt.Fprintf(out, "%s %q: %d tables, %d rows, %s\n", x.Space, d.Name, d.Tables, d.Rows, progress.Bytes(d.Bytes))
+			if len(d.Paths) > 1 {
+				fmt.Fprintf(out, "  several paths were one database there, and are one each here: %s\n", strings.Join(d.Paths, ", "))
+			}
+			fmt.Fprintf(out, "  tinycloud-peer load %s %s %s\n", x.Space, quoteShell(used), quoteShell(d.File))
+		}
+	}
+}
+
+// quoteShell is a text as a word of a shell.
+func quoteShell(text string) string {
+	if text != "" && !strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune(plainShell, r) }) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+const plainShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%+="

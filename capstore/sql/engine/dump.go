@@ -434,4 +434,3 @@ func (d *dumper) flush() error {
 	d.out.Rows += chunk.Rows
 	return nil
 }
-

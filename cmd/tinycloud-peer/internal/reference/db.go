@@ -36,7 +36,10 @@ type DB struct {
 	postgres bool
 	current  bool // there is a table current_kv: 1.16.0
 	networks bool // there is a table encryption_network
-	aead     cipher.AEAD
+
+	artifacts bool // there is a table database_artifact
+	abilities bool // there is a table invoked_abilities
+	aead      cipher.AEAD
 }
 
 // Open opens a database read-only. key is the node's column key, hostkeys.ContextWebhookSecrets of its secret;
@@ -107,6 +110,10 @@ func (d *DB) recognise(ctx context.Context) error {
 	d.current = err == nil
 	_, err = d.count(ctx, "encryption_network")
 	d.networks = err == nil
+	_, err = d.count(ctx, "database_artifact")
+	d.artifacts = err == nil
+	_, err = d.count(ctx, "invoked_abilities")
+	d.abilities = err == nil
 	for _, table := range []string{"invocation", "delegation"} {
 		rows, err := d.query(ctx, "SELECT serialization FROM "+table+" LIMIT 100")
 		if err != nil {

@@ -44,6 +44,7 @@ type TakeOver struct {
 	Blocks reference.Blocks
 	To     *node.Data
 	Source *encryption.Source // of encryption networks; nil: the secret is not known
+	Files  string             // directory for SQL databases, each as a file; "": they are left out
 	Log    io.Writer          // progress
 	Odd    Findings
 
@@ -58,6 +59,8 @@ type Outcome struct {
 	New    int64 // of them, added now
 	Values int64 // added now
 	Bytes  int64 // of values added now
+
+	Databases []Database // saved as files
 }
 
 func (o *TakeOver) odd(x reference.Oddity) {
@@ -153,6 +156,9 @@ func (o *TakeOver) space(ctx context.Context, label string, s reference.Space) (
 		return out, err
 	}
 	if err := o.values(ctx, label, s, &out); err != nil {
+		return out, err
+	}
+	if err := o.databases(ctx, s, &out); err != nil {
 		return out, err
 	}
 	if out.Taken, err = to.End(ctx, s.ID); err != nil || !out.Hosted {
