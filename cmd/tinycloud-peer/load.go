@@ -41,8 +41,8 @@ func (c *loadCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	defer end()
-	l := &loading{ctx: ctx, to: s, database: c.Database, has: map[string]bool{}}
-	if err := l.look(); err != nil {
+	l := &loading{to: s, database: c.Database, has: map[string]bool{}}
+	if err := l.look(ctx); err != nil {
 		return err
 	}
 	if len(l.has) > 0 && !c.Resume {
@@ -50,7 +50,7 @@ func (c *loadCmd) Run(ctx context.Context, p *program) error {
 	}
 	bar := progress.New(p.err, "load", "rows", 0)
 	l.done = func(rows int64) { bar.Add(rows, 0) }
-	out, err := engine.Dump(ctx, path, l.add)
+	out, err := engine.Dump(ctx, path, func(c engine.Chunk) error { return l.add(ctx, c) })
 	bar.Done()
 	for _, x := range out.Odd {
 		fmt.Fprintln(p.out, "left out:", x)
@@ -104,7 +104,6 @@ func copyOf(from, to string) error {
 
 // loading carries out what makes a file's content.
 type loading struct {
-	ctx      context.Context
 	to       *client.Space
 	database string
 	has      map[string]bool // what the schema had before, by its text
@@ -112,8 +111,8 @@ type loading struct {
 }
 
 // look reads what the database has.
-func (l *loading) look() error {
-	rows, err := l.to.Query(l.ctx, l.database, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+func (l *loading) look(ctx context.Context) error {
+	rows, err := l.to.Query(ctx, l.database, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
 	if err != nil {
 		return err
 	}
@@ -127,7 +126,7 @@ func (l *loading) look() error {
 	return nil
 }
 
-func (l *loading) add(c engine.Chunk) error {
+func (l *loading) add(ctx context.Context, c engine.Chunk) error {
 	var all []client.Statement
 	for _, q := range c.Statements {
 		if c.Schema && l.has[q.SQL] {
@@ -147,7 +146,7 @@ func (l *loading) add(c engine.Chunk) error {
 		all = append(all, x)
 	}
 	if len(all) > 0 {
-		if err := l.to.Batch(l.ctx, l.database, all); err != nil {
+		if err := l.to.Batch(ctx, l.database, all); err != nil {
 			return err
 		}
 	}
