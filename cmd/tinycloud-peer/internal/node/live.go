@@ -69,8 +69,11 @@ func (l *live) close(s *liveStream) {
 	delete(l.streams, s)
 }
 
-// each changes what the streams have not been told. It does not block.
+// each changes what the streams have not been told. It does not block. Data that are opened without a node have nobody to tell.
 func (l *live) each(change func(*liveStream)) {
+	if l == nil {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s := range l.streams {
