@@ -144,7 +144,10 @@ type keyArgs struct {
 	Key   string            `arg:"" help:"Key, as it stands in a URI."`
 }
 
-type kvGetCmd struct{ keyArgs }
+type kvGetCmd struct {
+	keyArgs
+	answer
+}
 
 // Run prints a value as it is.
 func (c *kvGetCmd) Run(ctx context.Context, p *program) error {
@@ -156,6 +159,9 @@ func (c *kvGetCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
+	if c.JSON {
+		return printJSON(p.out, map[string]any{"key": c.Key, "bytes": len(value), "base64": value})
+	}
 	_, err = p.out.Write(value)
 	return err
 }
@@ -163,6 +169,7 @@ func (c *kvGetCmd) Run(ctx context.Context, p *program) error {
 type kvPutCmd struct {
 	keyArgs
 	File string `arg:"" optional:"" default:"-" help:"File with the value; - is standard input."`
+	answer
 }
 
 // Run writes a value. It is durable at the node when this returns.
@@ -180,7 +187,10 @@ func (c *kvPutCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return s.Put(ctx, c.Key, value)
+	if err := s.Put(ctx, c.Key, value); err != nil || !c.JSON {
+		return err
+	}
+	return printJSON(p.out, map[string]any{"key": c.Key, "bytes": len(value)})
 }
 
 type kvLsCmd struct {
@@ -210,7 +220,10 @@ func (c *kvLsCmd) Run(ctx context.Context, p *program) error {
 	return nil
 }
 
-type kvRmCmd struct{ keyArgs }
+type kvRmCmd struct {
+	keyArgs
+	answer
+}
 
 // Run removes a key.
 func (c *kvRmCmd) Run(ctx context.Context, p *program) error {
@@ -218,7 +231,10 @@ func (c *kvRmCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return s.Delete(ctx, c.Key)
+	if err := s.Delete(ctx, c.Key); err != nil || !c.JSON {
+		return err
+	}
+	return printJSON(p.out, map[string]string{"key": c.Key})
 }
 
 type sqlCmd struct {

@@ -18,6 +18,7 @@ import (
 type exportCmd struct {
 	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
 	File  string            `arg:"" help:"File to write, - for standard output. One that is there is replaced when all is written."`
+	answer
 }
 
 // Run exports a Space of the stopped node.
@@ -30,6 +31,13 @@ func (c *exportCmd) Run(ctx context.Context, p *program) error {
 		x, err := transfer.Export(ctx, d, c.Space, out, p.err)
 		if err = done(err); err != nil {
 			return err
+		}
+		if c.JSON {
+			to := p.out
+			if c.File == "-" { // where the Space goes
+				to = p.err
+			}
+			return printJSON(to, map[string]int64{"entries": x.Entries, "values": x.Values, "bytes": x.Bytes, "skipped": x.Skipped})
 		}
 		fmt.Fprintf(p.err, "%d entries, %d values, %s\n", x.Entries, x.Values, progress.Bytes(x.Bytes))
 		if x.Skipped > 0 {
@@ -61,6 +69,7 @@ func (c *exportCmd) open(p *program) (io.Writer, func(error) error, error) {
 
 type importCmd struct {
 	File string `arg:"" help:"File of export, - for standard input."`
+	answer
 }
 
 // Run imports a file into the stopped node.
@@ -74,6 +83,12 @@ func (c *importCmd) Run(ctx context.Context, p *program) error {
 			defer in.Close()
 		}
 		x, err := transfer.Import(ctx, d, in, p.err)
+		if c.JSON {
+			return errors.Join(err, printJSON(p.out, map[string]any{
+				"space": x.Space, "entries": x.Entries, "new": x.New, "values": x.Values, "bytes": x.Bytes,
+				"hosted": x.Hosted, "host": hostkeys.DIDKey(x.Host[:]), "epochs": x.Epochs, "void": x.Void, "keys": x.Keys, "missing": x.Wants,
+			}))
+		}
 		fmt.Fprintf(p.out, "%s: %d entries, %d of them new; %d values of %s new\n", x.Space, x.Entries, x.New, x.Values, progress.Bytes(x.Bytes))
 		if err != nil {
 			return err

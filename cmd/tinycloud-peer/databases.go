@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,7 @@ type databasesCmd struct {
 	After    string            `placeholder:"PLACE" help:"Those behind the place that a list ended with."`
 	Hash     bool              `help:"Bring each up to date, and hash its content: equal on two hosts if and only if the content is."`
 	Export   string            `placeholder:"FILE" help:"Write the database to a new file that SQLite opens."`
-	JSON     bool              `name:"json" help:"Print JSON."`
+	listing
 }
 
 // Run lists the SQL databases of a Space, or what failed in them, or exports one.
@@ -55,7 +56,7 @@ func (c *databasesCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, list)
 	}
-	return printDatabases(p.out, list)
+	return c.print(p.out, list)
 }
 
 // failed lists a page of writes that failed, and says from where the next one goes on.
@@ -118,17 +119,21 @@ func exportDatabase(ctx context.Context, client *admin.Client, space tinycloud.S
 	return nil
 }
 
-func printDatabases(out io.Writer, list []node.DatabaseView) error {
-	w := table(out, "WRITES\tFAILED\tRUN\tPENDING\tBYTES\tHASH\tDATABASE")
+func (l listing) print(out io.Writer, list []node.DatabaseView) error {
+	w := table(out, "WRITES\tFAILED\tRUN\tPENDING\tSIZE\tHASH\tDATABASE")
 	for _, v := range list {
 		failed, hash := "?", "-"
 		if v.Failed != nil {
 			failed = fmt.Sprint(*v.Failed)
 		}
-		if v.Hash != "" {
-			hash = v.Hash
+		name := v.Name
+		if !l.Wide {
+			name = short(name, 20, 8)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%d\t%d\t%d\t%s\t%q\n", v.Writes, failed, v.Position, v.Pending, v.Bytes, hash, v.Name)
+		if hash = cmp.Or(v.Hash, hash); !l.Wide && len(hash) > 12 {
+			hash = hash[:12]
+		}
+		fmt.Fprintf(w, "%d\t%s\t%d\t%d\t%s\t%s\t%q\n", v.Writes, failed, v.Position, v.Pending, size(v.Bytes), hash, name)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
 )
 
-type gcCmd struct{}
+type gcCmd struct{ answer }
 
 // Run frees what no key holds. A running node does the same by itself now and then, but not in a bucket.
 func (c *gcCmd) Run(ctx context.Context, p *program) error {
@@ -26,6 +26,9 @@ func (c *gcCmd) Run(ctx context.Context, p *program) error {
 		if err != nil {
 			return err
 		}
+		if c.JSON {
+			return printJSON(p.out, map[string]any{"values": freed.Values, "bytes": freed.Bytes, "unknownSpaces": append([]tinycloud.SpaceID{}, unknown...)})
+		}
 		fmt.Fprintf(p.out, "freed %d values, %s\n", freed.Values, progress.Bytes(freed.Bytes))
 		for _, space := range unknown {
 			fmt.Fprintf(p.out, "left alone: values of %s, which the database does not know\n", space)
@@ -34,7 +37,7 @@ func (c *gcCmd) Run(ctx context.Context, p *program) error {
 	})
 }
 
-type compactCmd struct{}
+type compactCmd struct{ answer }
 
 // Run makes the files as small as what is in them.
 func (c *compactCmd) Run(ctx context.Context, p *program) error {
@@ -47,6 +50,9 @@ func (c *compactCmd) Run(ctx context.Context, p *program) error {
 		freed, err := transfer.Compact(ctx, d, path, path+"-wal", filepath.Join(cfg.Storage.Blocks.Path, ".index"))
 		if err != nil {
 			return err
+		}
+		if c.JSON {
+			return printJSON(p.out, map[string]int64{"bytes": max(freed, 0)})
 		}
 		fmt.Fprintf(p.out, "freed %s\n", progress.Bytes(max(freed, 0)))
 		return nil

@@ -15,9 +15,10 @@ import (
 )
 
 type initCmd struct {
-	Dir     string   `arg:"" optional:"" default:"." help:"Directory to write to; made if missing."`
-	Profile string   `enum:"local,home,server" default:"home" help:"local: on this machine alone. home: behind a router, found by other hosts. server: on the open internet."`
-	Domain  []string `placeholder:"NAME" help:"With server: names for which it gets certificates by itself. Without, a proxy speaks TLS before it."`
+	Dir     string `arg:"" optional:"" default:"." help:"Directory to write to; made if missing."`
+	Profile string `enum:"local,home,server" default:"home" help:"local: on this machine alone. home: behind a router, found by other hosts. server: on the open internet."`
+	answer
+	Domain []string `placeholder:"NAME" help:"With server: names for which it gets certificates by itself. Without, a proxy speaks TLS before it."`
 }
 
 // Help tells what the profiles are.
@@ -109,8 +110,12 @@ func (c *initCmd) Run(p *program) error {
 	if err := writeNew(file, text); err != nil {
 		return err
 	}
+	did := hostkeys.DIDKey(keys.NodeKey().Public().(ed25519.PublicKey))
+	if c.JSON {
+		return printJSON(p.out, map[string]string{"configuration": file, "secret": secretFile, "profile": c.Profile, "did": did})
+	}
 	fmt.Fprintf(p.out, "wrote %s, profile %s\nwrote %s: back it up, without it this node is no host of its Spaces any more\nnode  %s\n\n",
-		file, c.Profile, secretFile, hostkeys.DIDKey(keys.NodeKey().Public().(ed25519.PublicKey)))
+		file, c.Profile, secretFile, did)
 	return c.next(p, file)
 }
 

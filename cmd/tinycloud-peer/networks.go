@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
@@ -11,7 +12,7 @@ import (
 )
 
 type networksCmd struct {
-	JSON bool `name:"json" help:"Print JSON."`
+	listing
 }
 
 // Run lists the encryption networks.
@@ -35,7 +36,7 @@ func (c *networksCmd) Run(ctx context.Context, p *program) error {
 				hosts++
 			}
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d/%d\t%d\t%s\n", v.State, v.Version, v.Keys, v.Known, hosts, v.Network)
+		fmt.Fprintf(w, "%s\t%d\t%d/%d\t%d\t%s\n", v.State, v.Version, v.Keys, v.Known, hosts, c.network(v.Network))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -65,22 +66,34 @@ type networkCmd struct {
 	Rotate networkRotateCmd `cmd:"" help:"Print what a network's owner has to sign for a new version of its key, or complete it."`
 }
 
-// network is where the node is asked about a network that an argument names.
-func (p *program) network(text string) (client *admin.Client, datadir string, id tinycloud.NetworkID, err error) {
-	if client, datadir, err = p.node(); err == nil {
-		id, err = tinycloud.ParseNetworkID(text)
+// network is where the node is asked about a network that an argument names, whole or as tables show it.
+func (p *program) network(ctx context.Context, text string) (client *admin.Client, datadir string, id tinycloud.NetworkID, err error) {
+	if client, datadir, err = p.node(); err != nil {
+		return client, datadir, id, err
 	}
+	if strings.Contains(text, "…") {
+		list, err := client.Networks(ctx)
+		if err != nil {
+			return client, datadir, id, err
+		}
+		for _, v := range list {
+			if (listing{}).network(v.Network) == text {
+				text = v.Network
+			}
+		}
+	}
+	id, err = tinycloud.ParseNetworkID(text)
 	return client, datadir, id, err
 }
 
 type networkShowCmd struct {
 	Network string `arg:"" help:"Id of the network, urn:tinycloud:encryption:…:name."`
-	JSON    bool   `name:"json" help:"Print JSON."`
+	listing
 }
 
 // Run shows a network.
 func (c *networkShowCmd) Run(ctx context.Context, p *program) error {
-	client, _, id, err := p.network(c.Network)
+	client, _, id, err := p.network(ctx, c.Network)
 	if err != nil {
 		return err
 	}
@@ -91,18 +104,18 @@ func (c *networkShowCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, v)
 	}
-	return printNetwork(p.out, v)
+	return c.printNetwork(p.out, v)
 }
 
-func printNetwork(out io.Writer, v node.NetworkView) error {
+func (l listing) printNetwork(out io.Writer, v node.NetworkView) error {
 	fmt.Fprintf(out, "network  %s\nstate    %s\nversion  %d\nkeys     %d here, %d known\n\n", v.Network, v.State, v.Version, v.Keys, v.Known)
 	w := table(out, "NODE\tTRUSTED\tHOSTING\tPEER\tHOST")
 	for _, h := range v.Holders {
-		name := h.Node
+		name := l.host(h.Node)
 		if h.Self {
-			name += " (this node)"
+			name += " (this)"
 		}
-		fmt.Fprintf(w, "%s\t%t\t%t\t%s\t%s\n", name, h.Trusted, h.Hosting, h.PeerID, h.Host)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, yes(h.Trusted), yes(h.Hosting), l.peer(h.PeerID), l.host(h.Host))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -118,6 +131,7 @@ type networkShareCmd struct {
 	Network string `arg:"" help:"Id of a network of the owner."`
 	Node    string `arg:"" help:"Peer ID or did:key of the node. Its operator approves this node likewise."`
 	Off     bool   `help:"No more. The node keeps what it has."`
+	listing
 }
 
 // Help tells what sharing means.
@@ -128,7 +142,7 @@ func (c *networkShareCmd) Help() string {
 
 // Run approves a node.
 func (c *networkShareCmd) Run(ctx context.Context, p *program) error {
-	client, _, id, err := p.network(c.Network)
+	client, _, id, err := p.network(ctx, c.Network)
 	if err != nil {
 		return err
 	}
@@ -136,17 +150,21 @@ func (c *networkShareCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	return printNetwork(p.out, v)
+	if c.JSON {
+		return printJSON(p.out, v)
+	}
+	return c.printNetwork(p.out, v)
 }
 
 type networkRotateCmd struct {
 	Network string `arg:"" help:"Id of the network."`
 	ownerSigned
+	answer
 }
 
 // Run prints the text that rotates a key, or completes it with its signature.
 func (c *networkRotateCmd) Run(ctx context.Context, p *program) error {
-	client, datadir, id, err := p.network(c.Network)
+	client, datadir, id, err := p.network(ctx, c.Network)
 	if err != nil {
 		return err
 	}
@@ -159,6 +177,9 @@ func (c *networkRotateCmd) Run(ctx context.Context, p *program) error {
 		v, err := client.Rotate(ctx, id, header)
 		if err != nil {
 			return err
+		}
+		if c.JSON {
+			return printJSON(p.out, v)
 		}
 		fmt.Fprintf(p.out, "version %d of %s\n", v.Version, v.Network)
 		return nil

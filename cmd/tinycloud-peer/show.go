@@ -46,6 +46,15 @@ func (l listing) space(id tinycloud.SpaceID) string {
 	return short(owner, 6, 4) + ":" + short(id.Name(), 12, 4)
 }
 
+// network is an encryption network as tables show it: the end of its owner's DID, and its name.
+func (l listing) network(id string) string {
+	if l.Wide {
+		return id
+	}
+	parts := strings.Split(id, ":")
+	return short(parts[max(0, len(parts)-2)], 6, 4) + ":" + short(parts[len(parts)-1], 12, 4)
+}
+
 // host is a DID of a host as tables show it.
 func (l listing) host(did string) string {
 	if l.Wide {

@@ -11,23 +11,36 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
 )
 
-type verifyCmd struct{}
+type verifyCmd struct{ answer }
+
+// damaged is a thing that is not as it was signed.
+type damaged struct {
+	Space string `json:"space"` // "" when it is of none
+	What  string `json:"what"`
+	Which string `json:"which"`
+}
 
 // Run verifies the data of the stopped node.
 func (c *verifyCmd) Run(ctx context.Context, p *program) error {
 	return p.offline(ctx, func(d *node.Data) error {
-		n := 0
+		all := []damaged{}
 		err := transfer.Verify(ctx, d, p.err, func(x capstore.Damage) {
-			n++
+			all = append(all, damaged{x.Space, x.What, x.Which})
+			if c.JSON {
+				return
+			}
 			if x.Space != "" {
 				x.Space += ": "
 			}
 			fmt.Fprintf(p.out, "%s%s: %s\n", x.Space, x.What, x.Which)
 		})
-		if err == nil && n > 0 {
-			err = fmt.Errorf("%d things are damaged", n)
+		if err == nil && c.JSON {
+			err = printJSON(p.out, map[string][]damaged{"damaged": all})
 		}
-		if err == nil {
+		if err == nil && len(all) > 0 {
+			err = fmt.Errorf("%d things are damaged", len(all))
+		}
+		if err == nil && !c.JSON {
 			fmt.Fprintln(p.out, "all is as it was signed")
 		}
 		return err
