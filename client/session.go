@@ -46,7 +46,12 @@ func (s *Session) URI() string {
 
 // Token signs an invocation of one ability on one resource, for one request.
 func (s *Session) Token(resource, ability string) string {
-	return s.sign(string(s.DID()), map[string][]string{resource: {ability}}, time.Now().Add(tokenLife))
+	return s.invocation(map[string][]string{resource: {ability}})
+}
+
+// invocation is Token of several resources.
+func (s *Session) invocation(abilities map[string][]string) string {
+	return s.sign(string(s.DID()), abilities, time.Now().Add(tokenLife))
 }
 
 // Delegate gives abilities of the session to another DID: who has them rests on what the session has.

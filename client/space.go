@@ -111,11 +111,19 @@ func (s *Space) page(ctx context.Context, prefix, cursor string) (keys []string,
 
 // token signs an invocation on a path of a service. A key is part of a URI, and has to be escaped by who makes it up.
 func (s *Space) token(service, path, ability string) (string, error) {
+	r, err := s.resource(service, path)
+	if err != nil {
+		return "", err
+	}
+	return s.Session.Token(r, ability), nil
+}
+
+func (s *Space) resource(service, path string) (string, error) {
 	r, ok := s.ID.NewKey(service, path)
 	if !ok {
 		return "", fmt.Errorf("%q cannot stand in a URI, escape it: %w", path, tinycloud.ErrInvalid)
 	}
-	return s.Session.Token(r.String(), ability), nil
+	return r.String(), nil
 }
 
 // Rows is the answer to a query.
@@ -207,12 +215,8 @@ func (s *Space) send(ctx context.Context, method, path, token string, headers ma
 		if err == nil || !errors.Is(err, tinycloud.ErrUnavailable) {
 			return answer, header, err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause(ctx, wait) {
 			return nil, nil, err
-		case <-timer.C:
 		}
 	}
 }
@@ -228,11 +232,7 @@ func (s *Space) once(ctx context.Context, method, path, token string, headers ma
 	for name, value := range headers {
 		r.Header.Set(name, value)
 	}
-	do := http.DefaultClient
-	if s.HTTP != nil {
-		do = s.HTTP
-	}
-	resp, err := do.Do(r)
+	resp, err := s.client().Do(r)
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -250,4 +250,11 @@ func (s *Space) once(ctx context.Context, method, path, token string, headers ma
 		wait = max(leastWait, time.Duration(seconds)*time.Second)
 	}
 	return nil, nil, wait, &StatusError{resp.StatusCode, strings.TrimSpace(string(text))}
+}
+
+func (s *Space) client() *http.Client {
+	if s.HTTP != nil {
+		return s.HTTP
+	}
+	return http.DefaultClient
 }
