@@ -138,6 +138,9 @@ func (v SpaceView) Alerts(now time.Time) (found []AlertView) {
 	if v.Conflicts > 0 {
 		add("info", "conflicts", "%d writes lost against others that did not know of them: tinycloud-peer conflicts shows them.", v.Conflicts)
 	}
+	if v.Differing > 0 {
+		add("error", "differing", "%d databases have other content on another host of the same writes: tinycloud-peer databases shows which.", v.Differing)
+	}
 	for _, why := range v.Paused {
 		add("warning", "paused", "Replication is paused, %s.", why)
 	}

@@ -90,11 +90,15 @@ function status(text, kind) {
   if ($('live').textContent !== text) show($('live'), text)
 }
 
-function end() {
-  forget()
+function stop() {
   view = null
   leaving.abort()
   following.abort()
+}
+
+function end() {
+  forget()
+  stop()
   history.replaceState(null, '', '/')
   show($('live'))
   $('nav').hidden = true
@@ -120,8 +124,8 @@ async function start() {
   }
   if (!loggedIn()) return ask()
   show($('nav'), sections.map(([at, name]) => h('a', { href: at }, name)), button('Log out', async () => {
-    await logout()
-    end()
+    stop() // what is under way would be refused
+    await logout().finally(end)
   }, { class: 'link' }))
   $('nav').hidden = false
   addEventListener('hashchange', () => {

@@ -28,5 +28,5 @@ export function log(main, signal) {
   }
   show(main, h('h1', {}, 'Log'), h('p', { class: 'lead' }, 'What the node told since it started, the last 512 lines of it.'),
     h('section', { class: 'card' }, h('div', { class: 'toolbar' }, h('label', { for: 'level' }, 'Show'), level), list, h('div', { class: 'actions' }, older, newest)))
-  return { refresh: () => (from === null ? read(null) : undefined), told: (kind) => kind === 'event' && from === null && read(null).catch(() => {}) }
+  return { refresh: () => (from === null ? read(null) : undefined) }
 }

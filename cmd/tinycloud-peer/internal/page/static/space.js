@@ -81,7 +81,7 @@ export function space(main, id, signal) {
       quota.value = limits.override_bytes === null ? '' : exact(limits.override_bytes)
     }
   }
-  return { refresh, told: (kind, data) => kind === 'event' && data.space === id && refresh().catch(() => {}) }
+  return { refresh }
 }
 
 function notHere(id, refresh) {
