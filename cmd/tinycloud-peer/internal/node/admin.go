@@ -29,49 +29,6 @@ const (
 	adminDelay    = 500 * time.Millisecond
 )
 
-// adminHandler answers /admin/…. Whoever reaches it is the operator.
-func (n *Node) adminHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /admin/node", answer(n.adminNode))
-	mux.HandleFunc("GET /admin/alerts", answer(n.adminAlerts))
-	mux.HandleFunc("GET /admin/events", answer(n.adminEvents))
-	mux.HandleFunc("GET /admin/history", answer(n.adminHistory))
-	mux.HandleFunc("GET /admin/live", n.adminLive)
-	mux.HandleFunc("GET /admin/spaces", answer(n.adminSpaces))
-	mux.HandleFunc("GET /admin/spaces/{space}", answer(n.adminSpace))
-	mux.HandleFunc("POST /admin/spaces/{space}/join", answer(n.adminJoin))
-	mux.HandleFunc("DELETE /admin/spaces/{space}/joins/{addr}", answer(n.adminForget))
-	mux.HandleFunc("GET /admin/spaces/{space}/conflicts", answer(n.adminConflicts))
-	mux.HandleFunc("GET /admin/spaces/{space}/conflicts/{value}", n.conflictValue)
-	mux.HandleFunc("GET /admin/spaces/{space}/failed", answer(n.adminFailed))
-	mux.HandleFunc("GET /admin/spaces/{space}/policy", answer(n.adminPolicy))
-	mux.HandleFunc("PUT /admin/spaces/{space}/policy", answer(n.adminSetPolicy))
-	mux.HandleFunc("GET /admin/spaces/{space}/hosting", answer(n.adminHostText))
-	mux.HandleFunc("POST /admin/spaces/{space}/hosting", n.adminSigned("/delegate"))
-	mux.HandleFunc("GET /admin/spaces/{space}/hosts/{did}/removal", answer(n.adminRemoval))
-	mux.HandleFunc("POST /admin/spaces/{space}/hosts/{did}/removal", n.adminSigned("/revoke"))
-	mux.HandleFunc("GET /admin/nodes", answer(n.adminNodes))
-	mux.HandleFunc("POST /admin/nodes", answer(n.adminPair))
-	mux.HandleFunc("DELETE /admin/nodes/{peer}", answer(n.adminUnpair))
-	mux.HandleFunc("GET /admin/networks", answer(n.adminNetworks))
-	mux.HandleFunc("GET /admin/networks/{network}", answer(n.adminNetwork))
-	mux.HandleFunc("PUT /admin/networks/{network}/nodes/{node}", answer(n.adminShare(true)))
-	mux.HandleFunc("DELETE /admin/networks/{network}/nodes/{node}", answer(n.adminShare(false)))
-	mux.HandleFunc("GET /admin/networks/{network}/rotation", answer(n.adminRotation))
-	mux.HandleFunc("POST /admin/networks/{network}/rotation", answer(n.adminRotate))
-	mux.HandleFunc("GET /admin/invites", answer(n.adminInvites))
-	mux.HandleFunc("POST /admin/invites", answer(n.adminInvite))
-	mux.HandleFunc("GET /admin/quota", answer(n.adminQuotas))
-	mux.HandleFunc("GET /admin/quota/{space}", answer(n.adminQuota))
-	mux.HandleFunc("PUT /admin/quota/{space}", answer(n.adminSetQuota))
-	mux.HandleFunc("DELETE /admin/quota/{space}", answer(n.adminClearQuota))
-	mux.HandleFunc("GET /admin/usage", answer(n.adminUsage))
-	mux.HandleFunc("/", answer(func(*http.Request) (int, any, error) {
-		return 0, nil, fmt.Errorf("no such path: %w", tinycloud.ErrNotFound)
-	}))
-	return mux
-}
-
 // authenticated asks for the admin secret. Hashes are compared, so that time tells nothing of its length.
 func (n *Node) authenticated(h http.Handler) http.Handler {
 	want, failures := sha256.Sum256(n.cfg.AdminSecret.Bytes()), callers.NewBudget(adminRetries, adminFailures)

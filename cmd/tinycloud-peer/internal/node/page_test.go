@@ -329,3 +329,53 @@ func local(t *testing.T, datadir, method, path, body string) (int, string) {
 	}
 	return resp.StatusCode, string(answer)
 }
+
+// What the node says of its admin API is what docs/admin-api.json says, and the table of docs/operating.md has every path.
+func TestOpenAPI(t *testing.T) {
+	n, _ := run(t, settings(t))
+	status, got := call(t, http.MethodGet, n.URL()+"/admin/openapi.json", bearer, "")
+	if status != http.StatusOK {
+		t.Fatal(status, got)
+	}
+	const file = "../../../../docs/admin-api.json"
+	if os.Getenv("OPENAPI_WRITE") != "" {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs: OPENAPI_WRITE=1 go test ./cmd/tinycloud-peer/internal/node -run %s writes it", file, t.Name())
+	}
+	var doc struct {
+		Paths      map[string]map[string]struct{ Summary string }
+		Components struct {
+			Schemas map[string]struct{ Required []string }
+		}
+	}
+	if err := json.Unmarshal([]byte(got), &doc); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Paths) < 20 || len(doc.Components.Schemas["SpaceView"].Required) < 30 {
+		t.Errorf("%d paths, %v", len(doc.Paths), doc.Components.Schemas["SpaceView"])
+	}
+	for path := range doc.Paths {
+		if path = strings.ReplaceAll(path, "{addr}", "{multiaddr}"); !strings.Contains(string(page), path) {
+			t.Errorf("docs/operating.md does not tell of %s", path)
+		}
+	}
+	// Each reference leads somewhere.
+	for _, part := range strings.Split(got, `"#/components/schemas/`)[1:] {
+		name, _, _ := strings.Cut(part, `"`)
+		if _, ok := doc.Components.Schemas[name]; !ok {
+			t.Errorf("no schema %s", name)
+		}
+	}
+}
