@@ -121,8 +121,10 @@ func checkReferenceDatabases(t *testing.T, files string, out []transfer.Outcome,
 	}
 	slices.SortFunc(got, func(a, b found) int { return strings.Compare(a.Name, b.Name) })
 	want := []found{
-		{"../a b", "40 checkpoint", nil, 1}, {"conversations", "40 checkpoint, 41 log", []string{"abc.app/conversations", "xyz.app/conversations"}, 1},
-		{"large cell", "40 checkpoint, 41 1048577", nil, 1}, {"plain", "40 checkpoint", []string{"plain"}, 1},
+		{"../a b", "40 checkpoint", nil, 1},
+		{"conversations", "40 checkpoint, 41 log", []string{"abc.app/conversations", "xyz.app/conversations"}, 1},
+		{"large cell", "40 checkpoint, 41 1048577", nil, 1},
+		{"plain", "40 checkpoint", []string{"plain"}, 1},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
