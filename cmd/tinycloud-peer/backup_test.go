@@ -21,6 +21,8 @@ func TestRestoredBackup(t *testing.T) {
 	large := strings.Repeat("large values are linked. ", 100_000)
 	g.put(a, "before", "1")
 	g.put(a, "large", large)
+	g.run(a, "CREATE TABLE t(v)")
+	g.run(a, "INSERT INTO t VALUES('before')")
 	g.same()
 	data, backup := filepath.Join(a.Dir, "data"), filepath.Join(a.Dir, "backup")
 	local := admin.Local(data)
@@ -29,6 +31,9 @@ func TestRestoredBackup(t *testing.T) {
 	g.must(err)
 	if written.Values != 1 || written.Linked != 1 || written.Bytes != int64(len(large)) {
 		t.Errorf("%+v", written)
+	}
+	if _, err := os.Stat(filepath.Join(backup, "sql")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("files of databases in the backup: %v", err)
 	}
 	if _, err := local.Backup(g.ctx, backup); !errors.Is(err, tinycloud.ErrInvalid) {
 		t.Errorf("a second backup to the same place: %v", err)
@@ -53,6 +58,8 @@ func TestRestoredBackup(t *testing.T) {
 	g.put(a, "again", "2")
 	v := g.same()
 	g.reads("before", "later", a, b)
+	g.run(a, "INSERT INTO t VALUES('after')")
+	g.rows("SELECT v FROM t", `[["before"],["after"]]`, a, b) // the files are made anew
 	g.reads("large", large, a, b)
 	if v.Keys != 5 {
 		t.Errorf("%d keys", v.Keys)

@@ -156,6 +156,37 @@ func TestSQLMigration(t *testing.T) {
 		want(t, "two paths", 400, "Ambiguous sql capabilities span multiple database paths")
 }
 
+// The index that SDKs keep of an account: made at each sign-in, filled beside the keys that it is of, and asked by joins. Signing in
+// again changes nothing, and makes nothing of it.
+func TestSQLAccountIndex(t *testing.T) {
+	o := newDatabases(t)
+	const db = "account"
+	bootstrap := `{"action":"batch","statements":[
+		{"sql":"CREATE TABLE IF NOT EXISTS __tinycloud_sql_migrations (key TEXT PRIMARY KEY, namespace TEXT NOT NULL, id TEXT NOT NULL, applied_at TEXT NOT NULL, statement_count INTEGER NOT NULL)"},
+		{"sql":"CREATE TABLE IF NOT EXISTS spaces (space_id TEXT PRIMARY KEY, name TEXT NOT NULL, owner_did TEXT NOT NULL, type TEXT, updated_at TEXT DEFAULT CURRENT_TIMESTAMP)"},
+		{"sql":"CREATE TABLE IF NOT EXISTS applications (app_id TEXT PRIMARY KEY, manifest TEXT NOT NULL CHECK (json_valid(manifest)), space_id TEXT REFERENCES spaces(space_id) ON DELETE CASCADE)"},
+		{"sql":"CREATE INDEX IF NOT EXISTS idx_spaces_owner ON spaces(owner_did)"},
+		{"sql":"INSERT INTO __tinycloud_sql_migrations (key, namespace, id, applied_at, statement_count) VALUES (?, ?, ?, ?, ?) ON CONFLICT(key) DO NOTHING","params":["account:001","account","001","2026-11-29T00:00:00.000Z",4]}]}`
+	first := o.ask(db, "schema write", bootstrap)
+	first.want(t, "bootstrap", 200, `{"results":[`+strings.Repeat(`{"changes":0,"lastInsertRowId":null},`, 4)+`{"changes":1,"lastInsertRowId":1}]}`)
+	spaces := `{"action":"execute","sql":"INSERT OR REPLACE INTO spaces (space_id, name, owner_did, type) VALUES (?, ?, ?, ?), (?, ?, ?, ?)","params":["s1","default","did:x","owned","s2","public","did:x",null]}`
+	o.ask(db, "write", spaces).want(t, "spaces", 200, `{"changes":2,"lastInsertRowId":2}`)
+	app := `{"action":"execute","sql":"INSERT INTO applications VALUES(?, ?, ?) ON CONFLICT(app_id) DO UPDATE SET manifest = excluded.manifest","params":["xyz.app","{\"name\":\"App\",\"prefix\":\"xyz.app/\"}","s1"]}`
+	o.ask(db, "write", app).want(t, "an application", 200, `{"changes":1,"lastInsertRowId":1}`)
+	o.ask(db, "write", `{"action":"execute","sql":"INSERT INTO applications VALUES('bad', 'no JSON', 's1')"}`).want(t, "a manifest that is none", 400, "SQLite error: CHECK constraint failed: json_valid(manifest)")
+	o.ask(db, "write", `{"action":"execute","sql":"INSERT INTO applications VALUES('bad', '{}', 'nowhere')"}`).want(t, "of no space", 400, "SQLite error: FOREIGN KEY constraint failed")
+	again := o.ask(db, "schema write", bootstrap)
+	again.want(t, "signing in again", 200, `{"results":[`+strings.Repeat(`{"changes":0,"lastInsertRowId":null},`, 4)+`{"changes":0,"lastInsertRowId":0}]}`)
+	if first.header.Get(sql.EpochHeader) == "" || again.header.Get(sql.EpochHeader) != "" {
+		t.Errorf("epochs %q, %q", first.header.Get(sql.EpochHeader), again.header.Get(sql.EpochHeader))
+	}
+	o.ask(db, "read", `{"action":"query","sql":"SELECT s.name, json_extract(a.manifest, '$.prefix') AS prefix FROM spaces s LEFT JOIN applications a USING (space_id) WHERE s.owner_did = ? ORDER BY s.name","params":["did:x"],"maxRows":1000}`).
+		want(t, "the index", 200, `{"columns":["name","prefix"],"rowCount":2,"rows":[["default","xyz.app/"],["public",null]]}`)
+	o.ask(db, "write", `{"action":"execute","sql":"DELETE FROM spaces WHERE space_id = 's1'"}`).want(t, "a space goes", 200, `{"changes":1,"lastInsertRowId":null}`)
+	o.ask(db, "read", `{"action":"query","sql":"SELECT count(*) AS n FROM applications"}`).want(t, "with its applications", 200, `{"columns":["n"],"rowCount":1,"rows":[[0]]}`)
+	o.ask("secrets", "read", `{"action":"query","sql":"SELECT 1 FROM __tinycloud_sql_migrations"}`).want(t, "before a migration", 400, "SQLite error: no such table: __tinycloud_sql_migrations")
+}
+
 // What a delegation lists is all that may be asked under it.
 func TestSQLConstrained(t *testing.T) {
 	o := newDatabases(t)
@@ -254,7 +285,7 @@ func TestSQLWritersAtOnce(t *testing.T) {
 	o := newDatabases(t)
 	o.ask("db", "write", `{"action":"execute","sql":"CREATE TABLE t(id INTEGER PRIMARY KEY, n)"}`).want(t, "table", 200, `{"changes":0,"lastInsertRowId":null}`)
 	o.ask("db", "write", `{"action":"execute","sql":"INSERT INTO t VALUES(1, 0)"}`).want(t, "row", 200, `{"changes":1,"lastInsertRowId":1}`)
-	const clients, each = 8, 10
+	const clients, each = 16, 5
 	var tokens [clients][each]string
 	for i := range tokens {
 		for k := range each {
