@@ -308,3 +308,53 @@ func testListening(t *testing.T) {
 	}
 	hears("of keys", false)
 }
+
+// Processes that share a database tell what any of them carried out, each once, in one order. One of them that listens tells
+// what was written at another, to which nobody listens.
+func TestSQLToldByProcesses(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		o := newAuthor(t, c)
+		a, b := openSQL(t, "one", c, url, t.TempDir()), openSQL(t, "one", c, url, t.TempDir())
+		o.member(a.testStore)
+		a.delegate(o.header)
+		o.run(a, "db", "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)")
+		from := o.hears(b)
+		if _, ok := a.Listened(o.space, "sql"); ok {
+			t.Error("it is listened to at the other process")
+		}
+		var want []string
+		names := map[string]string{}
+		for i := range 12 {
+			c.ms.Add(5)
+			s, name := []*sqlStore{a, b}[i%2], fmt.Sprint(i)
+			names[o.run(s, "db", "INSERT INTO t(v) VALUES("+name+")")] = name
+			if i%4 == 3 {
+				o.rows(b, "db", "SELECT 1")
+			}
+			want = append(want, name+" db/t")
+		}
+		if err := o.failing(b); err == nil {
+			t.Error("the same value twice")
+		}
+		c.ms.Add(5)
+		names[o.run(a, "db", "DELETE FROM t")] = "last"
+		o.rows(b, "db", "SELECT 1")
+		o.rows(a, "db", "SELECT 1")
+		equalPaths(t, "told", o.heard(b, from, names), append(want, "last db/t")...)
+		equalPaths(t, "as the other process reads it", o.heard(a, from, names), append(want, "last db/t")...)
+		for _, s := range []*sqlStore{a, b} {
+			for begin := time.Now(); len(s.written()) < len(want)+1; {
+				if time.Since(begin) > 20*time.Second {
+					t.Fatalf("a process is told of %d", len(s.written()))
+				}
+			}
+			equalChanges(t, "streams", s.written(), since(t, s.testStore, []tinycloud.SpaceID{o.space}, from, 100))
+		}
+	})
+}
+
+func (o author) failing(s *sqlStore) error {
+	_, err := o.ask(s, "db", execute("INSERT INTO t(v) VALUES(1)"), "write")
+	return err
+}

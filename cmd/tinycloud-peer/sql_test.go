@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -152,5 +153,58 @@ func (g *group) operated(p *cluster.Peer, rows int) {
 		if values[name] == 0 {
 			g.Errorf("%s: %s stands still", p.Name, name)
 		}
+	}
+}
+
+// A replica that nobody asks anything of its databases tells who listens there of every table that the origin changes, also when
+// it is killed in between, each once.
+func TestTablesWhileAPeerRestarts(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 2)
+	g.same()
+	origin, replica := g.nodes.Peers()[0], g.nodes.Peers()[1]
+	var epochs, told []string
+	write := func(n int) {
+		for range n {
+			epochs = append(epochs, g.run(origin, "INSERT INTO t DEFAULT VALUES").Header.Get("TinyCloud-Epoch")+":0")
+		}
+	}
+	g.run(origin, "CREATE TABLE t(id INTEGER PRIMARY KEY)")
+	g.same()
+	first, ready := make(chan error, 1), make(chan struct{})
+	go func() {
+		first <- g.eventsOf(g.ctx, replica, "sql", "notes/t", "", func(e event) bool {
+			if told = append(told, e.ID); len(told) == 1 {
+				close(ready)
+			}
+			return len(told) < 10
+		})
+	}()
+	for started := false; !started; {
+		write(1)
+		select {
+		case <-ready:
+			started = true
+		case err := <-first:
+			t.Fatal(err)
+		default:
+		}
+	}
+	write(12)
+	g.must(<-first)
+	missed := slices.Index(epochs, told[0]) // before the stream was open
+	g.must(replica.Kill())
+	write(5)
+	g.must(replica.Start(g.ctx))
+	write(5)
+	g.must(g.eventsOf(g.ctx, replica, "sql", "xyz.app/notes/t", told[len(told)-1], func(e event) bool {
+		if e.Type != "write" || e.Path != "notes/t" {
+			t.Errorf("event %+v", e)
+		}
+		told = append(told, e.ID)
+		return len(told) < len(epochs)-missed
+	}))
+	if missed < 0 || !slices.Equal(told, epochs[missed:]) {
+		t.Errorf("told %v\nwritten %v", told, epochs)
 	}
 }

@@ -136,7 +136,12 @@ type event struct {
 // events subscribes at a peer to the keys below a prefix and calls f with every event, from the one after last
 // on, until f returns false or the stream ends.
 func (g *group) events(ctx context.Context, p *cluster.Peer, prefix, last string, f func(event) bool) error {
-	ticket, err := g.ticket(ctx, p, prefix)
+	return g.eventsOf(ctx, p, "kv", prefix, last, f)
+}
+
+// eventsOf is the same of any service.
+func (g *group) eventsOf(ctx context.Context, p *cluster.Peer, service, prefix, last string, f func(event) bool) error {
+	ticket, err := g.ticketFor(ctx, p, service, prefix)
 	if err != nil {
 		return err
 	}
@@ -145,8 +150,12 @@ func (g *group) events(ctx context.Context, p *cluster.Peer, prefix, last string
 
 // ticket is for the events of the keys below a prefix.
 func (g *group) ticket(ctx context.Context, p *cluster.Peer, prefix string) (string, error) {
-	body := fmt.Sprintf(`{"subscriptions":[{"space":%q,"service":"kv","pathPrefix":%q,"abilities":[]}]}`, g.owner.Space, prefix)
-	made, err := g.owner.Call(ctx, p, http.MethodPost, "/hooks/tickets", g.owner.Token("hooks/kv/"+prefix, "tinycloud.hooks/subscribe"),
+	return g.ticketFor(ctx, p, "kv", prefix)
+}
+
+func (g *group) ticketFor(ctx context.Context, p *cluster.Peer, service, prefix string) (string, error) {
+	body := fmt.Sprintf(`{"subscriptions":[{"space":%q,"service":%q,"pathPrefix":%q,"abilities":[]}]}`, g.owner.Space, service, prefix)
+	made, err := g.owner.Call(ctx, p, http.MethodPost, "/hooks/tickets", g.owner.Token("hooks/"+service+"/"+prefix, "tinycloud.hooks/subscribe"),
 		map[string]string{"Content-Type": "application/json"}, strings.NewReader(body))
 	if err != nil || made.Status != http.StatusOK {
 		return "", fmt.Errorf("ticket: %d %s %w", made.Status, made.Body, err)
