@@ -21,9 +21,9 @@ type exportCmd struct {
 	answer
 }
 
-// Run exports a Space of the stopped node.
+// Run exports a Space of the node.
 func (c *exportCmd) Run(ctx context.Context, p *program) error {
-	return p.offline(ctx, func(d *node.Data) error {
+	return p.still(ctx, func(d *node.Data) error {
 		out, done, err := c.open(p)
 		if err != nil {
 			return err

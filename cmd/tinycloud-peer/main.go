@@ -71,12 +71,12 @@ type cli struct {
 	Delegate delegateCmd `cmd:"" help:"Give another DID abilities in a Space."`
 
 	ImportReference importReferenceCmd `cmd:"" help:"Take over the data of a node of the reference implementation."`
-	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file. The node must be stopped."`
+	Export          exportCmd          `cmd:"" help:"Write a Space to a CARv1 file."`
 	Import          importCmd          `cmd:"" help:"Read a Space from a file of export. The node must be stopped."`
 	Backup          backupCmd          `cmd:"" help:"Copy the data of the running node (SQLite, values on local disk)."`
 	Gc              gcCmd              `cmd:"" name:"gc" help:"Free the values that no key holds. The node must be stopped."`
 	Compact         compactCmd         `cmd:"" help:"Make the files of the database as small as what is in them. The node must be stopped."`
-	Verify          verifyCmd          `cmd:"" help:"Hash and judge everything stored again. The node must be stopped."`
+	Verify          verifyCmd          `cmd:"" help:"Hash and judge everything stored again."`
 
 	Settings   configCmd                 `cmd:"" name:"config" help:"Check the configuration."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print what completes commands in bash, zsh or fish."`

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/admin"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/transfer"
+	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
 
 type verifyCmd struct{ answer }
@@ -20,9 +24,9 @@ type damaged struct {
 	Which string `json:"which"`
 }
 
-// Run verifies the data of the stopped node.
+// Run verifies the data of the node.
 func (c *verifyCmd) Run(ctx context.Context, p *program) error {
-	return p.offline(ctx, func(d *node.Data) error {
+	return p.still(ctx, func(d *node.Data) error {
 		all := []damaged{}
 		err := transfer.Verify(ctx, d, p.err, func(x capstore.Damage) {
 			all = append(all, damaged{x.Space, x.What, x.Which})
@@ -59,4 +63,36 @@ func (p *program) offline(ctx context.Context, f func(*node.Data) error) error {
 		return err
 	}
 	return errors.Join(f(d), d.Close())
+}
+
+// still runs a command that changes nothing on the data of the node as they are at one moment: of a node that runs on SQLite
+// on a copy, in which files of values are links if they can be.
+func (p *program) still(ctx context.Context, f func(*node.Data) error) error {
+	cfg, _, err := p.load()
+	if err != nil {
+		return err
+	}
+	if cfg.Storage.Datadir == "" || cfg.Storage.Database.Scheme() != config.SQLite {
+		return p.offline(ctx, f)
+	}
+	datadir, err := filepath.Abs(cfg.Storage.Datadir)
+	if err != nil {
+		return err
+	}
+	running := admin.Local(datadir)
+	defer running.Close()
+	if _, err := running.Node(ctx); err != nil { // it does not run, or work on its data tells why not
+		return p.offline(ctx, f)
+	}
+	dir, err := os.MkdirTemp(datadir, ".copy-")
+	if err != nil {
+		return err
+	}
+	b, err := running.Backup(ctx, filepath.Join(dir, "data"))
+	if err == nil {
+		of := *p
+		of.datadir = b.Dir
+		err = of.offline(ctx, f)
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
