@@ -91,11 +91,16 @@ func (o *outbox) take() (bundles []hostlog.Bundle, announce map[hostlog.Key]host
 	return bundles, announce
 }
 
-// learned tells the other peers, if there are any, about entries that came by a stream: gossip is how a
-// host that is connected to this one alone hears of them soon.
+// learned tells of entries that came by a stream.
 func (r *Replica) learned(bundles []hostlog.Bundle) {
 	r.dialer.refresh()
-	if len(r.partners()) < 2 {
+	r.mention(bundles)
+}
+
+// mention tells the other peers, if there are any, about entries of other hosts: gossip is how a host that is connected to this
+// one alone hears of them soon.
+func (r *Replica) mention(bundles []hostlog.Bundle) {
+	if len(bundles) == 0 || len(r.partners()) < 2 {
 		return
 	}
 	r.live.mu.Lock()
@@ -435,11 +440,14 @@ func (r *Replica) applyLive(ctx context.Context) {
 		if len(items) == 0 {
 			return
 		}
-		var checked []*hostlog.Parsed
+		var checked, unsaid []*hostlog.Parsed
 		var from []*remote
 		for _, it := range items {
 			if len(it.tips) > 0 {
 				r.hear(ctx, it)
+			}
+			if !it.fits {
+				unsaid = append(unsaid, it.checked...)
 			}
 			for _, p := range it.checked {
 				r.wants.hints(it.from.host, p.Large)
@@ -448,7 +456,31 @@ func (r *Replica) applyLive(ctx context.Context) {
 		}
 		r.applyAll(ctx, checked, from)
 		r.inbox.done(items)
+		r.tellLate(ctx, unsaid)
 	}
+}
+
+// tellLate tells of what was not passed on as it came, as far as it is durable here by now: its content may not have been for
+// all who listened, see [Replica.fits]; that there is more is no secret.
+func (r *Replica) tellLate(ctx context.Context, unsaid []*hostlog.Parsed) {
+	var tips []hostlog.Tip
+	for _, p := range unsaid {
+		tips = append(tips, wire.TipOf(p.Entry))
+	}
+	if len(tips) == 0 {
+		return
+	}
+	have, _, err := r.o.Store.Have(ctx, r.space, tips)
+	if err != nil {
+		return // the next round of sync repairs it
+	}
+	var here []hostlog.Bundle
+	for i, p := range unsaid {
+		if slices.Contains(have, tips[i]) {
+			here = append(here, p.Bundle)
+		}
+	}
+	r.mention(here)
 }
 
 // hear asks the peer that passed an announcement on for what is not here.

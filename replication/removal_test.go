@@ -2,6 +2,7 @@ package replication_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +147,28 @@ func TestRenewal(t *testing.T) {
 		}
 		if p := peerStatus(first, short); !p.Connected || time.Until(p.Expires) < 9*time.Hour {
 			t.Errorf("%+v", p)
+		}
+	})
+}
+
+// What a host hears with a removal is not passed on, since the removed one may listen. Who is connected to that host alone
+// hears of it once it is durable there, and does not wait for a round.
+func TestWhatFollowsARemovalIsHeardOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("behind a removal")
+		nodes := cluster(t, f, o, 4)
+		same(t, nodes...)
+		<-time.After(3 * time.Minute) // every host has heard where the others are
+		first, between, last := nodes[0], nodes[1], nodes[2]
+		f.part(first.id, last.id, true)
+		for i := range 5 {
+			first.put(fmt.Sprint("before/", i), "1")
+		}
+		same(t, nodes[:3]...)
+		first.revoke(o.wallet.SignRevocation(hostDelegation(t, nodes[3])))
+		first.put("after", "1")
+		if took := same(t, first, between, last); took > 5*time.Second {
+			t.Errorf("it took %s", took)
 		}
 	})
 }
