@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -103,3 +105,25 @@ func SetFollow(s *Store, every time.Duration) { s.followEvery = every }
 
 // Trips is how many times a store waited for an answer of its database.
 func Trips(s *Store) int64 { return s.db.Trips() }
+
+// BundleOf reads one entry with all it names, as other processes are told of it.
+func BundleOf(ctx context.Context, s *Store, id tinycloud.SpaceID, e hostlog.Entry, maxValue int) (b hostlog.Bundle, err error) {
+	sid, err := s.sid(ctx, id)
+	if err != nil {
+		return b, err
+	}
+	rows, err := s.logRows(ctx, sid)
+	if err != nil {
+		return b, err
+	}
+	branch, _, err := s.finder(sid, rows).find(ctx, hostlog.Tip{Host: e.Host, N: e.N, Digest: e.Digest()})
+	if err != nil {
+		return b, err
+	}
+	r := &reader{s: s, space: id, sid: sid, hosts: make([]hostlog.Key, len(rows)), maxValue: maxValue}
+	r.hosts[branch] = e.Host
+	return r.bundle(ctx, branch, e.N)
+}
+
+// PageBytes is how many bytes of bundles are read together at most.
+const PageBytes = pageBytes

@@ -2,7 +2,6 @@ package capstore
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -17,6 +16,7 @@ type reader struct {
 	sid      int64
 	hosts    []hostlog.Key
 	maxValue int
+	last     map[int]passed // by branch: the entry before, of those that are read by pages
 }
 
 // entriesAtOnce bounds the places of entries that are kept in memory.
@@ -25,43 +25,33 @@ const entriesAtOnce = 1 << 16
 // merged yields the entries that meet a condition and are wanted, parents first. It holds no connection while it yields,
 // which may take as long as the peer likes.
 func (r *reader) merged(ctx context.Context, yield func(hostlog.Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
-	type place struct {
-		branch int
-		n      uint64
-		seq    int64
-		epoch  []byte
-	}
-	const query = "SELECT e.branch, e.n, p.seq, p.id FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND ("
+	const query = "SELECT e.branch, e.n, p.seq, p.id, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND ("
 	const behind = ") AND (p.seq > ? OR (p.seq = ? AND (p.id > ? OR (p.id = ? AND e.branch > ?))))"
 	const order = " ORDER BY p.seq, p.id, e.branch LIMIT ?"
 	last := place{seq: -1, epoch: []byte{}}
+	r.last = map[int]passed{}
 	for {
 		var places []place
 		err := r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 			var p place
-			err := scan(&p.branch, &p.n, &p.seq, &p.epoch)
+			err := scan(&p.branch, &p.n, &p.seq, &p.epoch, &p.eid)
 			places = append(places, p)
 			return err
 		}, query+cond+behind+order, append(slices.Clone(args), last.seq, last.seq, last.epoch, last.epoch, last.branch, entriesAtOnce)...)
 		if err != nil {
 			return err
 		}
-		for _, p := range places {
-			if !wanted(p.branch, p.n) {
-				continue
-			}
-			b, err := r.bundle(ctx, p.branch, p.n)
-			if err != nil {
-				return err
-			}
-			if err := yield(b); err != nil {
-				return err
-			}
+		count := len(places)
+		if count > 0 {
+			last = places[count-1]
 		}
-		if len(places) < entriesAtOnce {
+		places = slices.DeleteFunc(places, func(p place) bool { return !wanted(p.branch, p.n) })
+		if err := r.pages(ctx, places, yield); err != nil {
+			return err
+		}
+		if count < entriesAtOnce {
 			return nil
 		}
-		last = places[len(places)-1]
 	}
 }
 
@@ -75,7 +65,7 @@ func (r *reader) bundle(ctx context.Context, branch int, n uint64) (b hostlog.Bu
 		return b, err
 	}
 	if !ok {
-		return b, fmt.Errorf("entry %d of branch %d is lost: %w", n, branch, tinycloud.ErrUnavailable)
+		return b, lost(branch, n)
 	}
 	b.Entry.Space, b.Entry.Host, b.Entry.N = r.space, r.hosts[branch], n
 	b.Entry.Epoch, b.Sig = tinycloud.Hash(id), hostlog.Signature(sig)
@@ -103,7 +93,7 @@ func (r *reader) prev(ctx context.Context, branch int, n uint64) (tinycloud.Hash
 		}
 		branch = int(*base)
 	}
-	return tinycloud.Hash{}, fmt.Errorf("entry %d of branch %d is lost: %w", n-1, branch, tinycloud.ErrUnavailable)
+	return tinycloud.Hash{}, lost(branch, n-1)
 }
 
 // fill adds events, operations and small current values.
@@ -137,19 +127,40 @@ func (r *reader) fill(ctx context.Context, b *hostlog.Bundle, eid int64) error {
 // values adds the values that rows of a table hold by operations of an epoch.
 func (r *reader) values(ctx context.Context, b *hostlog.Bundle, eid int64, x heldTable) error {
 	return r.s.db.Read.Each(ctx, func(scan db.Scan) error {
-		var v hostlog.Value
-		var hash []byte
-		var size int64
-		if err := scan(&hash, &v.Bytes, &size); err != nil {
-			return err
+		v, err := scanValue(scan)
+		if err == nil {
+			v.addTo(b)
 		}
-		v.Hash = tinycloud.Hash(hash)
-		if v.Bytes != nil || size == 0 {
-			b.Values = append(b.Values, v)
-		} else {
-			b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: size})
-		}
-		return nil
-	}, "SELECT v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN "+x.Name+" h ON h.sid = o.sid AND h."+x.Key+" = o.key AND o.service = ? AND "+x.Held+
-		" JOIN epochs p ON p.eid = o.eid AND p.id = h."+x.Epoch+" JOIN vals v ON v.sid = h.sid AND v.hash = h."+x.Value+" WHERE o.eid = ? AND o.removes = 0", r.maxValue, x.service, eid)
+		return err
+	}, "SELECT "+valuesOf(x)+"o.eid = ?", r.maxValue, x.service, eid)
+}
+
+// valuesOf is what a query selects of the values that rows of a table hold, up to the condition that names the epochs.
+// Its arguments are the size up to which values come along, and the service.
+func valuesOf(x heldTable) string {
+	return "v.hash, CASE WHEN v.size <= ? THEN v.inline END, v.size FROM ops o JOIN " + x.Name + " h ON h.sid = o.sid AND h." + x.Key + " = o.key AND o.service = ? AND " + x.Held +
+		" JOIN epochs p ON p.eid = o.eid AND p.id = h." + x.Epoch + " JOIN vals v ON v.sid = h.sid AND v.hash = h." + x.Value + " WHERE o.removes = 0 AND "
+}
+
+// heldValue is a value, as far as it comes along.
+type heldValue struct {
+	hostlog.Value
+	size int64
+}
+
+func scanValue(scan db.Scan) (v heldValue, err error) {
+	var hash []byte
+	if err := scan(&hash, &v.Bytes, &v.size); err != nil {
+		return v, err
+	}
+	v.Hash = tinycloud.Hash(hash)
+	return v, nil
+}
+
+func (v heldValue) addTo(b *hostlog.Bundle) {
+	if v.Bytes != nil || v.size == 0 {
+		b.Values = append(b.Values, v.Value)
+	} else {
+		b.Large = append(b.Large, hostlog.Large{Hash: v.Hash, Size: v.size})
+	}
 }

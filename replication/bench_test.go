@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	first := history(b, f, o, writes)
 	whole := payload(b, first)
 	epochs := first.status().Epochs
-	runs, sent, spent := 0, 0, time.Duration(0)
+	runs, sent, spent, used := 0, 0, time.Duration(0), time.Duration(0)
 	for b.Loop() {
 		runs++
 		b.StopTimer()
@@ -76,17 +77,29 @@ func BenchmarkCatchUp(b *testing.B) {
 		late.start(b)
 		before := f.sent()
 		b.StartTimer()
-		began := time.Now()
+		began, cpu := time.Now(), cpuTime(b)
 		late.join(first)
 		<-done
 		spent += time.Since(began)
+		used += cpuTime(b) - cpu
 		b.StopTimer()
 		sent += f.sent() - before
 		late.stop()
 		b.StartTimer()
 	}
 	b.ReportMetric(float64(epochs)*float64(runs)/spent.Seconds(), "epochs/s")
+	b.ReportMetric(float64(used.Microseconds())/float64(epochs)/float64(runs), "cpu-µs/epoch")
 	b.ReportMetric(float64(sent)/float64(runs)/float64(whole), "bytes/payload")
+}
+
+// cpuTime is what the process has used: that of both hosts.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkLive measures from the answer of a put on one host to its being durable on the other.

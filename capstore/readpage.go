@@ -1,0 +1,232 @@
+package capstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
+
+// Entries that are sent are read by pages: queries for each of them take longer than what they read. A page whose bundles
+// turn out to be large is given up, and they are read one by one.
+const (
+	maxPage   = 64      // entries
+	pageBytes = 1 << 20 // that bundles of a page have together
+)
+
+var errLargePage = errors.New("the bundles are large")
+
+// place is where an entry is in the merged logs.
+type place struct {
+	branch int
+	n      uint64
+	seq    int64
+	epoch  []byte
+	eid    int64
+}
+
+// page is entries that are read together.
+type page struct {
+	r       *reader
+	places  []place
+	bundles []hostlog.Bundle
+	digests []tinycloud.Hash // of the entries; zero: not found
+	of      map[int64][]int  // indexes by the epoch's number: entries of several hosts may have one
+	size    int              // bytes
+}
+
+// pages reads the bundles of entries and yields them in order.
+func (r *reader) pages(ctx context.Context, places []place, yield func(hostlog.Bundle) error) error {
+	for n := maxPage; len(places) > 0; {
+		n = min(n, len(places))
+		bundles, err := r.page(ctx, places[:n])
+		if errors.Is(err, errLargePage) {
+			bundles, err = nil, r.singly(ctx, places[:n], yield)
+		}
+		if err != nil {
+			return err
+		}
+		for _, b := range bundles {
+			if err := yield(b); err != nil {
+				return err
+			}
+		}
+		places = places[n:]
+		if n *= 2; bundles == nil {
+			n /= 4
+		}
+		n = min(max(n, 1), maxPage)
+	}
+	return nil
+}
+
+// singly is pages with one bundle in memory.
+func (r *reader) singly(ctx context.Context, places []place, yield func(hostlog.Bundle) error) error {
+	for _, p := range places {
+		b, err := r.bundle(ctx, p.branch, p.n)
+		if err == nil {
+			err = yield(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page reads the bundles of entries. The error is [errLargePage] when they are too large to be in memory together.
+func (r *reader) page(ctx context.Context, places []place) ([]hostlog.Bundle, error) {
+	p := &page{
+		r: r, places: places, bundles: make([]hostlog.Bundle, len(places)), digests: make([]tinycloud.Hash, len(places)), of: map[int64][]int{},
+	}
+	var branches []int
+	byBranch := map[int]map[uint64]int{}
+	var eids []any
+	for i, at := range places {
+		if byBranch[at.branch] == nil {
+			branches, byBranch[at.branch] = append(branches, at.branch), map[uint64]int{}
+		}
+		byBranch[at.branch][at.n] = i
+		if p.of[at.eid] == nil {
+			eids = append(eids, at.eid)
+		}
+		p.of[at.eid] = append(p.of[at.eid], i)
+	}
+	for _, b := range branches {
+		if err := p.entries(ctx, b, byBranch[b]); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.chain(ctx); err != nil {
+		return nil, err
+	}
+	return p.bundles, p.fill(ctx, eids)
+}
+
+func lost(branch int, n uint64) error {
+	return fmt.Errorf("entry %d of branch %d is lost: %w", n, branch, tinycloud.ErrUnavailable)
+}
+
+// in is the condition that a column has one of some values, and these: the last is repeated until there are a power of
+// two of them, so that there are few texts to prepare.
+func in(column string, values []any) (cond string, args []any) {
+	for n := len(values); n&(n-1) != 0; n++ {
+		values = append(values, values[len(values)-1])
+	}
+	return column + " IN (?" + strings.Repeat(", ?", len(values)-1) + ")", values
+}
+
+// grow counts bytes that were read.
+func (p *page) grow(bytes int) error {
+	if p.size += bytes; p.size > pageBytes {
+		return errLargePage
+	}
+	return nil
+}
+
+// entries reads those of a branch with the given numbers, and their epochs.
+func (p *page) entries(ctx context.Context, branch int, numbers map[uint64]int) error {
+	all := make([]any, 0, maxPage)
+	for n := range numbers {
+		all = append(all, int64(n))
+	}
+	cond, args := in("e.n", all)
+	return p.r.s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var e hostlog.Entry
+		var digest, sig, id, epoch []byte
+		if err := scan(&e.N, &e.At, &digest, &sig, &id, &epoch); err != nil {
+			return err
+		}
+		i := numbers[e.N]
+		e.Space, e.Host, e.Epoch = p.r.space, p.r.hosts[branch], tinycloud.Hash(id)
+		b := &p.bundles[i]
+		b.Entry, b.Sig, b.Epoch, p.digests[i] = e, hostlog.Signature(sig), epoch, tinycloud.Hash(digest)
+		return p.grow(len(epoch))
+	}, "SELECT e.n, e.at, e.digest, e.sig, p.id, p.bytes FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch = ? AND "+cond,
+		append([]any{p.r.sid, branch}, args...)...)
+}
+
+// chain fills in the digest of the entry before each.
+func (p *page) chain(ctx context.Context) (err error) {
+	for i, at := range p.places {
+		if p.digests[i].IsZero() {
+			return lost(at.branch, at.n)
+		}
+		prev := &p.bundles[i].Entry.Prev
+		if last, ok := p.r.last[at.branch]; ok && last.n+1 == at.n {
+			*prev = last.digest
+		} else if at.n > 0 {
+			if *prev, err = p.r.prev(ctx, at.branch, at.n); err != nil {
+				return err
+			}
+		}
+		p.r.last[at.branch] = passed{at.n, p.digests[i]}
+	}
+	return nil
+}
+
+// passed is an entry that a reader came by.
+type passed struct {
+	n      uint64
+	digest tinycloud.Hash
+}
+
+// add hands a part of an epoch to its bundles.
+func (p *page) add(eid int64, bytes int, f func(*hostlog.Bundle)) error {
+	for _, i := range p.of[eid] {
+		f(&p.bundles[i])
+	}
+	return p.grow(bytes)
+}
+
+// fill adds events, operations and small current values, as [reader.fill] does.
+func (p *page) fill(ctx context.Context, epochs []any) error {
+	cond, args := in("eid", epochs)
+	some := false
+	err := p.r.s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var eid int64
+		var event []byte
+		if err := scan(&eid, &event); err != nil {
+			return err
+		}
+		return p.add(eid, len(event), func(b *hostlog.Bundle) { b.Events = append(b.Events, event) })
+	}, "SELECT eid, bytes FROM events WHERE "+cond+" ORDER BY eid, idx", args...)
+	if err != nil {
+		return err
+	}
+	err = p.r.s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var eid int64
+		var op []byte
+		if err := scan(&eid, &op); err != nil {
+			return err
+		}
+		some = true
+		return p.add(eid, len(op), func(b *hostlog.Bundle) { b.Ops = append(b.Ops, op) })
+	}, "SELECT eid, bytes FROM ops WHERE "+cond+" ORDER BY eid, idx, n", args...)
+	if err != nil || !some {
+		return err
+	}
+	cond, args = in("o.eid", epochs)
+	for _, x := range p.r.s.held.holding(true) {
+		if err := p.values(ctx, x, cond, args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// values adds the values that rows of a table hold by operations of the epochs.
+func (p *page) values(ctx context.Context, x heldTable, cond string, args []any) error {
+	return p.r.s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var eid int64
+		v, err := scanValue(func(dest ...any) error { return scan(append([]any{&eid}, dest...)...) })
+		if err != nil {
+			return err
+		}
+		return p.add(eid, len(v.Bytes), v.addTo)
+	}, "SELECT o.eid, "+valuesOf(x)+cond, append([]any{p.r.maxValue, x.service}, args...)...)
+}
