@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 // benchSQL is a store on disk with databases, and their owner with a session.
@@ -37,9 +39,14 @@ type benchSQL struct {
 // newBenchSQL makes a store of some name that hosts the Space of a user, whose other hosts are named too.
 func newBenchSQL(b *testing.B, name string, hosts ...string) *benchSQL {
 	b.Helper()
+	return newBenchSQLAt(b, newDatabase(b), name, hosts...)
+}
+
+func newBenchSQLAt(b *testing.B, path, name string, hosts ...string) *benchSQL {
+	b.Helper()
 	x := &benchSQL{b: b, sql: sql.New(sql.Options{Dir: b.TempDir()}), owner: captest.NewWallet("bench"), session: captest.NewSession("bench")}
 	b.Cleanup(func() { _ = x.sql.Close() })
-	s, stop := runStore(b, capstore.Options{Services: servicetest.Services(x.sql), Database: newDatabase(b), Keys: keys(name)})
+	s, stop := runStore(b, capstore.Options{Services: servicetest.Services(x.sql), Database: path, Keys: keys(name)})
 	b.Cleanup(stop)
 	x.s, x.space = s, x.owner.Space("default")
 	header := x.owner.SignDelegation(captest.DelegationOptions{
@@ -138,6 +145,47 @@ func BenchmarkSQLExecute(b *testing.B) {
 				return err
 			})
 		})
+	}
+}
+
+// BenchmarkSQLServers measures the same of 16 callers on one database of each kind, in b.N turns of 320 so that all have the same
+// machine: each a second, and as parts of what SQLite does.
+func BenchmarkSQLServers(b *testing.B) {
+	const turn = 320
+	kinds := []struct {
+		name string
+		path string
+		x    *benchSQL
+		toks []*capstore.Token
+		took time.Duration
+	}{
+		{name: "sqlite", path: filepath.Join(b.TempDir(), "caps.db")},
+		{name: "postgres", path: testservers.Postgres(b).DSN},
+		{name: "mariadb", path: testservers.MariaDB(b).DSN},
+	}
+	for k := range kinds {
+		kind := &kinds[k]
+		kind.x = newBenchSQLAt(b, kind.path, "bench")
+		kind.x.must("db", "write", benchTable)
+		kind.toks = kind.x.tokens(turn*b.N, "write", func(int) string { return "db" })
+	}
+	for done := 0; done < turn*b.N; done += turn {
+		for k := range kinds {
+			kind := &kinds[k]
+			begin := time.Now()
+			timed(b, 16, turn, func(i int) error {
+				_, err := kind.x.invoke(kind.toks[done+i], fmt.Sprintf(benchInsert, i, i))
+				return err
+			})
+			kind.took += time.Since(begin)
+		}
+	}
+	for _, kind := range kinds {
+		b.ReportMetric(float64(turn*b.N)/kind.took.Seconds(), kind.name+"/s")
+		b.ReportMetric(kinds[0].took.Seconds()/kind.took.Seconds(), kind.name+"-of-sqlite")
+	}
+	for _, of := range []string{"ns/op", "requests/s", "p50-ms", "p99-ms"} {
+		b.ReportMetric(0, of)
 	}
 }
 

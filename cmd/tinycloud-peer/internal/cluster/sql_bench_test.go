@@ -239,29 +239,45 @@ func processor(b *testing.B, peers []*cluster.Peer) (sum float64) {
 	return sum
 }
 
-// BenchmarkSQLServers measures durable inserts of 16 clients into one table over HTTP on every database, and by several processes
-// on one, b.N times in turns of 160 so that all have the same machine: each a second, and as parts of what SQLite does.
-func BenchmarkSQLServers(b *testing.B) {
-	postgres, mariadb := testservers.Postgres(b), testservers.MariaDB(b)
-	env := func(d *testservers.Database) []string {
-		return []string{"TINYCLOUD_STORAGE_DATABASE=" + d.DSN, "TINYCLOUD_KEYS_SECRET=" + base64.RawURLEncoding.EncodeToString(make([]byte, 64))}
-	}
-	targets := []struct {
-		name      string
-		processes int
-		env       []string
+// target is what writes to a database are measured on.
+type target struct {
+	name      string
+	processes int
+	env       []string
 
-		peers []*cluster.Peer
-		owner *cluster.Owner
-		took  time.Duration
-	}{
+	peers []*cluster.Peer
+	owner *cluster.Owner
+	took  time.Duration
+}
+
+func on(d *testservers.Database) []string {
+	return []string{"TINYCLOUD_STORAGE_DATABASE=" + d.DSN, "TINYCLOUD_KEYS_SECRET=" + base64.RawURLEncoding.EncodeToString(make([]byte, 64))}
+}
+
+// BenchmarkSQLServers measures durable inserts of 16 clients into one table over HTTP on every database, b.N times in turns of 160
+// so that all have the same machine: each a second, and as parts of what SQLite does.
+func BenchmarkSQLServers(b *testing.B) {
+	inTurns(b, []target{
 		{name: "sqlite", processes: 1},
-		{name: "postgres", processes: 1, env: env(postgres)},
-		{name: "postgres-2", processes: 2, env: env(postgres.New())},
-		{name: "postgres-3", processes: 3, env: env(postgres.New())},
-		{name: "mariadb", processes: 1, env: env(mariadb)},
-		{name: "mariadb-2", processes: 2, env: env(mariadb.New())},
-	}
+		{name: "postgres", processes: 1, env: on(testservers.Postgres(b))},
+		{name: "mariadb", processes: 1, env: on(testservers.MariaDB(b))},
+	})
+}
+
+// BenchmarkSQLProcesses measures the same of one, two and three processes that write one table.
+func BenchmarkSQLProcesses(b *testing.B) {
+	postgres, mariadb := testservers.Postgres(b), testservers.MariaDB(b)
+	inTurns(b, []target{
+		{name: "postgres-1", processes: 1, env: on(postgres)},
+		{name: "postgres-2", processes: 2, env: on(postgres.New())},
+		{name: "postgres-3", processes: 3, env: on(postgres.New())},
+		{name: "mariadb-1", processes: 1, env: on(mariadb)},
+		{name: "mariadb-2", processes: 2, env: on(mariadb.New())},
+	})
+}
+
+func inTurns(b *testing.B, targets []target) {
+	b.Helper()
 	for i := range targets {
 		t := &targets[i]
 		c, o := hosts(b, t.processes, false, t.env...)
@@ -284,7 +300,7 @@ func BenchmarkSQLServers(b *testing.B) {
 	for _, t := range targets {
 		b.ReportMetric(float64(n)/t.took.Seconds(), t.name+"/s")
 		if t.name != targets[0].name {
-			b.ReportMetric(targets[0].took.Seconds()/t.took.Seconds(), t.name+"-of-sqlite")
+			b.ReportMetric(targets[0].took.Seconds()/t.took.Seconds(), t.name+"-of-"+targets[0].name)
 		}
 		for _, p := range t.peers {
 			if got := must(b, t.owner, p, "db", "read", `{"action":"query","sql":"SELECT count(*) FROM t"}`); !strings.Contains(got, fmt.Sprintf("[[%d]]", n)) {
