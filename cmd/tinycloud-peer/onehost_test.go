@@ -355,6 +355,11 @@ func testOneHost(t *testing.T, server *testservers.Database, rounds int, long bo
 		}
 	}
 	t.Logf("%d operations", sum)
+	// Files are never two processes'.
+	_, err := h.nodes.Add(h.ctx, append([]string{"TINYCLOUD_STORAGE_DATABASE=" + server.DSN, "TINYCLOUD_STORAGE_DATADIR=" + h.processes[0].Dir + "/data"}, h.env...)...)
+	if err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second process with the same data directory: %v", err)
+	}
 }
 
 func testStaleProcess(t *testing.T, server *testservers.Database) {
