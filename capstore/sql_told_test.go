@@ -358,3 +358,87 @@ func (o author) failing(s *sqlStore) error {
 	_, err := o.ask(s, "db", execute("INSERT INTO t(v) VALUES(1)"), "write")
 	return err
 }
+
+// A write that failed when it was carried out first is told when it succeeds, behind another that came later.
+func TestSQLToldWhenItSucceeds(t *testing.T) {
+	t.Run(onMemory, func(t *testing.T) {
+		c := newClock()
+		o := newAuthor(t, c)
+		stores, _ := o.writers(t, "a", "b", "x")
+		a, b, x := stores[0], stores[1], stores[2]
+		o.run(a, "db", "CREATE TABLE t(v UNIQUE)")
+		o.exchange(a, b, x)
+		from := o.hears(a)
+		names := map[string]string{}
+		write := func(s *sqlStore, name, statement string) {
+			c.ms.Add(5)
+			names[o.run(s, "db", statement)] = name
+		}
+		write(a, "first", "INSERT INTO t VALUES(1)")
+		b.pull(a.testStore, o.space)
+		write(b, "between", "DELETE FROM t")
+		write(x, "again", "INSERT INTO t VALUES(1)")
+		a.pull(x.testStore, o.space)
+		if got := o.rows(a, "db", "SELECT count(*) FROM t"); got != "[[1]]" {
+			t.Errorf("a has %s", got)
+		}
+		equalPaths(t, "while it fails", o.heard(a, from, names), "first db/t")
+		a.pull(b.testStore, o.space)
+		o.rows(a, "db", "SELECT 1")
+		equalPaths(t, "when it succeeds", o.heard(a, from, names), "first db/t", "between db/t", "again db/t")
+		a.sound()
+	})
+}
+
+// What comes late is told when it is carried out, at once or aside.
+func TestSQLToldLater(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"at once": 0, "aside": time.Nanosecond} {
+		t.Run(name, func(t *testing.T) {
+			t.Run(onMemory, func(t *testing.T) { testSQLToldLater(t, wait) })
+		})
+	}
+}
+
+func testSQLToldLater(t *testing.T, longest time.Duration) {
+	c := newClock()
+	o := newAuthor(t, c)
+	stores, _ := o.writers(t, "a", "b", "x")
+	a, b, x := stores[0], stores[1], stores[2]
+	fresh := sql.New(sql.Options{Dir: t.TempDir(), Wait: longest})
+	t.Cleanup(func() { _ = fresh.Close() })
+	a.sql = fresh
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() { cancel(); wg.Wait() }()
+	wg.Go(func() { a.sql.Follow(ctx, a.Store) })
+	o.run(a, "db", "CREATE TABLE t(v)")
+	o.exchange(a, b, x)
+	from := o.hears(a)
+	names := map[string]string{}
+	write := func(s *sqlStore, name, statement string) {
+		c.ms.Add(5)
+		names[o.run(s, "db", statement)] = name
+	}
+	write(b, "table", "CREATE TABLE u(v)")
+	x.pull(b.testStore, o.space)
+	write(x, "row", "INSERT INTO u SELECT count(*) FROM t")
+	write(a, "own", "ALTER TABLE t RENAME TO u") // at a, where there is no u; behind the others it fails
+	write(a, "second", "CREATE TABLE IF NOT EXISTS t(v)")
+	write(a, "third", "INSERT INTO t VALUES(3)")
+	a.pull(b.testStore, o.space)
+	a.pull(x.testStore, o.space)
+	a.sql.Changed(o.space)
+	for begin := time.Now(); len(o.toldOf(a, from)) < 5; {
+		if time.Since(begin) > 30*time.Second {
+			t.Fatalf("told of %v", o.heard(a, from, names))
+		}
+	}
+	// The second changes nothing behind the others; that it did is told all the same.
+	equalPaths(t, "told", o.heard(a, from, names), "own db/t", "second db/t", "third db/t", "table db/u", "row db/u")
+	o.exchange(a, b, x)
+	o.same("db", "SELECT (SELECT group_concat(v) FROM t), (SELECT group_concat(v) FROM u)", a, b, x)
+}
+
+func (o author) toldOf(s *sqlStore, from capstore.Cursor) []capstore.Change {
+	return since(s.t, s.testStore, []tinycloud.SpaceID{o.space}, from, 100)
+}
