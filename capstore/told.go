@@ -112,12 +112,12 @@ func (s *Store) Listen(ctx context.Context, space tinycloud.SpaceID, name string
 	return nil
 }
 
-// listenAlso counts another one if others do already.
+// listenAlso counts another one if others do already, or did a moment ago: what is stored is good for a while then.
 func (s *Store) listenAlso(of listenedTo, lasting bool) bool {
 	s.listeners.mu.Lock()
 	defer s.listeners.mu.Unlock()
 	h := s.listeners.of[of]
-	if h == nil || h.count == 0 || lasting && h.until != forEver {
+	if h == nil || lasting && h.until != forEver || h.count == 0 && h.until < s.o.Now().Add(listenedFor*3/4).UnixMilli() {
 		return false
 	}
 	h.add(1, lasting)

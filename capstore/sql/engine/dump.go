@@ -90,7 +90,10 @@ type dumper struct {
 	each  func(Chunk) error
 	out   *Dumped
 	chunk Chunk
-	size  int
+
+	// Of chunk: its size in bytes, its longest value, and about how many steps it takes.
+	size, longest int
+	steps         int64
 }
 
 // dumped is a table of the file.
@@ -409,22 +412,45 @@ func (d *dumper) sequences() error {
 	return d.flush()
 }
 
+// roomy is a part of the steps that a request may take when it is admitted, that is left for what is not known: a row takes
+// more by the keys that it has.
+const roomy = 3
+
+// stepsWithin is how many steps a chunk may take whose longest value has a length.
+func stepsWithin(longest int) int64 {
+	admitted := rules[Newest].admission()
+	for _, t := range admitted.Tiers {
+		if longest <= t.Length {
+			return t.Steps / roomy
+		}
+	}
+	return admitted.Tiers[len(admitted.Tiers)-1].Steps / roomy
+}
+
 func (d *dumper) add(q request.Statement, rows int64) error {
-	size := sentSize(q)
-	if len(d.chunk.Statements) > 0 && (d.size+size > dumpBytes || len(d.chunk.Statements) == dumpRows) {
+	size, longest := sentSize(q), gate.Longest(q.SQL)
+	for _, p := range q.Params {
+		if text, ok := p.(string); ok {
+			longest = max(longest, len(text))
+		}
+	}
+	steps := int64(60 + 6*strings.Count(q.SQL, ","))
+	full := d.size+size > dumpBytes || len(d.chunk.Statements) == dumpRows || d.steps+steps > stepsWithin(max(d.longest, longest))
+	if len(d.chunk.Statements) > 0 && full {
 		schema := d.chunk.Schema
 		if err := d.flush(); err != nil {
 			return err
 		}
 		d.chunk.Schema = schema
 	}
-	d.chunk.Statements, d.chunk.Rows, d.size = append(d.chunk.Statements, q), d.chunk.Rows+rows, d.size+size
+	d.chunk.Statements, d.chunk.Rows = append(d.chunk.Statements, q), d.chunk.Rows+rows
+	d.size, d.longest, d.steps = d.size+size, max(d.longest, longest), d.steps+steps
 	return nil
 }
 
 func (d *dumper) flush() error {
 	chunk := d.chunk
-	d.chunk, d.size = Chunk{}, 0
+	d.chunk, d.size, d.longest, d.steps = Chunk{}, 0, 0, 0
 	if len(chunk.Statements) == 0 {
 		return nil
 	}

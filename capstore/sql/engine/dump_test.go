@@ -197,6 +197,36 @@ func without(list []string, prefixes ...string) (out []string) {
 	return out
 }
 
+// Long values among many rows of many columns don't take more steps than a request may: each such value lets it take fewer.
+func TestDumpWithinSteps(t *testing.T) {
+	columns := make([]string, 40)
+	for i := range columns {
+		columns[i] = "c" + strconv.Itoa(i)
+	}
+	path := foreign(t, "CREATE TABLE wide(id INTEGER PRIMARY KEY AUTOINCREMENT, "+strings.Join(columns, ", ")+", UNIQUE(c1), UNIQUE(c2, c3))",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900) INSERT INTO wide(c1, c2, c3) SELECT i, i, i FROM n",
+		"UPDATE wide SET c4 = hex(zeroblob(20000)) WHERE id % 400 = 7", "UPDATE wide SET c5 = zeroblob(150000) WHERE id = 500")
+	db, err := engine.Create(filepath.Join(t.TempDir(), "db"), engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	n := uint64(0)
+	out, err := engine.Dump(t.Context(), path, func(c engine.Chunk) error {
+		n++
+		op := engine.Op{Key: tinycloud.Sum([]byte(strconv.Itoa(int(n)))), Now: time.Now().UnixMilli(), Rules: engine.Newest, Request: sent(t, c), Held: gate.Writes | gate.Reads}
+		res, err := db.Try(t.Context(), &op)
+		if err != nil || res.Err != nil {
+			return errors.Join(err, res.Err)
+		}
+		db.Take(&op)
+		return db.Commit()
+	})
+	if err != nil || out.Rows != 900 || out.More != 0 {
+		t.Errorf("%+v, %v, after %d chunks", out, err, n)
+	}
+}
+
 // What is no SQLite file, or a damaged one, makes nothing and ends; an error of who takes the chunks ends it too.
 func TestDumpOfNone(t *testing.T) {
 	whole, err := os.ReadFile(foreign(t, "CREATE TABLE t(v)", "INSERT INTO t VALUES(zeroblob(20000))", "PRAGMA wal_checkpoint(TRUNCATE)"))
