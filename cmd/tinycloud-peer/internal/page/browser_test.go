@@ -22,6 +22,7 @@ import (
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
@@ -120,6 +121,10 @@ func openTab(t *testing.T, h host, wallet *client.Wallet) *tab {
 		t.Fatal(err)
 	}
 	b.do(chromedp.ExposeFunc("askWallet", b.sign), chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		// Else keys wait for a window that nobody looks at.
+		if _, err := cdp.Call(ctx, target, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true}); err != nil {
+			return err
+		}
 		_, err := cdp.Call(ctx, target, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{
 			Source: fmt.Sprintf(walletScript, strings.ToLower(wallet.Address())),
 		})
@@ -231,9 +236,14 @@ func (b *tab) signs(want string) {
 	}
 }
 
-// picture writes what is shown where $PAGE_PICTURES says.
+// picture writes what is shown where $PAGE_PICTURES says, and looks for controls that a screen reader can't name.
 func (b *tab) picture(name string) {
 	b.t.Helper()
+	nameless := valueOf[[]string](b, `[...document.querySelectorAll('input, select, button, a[href], img, meter, svg')].filter((e) =>
+		!(e.labels?.length > 0 || e.innerText?.trim() || e.getAttribute('aria-label') || e.alt || e.hidden)).map((e) => e.outerHTML)`)
+	if len(nameless) > 0 {
+		b.t.Errorf("%s: without a name: %q", name, nameless)
+	}
 	dir := os.Getenv("PAGE_PICTURES")
 	if dir == "" {
 		return
@@ -312,6 +322,7 @@ func TestBrowser(t *testing.T) {
 	}
 	b := openTab(t, here, wallet)
 	b.logsIn(here)
+	b.byKeyboard()
 	b.hosts(t, here, id)
 	b.followsWrites(t, here, id)
 	b.invites(t, there)
@@ -350,9 +361,31 @@ func (b *tab) logsIn(h host) {
 	b.see("#live", "live")
 }
 
+// byKeyboard goes to a section without a mouse, and sees where it is.
+func (b *tab) byKeyboard() {
+	b.t.Helper()
+	var at []string
+	for range 3 {
+		b.do(chromedp.KeyEvent(kb.Tab))
+		at = append(at, valueOf[string](b, "document.activeElement.textContent + ' ' + getComputedStyle(document.activeElement).outlineStyle"))
+	}
+	if want := []string{"Skip to the content solid", "Overview solid", "Spaces solid"}; !slices.Equal(at, want) {
+		b.t.Errorf("by tab: %q, want %q", at, want)
+	}
+	b.do(chromedp.KeyEvent(kb.Enter))
+	b.see("h1", "Spaces")
+	if valueOf[string](b, "document.activeElement.id") != "main" {
+		b.t.Error("the focus stays behind")
+	}
+}
+
 func (b *tab) hosts(t *testing.T, h host, id tinycloud.SpaceID) {
 	t.Helper()
 	b.open("#/host")
+	b.picture("host")
+	b.click("#own button[type=submit]")
+	b.do(chromedp.WaitVisible(chromedp.CSS("#sign")), chromedp.KeyEvent(kb.Escape)) // not yet
+	b.wait("!document.getElementById('dialog').open")
 	b.click("#own button[type=submit]")
 	b.signs(id.String())
 	b.see("h1", "default")
