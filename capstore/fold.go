@@ -30,11 +30,10 @@ func (p placedOp) placed(n *node) service.Placed {
 func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, ops []operation, valid bool, before int, p *hostlog.Parsed) error {
 	many := false
 	if len(e.Ops) > 0 && (!p.Own || sp.forking) {
-		var others int
-		if _, err := t.one([]any{&others}, "SELECT count(*) FROM events WHERE sid = ? AND id = ? AND eid <> ?", sp.sid, e.ID[:], n.eid); err != nil {
+		var err error
+		if many, err = t.elsewhere(sp, e.ID, n.eid); err != nil {
 			return err
 		}
-		many = others > 0
 	}
 	twice := slices.ContainsFunc(p.DecodedEvents[:i], func(o hostlog.Event) bool { return o.ID == e.ID })
 	keeps := false
@@ -66,12 +65,15 @@ func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, ops []operation, 
 			if err := t.addPending(sp, n, o, valid); err != nil {
 				return err
 			}
-		} else if valid {
-			if err := t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
+		}
+		current := false
+		if valid && !op.pending {
+			var err error
+			if current, err = t.foldOp(sp, n, e, o, before+k, many, twice, p); err != nil {
 				return err
 			}
 		}
-		if op.names() && !p.Own && p.ValueOf[op.Value] != nil {
+		if op.names() && !p.Own && !current && p.ValueOf[op.Value] != nil {
 			if err := t.release(sp, op.Value); err != nil { // it came along and may be past
 				return err
 			}
@@ -81,16 +83,18 @@ func (t *tx) fold(sp *space, n *node, i int, e *hostlog.Event, ops []operation, 
 }
 
 // foldOp applies a valid operation and announces it. many says that its event stands in other epochs too, twice that it
-// stood in this one before.
-func (t *tx) foldOp(sp *space, n *node, e *hostlog.Event, o placedOp, index int, many, twice bool, p *hostlog.Parsed) error {
-	counts, err := o.op.by.Apply(t.at(sp, n, o.op.Service), o.placed(n), many || twice)
+// stood in this one before. It reports whether a row now holds the operation's value as current.
+func (t *tx) foldOp(sp *space, n *node, e *hostlog.Event, o placedOp, index int, many, twice bool, p *hostlog.Parsed) (current bool, err error) {
+	x := t.at(sp, n, o.op.Service)
+	counts, err := o.op.by.Apply(x, o.placed(n), many || twice)
 	if err != nil {
-		return err
+		return false, err
 	}
+	current = slices.Contains(x.current, o.op.Value)
 	if !counts {
-		return t.setValid(n.eid, int64(o.at.Index), o.n, false)
+		return current, t.setValid(n.eid, int64(o.at.Index), o.n, false)
 	}
-	return t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
+	return current, t.announceNew(sp, n, e, o, t.change(sp, n, e, o.op, index, p.Entry.At), many || twice)
 }
 
 // keep stores a small value that came with its operation.
@@ -125,5 +129,11 @@ func (t *tx) lack(sp *space, hash tinycloud.Hash) error {
 
 // unwant forgets that a value is to be fetched.
 func (t *tx) unwant(sp *space, hash tinycloud.Hash) error {
+	if args := []any{sp.sid, hash[:]}; t.known.at(lookWant, args) != nil {
+		var one int
+		if wanted, err := t.look([]any{&one}, lookWant, args...); err != nil || !wanted {
+			return err
+		}
+	}
 	return t.exec("DELETE FROM wants WHERE sid = ? AND hash = ?", sp.sid, hash[:])
 }

@@ -39,7 +39,7 @@ func (t *tx) place(sp *space, p *hostlog.Parsed) error {
 	if len(p.Parts) > 0 {
 		return t.placeImport(sp, p, br)
 	}
-	if p.New {
+	if p.New || t.expected.newEpoch(p.Entry.Epoch) {
 		return t.first(sp, p, br)
 	}
 	n, err := t.node(sp, p.Entry.Epoch)
@@ -389,6 +389,7 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 			return err
 		}
 		sp.events++
+		t.expected.added(e.ID, n.eid)
 		if err := t.fold(sp, n, i, e, ops, valid, before, p); err != nil {
 			return err
 		}

@@ -63,8 +63,11 @@ func spelled(args []any) string {
 
 // inserted forgets what an insert may have changed.
 func (k *known) inserted(i db.Insert, args []any) {
-	if len(k.of) > 0 {
-		k.changed(i.Into, strings.Fields(i.Columns), args)
+	for l := range k.of {
+		if l.Table == i.Into {
+			k.changed(i.Into, strings.Fields(i.Columns), args)
+			return
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -17,9 +18,10 @@ type inSpace struct {
 	t       *tx
 	sp      *space
 	service string
-	epoch   *node       // that is being placed or judged, if one is
-	past    judge.Clock // of an epoch that is being made
-	flips   []flip      // verdicts that the service changed
+	epoch   *node            // that is being placed or judged, if one is
+	past    judge.Clock      // of an epoch that is being made
+	flips   []flip           // verdicts that the service changed
+	current []tinycloud.Hash // values that rows hold since, by the service's word
 }
 
 var _ service.Tx = (*inSpace)(nil)
@@ -285,12 +287,14 @@ func (x *inSpace) Waits(name string) (bool, error) {
 
 func (x *inSpace) Hold(value tinycloud.Hash, current bool) error {
 	if current {
+		x.current = append(x.current, value)
 		return x.t.want(x.sp, value)
 	}
 	return x.t.wantAlso(x.sp, value)
 }
 
 func (x *inSpace) Release(value tinycloud.Hash, current bool) error {
+	x.current = slices.DeleteFunc(x.current, func(h tinycloud.Hash) bool { return h == value })
 	if !current { // it is past from now on, if nothing holds it
 		if err := x.Exec("UPDATE past SET since = ? WHERE sid = ? AND hash = ?", x.t.now.UnixMilli(), x.sp.sid, value[:]); err != nil {
 			return err

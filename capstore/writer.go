@@ -69,6 +69,7 @@ type tx struct {
 	numbers    numbers // for epochs; likewise
 	known      known
 	met        []commit // rows of generations that came before; nil: they were not asked for
+	expected   expected // see [tx.expect]
 	sums       map[*space]sums
 	released   map[*space][][32]byte // values, see [tx.depart]
 }

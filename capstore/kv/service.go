@@ -7,6 +7,7 @@ package kv
 import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
@@ -17,7 +18,10 @@ const Name = dag.KV
 // Service is key-value as the history knows it. It has no state of its own.
 type Service struct{}
 
-var _ service.Keeper = Service{}
+var (
+	_ service.Keeper = Service{}
+	_ service.Looker = Service{}
+)
 
 // Name implements [service.Service], as do the following.
 func (Service) Name() string    { return Name }
@@ -44,6 +48,12 @@ func (Service) Apply(tx service.Tx, p service.Placed, elsewhere bool) (bool, err
 		return false, err
 	}
 	return folder{tx}.apply(placed{p, op}, elsewhere)
+}
+
+// Looks implements [service.Looker].
+func (Service) Looks(sid int64, d db.Dialect, key string) []service.Looked {
+	indexed, _ := d.Key(key)
+	return []service.Looked{{Look: lookKey, Args: []any{sid, indexed}}}
 }
 
 func (Service) Fold(tx service.Tx, key string) error {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // Service is a kind of state of a Space, which follows from its valid operations and their order alone. Its methods are
@@ -33,6 +34,12 @@ type Service interface {
 	Stands(tx Tx, p Placed, was bool) (bool, error)
 	// Aside makes of an operation one that this host may mint without the part of the history that is dated in the future.
 	Aside(tx Tx, subject string, b []byte) ([]byte, error)
+}
+
+// Looker is a [Service] that says what [Service.Apply] is going to look at for an operation on a subject of a Space, so
+// that it can be asked for many operations together.
+type Looker interface {
+	Looks(sid int64, d db.Dialect, subject string) []Looked
 }
 
 // ErrNewer is the error for an operation of a form that this release does not know.
