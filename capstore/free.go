@@ -24,11 +24,12 @@ func (t *tx) release(sp *space, hash tinycloud.Hash) error {
 		t.released[sp] = append(t.released[sp], hash)
 		return nil
 	}
-	return t.departSome(sp, [][32]byte{hash})
+	return t.depart([]leaving{{sp: sp, hash: hash}})
 }
 
 // leave lets go of a value that is not current. It reports whether it is past now.
-func (t *tx) leave(sp *space, l *leaving) (retired bool, err error) {
+func (t *tx) leave(l *leaving) (retired bool, err error) {
+	sp := l.sp
 	keeps, err := t.keeps(sp)
 	if err != nil {
 		return false, err

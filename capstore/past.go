@@ -48,18 +48,19 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 	return t.age(sp, size)
 }
 
-// boundPast frees past values of a Space that has too many.
-func (t *tx) boundPast(sp *space) error {
+// boundPast frees past values of a Space that has too many. Its row is asked for unless it is given.
+func (t *tx) boundPast(sp *space, row *pastRoom) error {
 	if keeps, err := t.keeps(sp); err != nil || keeps {
 		return err
 	}
-	if err := t.addUp(sp); err != nil {
-		return err
+	if row == nil {
+		row = &pastRoom{}
+		if err := t.ask([]db.Query{row.asks(sp)}); err != nil {
+			return err
+		}
 	}
-	var past, current int64
-	if _, err := t.one([]any{&past, &current}, "SELECT past, bytes FROM spaces WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
+	add := t.sums[sp] // is not in the row yet
+	past, current := row.past+add.past, row.current+add.bytes
 	most, err := t.mostPast(sp, past, current)
 	if err != nil || past <= most {
 		return err

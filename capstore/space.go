@@ -369,9 +369,11 @@ func (t *tx) flush() error {
 		if err := t.revise(sp); err != nil {
 			return err
 		}
-		if err := t.depart(sp); err != nil {
-			return err
-		}
+	}
+	if err := t.departAll(); err != nil {
+		return err
+	}
+	for _, sp := range t.order {
 		t.noteRemoval(sp)
 		heads := []byte{}
 		for _, h := range sp.heads {
@@ -400,11 +402,6 @@ func (t *tx) flush() error {
 			b.dirty = false
 		}
 		if err := t.flushChains(sp); err != nil {
-			return err
-		}
-	}
-	for sp := range t.released {
-		if err := t.depart(sp); err != nil {
 			return err
 		}
 	}
