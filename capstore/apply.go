@@ -76,7 +76,13 @@ func (t *tx) enterSome(space tinycloud.SpaceID, bundles []*hostlog.Parsed, load 
 			t.touch(sp).Remote += out.New
 		}
 	}()
-	defer func() { t.expected = expected{} }()
+	if err := t.gather(len(bundles) >= expectFrom); err != nil {
+		return out, err
+	}
+	defer func() {
+		t.expected = expected{}
+		err = firstOf(err, t.gather(false))
+	}()
 	for i, p := range bundles {
 		if i%expectAtOnce == 0 {
 			if err := t.expect(sp, bundles[i:min(len(bundles), i+expectAtOnce)]); err != nil {

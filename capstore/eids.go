@@ -22,14 +22,21 @@ var intoNumbered = db.Insert{Into: "epochs", Columns: "eid " + intoEpochs.Column
 // numbers are those that epochs of a transaction get.
 type numbers struct {
 	given []int64 // of a sequence, in order
-	last  int64   // the greatest that any epoch has, where there are no sequences
+	last  int64   // the greatest that any epoch has, where there are no sequences; on SQLite 0 until it is known
 }
 
 // addEpoch inserts an epoch and returns its number.
 func (t *tx) addEpoch(args ...any) (eid int64, err error) {
 	switch {
-	case !t.s.db.Shared:
-		return t.insert(intoEpochs, args...)
+	case !t.s.db.Shared && !t.gathers:
+		t.numbers.last, err = t.insert(intoEpochs, args...)
+		return t.numbers.last, err
+	case !t.s.db.Shared && t.numbers.last == 0:
+		if _, err := t.one([]any{&t.numbers.last}, "SELECT coalesce(max(eid), 0) FROM epochs"); err != nil {
+			return 0, err
+		}
+		t.numbers.last++
+		eid = t.numbers.last
 	case t.s.db.Numbers == "":
 		t.numbers.last++
 		eid = t.numbers.last

@@ -26,6 +26,12 @@ func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	return id, t.note(err)
 }
 
+// gather has inserts wait for others like them, until something is asked or gather(false).
+func (t *tx) gather(on bool) error {
+	t.gathers = on
+	return t.note(t.conn.Gather(t.ctx, on))
+}
+
 // one scans the first row of a query; ok is false when there is none.
 func (t *tx) one(dest []any, query string, args ...any) (ok bool, err error) {
 	ok, err = t.conn.One(t.ctx, dest, query, args...)

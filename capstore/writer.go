@@ -70,6 +70,7 @@ type tx struct {
 	known      known
 	met        []commit // rows of generations that came before; nil: they were not asked for
 	expected   expected // see [tx.expect]
+	gathers    bool     // see [tx.gather]
 	sums       map[*space]sums
 	released   map[*space][][32]byte // values, see [tx.depart]
 }

@@ -105,6 +105,21 @@ func (c *Conn) keepMore(ctx context.Context, st statement, size int) error {
 // maxRows is how many rows one insert adds: a power of two.
 const maxRows = 64
 
+// maxGathered is the same for SQLite, where more rows gain nothing and a prepared statement takes memory for each.
+const maxGathered = 16
+
+// rowsAtOnce is how many rows are added by one insert. Of several whose keys others may have, SQLite would note in a file
+// how to undo them, page by page.
+func (d Dialect) rowsAtOnce(i Insert) int {
+	switch {
+	case d.Shared:
+		return maxRows
+	case i.Key != "":
+		return 1
+	}
+	return maxGathered
+}
+
 // whole makes statements of what is kept. PostgreSQL prepares each text once, so that there may not be many: the rows of an
 // insert are powers of two.
 func (c *Conn) whole(kept []statement) (all []statement) {
@@ -114,7 +129,7 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 			continue
 		}
 		for rest := st.into.rows; len(rest) > 0; {
-			n := maxRows
+			n := c.d.rowsAtOnce(st.into.insert)
 			for n > len(rest) {
 				n /= 2
 			}
@@ -174,10 +189,16 @@ func (c *Conn) text(query string) string {
 
 // send sends what is kept back, and some statements behind that, in one round trip.
 func (c *Conn) send(ctx context.Context, more []statement) error {
+	if len(c.kept)+len(more) == 0 {
+		return nil
+	}
 	all := append(c.whole(c.kept), more...)
 	c.forget()
 	if len(all) == 0 {
 		return nil
+	}
+	if !c.d.Shared {
+		return c.run(ctx, all)
 	}
 	c.begun = true
 	c.trips.Add(1)
@@ -187,6 +208,32 @@ func (c *Conn) send(ctx context.Context, more []statement) error {
 		return sendPostgres(ctx, c.conn, all, w)
 	}
 	return sendMySQL(ctx, c.conn, all, w)
+}
+
+// run runs statements that were kept back on SQLite.
+func (c *Conn) run(ctx context.Context, all []statement) error {
+	for _, st := range all {
+		p, err := c.stmt(ctx, st.text)
+		if err == nil {
+			c.trips.Add(1)
+			_, err = p.ExecContext(ctx, st.args...)
+		}
+		if err != nil {
+			c.lost = Error(err)
+			return c.lost
+		}
+	}
+	return nil
+}
+
+// Gather keeps inserts back on SQLite, too, until the next query or other statement: many rows in one statement take two
+// thirds of the time. Whatever is refused of them fails what comes next. It ends with Gather(ctx, false).
+func (c *Conn) Gather(ctx context.Context, on bool) error {
+	c.gathers = on
+	if on || c.d.Shared {
+		return nil
+	}
+	return c.send(ctx, nil)
 }
 
 // forget forgets what is kept back.

@@ -40,7 +40,12 @@ func (d Dialect) sql(i Insert, rows int) string {
 	columns := strings.Fields(i.Columns)
 	args := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
 	values := "(" + args + ")" + strings.Repeat(", ("+args+")", rows-1)
-	text := "INSERT INTO " + d.name(i.Into) + " (" + list(columns, d.name) + ") VALUES " + values + d.conflict(i, columns)
+	// SQLite would note in a file how to undo several rows; but what fails of them undoes the transaction, see [Conn.run].
+	into := "INSERT INTO "
+	if rows > 1 && !d.Shared {
+		into = "INSERT OR FAIL INTO "
+	}
+	text := into + d.name(i.Into) + " (" + list(columns, d.name) + ") VALUES " + values + d.conflict(i, columns)
 	if i.ID != "" && d.returning() {
 		text += " RETURNING " + d.name(i.ID)
 	}

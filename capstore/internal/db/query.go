@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -159,7 +160,10 @@ type Conn struct {
 	stmts   map[string]*sql.Stmt
 	inserts map[Insert]*sql.Stmt
 
-	// Of a server, see batch.go.
+	gathers bool  // inserts are kept back on SQLite too, see [Conn.Gather]
+	lost    error // why something that was kept back there did not get into the transaction: it can't be committed
+
+	// See batch.go.
 	texts    map[string]string // of queries, as the driver takes them
 	inserted map[rowsOf]string // likewise of inserts
 	kept     []statement
@@ -171,6 +175,11 @@ type Conn struct {
 
 // One scans the first row of a query; ok is false when there is none.
 func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	if len(c.kept) > 0 && !c.d.Shared {
+		if err := c.send(ctx, nil); err != nil {
+			return false, err
+		}
+	}
 	if len(c.kept) > 0 {
 		err := c.Ask(ctx, []Query{{query, args, func(scan Scan) error {
 			if ok {
@@ -193,8 +202,11 @@ func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (
 
 // Each calls f for each row of a query. f must not use the connection.
 func (c *Conn) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
-	if len(c.kept) > 0 {
+	if len(c.kept) > 0 && c.d.Shared {
 		return c.Ask(ctx, []Query{{query, args, f}})
+	}
+	if err := c.send(ctx, nil); err != nil {
+		return err
 	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
@@ -212,6 +224,9 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 	if c.d.Shared {
 		return c.keep(ctx, c.text(query), args)
 	}
+	if err := c.send(ctx, nil); err != nil {
+		return err
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st, err := c.stmt(ctx, query)
@@ -225,7 +240,7 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 // Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
 // no later than with the next query.
 func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
-	if c.d.Shared && i.ID == "" {
+	if (c.d.Shared || c.gathers) && i.ID == "" {
 		return 0, c.keepInsert(ctx, i, args)
 	}
 	if err := c.send(ctx, nil); err != nil {
@@ -266,6 +281,9 @@ func (c *Conn) Begin(ctx context.Context) error {
 // Commit makes the transaction durable. After an error nobody knows whether it is, but when the server refused it: [Refused].
 func (c *Conn) Commit(ctx context.Context) error {
 	if !c.d.Shared {
+		if err := cmp.Or(c.send(ctx, nil), c.lost); err != nil {
+			return err
+		}
 		return c.plain(ctx, "COMMIT")
 	}
 	if err := c.keep(ctx, "COMMIT", nil); err != nil {
@@ -277,6 +295,7 @@ func (c *Conn) Commit(ctx context.Context) error {
 // Rollback undoes the transaction.
 func (c *Conn) Rollback(ctx context.Context) error {
 	c.forget()
+	c.gathers, c.lost = false, nil
 	if c.d.Shared && !c.begun {
 		return nil
 	}
