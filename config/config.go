@@ -212,6 +212,18 @@ func (c *Config) derive() []Warning {
 	return warnings
 }
 
+// OnFiles reports whether all data are files of this machine: SQLite, with the values on disk.
+func (s Storage) OnFiles() bool {
+	return s.Database.Scheme() == SQLite && !s.Database.InMemory() && s.Blocks.Path != ""
+}
+
+// On is the configuration of a node whose data are a copy that is a data directory of its own: SQLite, with the values beside it.
+func (c Config) On(datadir string) Config {
+	c.Storage.Datadir, c.Storage.Database = datadir, Database{scheme: SQLite, path: below(datadir, "caps.db")}
+	c.Storage.Blocks = Blocks{Type: BlocksLocal, Path: below(datadir, "blocks")}
+	return c
+}
+
 // below keeps the spelling of dir, so that ./data stays what the operator wrote.
 func below(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
 

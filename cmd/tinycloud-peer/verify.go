@@ -57,6 +57,11 @@ func (p *program) offline(ctx context.Context, f func(*node.Data) error) error {
 	if err != nil {
 		return err
 	}
+	return p.on(ctx, cfg, f)
+}
+
+// on runs a command on the data of a configuration, and locks them meanwhile.
+func (p *program) on(ctx context.Context, cfg config.Config, f func(*node.Data) error) error {
 	log := slog.New(logHandler(p.err, cfg))
 	d, err := node.OpenData(ctx, cfg, log, servicesOf(cfg, log)...)
 	if err != nil {
@@ -72,8 +77,8 @@ func (p *program) still(ctx context.Context, f func(*node.Data) error) error {
 	if err != nil {
 		return err
 	}
-	if cfg.Storage.Datadir == "" || cfg.Storage.Database.Scheme() != config.SQLite {
-		return p.offline(ctx, f)
+	if cfg.Storage.Datadir == "" || !cfg.Storage.OnFiles() {
+		return p.on(ctx, cfg, f)
 	}
 	datadir, err := filepath.Abs(cfg.Storage.Datadir)
 	if err != nil {
@@ -82,7 +87,7 @@ func (p *program) still(ctx context.Context, f func(*node.Data) error) error {
 	running := admin.Local(datadir)
 	defer running.Close()
 	if _, err := running.Node(ctx); err != nil { // it does not run, or work on its data tells why not
-		return p.offline(ctx, f)
+		return p.on(ctx, cfg, f)
 	}
 	dir, err := os.MkdirTemp(datadir, ".copy-")
 	if err != nil {
@@ -90,9 +95,7 @@ func (p *program) still(ctx context.Context, f func(*node.Data) error) error {
 	}
 	b, err := running.Backup(ctx, filepath.Join(dir, "data"))
 	if err == nil {
-		of := *p
-		of.datadir = b.Dir
-		err = of.offline(ctx, f)
+		err = p.on(ctx, cfg.On(b.Dir), f)
 	}
 	return errors.Join(err, os.RemoveAll(dir))
 }

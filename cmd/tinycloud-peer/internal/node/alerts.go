@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
-	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
 
 const (
@@ -100,7 +99,7 @@ func (n *Node) nodeAlerts(ctx context.Context) []AlertView {
 
 // canBackUp reports whether the verb backup works here.
 func (n *Node) canBackUp() bool {
-	return n.cfg.Storage.Datadir != "" && n.cfg.Storage.Database.Scheme() == config.SQLite && !n.cfg.Storage.Database.InMemory() && n.cfg.Storage.Blocks.Path != ""
+	return n.cfg.Storage.Datadir != "" && n.cfg.Storage.OnFiles()
 }
 
 // trouble says why the node can't serve, a sentence each.

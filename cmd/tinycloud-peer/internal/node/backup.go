@@ -23,8 +23,8 @@ const (
 	collectAge   = time.Hour       // of a value whose row may still come
 )
 
-// collect frees past values now and then, forgets delegations of Spaces that did not come to be hosted, and the files of those whose rows are gone. A bucket is left to the
-// verb gc, for other processes may put values there.
+// collect frees past values now and then, forgets delegations of Spaces that did not come to be hosted, and the files of those
+// whose rows are gone. A bucket is left to the verb gc, for other processes may put values there.
 func (n *Node) collect(ctx context.Context) error {
 	tick := time.NewTicker(collectEvery)
 	defer tick.Stop()
@@ -87,7 +87,7 @@ func (n *Node) adminBackup(r *http.Request) (int, any, error) {
 		return 0, nil, fmt.Errorf("body: %v: %w", err, tinycloud.ErrInvalid)
 	}
 	b, err := n.backup(r.Context(), q.Dir)
-	if err == nil {
+	if err == nil && !n.ours(q.Dir) {
 		n.noteBackup(r.Context())
 	}
 	return http.StatusOK, b, err
@@ -95,6 +95,16 @@ func (n *Node) adminBackup(r *http.Request) (int, any, error) {
 
 // backupName is a file of the data directory whose time is that of the last backup.
 const backupName = "backed-up"
+
+// ours reports whether a path is within the data directory: a copy there, which verbs read of a node that runs, is no backup.
+func (n *Node) ours(path string) bool {
+	root, err := filepath.Abs(n.cfg.Storage.Datadir)
+	if err != nil {
+		return false
+	}
+	inside, err := filepath.Rel(root, path)
+	return err == nil && filepath.IsLocal(inside)
+}
 
 // noteBackup remembers that there is a backup. Whether that works is of no importance to the backup.
 func (n *Node) noteBackup(ctx context.Context) {
@@ -123,7 +133,7 @@ func (n *Node) backup(ctx context.Context, dir string) (b Backup, err error) {
 	if !filepath.IsAbs(dir) {
 		return b, fmt.Errorf("dir %q is not absolute: %w", dir, tinycloud.ErrInvalid)
 	}
-	if n.cfg.Storage.Database.Scheme() != config.SQLite || n.cfg.Storage.Database.InMemory() || n.cfg.Storage.Blocks.Path == "" {
+	if !n.cfg.Storage.OnFiles() {
 		return b, fmt.Errorf("only a SQLite database with its values on local disk can be backed up so: %w", tinycloud.ErrInvalid)
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {

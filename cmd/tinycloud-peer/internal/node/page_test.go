@@ -286,10 +286,17 @@ func TestBackupIsRemembered(t *testing.T) {
 	if got := kinds(); len(got) != 1 || got[0] != "backup info" {
 		t.Errorf("without a backup: %v", got)
 	}
-	status, answer := local(t, cfg.Storage.Datadir, http.MethodPost, "/admin/backup", `{"dir":"`+filepath.Join(t.TempDir(), "copy")+`"}`)
-	if status != http.StatusOK {
-		t.Fatal(status, answer)
+	backUp := func(dir string) {
+		t.Helper()
+		if status, answer := local(t, cfg.Storage.Datadir, http.MethodPost, "/admin/backup", `{"dir":"`+dir+`"}`); status != http.StatusOK {
+			t.Fatal(status, answer)
+		}
 	}
+	backUp(filepath.Join(cfg.Storage.Datadir, "copy"))
+	if v := ask[node.Info](t, n, http.MethodGet, "/admin/node", "", http.StatusOK); v.Backup != nil {
+		t.Errorf("a copy within the data directory is a backup of %v", v.Backup)
+	}
+	backUp(filepath.Join(t.TempDir(), "copy"))
 	if v := ask[node.Info](t, n, http.MethodGet, "/admin/node", "", http.StatusOK); v.Backup == nil || time.Since(*v.Backup) > time.Minute {
 		t.Errorf("backup %v", v.Backup)
 	}
