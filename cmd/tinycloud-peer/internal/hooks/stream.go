@@ -33,8 +33,8 @@ type Stream struct {
 
 // Open begins a stream: after the event that the client saw last, or with the next one when it names none.
 // Of Spaces that wait for their history it tells nothing before that is here, and then only if the ticket's invocation
-// is found to permit it. from is what the client is counted by, zero for one that is not. The caller calls Run, then Close. Refusals are of class [tinycloud.ErrUnauthorized] or
-// [tinycloud.ErrBusy].
+// is found to permit it. from is what the client is counted by, zero for one that is not. The caller calls Run, then Close.
+// Refusals are of class [tinycloud.ErrUnauthorized] or [tinycloud.ErrBusy].
 func (h *Hooks) Open(ctx context.Context, ticket, lastEventID string, from netip.Addr) (*Stream, error) {
 	c, err := h.open(ticket)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 )
 
-// Collect frees the values that no key of their Space holds, and files of databases that are gone. Directories of Spaces that the database does
-// not know are told of and left: they may be another database's.
+// Collect frees the values that no key of their Space holds, and files of databases that are gone. Directories of Spaces that
+// the database does not know are told of and left: they may be another database's.
 func Collect(ctx context.Context, d *node.Data, log io.Writer) (freed capstore.Freed, unknown []tinycloud.SpaceID, err error) {
 	spaces := d.Store.Spaces()
 	bar := progress.New(log, "gc", "spaces", int64(len(spaces)))
