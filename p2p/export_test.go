@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/ipfs/go-datastore"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	pb "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
@@ -22,6 +23,9 @@ const (
 func NewProviders() datastore.Batching {
 	return &providers{names: map[string]map[string][]byte{}}
 }
+
+// GossipOptions are those of every Space.
+func GossipOptions() []pubsub.Option { return gossipOptions() }
 
 // Conns is the number of connections of a Space peer.
 func Conns(p *Peer) int {

@@ -29,23 +29,29 @@ type Topic struct {
 	close func() error
 }
 
-func newPubSub(ctx context.Context, p *Peer) (*topicFilter, *pubsub.PubSub, error) {
+// gossipOptions are what hosts of a Space agree on, and what bounds one of them, whoever the others are.
+func gossipOptions() []pubsub.Option {
 	params := pubsub.DefaultGossipSubParams()
 	params.Connectors = 0 // no peer exchange: a view never dials
 	params.MaxPendingConnections = 1
-	filter := &topicFilter{p: p, announced: map[peer.ID]map[string]struct{}{}}
-	ps, err := pubsub.NewGossipSub(ctx, p.view,
+	return []pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithFloodPublish(true),
-		pubsub.WithMaxMessageSize(MaxMessage+messageEnvelope),
+		pubsub.WithMaxMessageSize(MaxMessage + messageEnvelope),
 		pubsub.WithMaxControlMessageSize(MaxMessage),
 		pubsub.WithGossipSubParams(params),
 		pubsub.WithValidateWorkers(1),
 		pubsub.WithValidateQueueSize(validateQueue),
 		pubsub.WithPeerOutboundQueueSize(validateQueue),
+	}
+}
+
+func newPubSub(ctx context.Context, p *Peer) (*topicFilter, *pubsub.PubSub, error) {
+	filter := &topicFilter{p: p, announced: map[peer.ID]map[string]struct{}{}}
+	ps, err := pubsub.NewGossipSub(ctx, p.view, append(gossipOptions(),
 		pubsub.WithSubscriptionFilter(filter),
 		pubsub.WithPeerFilter(func(id peer.ID, _ string) bool { return p.IsAuthorised(id) }),
-	)
+	)...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("gossipsub: %w", err)
 	}

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -144,11 +145,15 @@ func (r *Replica) known(ctx context.Context, renew bool) (*wire.Hosts, error) {
 	return out, nil
 }
 
-// digestOf tells whether a peer was told the same before.
+// digestOf tells whether a peer was told the same before, in whatever order.
 func digestOf(m *wire.Hosts) tinycloud.Hash {
+	sums := make([]tinycloud.Hash, len(m.Records))
+	for i, rec := range m.Records {
+		sums[i] = tinycloud.Sum(rec)
+	}
+	slices.SortFunc(sums, func(a, b tinycloud.Hash) int { return bytes.Compare(a[:], b[:]) })
 	b := append(binary.BigEndian.AppendUint64(nil, uint64(m.Generation)), m.Secret[:]...)
-	for _, rec := range m.Records {
-		h := tinycloud.Sum(rec)
+	for _, h := range sums {
 		b = append(b, h[:]...)
 	}
 	return tinycloud.Sum(b)

@@ -37,6 +37,7 @@ type fabric struct {
 	traffic int                    // bytes of sync streams, both directions
 	said    map[peer.ID]int        // those that each peer wrote
 	opened  int                    // sync streams
+	gossip  [2]int                 // messages that were published, and their bytes
 	pace    int                    // bytes a second of each stream and direction; 0: no limit
 	// deliver, unless nil, gets what a peer writes to a sync stream after so many bytes of all its streams, and
 	// returns what arrives: nil for a stream that is stuck.
@@ -345,6 +346,8 @@ func (c conn) RemotePeer() peer.ID { return c.remote }
 func (e *endpoint) Publish(ctx context.Context, data []byte) error {
 	e.f.mu.Lock()
 	e.seen[tinycloud.Sum(data)] = true
+	e.f.gossip[0]++
+	e.f.gossip[1] += len(data)
 	e.f.mu.Unlock()
 	e.pass(ctx, "", data)
 	return nil
@@ -446,6 +449,13 @@ func (f *fabric) talk(of peer.ID) (streams, bytes, said int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.opened, f.traffic, f.said[of]
+}
+
+// published counts gossip messages, and their bytes, whoever got them.
+func (f *fabric) published() (messages, bytes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gossip[0], f.gossip[1]
 }
 
 func (f *fabric) setLoss(lose func(from, to peer.ID) bool) {
