@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -30,7 +32,22 @@ func TestTwoServicesShareNoFiles(t *testing.T) {
 	if got := root(a); got != dir {
 		t.Errorf("the first has %s", got)
 	}
+	// What the second would collect is the first's.
+	left := filepath.Join(dir, strings.Repeat("a", 64), strings.Repeat("b", 64))
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	collected := func(s *Service, want error) {
+		t.Helper()
+		if _, err := s.Collect(t.Context(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(left); !errors.Is(err, want) {
+			t.Errorf("collected: %v, want %v", err, want)
+		}
+	}
 	other := root(b)
+	collected(b, nil)
 	if other == dir {
 		t.Error("the second has the same files")
 	}
@@ -43,5 +60,6 @@ func TestTwoServicesShareNoFiles(t *testing.T) {
 	if got := root(c); got != dir {
 		t.Errorf("the next has %s", got)
 	}
+	collected(c, fs.ErrNotExist)
 	closed(c)
 }

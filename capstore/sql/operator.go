@@ -96,14 +96,20 @@ func (s *Service) asFile(ctx context.Context, store service.Store, d *database, 
 }
 
 // Collect deletes the files of databases that nobody wrote any more, or of Spaces that are not among those given, and returns
-// how many bytes they took. Files of databases in use stay.
+// how many bytes they took. Files of databases in use stay, and all of a directory that another process has.
 func (s *Service) Collect(ctx context.Context, store service.Store, spaces []tinycloud.SpaceID) (freed int64, err error) {
 	if s.o.Dir == "" {
 		return 0, nil
 	}
+	s.mu.Lock()
+	root, err := s.dir()
+	s.mu.Unlock()
+	if err != nil || root != s.o.Dir {
+		return 0, err
+	}
 	kept := map[string]bool{}
 	for _, space := range spaces {
-		err := store.States(ctx, space, request.Service, func(path string, _ []byte) { kept[folder(s.o.Dir, name{space, path})] = true })
+		err := store.States(ctx, space, request.Service, func(path string, _ []byte) { kept[folder(root, name{space, path})] = true })
 		if err != nil && !errors.Is(err, tinycloud.ErrNotFound) {
 			return 0, err
 		}
@@ -111,9 +117,9 @@ func (s *Service) Collect(ctx context.Context, store service.Store, spaces []tin
 	s.mu.Lock()
 	defer s.mu.Unlock() // nobody opens files meanwhile
 	for of := range s.open {
-		kept[folder(s.o.Dir, of)] = true
+		kept[folder(root, of)] = true
 	}
-	all, err := filepath.Glob(filepath.Join(s.o.Dir, hashName, hashName))
+	all, err := filepath.Glob(filepath.Join(root, hashName, hashName))
 	for _, dir := range all {
 		if kept[dir] {
 			continue
