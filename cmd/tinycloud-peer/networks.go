@@ -48,14 +48,8 @@ func (c *networksCmd) Run(ctx context.Context, p *program) error {
 // warnNetworks says what an operator should do something about.
 func warnNetworks(out io.Writer, list []node.NetworkView) {
 	for _, v := range list {
-		if v.Unopened > 0 {
-			fmt.Fprintf(out, "warning: %d keys do not open with this node's secret: %s\n", v.Unopened, v.Network)
-		}
-		if v.Alone {
-			fmt.Fprintf(out, "warning: this node alone has the key, and what is encrypted is lost with it (pair another host, keep backups): %s\n", v.Network)
-		}
-		if v.Outdated {
-			fmt.Fprintf(out, "warning: a host that was removed has the key (tinycloud-peer network rotate): %s\n", v.Network)
+		for _, a := range v.Alerts() {
+			fmt.Fprintln(out, alertLine(a))
 		}
 	}
 }
@@ -73,17 +67,32 @@ func (p *program) network(ctx context.Context, text string) (client *admin.Clien
 	}
 	if strings.Contains(text, "…") {
 		list, err := client.Networks(ctx)
+		if err == nil {
+			text, err = networkNamed(list, text)
+		}
 		if err != nil {
 			return client, datadir, id, err
-		}
-		for _, v := range list {
-			if (listing{}).network(v.Network) == text {
-				text = v.Network
-			}
 		}
 	}
 	id, err = tinycloud.ParseNetworkID(text)
 	return client, datadir, id, err
+}
+
+// networkNamed is the id of the one network that tables show as a text. Who makes a network can make its text that of another's.
+func networkNamed(list []node.NetworkView, text string) (string, error) {
+	var found []string
+	for _, v := range list {
+		if (listing{}).network(v.Network) == text {
+			found = append(found, v.Network)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("no encryption network is shown as %s: %w", text, tinycloud.ErrNotFound)
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("%s is one of %s: write it whole", text, strings.Join(found, ", "))
 }
 
 type networkShowCmd struct {

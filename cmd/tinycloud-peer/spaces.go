@@ -84,55 +84,22 @@ func (l listing) printSpaces(out io.Writer, all []node.SpaceView) error {
 		return err
 	}
 	for _, v := range all {
-		for _, note := range l.spaceNotes(v) {
-			fmt.Fprintf(out, "%s: %s\n", l.space(v.Space), note)
+		if c := v.CatchUp; c != nil {
+			fmt.Fprintf(out, "%s: catching up: %d of %d entries, %.0f/s, %s left\n", l.space(v.Space), c.Entries, c.Total, c.PerSecond, eta(c.ETA))
 		}
-		warnNetworks(out, v.Networks)
+		for _, a := range v.Alerts(time.Now(), l.host) {
+			fmt.Fprintf(out, "%s: %s\n", l.space(v.Space), alertLine(a))
+		}
 	}
 	return nil
 }
 
-// spaceNotes are sentences about what an operator should know of a Space.
-func (l listing) spaceNotes(v node.SpaceView) (notes []string) {
-	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
-	switch v.Standing {
-	case capstore.StandsRemoved:
-		note("removed: the owner revoked this host; it answers 403, and is not kept up to date")
-	case capstore.StandsExpired:
-		note("expired: this node's host delegation is over; it reads what it has and does not write (tinycloud-peer host)")
-	case capstore.StandsNone:
-		note("no host delegation: the owner has to make this node a host (tinycloud-peer host)")
+// alertLine is an alert as verbs print it.
+func alertLine(a node.AlertView) string {
+	if a.Level == "info" {
+		return a.Text
 	}
-	if v.OverLimit && v.Limit != nil {
-		note("over limit: writes are refused, it may hold %s (tinycloud-peer quota)", size(*v.Limit))
-	}
-	if v.Conflicts > 0 {
-		note("%d writes lost against others that did not know of them (tinycloud-peer conflicts)", v.Conflicts)
-	}
-	if v.Differing > 0 {
-		note("warning: another host made other content of %d databases of the same writes (tinycloud-peer databases)", v.Differing)
-	}
-	for _, why := range v.Paused {
-		note("replication is paused, %s", why)
-	}
-	if c := v.CatchUp; c != nil {
-		note("catching up: %d of %d entries, %.0f/s, %s left", c.Entries, c.Total, c.PerSecond, eta(c.ETA))
-	}
-	for _, h := range v.Hosts {
-		if by, off := h.ClockOff(); off {
-			note("warning: the clock of %s is %s", l.host(h.DID), offBy(by))
-		}
-		for _, service := range h.Behind {
-			note("warning: %s has an older version of %s, by which all hosts write until it is upgraded", l.host(h.DID), service)
-		}
-		if h.Older {
-			note("warning: %s has an older version and may order writes in another way until it is upgraded", l.host(h.DID))
-		}
-	}
-	if v.Expires != nil && time.Until(*v.Expires) < expiryNotice && v.Standing != capstore.StandsRemoved && v.Standing != capstore.StandsExpired {
-		note("warning: this node's host delegation expires %s: have the owner sign a new one (tinycloud-peer host --renew)", v.Expires.Format(time.RFC3339))
-	}
-	return notes
+	return a.Level + ": " + a.Text
 }
 
 // eta spells a number of seconds that is not known when it is 0.
@@ -142,6 +109,3 @@ func eta(seconds int64) string {
 	}
 	return span(time.Duration(seconds) * time.Second)
 }
-
-// expiryNotice is how long before the end of a host delegation its operator is told.
-const expiryNotice = 7 * 24 * time.Hour

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
@@ -26,17 +28,21 @@ func TestStatusTells(t *testing.T) {
 		{"a catch-up", node.SpaceView{CatchUp: &node.CatchUpView{Entries: 4320, Total: 40_003, PerSecond: 1451.7, ETA: 95}}, "catching up: 4320 of 40003 entries, 1452/s, 1m35s left"},
 		{"one that begins", node.SpaceView{CatchUp: &node.CatchUpView{Total: 40_003}}, "catching up: 0 of 40003 entries, 0/s, ? left"},
 		{"a delegation that lasts", node.SpaceView{Expires: in(8 * 24 * time.Hour)}, ""},
-		{"a delegation that ends", node.SpaceView{Expires: in(6 * 24 * time.Hour)}, "warning: this node's host delegation expires "},
-		{"a delegation that ended", node.SpaceView{Expires: in(-time.Hour)}, "warning: this node's host delegation expires "},
+		{"a delegation that ends", node.SpaceView{Expires: in(6 * 24 * time.Hour)}, "warning: This node's host delegation ends at "},
+		{"a delegation that ended", node.SpaceView{Expires: in(-time.Hour)}, "warning: This node's host delegation ends at "},
 		{"a clock that is a minute off", clock(60_000), ""},
-		{"a clock that is behind", clock(-90_000), "warning: the clock of z6Mkother is 1m30s behind"},
-		{"a clock that is ahead", clock(60_600), "warning: the clock of z6Mkother is 1m1s ahead"},
+		{"a clock that is behind", clock(-90_000), "warning: The clock of z6Mkother is 1m30s behind"},
+		{"a clock that is ahead", clock(60_600), "warning: The clock of z6Mkother is 1m1s ahead"},
 		{"a host of this version", node.SpaceView{Rules: 3, Hosts: []node.HostView{{DID: "did:key:z6Mkother", Rules: 3}}}, ""},
-		{"a removed host", node.SpaceView{Standing: capstore.StandsRemoved, Expires: in(-time.Hour)}, "removed: the owner revoked this host"},
-		{"an expired host", node.SpaceView{Standing: capstore.StandsExpired}, "expired: this node's host delegation is over"},
-		{"no host", node.SpaceView{Standing: capstore.StandsNone}, "no host delegation: "},
-		{"a full Space", node.SpaceView{OverLimit: true, Limit: new(int64(1 << 20))}, "over limit: writes are refused, it may hold 1.0 MiB"},
-		{"an older host", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Older: true}}}, "warning: z6Mkother has an older version "},
+		{"a removed host", node.SpaceView{Standing: capstore.StandsRemoved, Expires: in(-time.Hour)}, "warning: The owner removed this host"},
+		{"an expired host", node.SpaceView{Standing: capstore.StandsExpired}, "warning: This node's host delegation is over"},
+		{"no host", node.SpaceView{Standing: capstore.StandsNone}, "The owner has not made this node a host yet"},
+		{"a full Space", node.SpaceView{OverLimit: true, Limit: new(int64(1 << 20))}, "warning: The Space is over its limit: writes are refused"},
+		{"an older host", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Older: true}}}, "warning: z6Mkother has an older version, "},
+		{"a host with an older service", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Behind: []string{"sql"}}}}, "warning: z6Mkother has an older version of sql"},
+		{"a host that forked", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Forked: true}}}, "warning: z6Mkother signed two histories"},
+		{"another content", node.SpaceView{Differing: 2}, "error: 2 databases have other content"},
+		{"a network of this node alone", node.SpaceView{Networks: []node.NetworkView{{Alone: true, Network: "urn:x"}}}, "warning: This node alone has the key of the encryption network urn:x"},
 	} {
 		tt.view.Space = space
 		var out strings.Builder
@@ -99,5 +105,21 @@ func TestTablesFit(t *testing.T) {
 	}
 	if _, ok := hostNamed([]node.HostView{{DID: "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"}}, "z6Mk…EGta2doK"); !ok {
 		t.Error("a host is not found as it is shown")
+	}
+}
+
+// Who makes an encryption network may make one that tables show like another's: that names neither.
+func TestNetworkNamed(t *testing.T) {
+	const owner, other = "urn:tinycloud:encryption:did:pkh:eip155:1:0x12345678ffffabcd:default", "urn:tinycloud:encryption:did:pkh:eip155:1:0x12340000ffffabcd:default"
+	list := []node.NetworkView{{Network: owner}, {Network: "urn:tinycloud:encryption:did:pkh:eip155:1:0x99990000ffff9999:default"}}
+	shown := (listing{}).network(owner)
+	if got, err := networkNamed(list, shown); err != nil || got != owner {
+		t.Errorf("%s: %q, %v", shown, got, err)
+	}
+	if got, err := networkNamed(append(list, node.NetworkView{Network: other}), shown); err == nil || got != "" || !strings.Contains(err.Error(), other) {
+		t.Errorf("%s of two: %q, %v", shown, got, err)
+	}
+	if _, err := networkNamed(list, "0x0000…0000:default"); !errors.Is(err, tinycloud.ErrNotFound) {
+		t.Errorf("of none: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -20,6 +21,9 @@ const (
 	backupNotice = 7 * 24 * time.Hour
 	expiryNotice = 7 * 24 * time.Hour
 )
+
+// errAlertsTime ends a look for alerts that takes too long.
+var errAlertsTime = errors.New("looking for alerts takes too long")
 
 // AlertView is something that the operator should know. Values in it may be of strangers.
 type AlertView struct {
@@ -47,7 +51,7 @@ func (n *Node) adminAlerts(r *http.Request) (int, any, error) {
 	n.alerts.mu.Lock()
 	defer n.alerts.mu.Unlock()
 	if time.Now().After(n.alerts.until) {
-		ctx, cancel := context.WithTimeout(r.Context(), alertsTime)
+		ctx, cancel := context.WithTimeoutCause(r.Context(), alertsTime, errAlertsTime)
 		defer cancel()
 		began := time.Now()
 		found, err := n.findAlerts(ctx)
@@ -67,12 +71,15 @@ func (n *Node) findAlerts(ctx context.Context) ([]AlertView, error) {
 		found = append(found, AlertView{"info", "many", "", fmt.Sprintf("Of %d Spaces only the first %d are looked at for alerts.", len(spaces), alertsSpaces)})
 		spaces = spaces[:alertsSpaces]
 	}
-	for _, space := range spaces {
+	for i, space := range spaces {
 		v, err := n.brief(ctx, space)
+		if err != nil && context.Cause(ctx) == errAlertsTime {
+			return append(found, AlertView{"info", "many", "", fmt.Sprintf("Looking for alerts takes too long: %d of %d Spaces were looked at.", i, len(spaces))}), nil
+		}
 		if err != nil {
 			return nil, err
 		}
-		if found = append(found, v.Alerts(time.Now())...); len(found) > alertsMost {
+		if found = append(found, v.Alerts(time.Now(), nil)...); len(found) > alertsMost {
 			return found[:alertsMost], nil
 		}
 	}
@@ -114,8 +121,8 @@ func (n *Node) trouble(ctx context.Context) []string {
 	return why
 }
 
-// Alerts are sentences about what an operator should know of a Space.
-func (v SpaceView) Alerts(now time.Time) (found []AlertView) {
+// Alerts are sentences about what an operator should know of a Space. host is how DIDs of hosts are shown, nil for as they are.
+func (v SpaceView) Alerts(now time.Time, host func(did string) string) (found []AlertView) {
 	add := func(level, kind, format string, args ...any) {
 		found = append(found, AlertView{level, kind, v.Space.String(), fmt.Sprintf(format, args...)})
 	}
@@ -124,15 +131,15 @@ func (v SpaceView) Alerts(now time.Time) (found []AlertView) {
 		add("warning", "removed", "The owner removed this host: it answers 403 and is not kept up to date.")
 		return found // nothing else matters any more
 	case capstore.StandsExpired:
-		add("warning", "expired", "This node's host delegation is over: it reads what it has and does not write. The owner can host the Space here again.")
+		add("warning", "expired", "This node's host delegation is over: it reads what it has and does not write. tinycloud-peer host makes a new one for the owner to sign.")
 	case capstore.StandsNone:
-		add("info", "none", "The owner has not made this node a host yet.")
+		add("info", "none", "The owner has not made this node a host yet: tinycloud-peer host says what to sign.")
 	}
-	if v.Standing == capstore.StandsHost && v.Expires != nil && v.Expires.Sub(now) < expiryNotice {
-		add("warning", "expires", "This node's host delegation ends at %s: have the owner sign a new one.", v.Expires.Format(time.RFC3339))
+	if v.Standing != capstore.StandsExpired && v.Expires != nil && v.Expires.Sub(now) < expiryNotice {
+		add("warning", "expires", "This node's host delegation ends at %s: have the owner sign a new one (tinycloud-peer host --renew).", v.Expires.Format(time.RFC3339))
 	}
 	if v.OverLimit {
-		add("warning", "limit", "The Space is over its limit: writes are refused.")
+		add("warning", "limit", "The Space is over its limit: writes are refused. tinycloud-peer quota shows and sets it.")
 	}
 	if v.Conflicts > 0 {
 		add("info", "conflicts", "%d writes lost against others that did not know of them: tinycloud-peer conflicts shows them.", v.Conflicts)
@@ -143,48 +150,55 @@ func (v SpaceView) Alerts(now time.Time) (found []AlertView) {
 	for _, why := range v.Paused {
 		add("warning", "paused", "Replication is paused, %s.", why)
 	}
-	return append(append(found, v.hostAlerts()...), v.networkAlerts()...)
-}
-
-func (v SpaceView) hostAlerts() (found []AlertView) {
-	add := func(kind, format string, args ...any) {
-		found = append(found, AlertView{"warning", kind, v.Space.String(), fmt.Sprintf(format, args...)})
-	}
 	for _, h := range v.Hosts {
-		if by, off := h.ClockOff(); off {
-			where := "ahead of"
-			if by < 0 {
-				where = "behind"
-			}
-			add("clock", "The clock of %s is %s %s this one: its writes may count late or not at all.", h.DID, by.Abs().Round(time.Second), where)
+		name := h.DID
+		if host != nil {
+			name = host(name)
 		}
-		if h.Forked {
-			add("forked", "%s signed two histories: it was restored from a backup, or it lies.", h.DID)
-		}
-		if h.Older {
-			add("older", "%s has an older version, and may order writes in another way until it is upgraded.", h.DID)
-		}
-		for _, service := range h.Behind {
-			add("behind", "%s has an older version of %s, by which all hosts write until it is upgraded.", h.DID, service)
+		h.alerts(func(kind, format string, args ...any) { add("warning", kind, format, append([]any{name}, args...)...) })
+	}
+	for _, x := range v.Networks {
+		for _, a := range x.Alerts() {
+			a.Space = v.Space.String()
+			found = append(found, a)
 		}
 	}
 	return found
 }
 
-func (v SpaceView) networkAlerts() (found []AlertView) {
-	add := func(kind, format string, args ...any) {
-		found = append(found, AlertView{"warning", kind, v.Space.String(), fmt.Sprintf(format, args...)})
+// alerts calls add with formats whose first argument names the host.
+func (h HostView) alerts(add func(kind, format string, args ...any)) {
+	if by, off := h.ClockOff(); off {
+		where := "ahead of"
+		if by < 0 {
+			where = "behind"
+		}
+		add("clock", "The clock of %s is %s %s this one: its writes may count late or not at all.", by.Abs().Round(time.Second), where)
 	}
-	for _, x := range v.Networks {
-		if x.Unopened > 0 {
-			add("unopened", "%d keys of the encryption network %s do not open with this node's secret.", x.Unopened, x.Network)
-		}
-		if x.Alone {
-			add("alone", "This node alone has the key of the encryption network %s: what is encrypted is lost with it. Pair another host, and keep backups.", x.Network)
-		}
-		if x.Outdated {
-			add("outdated", "A host that was removed has the key of the encryption network %s: rotate it.", x.Network)
-		}
+	if h.Forked {
+		add("forked", "%s signed two histories: it was restored from a backup, or it lies.")
+	}
+	if h.Older {
+		add("older", "%s has an older version, and may order writes in another way until it is upgraded.")
+	}
+	for _, service := range h.Behind {
+		add("behind", "%s has an older version of %s, by which all hosts write until it is upgraded.", service)
+	}
+}
+
+// Alerts are sentences about what an operator should do something about.
+func (v NetworkView) Alerts() (found []AlertView) {
+	add := func(kind, format string, args ...any) {
+		found = append(found, AlertView{Level: "warning", Kind: kind, Text: fmt.Sprintf(format, args...)})
+	}
+	if v.Unopened > 0 {
+		add("unopened", "%d keys of the encryption network %s do not open with this node's secret.", v.Unopened, v.Network)
+	}
+	if v.Alone {
+		add("alone", "This node alone has the key of the encryption network %s: what is encrypted is lost with it. Pair another host, and keep backups.", v.Network)
+	}
+	if v.Outdated {
+		add("outdated", "A host that was removed has the key of the encryption network %s: tinycloud-peer network rotate makes a new one.", v.Network)
 	}
 	return found
 }

@@ -77,3 +77,10 @@ func AskOrder(joining []tinycloud.SpaceID, after func(tinycloud.SpaceID) []tinyc
 		joining = append(joining, after(space)...)
 	}
 }
+
+// AlertsOutOfTime looks for alerts when the time for that is over.
+func (n *Node) AlertsOutOfTime() ([]AlertView, error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errAlertsTime)
+	return n.findAlerts(ctx)
+}

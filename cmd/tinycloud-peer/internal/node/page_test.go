@@ -386,3 +386,13 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 }
+
+// A look for alerts that takes too long tells what it found, and that it did not look at all Spaces.
+func TestAlertsOutOfTime(t *testing.T) {
+	n, _ := run(t, settings(t))
+	signedIn(t, n)
+	found, err := n.AlertsOutOfTime()
+	if err != nil || len(found) == 0 || found[len(found)-1].Kind != "many" || !strings.Contains(found[len(found)-1].Text, "0 of 1 Spaces") {
+		t.Errorf("%v, %v", found, err)
+	}
+}
