@@ -19,6 +19,9 @@ import (
 // maxEvent is how many bytes of one event are read.
 const maxEvent = 1 << 20
 
+// tryAgain is the time between two streams at least: a host may end one at once.
+const tryAgain = time.Second
+
 // Change is a write that became durable at the host, wherever it was made.
 type Change struct {
 	ID      string              `json:"id"` // see [Space.Changes]
@@ -38,7 +41,7 @@ type Change struct {
 func (s *Space) Changes(ctx context.Context, prefix, after string) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		for {
-			stopped := false
+			stopped, began := false, time.Now()
 			err := s.stream(ctx, prefix, after, func(c Change) bool {
 				after = c.ID
 				stopped = !yield(c, nil)
@@ -55,7 +58,7 @@ func (s *Space) Changes(ctx context.Context, prefix, after string) iter.Seq2[Cha
 				yield(Change{}, err)
 				return
 			}
-			if err != nil && !pause(ctx, time.Second) {
+			if !pause(ctx, time.Until(began.Add(tryAgain))) {
 				yield(Change{}, ctx.Err())
 				return
 			}
