@@ -94,6 +94,9 @@ func (p *Peer) Route(id peer.ID) (addr ma.Multiaddr, relayed, ok bool) {
 	return addr, relayed, ok
 }
 
+// Home is the node of an authorised peer, "" when it is not connected: both proved who they are.
+func (p *Peer) Home(id peer.ID) peer.ID { return p.frontOfPeer(id) }
+
 // frontOfPeer is the front of an authorised peer, "" when it is not connected.
 func (p *Peer) frontOfPeer(id peer.ID) peer.ID {
 	p.mu.Lock()

@@ -50,6 +50,7 @@ type cli struct {
 	Invite    inviteCmd    `cmd:"" help:"Print an invite by which another node pairs itself with this one."`
 	Unpair    unpairCmd    `cmd:"" help:"Ask a paired node no more."`
 	Nodes     nodesCmd     `cmd:"" help:"List the nodes that are asked about every Space."`
+	Alias     aliasCmd     `cmd:"" help:"Name nodes and hosts, for all that is shown here."`
 	Spaces    spacesCmd    `cmd:"" help:"List the Spaces this node hosts."`
 	Peers     peersCmd     `cmd:"" help:"List the hosts of a Space."`
 	Status    statusCmd    `cmd:"" help:"Show what the node is doing."`

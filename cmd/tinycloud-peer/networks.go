@@ -121,6 +121,9 @@ func (l listing) printNetwork(out io.Writer, v node.NetworkView) error {
 	w := table(out, "NODE\tTRUSTED\tHOSTING\tPEER\tHOST")
 	for _, h := range v.Holders {
 		name := l.host(h.Node)
+		if h.Alias != "" {
+			name = h.Alias
+		}
 		if h.Self {
 			name += " (this)"
 		}
@@ -138,7 +141,7 @@ func (l listing) printNetwork(out io.Writer, v node.NetworkView) error {
 
 type networkShareCmd struct {
 	Network string `arg:"" help:"Id of a network of the owner."`
-	Node    string `arg:"" help:"Peer ID or did:key of the node. Its operator approves this node likewise."`
+	Node    string `arg:"" help:"Peer ID, did:key or alias of the node. Its operator approves this node likewise."`
 	Off     bool   `help:"No more. The node keeps what it has."`
 	listing
 }
@@ -153,6 +156,9 @@ func (c *networkShareCmd) Help() string {
 func (c *networkShareCmd) Run(ctx context.Context, p *program) error {
 	client, _, id, err := p.network(ctx, c.Network)
 	if err != nil {
+		return err
+	}
+	if c.Node, err = aliased(ctx, client, c.Node); err != nil {
 		return err
 	}
 	v, err := client.ShareNetwork(ctx, id, c.Node, !c.Off)

@@ -46,12 +46,12 @@ func (c *pairCmd) Run(ctx context.Context, p *program) error {
 	if v.Silent != nil {
 		fmt.Fprintln(p.err, "tinycloud-peer: it is out of reach now, and tried again")
 	}
-	_, err = fmt.Fprintf(p.out, "paired %s: %s\n", v.Peer, both)
+	_, err = fmt.Fprintf(p.out, "paired %s: %s\n", sentence(v), both)
 	return err
 }
 
 type unpairCmd struct {
-	Peer string `arg:"" help:"Peer ID of the node, or as \"nodes\" lists it."`
+	Peer string `arg:"" help:"Peer ID of the node, its alias, or as \"nodes\" lists it."`
 	answer
 }
 
@@ -66,7 +66,7 @@ func (c *unpairCmd) Run(ctx context.Context, p *program) error {
 		return err
 	}
 	for _, v := range list {
-		if c.Peer == (listing{}).peer(v.Peer) {
+		if c.Peer == (listing{}).peer(v.Peer) || c.Peer == v.Alias {
 			c.Peer = v.Peer
 		}
 	}
@@ -81,7 +81,7 @@ func (c *unpairCmd) Run(ctx context.Context, p *program) error {
 	if v.Source == "bootstrap" {
 		then = "it is asked all the same, p2p.bootstrap names it"
 	}
-	_, err = fmt.Fprintf(p.out, "unpaired %s: %s; Spaces that both host go on being replicated\n", v.Peer, then)
+	_, err = fmt.Fprintf(p.out, "unpaired %s: %s; Spaces that both host go on being replicated\n", sentence(v), then)
 	return err
 }
 
@@ -128,21 +128,37 @@ func (c *nodesCmd) Run(ctx context.Context, p *program) error {
 	}
 	w := table(p.out, "NODE\tFROM\tASKS BACK\tANSWERS\tHEARD")
 	for _, v := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.peer(v.Peer), v.Source, yes(v.Back), answers(v), since(v.Heard))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.node(v), v.Source, yes(v.Back), answers(v), since(v.Heard))
 	}
 	return w.Flush()
 }
 
 func (c *nodesCmd) printWide(p *program, list []node.NodeView) error {
-	w := table(p.out, "NODE\tFROM\tSINCE\tASKS BACK\tANSWERS\tHEARD\tADDRESSES")
+	w := table(p.out, "NODE\tALIAS\tFROM\tSINCE\tASKS BACK\tANSWERS\tHEARD\tADDRESSES")
 	for _, v := range list {
 		paired := "-"
 		if v.Since != nil {
 			paired = v.Since.Local().Format(time.DateTime)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Peer, v.Source, paired, yes(v.Back), answers(v), since(v.Heard), strings.Join(v.Addrs, " "))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Peer, v.Alias, v.Source, paired, yes(v.Back), answers(v), since(v.Heard), strings.Join(v.Addrs, " "))
 	}
 	return w.Flush()
+}
+
+// node is a node as tables show it, by its alias if it has one.
+func (l listing) node(v node.NodeView) string {
+	if v.Alias != "" {
+		return v.Alias
+	}
+	return l.peer(v.Peer)
+}
+
+// sentence is a node as sentences about it alone name it: with its alias, if it has one, and whole.
+func sentence(v node.NodeView) string {
+	if v.Alias != "" {
+		return v.Alias + ", " + v.Peer
+	}
+	return v.Peer
 }
 
 func yes(b bool) string {

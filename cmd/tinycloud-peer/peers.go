@@ -40,7 +40,7 @@ func (c *peersCmd) Run(ctx context.Context, p *program) error {
 	}
 	w := table(p.out, "STATE\tSEEN\tHOST\tNOTE")
 	for _, h := range v.Hosts {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", hostState(h), since(h.LastSeen), c.host(h.DID), hostNote(h))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", hostState(h), since(h.LastSeen), c.named(h), hostNote(h))
 	}
 	if err := w.Flush(); err != nil || len(v.Joins) == 0 {
 		return err
@@ -62,12 +62,12 @@ func (c *peersCmd) Run(ctx context.Context, p *program) error {
 }
 
 func (c *peersCmd) printWide(p *program, v node.SpaceView) error {
-	w := table(p.out, "STATE\tSEEN\tPEER\tDID\tNOTE")
+	w := table(p.out, "STATE\tSEEN\tPEER\tDID\tALIAS\tNOTE")
 	for _, h := range v.Hosts {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", hostState(h), since(h.LastSeen), h.PeerID, h.DID, hostNote(h))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", hostState(h), since(h.LastSeen), h.PeerID, h.DID, h.Alias, hostNote(h))
 	}
 	for _, j := range v.Joins {
-		fmt.Fprintf(w, "join %s\t%s\t%s\t\t%s\n", j.State, since(j.LastTry), j.Addr, j.LastError)
+		fmt.Fprintf(w, "join %s\t%s\t%s\t\t\t%s\n", j.State, since(j.LastTry), j.Addr, j.LastError)
 	}
 	return w.Flush()
 }
@@ -121,12 +121,23 @@ func offBy(by time.Duration) string {
 	return span(by) + " ahead"
 }
 
-// hostNamed returns the DID of a host that is named by it, by its peer, or as tables show it.
+// hostNamed returns the DID of a host that is named by it, by its peer, or as tables show it; by an alias only if no other
+// host of the Space has it.
 func hostNamed(hosts []node.HostView, name string) (string, bool) {
 	for _, h := range hosts {
 		if name == h.DID || name == h.PeerID || name == (listing{}).host(h.DID) || name == (listing{}).peer(h.PeerID) {
 			return h.DID, true
 		}
+	}
+	did, found := "", 0
+	for _, h := range hosts {
+		if name != "" && name == h.Alias {
+			did = h.DID
+			found++
+		}
+	}
+	if found == 1 {
+		return did, true
 	}
 	return "", false
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/progress"
 )
 
@@ -61,6 +62,14 @@ func (l listing) host(did string) string {
 		return did
 	}
 	return short(strings.TrimPrefix(did, "did:key:"), 4, 8)
+}
+
+// named is a host as tables show it, by its alias if it has one.
+func (l listing) named(h node.HostView) string {
+	if h.Alias != "" {
+		return h.Alias
+	}
+	return l.host(h.DID)
 }
 
 // peer is a libp2p peer as tables show it.

@@ -39,6 +39,7 @@ func TestStatusTells(t *testing.T) {
 		{"no host", node.SpaceView{Standing: capstore.StandsNone}, "The owner has not made this node a host yet"},
 		{"a full Space", node.SpaceView{OverLimit: true, Limit: new(int64(1 << 20))}, "warning: The Space is over its limit: writes are refused"},
 		{"an older host", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Older: true}}}, "warning: z6Mkother has an older version, "},
+		{"an older host with an alias", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Alias: "office", Older: true}}}, "warning: office has an older version, "},
 		{"a host with an older service", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Behind: []string{"sql"}}}}, "warning: z6Mkother has an older version of sql"},
 		{"a host that forked", node.SpaceView{Hosts: []node.HostView{{DID: "did:key:z6Mkother", Forked: true}}}, "warning: z6Mkother signed two histories"},
 		{"another content", node.SpaceView{Differing: 2}, "error: 2 databases have other content"},
@@ -105,6 +106,14 @@ func TestTablesFit(t *testing.T) {
 	}
 	if _, ok := hostNamed([]node.HostView{{DID: "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"}}, "z6Mk…EGta2doK"); !ok {
 		t.Error("a host is not found as it is shown")
+	}
+	one, two := node.HostView{DID: "did:key:z6Mkone", Alias: "office"}, node.HostView{DID: "did:key:z6Mktwo"}
+	if did, ok := hostNamed([]node.HostView{two, one}, "office"); !ok || did != one.DID {
+		t.Errorf("a host is not found by its alias: %q", did)
+	}
+	two.Alias = one.Alias
+	if did, ok := hostNamed([]node.HostView{two, one}, "office"); ok {
+		t.Errorf("of two hosts of a name %s is meant", did)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 type unhostCmd struct {
 	Space tinycloud.SpaceID `arg:"" help:"Space id, tinycloud:…:name."`
-	DID   string            `arg:"" help:"The host, by its did:key or as peers lists it." name:"did"`
+	DID   string            `arg:"" help:"The host, by its did:key, its alias, or as peers lists it." name:"did"`
 	ownerSigned
 	answer
 }

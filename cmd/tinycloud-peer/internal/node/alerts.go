@@ -121,7 +121,8 @@ func (n *Node) trouble(ctx context.Context) []string {
 	return why
 }
 
-// Alerts are sentences about what an operator should know of a Space. host is how DIDs of hosts are shown, nil for as they are.
+// Alerts are sentences about what an operator should know of a Space. Hosts are named by their aliases; host is how DIDs of
+// others are shown, nil for as they are.
 func (v SpaceView) Alerts(now time.Time, host func(did string) string) (found []AlertView) {
 	add := func(level, kind, format string, args ...any) {
 		found = append(found, AlertView{level, kind, v.Space.String(), fmt.Sprintf(format, args...)})
@@ -151,9 +152,13 @@ func (v SpaceView) Alerts(now time.Time, host func(did string) string) (found []
 		add("warning", "paused", "Replication is paused, %s.", why)
 	}
 	for _, h := range v.Hosts {
-		name := h.DID
-		if host != nil {
-			name = host(name)
+		name := h.Alias
+		switch {
+		case name != "":
+		case host != nil:
+			name = host(h.DID)
+		default:
+			name = h.DID
 		}
 		h.alerts(func(kind, format string, args ...any) { add("warning", kind, format, append([]any{name}, args...)...) })
 	}

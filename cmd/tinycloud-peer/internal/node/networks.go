@@ -37,7 +37,8 @@ type NetworkView struct {
 type HolderView struct {
 	Node    string `json:"node"` // DID
 	PeerID  string `json:"peerId"`
-	Host    string `json:"host"` // DID in the owner's secrets
+	Alias   string `json:"alias"` // the operator's name of the node; "": none
+	Host    string `json:"host"`  // DID in the owner's secrets
 	Self    bool   `json:"self"`
 	Trusted bool   `json:"trusted"` // paired, approved, or as encryption.share says
 	Hosting bool   `json:"hosting"` // it is a host of the owner's secrets now
@@ -48,11 +49,15 @@ func (n *Node) networkView(ctx context.Context, o encryption.Overview) (NetworkV
 		Network: o.ID.String(), Owner: string(o.ID.Owner()), State: o.State, Version: o.Version, Keys: o.Keys, Unopened: o.Unopened,
 		Known: o.Known, Alone: o.Alone(), Outdated: o.Outdated(), Holders: []HolderView{}, Approved: []string{},
 	}
+	names, err := n.aliasNames(ctx)
+	if err != nil {
+		return v, err
+	}
 	for _, h := range o.Holders {
 		x := HolderView{Node: h.Node, Host: h.Host, Self: h.Self, Trusted: h.Trusted, Hosting: h.Hosting}
 		if key, err := hostkeys.ParseHostDID(h.Node); err == nil {
 			if id, err := p2p.PeerIDFromEd25519(key); err == nil {
-				x.PeerID = id.String()
+				x.PeerID, x.Alias = id.String(), names[id.String()]
 			}
 		}
 		v.Holders = append(v.Holders, x)

@@ -116,6 +116,7 @@ type Node struct {
 	live    *live
 	samples samples
 	alerts  alerts
+	aliases aliases
 }
 
 // New opens everything a node needs; errors name the setting they come from. The caller calls Run, once,

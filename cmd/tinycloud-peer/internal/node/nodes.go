@@ -34,6 +34,7 @@ const reachTimeout = 10 * time.Second
 // NodeView is a node that is asked about every Space.
 type NodeView struct {
 	Peer   string     `json:"peer"`
+	Alias  string     `json:"alias"` // the operator's name of it; "": none
 	Addrs  []string   `json:"addrs"`
 	Back   bool       `json:"back"`   // it asks this node too: an invite was used between the two
 	Since  *time.Time `json:"since"`  // of the pairing; null for one of the configuration
@@ -82,6 +83,10 @@ func (n *Node) adminNodes(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	names, err := n.aliasNames(r.Context())
+	if err != nil {
+		return 0, nil, err
+	}
 	for _, p := range pairs {
 		out = append(out, n.pairedView(p))
 	}
@@ -91,6 +96,9 @@ func (n *Node) adminNodes(r *http.Request) (int, any, error) {
 			continue
 		}
 		out = append(out, n.nodeView(NodeView{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs), Source: "bootstrap"}))
+	}
+	for i := range out {
+		out[i].Alias = names[out[i].Peer]
 	}
 	return http.StatusOK, out, nil
 }
@@ -163,7 +171,12 @@ func (n *Node) adminPair(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	n.log.InfoContext(r.Context(), "paired", "node", p.Peer, "back", p.Back, "addrs", p.Addrs)
+	names, err := n.aliasNames(r.Context())
+	if err != nil {
+		return 0, nil, err
+	}
 	v := n.pairedView(p)
+	v.Alias = names[v.Peer]
 	if unreached == nil {
 		return http.StatusOK, v, nil
 	}
@@ -288,8 +301,12 @@ func (n *Node) adminUnpair(r *http.Request) (int, any, error) {
 	case err != nil:
 		return 0, nil, err
 	}
+	names, err := n.aliasNames(r.Context())
+	if err != nil {
+		return 0, nil, err
+	}
 	n.log.InfoContext(r.Context(), "unpaired", "node", id, "configured", configured)
-	v := NodeView{Peer: id, Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"}
+	v := NodeView{Peer: id, Alias: names[id], Addrs: p.Addrs, Back: p.Back, Since: stamp(p.Since), Source: "paired"}
 	if configured {
 		v.Source = "bootstrap"
 	}

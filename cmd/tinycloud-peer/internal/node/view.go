@@ -85,6 +85,8 @@ type CatchUpView struct {
 type HostView struct {
 	DID       string     `json:"did"`
 	PeerID    string     `json:"peerId"`
+	Alias     string     `json:"alias"` // the operator's name of it, or of its node; "": none
+	Node      string     `json:"node"`  // peer id of its node, if it was connected since this process began; else ""
 	Self      bool       `json:"self"`
 	Connected bool       `json:"connected"`
 	Synced    bool       `json:"synced"`
@@ -190,6 +192,9 @@ func (n *Node) viewBy(ctx context.Context, space tinycloud.SpaceID, status func(
 	seen := n.spaces.status(space)
 	v.Hosts = hostViews(hosts, seen.Peers, st.State)
 	n.spaces.paths(space, v.Hosts)
+	if err := n.nameHosts(ctx, space, v.Hosts); err != nil {
+		return SpaceView{}, err
+	}
 	v.Joins = append(v.Joins, n.spaces.asker.joinViews(space, joins)...)
 	for i := range v.Joins {
 		v.Joins[i].State = n.reached(space, v.Joins[i], v.Hosts)

@@ -30,12 +30,12 @@ function showInvite(place, v) {
 function showNodes(all, refresh) {
   if (all.length === 0) return h('p', { class: 'quiet' }, 'None yet.')
   return table('Nodes that are asked', ['Node', 'From', 'Asks back', 'Answers', 'Heard', ''], all.slice(0, 200).map((v) => [
-    h('code', { title: v.peer }, short(v.peer, 10, 8)), v.source, v.back ? 'yes' : 'no', v.silent ? ['not since ', ago(v.silent)] : v.heard ? 'yes' : 'not asked yet', ago(v.heard),
+    v.alias ? h('span', { title: v.peer }, v.alias) : h('code', { title: v.peer }, short(v.peer, 10, 8)), v.source, v.back ? 'yes' : 'no', v.silent ? ['not since ', ago(v.silent)] : v.heard ? 'yes' : 'not asked yet', ago(v.heard),
     v.source === 'paired' && button('Unpair', async () => {
-      if (!(await confirm('Unpair a node', `This node asks ${v.peer} no more. Spaces that both host go on being replicated.`, 'Unpair'))) return
+      if (!(await confirm('Unpair a node', `This node asks ${v.alias ? `${v.alias}, ${v.peer},` : v.peer} no more. Spaces that both host go on being replicated.`, 'Unpair'))) return
       await call('DELETE', '/admin/nodes/' + encodeURIComponent(v.peer))
       toast('Unpaired.')
       await refresh()
-    }, { class: 'small', 'data-key': 'unpair ' + v.peer, 'aria-label': `Unpair ${v.peer}` }),
+    }, { class: 'small', 'data-key': 'unpair ' + v.peer, 'aria-label': `Unpair ${v.alias || v.peer}` }),
   ]))
 }

@@ -53,7 +53,7 @@ export function space(main, id, signal) {
     const others = v.hosts.filter((y) => !y.self).length
     const explain = x.self
       ? `This is the node itself: once it is signed, it answers 403 for the Space. ${others === 0 ? 'No other host is known: apps lose the Space.' : 'What other hosts do not have of it is lost to apps.'}`
-      : `The host ${x.did} is no host of the Space from then on: the other hosts refuse it.`
+      : `The host ${x.alias ? `${x.alias}, ${x.did},` : x.did} is no host of the Space from then on: the other hosts refuse it.`
     const text = await get(`${path}/hosts/${encodeURIComponent(x.did)}/removal?domain=${encodeURIComponent(location.host)}`)
     await sign({ title: x.self ? 'Leave this Space' : 'Remove a host', explain, text: text.siwe, owner: accountOf(id), path: `${path}/hosts/${encodeURIComponent(x.did)}/removal`, done: x.self ? 'This node is no host of the Space any more.' : 'The host is removed.' })
     await refresh()
@@ -115,11 +115,11 @@ function lag(x) {
 function showHosts(v, remove) {
   if (v.hosts.length === 0) return h('p', { class: 'quiet' }, 'No hosts are known.')
   return table('Hosts of this Space', ['Host', 'Connected', 'RTT', 'Lag', 'Last seen', 'Notes', ''], v.hosts.slice(0, 200).map((x) => [
-    h('span', { title: x.did }, x.self ? h('strong', {}, 'this node') : h('code', {}, short(x.did, 14, 6))),
+    h('span', { title: x.did }, x.self ? h('strong', {}, 'this node') : x.alias || h('code', {}, short(x.did, 14, 6))),
     x.self ? '–' : x.connected ? badge([x.path || 'connected', x.path === 'relayed' ? 'busy' : 'good']) : badge(['away', 'idle']),
     x.rttMs > 0 ? `${x.rttMs} ms` : '–', lag(x), x.self ? 'now' : ago(x.lastSeen),
     [x.forked && 'signed two histories. ', x.older && 'older version. ', Math.abs(x.skewMs) > 60_000 && `clock off by ${Math.round(x.skewMs / 1000)} s. `].filter(Boolean).join('') || '–',
-    button(x.self ? 'Leave' : 'Remove', () => remove(x, v), { class: 'small', 'data-key': 'remove ' + x.did, 'aria-label': x.self ? 'Leave this Space' : `Remove the host ${x.did}` }),
+    button(x.self ? 'Leave' : 'Remove', () => remove(x, v), { class: 'small', 'data-key': 'remove ' + x.did, 'aria-label': x.self ? 'Leave this Space' : `Remove the host ${x.alias || x.did}` }),
   ]))
 }
 
