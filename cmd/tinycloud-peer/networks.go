@@ -113,10 +113,20 @@ func (c *networkShowCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, v)
 	}
-	return c.printNetwork(p.out, v)
+	return c.printNetwork(ctx, p.out, client, v)
 }
 
-func (l listing) printNetwork(out io.Writer, v node.NetworkView) error {
+func (l listing) printNetwork(ctx context.Context, out io.Writer, client *admin.Client, v node.NetworkView) error {
+	names := map[string]string{}
+	if len(v.Approved) > 0 {
+		list, err := client.Aliases(ctx)
+		if err != nil {
+			return err
+		}
+		for _, a := range list {
+			names[a.DID] = a.Name + ", "
+		}
+	}
 	fmt.Fprintf(out, "network  %s\nstate    %s\nversion  %d\nkeys     %d here, %d known\n\n", v.Network, v.State, v.Version, v.Keys, v.Known)
 	w := table(out, "NODE\tTRUSTED\tHOSTING\tPEER\tHOST")
 	for _, h := range v.Holders {
@@ -133,7 +143,7 @@ func (l listing) printNetwork(out io.Writer, v node.NetworkView) error {
 		return err
 	}
 	for _, n := range v.Approved {
-		fmt.Fprintf(out, "approved: %s\n", n)
+		fmt.Fprintf(out, "approved: %s%s\n", names[n], n)
 	}
 	warnNetworks(out, []node.NetworkView{v})
 	return nil
@@ -168,7 +178,7 @@ func (c *networkShareCmd) Run(ctx context.Context, p *program) error {
 	if c.JSON {
 		return printJSON(p.out, v)
 	}
-	return c.printNetwork(p.out, v)
+	return c.printNetwork(ctx, p.out, client, v)
 }
 
 type networkRotateCmd struct {

@@ -222,7 +222,11 @@ func TestSecretsOnThreeHosts(t *testing.T) {
 	v.opens(a, a, "TWO", "the second secret")
 	v.says(c, "", "status")
 	g.must2(b.Admin.ShareNetwork(g.ctx, v.network(), v.dids[c], true))
-	if out, err := b.Verb(g.ctx, "network", "share", v.id, v.dids[c], "--off"); err != nil || strings.Contains(out, "approved:") {
+	g.must2(b.Admin.SetAlias(g.ctx, "spare", v.dids[c]))
+	if out, err := b.Verb(g.ctx, "network", "show", v.id); err != nil || !strings.Contains(out, "approved: spare, "+v.dids[c]) {
+		t.Errorf("show: %s, %v", out, err)
+	}
+	if out, err := b.Verb(g.ctx, "network", "share", v.id, "spare", "--off"); err != nil || strings.Contains(out, "approved:") {
 		t.Errorf("share: %s, %v", out, err)
 	}
 
