@@ -94,7 +94,8 @@ func (p *Peer) Route(id peer.ID) (addr ma.Multiaddr, relayed, ok bool) {
 	return addr, relayed, ok
 }
 
-// Home is the node of an authorised peer, "" when it is not connected: both proved who they are.
+// Home is the node of an authorised peer, "" when it is not connected. Both proved who they are; a node that passes on what
+// another peer says is taken for that one's.
 func (p *Peer) Home(id peer.ID) peer.ID { return p.frontOfPeer(id) }
 
 // frontOfPeer is the front of an authorised peer, "" when it is not connected.

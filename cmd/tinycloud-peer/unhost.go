@@ -24,7 +24,8 @@ func (c *unhostCmd) Run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	if did, ok := hostNamed(v.Hosts, c.DID); ok {
+	if did, ok := hostNamed(v.Hosts, c.DID); ok && did != c.DID {
+		fmt.Fprintf(p.err, "%s is %s\n", c.DID, did) // names may be of two hosts one after the other
 		c.DID = did
 	}
 	file := pendingFile(datadir, "unhost", c.Space.String()+" "+c.DID)
