@@ -108,18 +108,6 @@ const maxRows = 64
 // maxGathered is the same for SQLite, where more rows gain nothing and a prepared statement takes memory for each.
 const maxGathered = 16
 
-// rowsAtOnce is how many rows are added by one insert. Of several whose keys others may have, SQLite would note in a file
-// how to undo them, page by page.
-func (d Dialect) rowsAtOnce(i Insert) int {
-	switch {
-	case d.Shared:
-		return maxRows
-	case i.Key != "":
-		return 1
-	}
-	return maxGathered
-}
-
 // whole makes statements of what is kept. PostgreSQL prepares each text once, so that there may not be many: the rows of an
 // insert are powers of two.
 func (c *Conn) whole(kept []statement) (all []statement) {
@@ -129,7 +117,10 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 			continue
 		}
 		for rest := st.into.rows; len(rest) > 0; {
-			n := c.d.rowsAtOnce(st.into.insert)
+			n := maxRows
+			if !c.d.Shared {
+				n = maxGathered
+			}
 			for n > len(rest) {
 				n /= 2
 			}
@@ -227,7 +218,8 @@ func (c *Conn) run(ctx context.Context, all []statement) error {
 }
 
 // Gather keeps inserts back on SQLite, too, until the next query or other statement: many rows in one statement take two
-// thirds of the time. Whatever is refused of them fails what comes next. It ends with Gather(ctx, false).
+// thirds of the time. Those whose keys others may have go at once: of several of them SQLite would note in a file how to
+// undo them, page by page. Whatever is refused of them fails what comes next. It ends with Gather(ctx, false).
 func (c *Conn) Gather(ctx context.Context, on bool) error {
 	c.gathers = on
 	if on || c.d.Shared {

@@ -240,11 +240,13 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 // Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
 // no later than with the next query.
 func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
-	if (c.d.Shared || c.gathers) && i.ID == "" {
+	if (c.d.Shared || c.gathers && i.Key == "") && i.ID == "" {
 		return 0, c.keepInsert(ctx, i, args)
 	}
-	if err := c.send(ctx, nil); err != nil {
-		return 0, err
+	if c.d.Shared || c.open[i.Into] != nil {
+		if err := c.send(ctx, nil); err != nil {
+			return 0, err
+		}
 	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
