@@ -124,12 +124,11 @@ func fanOut(b *testing.B, hosts, degree int) {
 	if 10*known < 9*hosts*most {
 		b.Fatalf("%d connections of %d", known, hosts*most)
 	}
-	b.ReportMetric(float64(known)/float64(hosts), "peers/host")
 	const settle = 10 * time.Second // heartbeats, so that the mesh is made
 	time.Sleep(settle)
 	before := total.control.Load()
 	time.Sleep(settle)
-	b.ReportMetric(float64(total.control.Load()-before)/settle.Seconds()/float64(hosts), "idleB/s/host")
+	idle := float64(total.control.Load()-before) / settle.Seconds() / float64(hosts)
 	for _, c := range []*atomic.Int64{&total.first, &total.again, &total.lost, &total.sent, &total.publisher, &total.control, &total.publisherCopies, &total.wantedNot} {
 		c.Store(0)
 	}
@@ -151,6 +150,8 @@ func fanOut(b *testing.B, hosts, degree int) {
 	b.ReportMetric(float64(total.publisherCopies.Load())/float64(n), "publisher-copies")
 	b.ReportMetric(float64(total.publisher.Load())/float64(n), "publisher-B")
 	b.ReportMetric(float64(total.lost.Load()), "lost")
+	b.ReportMetric(idle, "idle-B/s/host")
+	b.ReportMetric(float64(known)/float64(hosts), "peers/host")
 }
 
 // connectHosts connects all with all, or each with at least so many others, by chance.
