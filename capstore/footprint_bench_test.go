@@ -8,7 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
@@ -95,4 +97,38 @@ func live() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// BenchmarkKnownSpaces tells what it takes to start with a million Spaces in SQLite, of which one is real and the others
+// are rows with all that the start reads of them.
+func BenchmarkKnownSpaces(b *testing.B) {
+	const spaces = 1_000_000
+	dsn, disk := measured(b)
+	open := func() (*capstore.Store, func()) {
+		return runStore(b, capstore.Options{Services: servicetest.Services(), Database: dsn, Keys: keys("known")})
+	}
+	s, stop := open()
+	o, _ := benchOwner(b, s, "known", "first", 0)
+	stop()
+	s = nil
+	db, err := sql.Open("sqlite", "file:"+dsn)
+	if err == nil {
+		_, err = db.ExecContext(b.Context(), `WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < ?)
+			INSERT INTO spaces (space, host, state, created, rules, removed)
+			SELECT replace(s.space, ':default', ':s' || n), randomblob(32), s.state, s.created, s.rules, s.removed FROM i, spaces s WHERE s.sid = 1`, spaces)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		b.Fatal(err)
+	}
+	before, began, cpu := live(), time.Now(), cpuTime(b)
+	s, stop = open()
+	took, used := time.Since(began), cpuTime(b)-cpu
+	b.ReportMetric(float64(live()-before)/spaces, "heap-B/space")
+	b.ReportMetric(took.Seconds(), "s-to-open")
+	b.ReportMetric(used.Seconds(), "cpu-s-to-open")
+	b.ReportMetric(float64(disk())/spaces, "disk-B/space")
+	if last, err := tinycloud.ParseSpaceID(strings.Replace(o.space.String(), ":default", fmt.Sprint(":s", spaces), 1)); err != nil || !s.Hosted(last) {
+		b.Fatal("the last Space is not known", err)
+	}
+	stop()
 }
