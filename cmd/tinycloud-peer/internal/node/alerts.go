@@ -35,32 +35,54 @@ type AlertView struct {
 
 // alerts are those that were found last.
 type alerts struct {
-	mu    sync.Mutex
-	until time.Time   // guarded by mu
-	found []AlertView // guarded by mu
+	turn sync.Mutex // of who looks, which may take long; it is taken before mu
+
+	mu      sync.Mutex
+	until   time.Time   // guarded by mu
+	found   []AlertView // guarded by mu
+	changes int         // guarded by mu; how often what was found held no more
 }
 
-// forget has the next question look again.
+// forget has the next question look again. It does not wait for who looks now.
 func (a *alerts) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.until = time.Time{}
+	a.changes++
+}
+
+// known returns what was found, if it holds, and otherwise how often it held no more.
+func (a *alerts) known() (found []AlertView, changes int, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.found, a.changes, time.Now().Before(a.until)
+}
+
+// keep notes what was found, which took a time. It holds unless something changed meanwhile.
+func (a *alerts) keep(found []AlertView, changes int, took time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.changes == changes {
+		a.found, a.until = found, time.Now().Add(max(alertsFor, alertsPause*took))
+	}
 }
 
 func (n *Node) adminAlerts(r *http.Request) (int, any, error) {
-	n.alerts.mu.Lock()
-	defer n.alerts.mu.Unlock()
-	if time.Now().After(n.alerts.until) {
-		ctx, cancel := context.WithTimeoutCause(r.Context(), alertsTime, errAlertsTime)
-		defer cancel()
-		began := time.Now()
-		found, err := n.findAlerts(ctx)
-		if err != nil {
-			return 0, nil, err
-		}
-		n.alerts.found, n.alerts.until = found, time.Now().Add(max(alertsFor, alertsPause*time.Since(began)))
+	n.alerts.turn.Lock()
+	defer n.alerts.turn.Unlock()
+	found, changes, ok := n.alerts.known()
+	if ok {
+		return http.StatusOK, found, nil
 	}
-	return http.StatusOK, n.alerts.found, nil
+	ctx, cancel := context.WithTimeoutCause(r.Context(), alertsTime, errAlertsTime)
+	defer cancel()
+	began := time.Now()
+	found, err := n.findAlerts(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	n.alerts.keep(found, changes, time.Since(began))
+	return http.StatusOK, found, nil
 }
 
 // findAlerts looks at the node and at its Spaces.

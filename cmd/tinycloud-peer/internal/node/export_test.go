@@ -84,3 +84,10 @@ func (n *Node) AlertsOutOfTime() ([]AlertView, error) {
 	cancel(errAlertsTime)
 	return n.findAlerts(ctx)
 }
+
+// WhileLooking calls f while somebody looks for alerts.
+func (n *Node) WhileLooking(f func()) {
+	n.alerts.turn.Lock()
+	defer n.alerts.turn.Unlock()
+	f()
+}

@@ -75,6 +75,10 @@ func TestHostingByAdmin(t *testing.T) {
 	if len(done.Activated) != 1 || done.Activated[0] != space.String() {
 		t.Errorf("activated %v", done.Activated)
 	}
+	// That alerts are looked for, which may take long, keeps nobody from hosting.
+	n.WhileLooking(func() {
+		ask[struct{ Activated []string }](t, n, http.MethodPost, adminPath(space)+"/hosting", signedBy(t, owner, text.SIWE), http.StatusOK)
+	})
 	removal := adminPath(space) + "/hosts/" + url.PathEscape(text.DID) + "/removal"
 	gone := ask[node.Unhosting](t, n, http.MethodGet, removal+"?domain=127.0.0.1:8002", "", http.StatusOK)
 	if !strings.HasPrefix(gone.SIWE, "127.0.0.1:8002 wants") {
