@@ -121,23 +121,20 @@ func offBy(by time.Duration) string {
 	return span(by) + " ahead"
 }
 
-// hostNamed returns the DID of a host that is named by it, by its peer, or as tables show it; by an alias only if no other
-// host of the Space has it.
-func hostNamed(hosts []node.HostView, name string) (string, bool) {
+// hostNamed returns the DID of a host that is named by it or by its peer; or of the one host that has an alias, or that tables
+// show so: a host can choose a key that looks like another's there.
+func hostNamed(hosts []node.HostView, name string) (did string, ok bool) {
 	for _, h := range hosts {
-		if name == h.DID || name == h.PeerID || name == (listing{}).host(h.DID) || name == (listing{}).peer(h.PeerID) {
+		switch name {
+		case h.DID, h.PeerID:
 			return h.DID, true
-		}
-	}
-	did, found := "", 0
-	for _, h := range hosts {
-		if name != "" && name == h.Alias {
+		case "":
+		case (listing{}).host(h.DID), (listing{}).peer(h.PeerID), h.Alias:
+			if did != "" {
+				return "", false
+			}
 			did = h.DID
-			found++
 		}
 	}
-	if found == 1 {
-		return did, true
-	}
-	return "", false
+	return did, did != ""
 }

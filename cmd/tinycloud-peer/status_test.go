@@ -115,6 +115,15 @@ func TestTablesFit(t *testing.T) {
 	if did, ok := hostNamed([]node.HostView{two, one}, "office"); ok {
 		t.Errorf("of two hosts of a name %s is meant", did)
 	}
+	alike := []node.HostView{{DID: "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK", PeerID: "one"}, {DID: "did:key:z6MkqaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK", PeerID: "two"}}
+	if did, ok := hostNamed(alike, "z6Mk…EGta2doK"); ok {
+		t.Errorf("of two that are shown alike %s is named", did)
+	}
+	for _, h := range alike {
+		if did, ok := hostNamed(alike, h.DID); !ok || did != h.DID {
+			t.Errorf("%s names %q", h.DID, did)
+		}
+	}
 }
 
 // Who makes an encryption network may make one that tables show like another's: that names neither.
