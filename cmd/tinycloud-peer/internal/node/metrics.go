@@ -1,6 +1,11 @@
 package node
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
 
 // collectors are the metrics of replication.
 func (s *spaces) collectors() []prometheus.Collector {
@@ -33,4 +38,21 @@ func (s *spaces) sum(of func(*active) int) (total int) {
 		total += of(a)
 	}
 	return total
+}
+
+// register makes the registry of all that is counted.
+func (n *Node) register(ctx context.Context) {
+	n.registry = prometheus.NewRegistry()
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.registry.MustRegister(n.api.Collectors()...)
+	n.registry.MustRegister(n.spaces.collectors()...)
+	n.registry.MustRegister(n.spaces.keyMetrics.Collectors()...)
+	n.registry.MustRegister(n.store.Collectors(ctx)...)
+	n.registry.MustRegister(n.hooks.Collectors()...)
+	n.registry.MustRegister(n.callers.Collectors()...)
+	for _, x := range n.o.Services {
+		if c, ok := x.(interface{ Collectors() []prometheus.Collector }); ok {
+			n.registry.MustRegister(c.Collectors()...)
+		}
+	}
 }

@@ -13,13 +13,11 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -322,71 +320,8 @@ func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) 
 	return out, nil
 }
 
-func (n *Node) listen() (err error) {
-	n.public, err = listenTCP(n.cfg.Address.String(), n.cfg.Port)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("address, port: another program has %s:%d: stop it, or set another port, as with TINYCLOUD_PORT=%d", n.cfg.Address, n.cfg.Port, n.cfg.Port+10)
-	}
-	if err != nil {
-		return fmt.Errorf("address, port: %w", err)
-	}
-	if err := n.listenTLS(); err != nil {
-		return err
-	}
-	n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), n.cfg.PrometheusPort)
-	if n.o.AnyMetricsPort && errors.Is(err, syscall.EADDRINUSE) {
-		n.log.Warn("the port of the metrics is taken, they are at another: set prometheus.port", "error", err)
-		n.metrics, err = listenTCP(n.cfg.PrometheusAddress.String(), 0)
-	}
-	if err != nil {
-		return fmt.Errorf("prometheus.address, prometheus.port: %w", err)
-	}
-	if err := n.listenPage(); err != nil {
-		return err
-	}
-	if n.cfg.Storage.Datadir == "" {
-		return nil
-	}
-	n.admin, err = listenSocket(n.cfg.Storage.Datadir)
-	if err != nil {
-		return fmt.Errorf("storage.datadir: %w", err)
-	}
-	return nil
-}
-
-func listenTCP(address string, port uint16) (net.Listener, error) {
-	return net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
-}
-
-func (n *Node) register(ctx context.Context) {
-	n.registry = prometheus.NewRegistry()
-	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.registry.MustRegister(n.api.Collectors()...)
-	n.registry.MustRegister(n.spaces.collectors()...)
-	n.registry.MustRegister(n.spaces.keyMetrics.Collectors()...)
-	n.registry.MustRegister(n.store.Collectors(ctx)...)
-	n.registry.MustRegister(n.hooks.Collectors()...)
-	n.registry.MustRegister(n.callers.Collectors()...)
-	for _, x := range n.o.Services {
-		if c, ok := x.(interface{ Collectors() []prometheus.Collector }); ok {
-			n.registry.MustRegister(c.Collectors()...)
-		}
-	}
-}
-
-// URL is where the HTTP API is, with the port that was bound.
-func (n *Node) URL() string {
-	if n.tls != nil {
-		return "https://" + n.public.Addr().String()
-	}
-	return "http://" + n.public.Addr().String()
-}
-
 // Addrs are where other hosts reach this node, as far as that is known yet.
 func (n *Node) Addrs() []string { return texts(n.frontAddrs()) }
-
-// MetricsURL is where the metrics are.
-func (n *Node) MetricsURL() string { return "http://" + n.metrics.Addr().String() + "/metrics" }
 
 func (n *Node) nodeKey() ed25519.PublicKey { return n.keys.NodeKey().Public().(ed25519.PublicKey) }
 
