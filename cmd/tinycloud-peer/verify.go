@@ -89,7 +89,7 @@ func (p *program) still(ctx context.Context, f func(*node.Data) error) error {
 	if _, err := running.Node(ctx); err != nil { // it does not run, or work on its data tells why not
 		return p.on(ctx, cfg, f)
 	}
-	dir, err := os.MkdirTemp(datadir, ".copy-")
+	dir, err := os.MkdirTemp(datadir, node.Copies)
 	if err != nil {
 		return err
 	}

@@ -96,6 +96,20 @@ func (n *Node) adminBackup(r *http.Request) (int, any, error) {
 // backupName is a file of the data directory whose time is that of the last backup.
 const backupName = "backed-up"
 
+// Copies is how the names of directories begin, in the data directory, that verbs have a running node copy itself to.
+const Copies = ".copy-"
+
+// removeCopies deletes what verbs left that were killed.
+func removeCopies(datadir string) (err error) {
+	all, err := os.ReadDir(datadir)
+	for _, e := range all {
+		if strings.HasPrefix(e.Name(), Copies) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(datadir, e.Name())))
+		}
+	}
+	return err
+}
+
 // ours reports whether a path is within the data directory: a copy there, which verbs read of a node that runs, is no backup.
 func (n *Node) ours(path string) bool {
 	root, err := filepath.Abs(n.cfg.Storage.Datadir)

@@ -34,6 +34,9 @@ func (n *Node) listen() (err error) {
 		return nil
 	}
 	n.admin, err = listenSocket(n.cfg.Storage.Datadir)
+	if err == nil { // no other process has the directory
+		err = removeCopies(n.cfg.Storage.Datadir)
+	}
 	if err != nil {
 		return fmt.Errorf("storage.datadir: %w", err)
 	}

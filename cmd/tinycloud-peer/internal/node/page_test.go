@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -278,7 +280,14 @@ func TestPageIsOff(t *testing.T) {
 // A backup is remembered, and its age told.
 func TestBackupIsRemembered(t *testing.T) {
 	cfg := settings(t)
+	left := filepath.Join(cfg.Storage.Datadir, node.Copies+"left")
+	if err := os.MkdirAll(filepath.Join(left, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	n, _ := run(t, cfg)
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a verb left is there: %v", err)
+	}
 	signedIn(t, n)
 	name := filepath.Join(cfg.Storage.Datadir, "backed-up")
 	kinds := func() (found []string) {
