@@ -24,8 +24,9 @@ const (
 	listenedFor = time.Hour
 	// toldFrom is the first number in late of what a service told of an operation's event; ops of an event are fewer.
 	toldFrom = 1 << 16
-	// maxParts is how many things are told of an event, and maxWhat how long their names may be.
-	maxParts = 256
+	// maxParts is how many things are told of an event, and maxWhat how long their names may be. What was told counts in no
+	// quota: a short request whose triggers reach many tables may not leave many times its own size.
+	maxParts = 32
 	maxWhat  = 255
 )
 

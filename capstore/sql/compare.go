@@ -27,6 +27,8 @@ const (
 	maxCompared = 8192
 	// remadeEvery is the time between two databases of a Space that are made anew because another host has other content.
 	remadeEvery = time.Hour
+	// differsFor is how long a difference is told without being found again: the host may be gone, or removed.
+	differsFor = 3 * time.Hour
 )
 
 var _ service.Comparer = (*Service)(nil)
@@ -36,22 +38,21 @@ type comparing struct {
 	turn chan struct{} // one database is hashed at a time
 
 	mu      sync.Mutex
-	of      map[name]compared
-	remade  map[tinycloud.SpaceID]time.Time
-	differs map[tinycloud.SpaceID]int // databases with differing hosts
+	of      map[name]compared               // guarded by mu
+	remade  map[tinycloud.SpaceID]time.Time // guarded by mu; when a database of it was, last
+	differs map[name]map[string]time.Time   // guarded by mu; hosts that had other content of the state in of, and when they said so last
 }
 
 // compared is what a database hashed to at a state.
 type compared struct {
 	at      state
 	content tinycloud.Hash
-	differ  map[string]bool // hosts that have other content at this state; nil: none
-	remade  bool            // it was made anew for it, at this state
-	stale   bool            // it was, and was not hashed since
+	remade  bool // it was made anew because another host has other content, at this state
+	stale   bool // it was, and was not hashed since
 }
 
 func newComparing() *comparing {
-	return &comparing{turn: make(chan struct{}, 1), of: map[name]compared{}, remade: map[tinycloud.SpaceID]time.Time{}, differs: map[tinycloud.SpaceID]int{}}
+	return &comparing{turn: make(chan struct{}, 1), of: map[name]compared{}, remade: map[tinycloud.SpaceID]time.Time{}, differs: map[name]map[string]time.Time{}}
 }
 
 // Sums implements [service.Comparer]: of the databases that are materialised here. Those that have not changed since are not
@@ -187,17 +188,19 @@ func (s *Service) Compared(ctx context.Context, store service.Store, space tinyc
 
 // Differing counts the databases of a Space of which another host has other content, as far as that is known.
 func (s *Service) Differing(space tinycloud.SpaceID) int {
-	s.comparing.mu.Lock()
-	defer s.comparing.mu.Unlock()
-	return s.comparing.differs[space]
+	return s.comparing.count(func(of name) bool { return of.space == space })
 }
 
 // DifferingAll counts them over all Spaces.
-func (s *Service) DifferingAll() (n int) {
-	s.comparing.mu.Lock()
-	defer s.comparing.mu.Unlock()
-	for _, x := range s.comparing.differs {
-		n += x
+func (s *Service) DifferingAll() int { return s.comparing.count(func(name) bool { return true }) }
+
+func (c *comparing) count(counts func(name) bool) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for of := range c.differs {
+		if counts(of) && len(c.now(of)) > 0 {
+			n++
+		}
 	}
 	return n
 }
@@ -206,7 +209,16 @@ func (s *Service) DifferingAll() (n int) {
 func (c *comparing) hosts(of name) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.of[of].differ))
+	return slices.Sorted(maps.Keys(c.now(of)))
+}
+
+// now are the hosts that said not long ago that they have other content. The lock is held.
+func (c *comparing) now(of name) map[string]time.Time {
+	maps.DeleteFunc(c.differs[of], func(_ string, at time.Time) bool { return time.Since(at) > differsFor })
+	if len(c.differs[of]) == 0 {
+		delete(c.differs, of)
+	}
+	return c.differs[of]
 }
 
 func (c *comparing) get(of name) (compared, bool) {
@@ -216,37 +228,23 @@ func (c *comparing) get(of name) (compared, bool) {
 	return x, ok
 }
 
-// set notes what a database hashes to. What was found to differ is known for the same state alone.
+// set notes what a database hashes to. What differed is to be found again: the content may be another now.
 func (c *comparing) set(of name, x compared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if was := c.of[of]; was.at == x.at {
 		x.remade = was.remade
 	}
-	c.put(of, x)
+	c.of[of] = x
+	delete(c.differs, of)
 	for other := range c.of {
 		if len(c.of) <= maxCompared {
 			break
 		}
 		if other != of {
-			c.put(other, compared{})
 			delete(c.of, other)
+			delete(c.differs, other)
 		}
-	}
-}
-
-// put replaces what is known, and counts it. The lock is held.
-func (c *comparing) put(of name, x compared) {
-	was := len(c.of[of].differ) > 0
-	c.of[of] = x
-	is := len(x.differ) > 0
-	if was == is {
-		return
-	}
-	if is {
-		c.differs[of.space]++
-	} else if c.differs[of.space]--; c.differs[of.space] == 0 {
-		delete(c.differs, of.space)
 	}
 }
 
@@ -259,22 +257,19 @@ func (c *comparing) note(of name, host string, theirs service.Sum, now time.Time
 	if !ok || x.stale || stateSum(x.at) != theirs.State {
 		return false, false
 	}
-	differ := map[string]bool{}
-	for h := range x.differ {
-		if h != host {
-			differ[h] = true
-		}
+	if x.content == theirs.Content {
+		delete(c.differs[of], host)
+		return false, false
 	}
-	if x.content != theirs.Content {
-		differs = !x.differ[host]
-		differ[host] = true
+	_, known := c.now(of)[host]
+	if c.differs[of] == nil {
+		c.differs[of] = map[string]time.Time{}
 	}
-	x.differ = differ
-	if since := now.Sub(c.remade[of.space]); differs && !x.remade && (since >= remadeEvery || since < 0) {
-		x.remade, remake = true, true
+	c.differs[of][host] = time.Now()
+	if since := now.Sub(c.remade[of.space]); !known && !x.remade && (since >= remadeEvery || since < 0) {
+		x.remade, x.stale, remake = true, true, true
 		c.remade[of.space] = now
+		c.of[of] = x
 	}
-	x.stale = x.stale || remake
-	c.put(of, x)
-	return differs, remake
+	return !known, remake
 }

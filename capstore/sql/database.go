@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -113,9 +114,9 @@ func (s *Service) dir() (_ string, err error) {
 			return "", fmt.Errorf("databases: %w", err)
 		}
 	}
-	left, err := filepath.Glob(filepath.Join(root, passing+"*"))
-	for _, path := range left {
-		err = errors.Join(err, os.RemoveAll(path))
+	left, err := fs.Glob(os.DirFS(root), passing+"*")
+	for _, name := range left {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(root, name)))
 	}
 	if err == nil {
 		s.root = root

@@ -119,9 +119,9 @@ func (s *Service) Collect(ctx context.Context, store service.Store, spaces []tin
 	for of := range s.open {
 		kept[folder(root, of)] = true
 	}
-	all, err := filepath.Glob(filepath.Join(root, hashName, hashName))
+	all, err := fs.Glob(os.DirFS(root), hashName+"/"+hashName)
 	for _, dir := range all {
-		if kept[dir] {
+		if dir = filepath.Join(root, dir); kept[dir] {
 			continue
 		}
 		n, failed := sizeOf(dir)

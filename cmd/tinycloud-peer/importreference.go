@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/encryption"
@@ -175,15 +177,18 @@ func printReferenceDatabases(out io.Writer, spaces []transfer.Outcome) {
 			}
 			fmt.Fprintf(out, "%s %q: %d tables, %d rows, %s\n", x.Space, d.Name, d.Tables, d.Rows, progress.Bytes(d.Bytes))
 			if len(d.Paths) > 1 {
-				fmt.Fprintf(out, "  several paths were one database there, and are one each here: %s\n", strings.Join(d.Paths, ", "))
+				fmt.Fprintf(out, "  several paths were one database there, and are one each here: %q\n", d.Paths)
 			}
 			fmt.Fprintf(out, "  tinycloud-peer load %s %s %s\n", x.Space, quoteShell(used), quoteShell(d.File))
 		}
 	}
 }
 
-// quoteShell is a text as a word of a shell.
+// quoteShell is a text as a word of a shell; what a terminal would take for a command of its own is escaped.
 func quoteShell(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return "$'" + strings.ReplaceAll(strings.Trim(strconv.QuoteToASCII(text), `"`), "'", `\'`) + "'"
+	}
 	if text != "" && !strings.ContainsFunc(text, func(r rune) bool { return !strings.ContainsRune(plainShell, r) }) {
 		return text
 	}

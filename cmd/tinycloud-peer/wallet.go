@@ -56,5 +56,8 @@ func writeKey(file string) error {
 		return err
 	}
 	_, err = fmt.Fprintln(f, hex.EncodeToString(key[:]))
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		err = errors.Join(err, os.Remove(file)) // half a key would be in the way of the next one
+	}
+	return err
 }
