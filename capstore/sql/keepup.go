@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 	longestRest = 60 * time.Second
 	// keptUpAtOnce is how many databases follow at once without a request.
 	keptUpAtOnce = 2
+	// maxListened is for how many databases goroutines wait at most to follow them because somebody listens to their Spaces.
+	maxListened = 1024
 )
 
 // news are the Spaces in which something came, while somebody wants to know.
@@ -226,10 +229,19 @@ func (k *keeper) listen(ctx context.Context, spaces map[tinycloud.SpaceID]struct
 		if _, ok := spaces[space]; !ok && spaces != nil {
 			continue
 		}
-		for _, of := range k.behind(ctx, space) {
+		all := k.behind(ctx, space)
+		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] }) // some may be behind for ever
+		for _, of := range all[:min(len(all), k.room())] {
 			k.keepUp(ctx, of)
 		}
 	}
+}
+
+// room is for how many databases more goroutines may wait to follow them: the others are looked for again later.
+func (k *keeper) room() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return max(0, maxListened-len(k.at))
 }
 
 // hear begins with Spaces; if they are all there are, it forgets the others.
