@@ -19,6 +19,19 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
+// newSQLOwner is an owner whose session may do all with databases, too.
+func newSQLOwner(seed string) *owner {
+	o := newOwner(seed)
+	o.header = o.wallet.SignDelegation(captest.DelegationOptions{
+		Audience: o.session.URI(), Expires: time.Now().Add(240 * time.Hour), IssuedAt: time.Now(), Nonce: "nonce0000003",
+		Caps: captest.Caps{
+			o.space.String() + "/kv":  {"tinycloud.kv/put", "tinycloud.kv/get", "tinycloud.kv/del"},
+			o.space.String() + "/sql": {"tinycloud.sql/*"},
+		},
+	})
+	return o
+}
+
 // miscounting is the store of a host whose databases are not what their writes make.
 type miscounting struct{ *capstore.Store }
 

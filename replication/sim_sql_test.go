@@ -35,19 +35,6 @@ const newerDatabase = "db/newer"
 // errSQLite is the error of statements that fail.
 var errSQLite = errors.New("SQLite error")
 
-// newSQLOwner is an owner whose session may do all with databases, too.
-func newSQLOwner(seed string) *owner {
-	o := newOwner(seed)
-	o.header = o.wallet.SignDelegation(captest.DelegationOptions{
-		Audience: o.session.URI(), Expires: time.Now().Add(240 * time.Hour), IssuedAt: time.Now(), Nonce: "nonce0000003",
-		Caps: captest.Caps{
-			o.space.String() + "/kv":  {"tinycloud.kv/put", "tinycloud.kv/get", "tinycloud.kv/del"},
-			o.space.String() + "/sql": {"tinycloud.sql/*"},
-		},
-	})
-	return o
-}
-
 // clause is a statement of a request.
 type clause struct {
 	SQL    string `json:"sql"`

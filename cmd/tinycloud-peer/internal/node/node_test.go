@@ -232,7 +232,7 @@ func TestAdminFields(t *testing.T) {
 	}
 	host, _ := json.Marshal(object["hosts"].([]any)[0])
 	names, _ = members(t, string(host))
-	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks skewMs rules older services behind syncedAt path addr rttMs"), names, sorted); diff != "" {
+	if diff := cmp.Diff(strings.Fields("did peerId self connected synced lastSeen forked forks skewMs rules older services behind syncedAt path addr rttMs alias node"), names, sorted); diff != "" {
 		t.Error(diff)
 	}
 	_, answer = call(t, http.MethodGet, n.URL()+"/admin/node", bearer, "")
