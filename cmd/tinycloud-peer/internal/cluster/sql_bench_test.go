@@ -73,6 +73,7 @@ func BenchmarkSQL(b *testing.B) {
 		{"execute/clients=16/databases=16", 16, 0, execute(16)},
 		{"query/clients=16", 16, 0, look},
 		{"query/clients=4/writes=500", 4, 500, look},
+		{"query/clients=16/writes=500", 16, 500, look},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			stop := atRate(b, tt.writes, func(ctx context.Context, i int) error {
