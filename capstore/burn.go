@@ -13,6 +13,8 @@ import (
 const (
 	maxBurns  = 2   // transactions at the same time
 	burnGroup = 256 // tokens of one
+	// maxStale is how many connections are tried: a server that was away has ended all that were idle.
+	maxStale = 12
 )
 
 // used is a token to be remembered.
@@ -82,8 +84,7 @@ func (s *Store) addUsed(ctx context.Context, all []*used) error {
 		c, b.idle = b.idle[n-1], b.idle[:n-1]
 	}
 	b.mu.Unlock()
-	fresh := c == nil
-	for {
+	for tries := 1; ; tries++ {
 		var err error
 		if c == nil {
 			if c, err = s.db.Writer(ctx); err != nil {
@@ -97,10 +98,9 @@ func (s *Store) addUsed(ctx context.Context, all []*used) error {
 			return err
 		}
 		c.Drop()
-		if c = nil; fresh {
+		if c = nil; tries == maxStale {
 			return err
 		}
-		fresh = true // the server may have ended a connection that was idle
 	}
 }
 

@@ -270,9 +270,8 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 	if t := w.opened(jobs); t != nil {
 		return t, nil
 	}
-	for {
-		fresh := w.conn == nil
-		if fresh {
+	for tries := 1; ; tries++ {
+		if w.conn == nil {
 			if err := w.connect(ctx); err != nil {
 				return nil, err
 			}
@@ -290,7 +289,7 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 		}
 		_ = t.conn.Rollback(ctx) // of a server that was only slow
 		w.drop()
-		if fresh || !w.s.db.Shared {
+		if tries == maxStale || !w.s.db.Shared {
 			return nil, err
 		}
 	}
