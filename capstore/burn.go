@@ -13,8 +13,6 @@ import (
 const (
 	maxBurns  = 2   // transactions at the same time
 	burnGroup = 256 // tokens of one
-	// maxStale is how many connections are tried: a server that was away has ended all that were idle.
-	maxStale = 12
 )
 
 // used is a token to be remembered.
@@ -84,7 +82,8 @@ func (s *Store) addUsed(ctx context.Context, all []*used) error {
 		c, b.idle = b.idle[n-1], b.idle[:n-1]
 	}
 	b.mu.Unlock()
-	for tries := 1; ; tries++ {
+	fresh := c == nil
+	for {
 		var err error
 		if c == nil {
 			if c, err = s.db.Writer(ctx); err != nil {
@@ -97,10 +96,12 @@ func (s *Store) addUsed(ctx context.Context, all []*used) error {
 			b.mu.Unlock()
 			return err
 		}
-		c.Drop()
-		if c = nil; tries == maxStale {
+		b.close() // the server may have ended all that were idle
+		c.Lost()
+		if c = nil; fresh {
 			return err
 		}
+		fresh = true
 	}
 }
 

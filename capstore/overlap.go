@@ -55,7 +55,7 @@ func (w *writer) open(ctx context.Context) {
 			o.err = o.t.lock(o.jobs)
 		}
 		if o.err != nil {
-			o.conn.Drop()
+			o.conn.Lost()
 			o.conn = nil
 		}
 	}()

@@ -223,7 +223,11 @@ func (w *writer) close() {
 // drop ends a connection to a server whose state is in doubt.
 func (w *writer) drop() {
 	if w.s.db.Shared && w.conn != nil {
-		w.conn.Drop()
+		if w.spare != nil {
+			_ = w.spare.Close()
+			w.spare = nil
+		}
+		w.conn.Lost()
 		w.conn = nil
 	}
 }
@@ -270,8 +274,9 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 	if t := w.opened(jobs); t != nil {
 		return t, nil
 	}
-	for tries := 1; ; tries++ {
-		if w.conn == nil {
+	for {
+		fresh := w.conn == nil
+		if fresh {
 			if err := w.connect(ctx); err != nil {
 				return nil, err
 			}
@@ -289,7 +294,7 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 		}
 		_ = t.conn.Rollback(ctx) // of a server that was only slow
 		w.drop()
-		if tries == maxStale || !w.s.db.Shared {
+		if fresh || !w.s.db.Shared {
 			return nil, err
 		}
 	}

@@ -155,7 +155,7 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 		return nil, Error(fmt.Errorf("%v", err)) // the timeout is not the caller's
 	}
 	c := &Conn{
-		d: x.Dialect, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{},
+		d: x.Dialect, pool: x.write, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{},
 		texts: map[string]string{}, inserted: map[rowsOf]string{}, open: map[string]*inserts{}, trips: &x.trips,
 	}
 	if err := x.settle(ctx, c); err != nil {

@@ -33,9 +33,16 @@ type Pool struct {
 
 // One scans the first row of a query; ok is false when there is none.
 func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
-	p.trips.Add(1)
 	ctx, w := p.d.watch(ctx)
 	defer w.end()
+	if ok, err = p.one(ctx, dest, query, args); p.ended(ctx, err) {
+		ok, err = p.one(ctx, dest, query, args)
+	}
+	return ok, err
+}
+
+func (p *Pool) one(ctx context.Context, dest []any, query string, args []any) (ok bool, err error) {
+	p.trips.Add(1)
 	st, err := p.stmt(ctx, query)
 	switch {
 	case err != nil:
@@ -48,9 +55,22 @@ func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (
 
 // Each calls f for each row of a query. It holds a connection until it returns.
 func (p *Pool) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
-	p.trips.Add(1)
 	ctx, w := p.d.watch(ctx)
 	defer w.end()
+	begun := false
+	call := func(scan Scan) error {
+		begun = true
+		return f(scan)
+	}
+	err := p.each(ctx, w, call, query, args)
+	if !begun && p.ended(ctx, err) {
+		err = p.each(ctx, w, call, query, args)
+	}
+	return err
+}
+
+func (p *Pool) each(ctx context.Context, w *watcher, f func(Scan) error, query string, args []any) error {
+	p.trips.Add(1)
 	st, err := p.stmt(ctx, query)
 	if err != nil {
 		return Error(err)
@@ -62,6 +82,21 @@ func (p *Pool) Each(ctx context.Context, f func(Scan) error, query string, args 
 		rows, err = st.QueryContext(ctx, p.d.args(args)...)
 	}
 	return each(rows, err, w, f)
+}
+
+// ended reports whether a read failed because a server had ended its connection: it may be tried once more, on a new one.
+func (p *Pool) ended(ctx context.Context, err error) bool {
+	if err == nil || !p.d.Shared || ctx.Err() != nil || Refused(err) {
+		return false
+	}
+	forgetIdle(p.db)
+	return true
+}
+
+// forgetIdle closes the connections of a server's pool that nobody uses: a server that was away has ended all of them.
+func forgetIdle(pool *sql.DB) {
+	pool.SetMaxIdleConns(-1)
+	pool.SetMaxIdleConns(maxConns)
 }
 
 // Exec runs a statement in a transaction of its own and returns how many rows it matched.
@@ -156,6 +191,7 @@ func (s *Snapshot) Each(ctx context.Context, f func(Scan) error, query string, a
 // Conn is the connection of the one who writes. It is for one goroutine.
 type Conn struct {
 	d       Dialect
+	pool    *sql.DB
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt
 	inserts map[Insert]*sql.Stmt
@@ -327,6 +363,14 @@ func (c *Conn) Close() error {
 func (c *Conn) Drop() {
 	_ = c.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = c.conn.Close()
+}
+
+// Lost is [Conn.Drop] of a connection that failed. Others that were idle in its pool are not to be trusted either.
+func (c *Conn) Lost() {
+	c.Drop()
+	if c.d.Shared {
+		forgetIdle(c.pool)
+	}
 }
 
 func (c *Conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
