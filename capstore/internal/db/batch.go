@@ -276,11 +276,8 @@ func sendMySQL(ctx context.Context, conn *sql.Conn, all []statement, w *watcher)
 // eachRow reads one answer.
 func eachRow(rows *sql.Rows, w *watcher, f func(Scan) error) error {
 	for {
-		w.start()
-		more := rows.Next()
-		w.pause()
-		if !more {
-			return Error(rows.Err())
+		if more, err := w.next(rows); !more {
+			return err
 		}
 		if err := f(rows.Scan); err != nil {
 			return err

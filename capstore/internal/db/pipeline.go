@@ -60,11 +60,8 @@ func readAnswers(answers pgx.BatchResults, all []statement, types *pgtype.Map, w
 func readAnswer(rows pgx.Rows, types *pgtype.Map, w *watcher, f func(Scan) error) error {
 	defer rows.Close()
 	for {
-		w.start()
-		more := rows.Next()
-		w.pause()
-		if !more {
-			return Error(rows.Err())
+		if more, err := w.next(rows); !more {
+			return err
 		}
 		row, err := decodeRow(types, rows)
 		if err != nil {

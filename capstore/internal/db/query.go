@@ -428,6 +428,20 @@ func (w *watcher) pause() {
 	}
 }
 
+// next goes on to the next row of an answer, which has to come in time.
+func (w *watcher) next(rows interface {
+	Next() bool
+	Err() error
+},
+) (more bool, err error) {
+	w.start()
+	defer w.pause()
+	if rows.Next() {
+		return true, nil
+	}
+	return false, Error(rows.Err())
+}
+
 func (w *watcher) end() {
 	if w != nil {
 		w.timer.Stop()
