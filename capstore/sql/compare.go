@@ -58,30 +58,23 @@ func newComparing() *comparing {
 // Sums implements [service.Comparer]: of the databases that are materialised here. Those that have not changed since are not
 // hashed again.
 func (s *Service) Sums(ctx context.Context, store service.Store, space tinycloud.SpaceID) (sums []service.Sum, err error) {
-	list, err := store.Subjects(ctx, space, request.Service, maxCompared)
-	if err != nil {
+	states := map[string]state{}
+	var bad error
+	err = store.States(ctx, space, request.Service, func(path string, b []byte) {
+		now, err := decodeState(b)
+		if bad = errors.Join(bad, err); now.n > 0 && s.materialised(name{space, path}) {
+			states[path] = now
+		}
+	})
+	if err = errors.Join(err, bad); err != nil {
 		return nil, err
 	}
 	hashed := 0
-	for _, x := range list {
-		of := name{space, x.Name}
-		if x.Pending > 0 || x.Events == 0 || !s.materialised(of) {
-			continue
-		}
-		b, err := store.ServiceState(ctx, space, request.Service, x.Name)
-		if errors.Is(err, tinycloud.ErrUnavailable) {
-			continue // pending by now
-		}
-		if err != nil {
-			return nil, err
-		}
-		now, err := decodeState(b)
-		if err != nil {
-			return nil, err
-		}
+	for _, path := range slices.Sorted(maps.Keys(states)) {
+		of, now := name{space, path}, states[path]
 		known, ok := s.comparing.get(of)
 		if !ok || known.at != now || known.stale {
-			if hashed++; hashed > hashedAtOnce {
+			if hashed == hashedAtOnce {
 				continue
 			}
 			if known, ok, err = s.sum(ctx, store, of); err != nil {
@@ -89,8 +82,9 @@ func (s *Service) Sums(ctx context.Context, store service.Store, space tinycloud
 			} else if !ok {
 				continue
 			}
+			hashed++
 		}
-		sums = append(sums, service.Sum{Subject: x.Name, State: stateSum(known.at), Content: known.content})
+		sums = append(sums, service.Sum{Subject: path, State: stateSum(known.at), Content: known.content})
 	}
 	return sums, nil
 }
