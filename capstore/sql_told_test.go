@@ -30,6 +30,16 @@ func (o author) hears(s *sqlStore) capstore.Cursor {
 	return at
 }
 
+// naming returns the names that write gives epochs of one database, each at a later time.
+func (o author) naming(c *clock) (names map[string]string, write func(s *sqlStore, name, statement string)) {
+	names = map[string]string{}
+	return names, func(s *sqlStore, name, statement string) {
+		s.t.Helper()
+		c.ms.Add(5)
+		names[o.run(s, "db", statement)] = name
+	}
+}
+
 // heard are the paths that a store has told of since a cursor, each with its author's name for the write. What is read in small
 // pages, by the cursor of each change, and by its id, is the same.
 func (o author) heard(s *sqlStore, from capstore.Cursor, names map[string]string) (out []string) {
@@ -369,11 +379,7 @@ func TestSQLToldWhenItSucceeds(t *testing.T) {
 		o.run(a, "db", "CREATE TABLE t(v UNIQUE)")
 		o.exchange(a, b, x)
 		from := o.hears(a)
-		names := map[string]string{}
-		write := func(s *sqlStore, name, statement string) {
-			c.ms.Add(5)
-			names[o.run(s, "db", statement)] = name
-		}
+		names, write := o.naming(c)
 		write(a, "first", "INSERT INTO t VALUES(1)")
 		b.pull(a.testStore, o.space)
 		write(b, "between", "DELETE FROM t")
@@ -414,11 +420,7 @@ func testSQLToldLater(t *testing.T, longest time.Duration) {
 	o.run(a, "db", "CREATE TABLE t(v)")
 	o.exchange(a, b, x)
 	from := o.hears(a)
-	names := map[string]string{}
-	write := func(s *sqlStore, name, statement string) {
-		c.ms.Add(5)
-		names[o.run(s, "db", statement)] = name
-	}
+	names, write := o.naming(c)
 	write(b, "table", "CREATE TABLE u(v)")
 	x.pull(b.testStore, o.space)
 	write(x, "row", "INSERT INTO u SELECT count(*) FROM t")

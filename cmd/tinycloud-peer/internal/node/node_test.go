@@ -77,6 +77,11 @@ func runWith(t *testing.T, cfg config.Config, o node.Options) (n *node.Node, sto
 // call sends a request and returns status and body.
 func call(t *testing.T, method, target, token, body string) (int, string) {
 	t.Helper()
+	return callBy(t, http.DefaultClient, method, target, token, body)
+}
+
+func callBy(t *testing.T, c *http.Client, method, target, token, body string) (int, string) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +89,7 @@ func call(t *testing.T, method, target, token, body string) (int, string) {
 	if token != "" {
 		r.Header.Set("Authorization", token)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -334,20 +333,7 @@ func local(t *testing.T, datadir, method, path, body string) (int, string) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", node.Socket(datadir))
 	}}}
-	r, err := http.NewRequestWithContext(t.Context(), method, "http://node"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := c.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(answer)
+	return callBy(t, c, method, "http://node"+path, "", body)
 }
 
 // What the node says of its admin API is what docs/admin-api.json says, and the table of docs/operating.md has every path.
