@@ -98,41 +98,10 @@ func (r *reader) prev(ctx context.Context, branch int, n uint64) (tinycloud.Hash
 
 // fill adds events, operations and small current values.
 func (r *reader) fill(ctx context.Context, b *hostlog.Bundle, eid int64) error {
-	err := r.s.db.Read.Each(ctx, func(scan db.Scan) error {
-		var e []byte
-		err := scan(&e)
-		b.Events = append(b.Events, e)
-		return err
-	}, "SELECT bytes FROM events WHERE eid = ? ORDER BY idx", eid)
-	if err != nil {
-		return err
-	}
-	err = r.s.db.Read.Each(ctx, func(scan db.Scan) error {
-		var op []byte
-		err := scan(&op)
-		b.Ops = append(b.Ops, op)
-		return err
-	}, "SELECT bytes FROM ops WHERE eid = ? ORDER BY idx, n", eid)
-	if err != nil || len(b.Ops) == 0 {
-		return err
-	}
-	for _, x := range r.s.held.holding(true) {
-		if err := r.values(ctx, b, eid, x); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// values adds the values that rows of a table hold by operations of an epoch.
-func (r *reader) values(ctx context.Context, b *hostlog.Bundle, eid int64, x heldTable) error {
-	return r.s.db.Read.Each(ctx, func(scan db.Scan) error {
-		v, err := scanValue(scan)
-		if err == nil {
-			v.addTo(b)
-		}
-		return err
-	}, "SELECT "+valuesOf(x)+"o.eid = ?", r.maxValue, x.service, eid)
+	p := &page{r: r, bundles: []hostlog.Bundle{*b}, of: map[int64][]int{eid: {0}}}
+	err := p.fill(ctx, []any{eid})
+	*b = p.bundles[0]
+	return err
 }
 
 // valuesOf is what a query selects of the values that rows of a table hold, up to the condition that names the epochs.

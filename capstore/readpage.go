@@ -120,9 +120,9 @@ func in(column string, values []any) (cond string, args []any) {
 	return column + " IN (?" + strings.Repeat(", ?", len(values)-1) + ")", values
 }
 
-// grow counts bytes that were read.
+// grow counts bytes that were read. One bundle may be as large as it is.
 func (p *page) grow(bytes int) error {
-	if p.size += bytes; p.size > pageBytes {
+	if p.size += bytes; p.size > pageBytes && len(p.bundles) > 1 {
 		return errLargePage
 	}
 	return nil
@@ -183,7 +183,7 @@ func (p *page) add(eid int64, bytes int, f func(*hostlog.Bundle)) error {
 	return p.grow(bytes)
 }
 
-// fill adds events, operations and small current values, as [reader.fill] does.
+// fill adds events, operations and small current values.
 func (p *page) fill(ctx context.Context, epochs []any) error {
 	cond, args := in("eid", epochs)
 	some := false
