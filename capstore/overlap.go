@@ -24,7 +24,7 @@ func newTx(ctx context.Context, s *Store) *tx {
 	return &tx{
 		ctx: ctx, s: s, now: s.o.Now(), dirty: map[*space]*Commit{}, kept: map[*space]bool{}, older: map[*space]bool{},
 		revoked: map[tinycloud.Hash]tinycloud.Hash{}, quotas: map[tinycloud.SpaceID]*int64{},
-		pairs: map[string]bool{}, sums: map[*space]sums{}, released: map[*space][][32]byte{},
+		pairs: map[string]bool{}, weights: map[*space]weight{}, released: map[*space][][32]byte{},
 	}
 }
 

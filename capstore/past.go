@@ -59,7 +59,7 @@ func (t *tx) boundPast(sp *space, row *pastRoom) error {
 			return err
 		}
 	}
-	add := t.sums[sp] // is not in the row yet
+	add := t.weights[sp] // is not in the row yet
 	past, current := row.past+add.past, row.current+add.bytes
 	most, err := t.mostPast(sp, past, current)
 	if err != nil || past <= most {
@@ -211,7 +211,7 @@ func (t *tx) expire(sp *space) (all bool, err error) {
 
 // count counts the bytes of a Space's values anew.
 func (t *tx) count(sp *space) error {
-	delete(t.sums, sp)
+	delete(t.weights, sp)
 	err := t.exec("UPDATE spaces SET past = (SELECT coalesce(sum(size), 0) FROM past WHERE sid = ?) WHERE sid = ?", sp.sid, sp.sid)
 	if err != nil {
 		return err

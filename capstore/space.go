@@ -379,8 +379,8 @@ func (t *tx) flush() error {
 		for _, h := range sp.heads {
 			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
 		}
-		add := t.sums[sp]
-		delete(t.sums, sp)
+		add := t.weights[sp]
+		delete(t.weights, sp)
 		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?",
 			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), add.bytes, add.past, sp.sid)
 		if err != nil {
@@ -405,7 +405,7 @@ func (t *tx) flush() error {
 			return err
 		}
 	}
-	for sp := range t.sums {
+	for sp := range t.weights {
 		if err := t.addUp(sp); err != nil {
 			return err
 		}

@@ -71,7 +71,7 @@ type tx struct {
 	met        []commit // rows of generations that came before; nil: they were not asked for
 	expected   expected // see [tx.expect]
 	gathers    bool     // see [tx.gather]
-	sums       map[*space]sums
+	weights    map[*space]weight
 	released   map[*space][][32]byte // values, see [tx.depart]
 }
 

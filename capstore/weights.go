@@ -5,19 +5,19 @@ import "github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 // What a transaction adds to the counts of a Space's values, and which values it may let go of, is gathered and done at its
 // end: once, not for each request of a group.
 
-// sums are to be added to columns of a Space's row.
-type sums struct{ bytes, past int64 }
+// weight is to be added to columns of a Space's row.
+type weight struct{ bytes, past int64 }
 
 func (t *tx) sum(sp *space, bytes, past int64) {
-	s := t.sums[sp]
-	t.sums[sp] = sums{s.bytes + bytes, s.past + past}
+	s := t.weights[sp]
+	t.weights[sp] = weight{s.bytes + bytes, s.past + past}
 }
 
 // addUp brings the row of a Space up to date, for who reads it.
 func (t *tx) addUp(sp *space) error {
-	s := t.sums[sp]
-	delete(t.sums, sp)
-	if s == (sums{}) {
+	s := t.weights[sp]
+	delete(t.weights, sp)
+	if s == (weight{}) {
 		return nil
 	}
 	return t.exec("UPDATE spaces SET bytes = bytes + ?, past = past + ? WHERE sid = ?", s.bytes, s.past, sp.sid)
