@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"internal/wait":                       {},
 	"p2p":                                 {"internal/wait"},
 	"hostkeys":                            {""},
-	"client":                              {"", "hostkeys", "internal/cacao", "internal/recap", "internal/siwe"},
+	"client":                              {"", "hostkeys", "internal/cacao", "internal/recap", "internal/siwe", "internal/wait"},
 	"blockstore":                          {"", "internal/private", "internal/wait"},
 	"internal/testservers":                {},
 	"capstore/internal/did":               {""},

@@ -6,7 +6,8 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
 
-// Shared reports whether several processes may have the database: then they are one host.
+// Shared reports whether several processes may have the database: then they are one host, and each answer of the database
+// takes a round trip.
 func (s *Store) Shared() bool { return s.db.Shared }
 
 // OwnSince reports whether a process of this host made a valid operation on a subject in an epoch of a row greater than one.

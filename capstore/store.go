@@ -400,9 +400,6 @@ func (s *Store) learnRevoked(ctx context.Context, q querier) error {
 	return err
 }
 
-// Distant reports whether the database is a server's, so that each answer takes a round trip.
-func (s *Store) Distant() bool { return s.db.Shared }
-
 // Close releases the database. [Store.Run] has to have returned.
 func (s *Store) Close() error {
 	var errs []error

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 // maxEvent is how many bytes of one event are read.
@@ -58,7 +59,7 @@ func (s *Space) Changes(ctx context.Context, prefix, after string) iter.Seq2[Cha
 				yield(Change{}, err)
 				return
 			}
-			if !pause(ctx, time.Until(began.Add(tryAgain))) {
+			if !wait.For(ctx, time.Until(began.Add(tryAgain))) {
 				yield(Change{}, ctx.Err())
 				return
 			}
@@ -133,16 +134,4 @@ func (s *Space) ticket(ctx context.Context, prefix string) (string, error) {
 		Ticket string `json:"ticket"`
 	}
 	return out.Ticket, json.Unmarshal(b, &out)
-}
-
-// pause lets time pass, unless the context ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

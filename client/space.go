@@ -15,6 +15,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
 const (
@@ -211,17 +212,17 @@ func (s *Space) send(ctx context.Context, method, path, token string, headers ma
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		answer, header, wait, err := s.once(ctx, method, path, token, headers, body)
+		answer, header, rest, err := s.once(ctx, method, path, token, headers, body)
 		if err == nil || !errors.Is(err, tinycloud.ErrUnavailable) {
 			return answer, header, err
 		}
-		if !pause(ctx, wait) {
+		if !wait.For(ctx, rest) {
 			return nil, nil, err
 		}
 	}
 }
 
-func (s *Space) once(ctx context.Context, method, path, token string, headers map[string]string, body []byte) (answer []byte, h http.Header, wait time.Duration, err error) {
+func (s *Space) once(ctx context.Context, method, path, token string, headers map[string]string, body []byte) (answer []byte, h http.Header, rest time.Duration, err error) {
 	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(s.Host, "/")+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, 0, err
@@ -245,11 +246,11 @@ func (s *Space) once(ctx context.Context, method, path, token string, headers ma
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	wait = time.Second
+	rest = time.Second
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
-		wait = max(leastWait, time.Duration(seconds)*time.Second)
+		rest = max(leastWait, time.Duration(seconds)*time.Second)
 	}
-	return nil, nil, wait, &StatusError{resp.StatusCode, strings.TrimSpace(string(text))}
+	return nil, nil, rest, &StatusError{resp.StatusCode, strings.TrimSpace(string(text))}
 }
 
 func (s *Space) client() *http.Client {

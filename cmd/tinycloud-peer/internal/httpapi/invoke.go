@@ -217,7 +217,7 @@ func (a *API) perform(c *call, p plan) error {
 			return err
 		}
 	}
-	if o.action == actionGet && a.o.Store.Distant() && !p.readsBatch() {
+	if o.action == actionGet && a.o.Store.Shared() && !p.readsBatch() {
 		c.ahead = a.recordAhead(c, o)
 	}
 	if err := a.o.Store.Burn(c.r.Context(), c.token); err != nil {
