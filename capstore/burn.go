@@ -9,9 +9,11 @@ import (
 
 // On a server the tokens of reads are remembered before the answers, by connections of their own: nothing else depends on
 // them, so that reads wait for no writer, here or in another process. The tokens of those who come together share a commit.
+// With it comes the generation, so that the memory is as new as who burned his token.
 
 const (
 	maxBurns  = 2   // transactions at the same time
+	farBurns  = 6   // the same where the server is far away
 	burnGroup = 256 // tokens of one
 )
 
@@ -31,7 +33,7 @@ type burns struct {
 }
 
 func newBurns() burns {
-	return burns{flights: flights[*used]{most: maxBurns, full: burnGroup}}
+	return burns{flights: flights[*used]{most: maxBurns, far: farBurns, full: burnGroup}}
 }
 
 func (b *burns) close() {
@@ -58,13 +60,17 @@ func (s *Store) remember(ctx context.Context, u *used) error {
 
 // rememberAll remembers tokens in one transaction, or one by one when some were used before.
 func (s *Store) rememberAll(ctx context.Context, all []*used) error {
-	err := s.addUsed(ctx, all)
-	if err == nil || !db.Refused(err) {
+	g, err := s.addUsed(ctx, all)
+	if err == nil {
+		return s.upTo(ctx, g)
+	}
+	if !db.Refused(err) {
 		return err
 	}
 	for _, u := range all {
-		switch err := s.addUsed(ctx, []*used{u}); {
+		switch g, err := s.addUsed(ctx, []*used{u}); {
 		case err == nil:
+			u.err = s.upTo(ctx, g)
 		case db.Duplicate(err):
 			u.err = errReplayed()
 		default:
@@ -74,7 +80,8 @@ func (s *Store) rememberAll(ctx context.Context, all []*used) error {
 	return nil
 }
 
-func (s *Store) addUsed(ctx context.Context, all []*used) error {
+// addUsed returns the generation of the database, too.
+func (s *Store) addUsed(ctx context.Context, all []*used) (generation int64, err error) {
 	b := &s.burns
 	b.mu.Lock()
 	var c *db.Conn
@@ -84,43 +91,42 @@ func (s *Store) addUsed(ctx context.Context, all []*used) error {
 	b.mu.Unlock()
 	fresh := c == nil
 	for {
-		var err error
 		if c == nil {
 			if c, err = s.db.Writer(ctx); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		if err = insertUsed(ctx, c, all); err == nil || db.Refused(err) {
+		if generation, err = insertUsed(ctx, c, all); err == nil || db.Refused(err) {
 			b.mu.Lock()
 			b.idle = append(b.idle, c)
 			b.mu.Unlock()
-			return err
+			return generation, err
 		}
 		b.close() // the server may have ended all that were idle
 		c.Lost()
 		if c = nil; fresh {
-			return err
+			return 0, err
 		}
 		fresh = true
 	}
 }
 
-func insertUsed(ctx context.Context, c *db.Conn, all []*used) error {
-	err := c.Begin(ctx)
+func insertUsed(ctx context.Context, c *db.Conn, all []*used) (generation int64, err error) {
+	err = c.Begin(ctx)
 	for _, u := range all {
 		if err == nil {
 			_, err = c.Insert(ctx, onlyReplays, u.id, u.until)
 		}
 	}
 	if err == nil {
-		err = c.Commit(ctx)
+		err = c.CommitWith(ctx, []db.Query{{Text: readGeneration, Row: func(scan db.Scan) error { return scan(&generation) }}})
 	}
 	if err != nil && db.Refused(err) {
 		if e := c.Rollback(ctx); e != nil {
-			return e
+			return 0, e
 		}
 	}
-	return err
+	return generation, err
 }
 
 // onlyReplays is [intoReplays] that fails for a token that was used.

@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"context"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
@@ -10,6 +11,12 @@ import (
 // On a server a transaction takes two round trips: one takes the lock and reads what its jobs are about to ask, one writes
 // and commits. While the second of one is on its way, so is the first of the next, on another connection: the server lets
 // it have the lock once the one before is durable, or gone. It is run when what came of the one before is known.
+
+// How long jobs are waited for that come together, in parts of the time that a commit takes: in all, and for one more.
+const (
+	gatherAll   = 5
+	gatherQuiet = 20
+)
 
 // opening is a transaction whose lock is being taken.
 type opening struct {
@@ -36,12 +43,58 @@ func (w *writer) gather(jobs []*job) []*job {
 	return jobs
 }
 
-// open begins to take the lock for the jobs that wait, if any do and nothing else has its turn.
-func (w *writer) open(ctx context.Context) {
-	if !w.s.db.Shared || len(w.s.jobs) == 0 || len(w.s.bulk) > 0 {
-		return
+// commit commits a transaction. Meanwhile it begins to take the lock for the next one, if overlap says so, once there are
+// jobs for it.
+func (w *writer) commit(ctx context.Context, t *tx, overlap bool) error {
+	if !overlap || !w.s.db.Shared {
+		return t.conn.Commit(t.ctx)
 	}
-	o := &opening{jobs: w.gather(nil), t: newTx(ctx, w.s), conn: w.spare, done: make(chan struct{})}
+	began, done := time.Now(), make(chan error, 1)
+	go func() { done <- t.conn.Commit(t.ctx) }()
+	err, ended := w.openWith(ctx, done)
+	if !ended {
+		err = <-done
+	}
+	if err == nil {
+		w.way.took(time.Since(began))
+	}
+	return err
+}
+
+// openWith opens the next transaction when there are jobs for it. Those whose answers came with the last commit ask again
+// now, so it waits a little for others to come: what is sent together takes as long as one. It gives up when the commit is done.
+func (w *writer) openWith(ctx context.Context, done <-chan error) (err error, ended bool) {
+	if len(w.s.bulk) > 0 {
+		return nil, false
+	}
+	var jobs []*job
+	select {
+	case j := <-w.s.jobs:
+		jobs = j.all()
+	case err := <-done:
+		return err, true
+	}
+	last, quiet := time.NewTimer(w.way.least/gatherAll), time.NewTimer(w.way.least/gatherQuiet)
+	defer last.Stop()
+	defer quiet.Stop()
+	for open := true; open && len(jobs) < maxGroup; {
+		select {
+		case j := <-w.s.jobs:
+			jobs = append(jobs, j.all()...)
+			quiet.Reset(w.way.least / gatherQuiet)
+			continue
+		case <-last.C:
+		case <-quiet.C:
+		}
+		open = false
+	}
+	w.open(ctx, w.gather(jobs))
+	return nil, false
+}
+
+// open begins to take the lock for some jobs.
+func (w *writer) open(ctx context.Context, jobs []*job) {
+	o := &opening{jobs: jobs, t: newTx(ctx, w.s), conn: w.spare, done: make(chan struct{})}
 	w.next, w.spare = o, nil
 	go func() {
 		defer close(o.done)

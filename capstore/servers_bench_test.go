@@ -154,7 +154,7 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 	}, "tinycloud.kv/put", func(i int) int { return i % keys })
 	run("get", func(o *owner, tok *capstore.Token, i int) error {
 		burned := make(chan error, 1) // as over HTTP
-		go func() { burned <- s.Burn(b.Context(), tok) }()
+		go func() { burned <- s.Spend(b.Context(), tok) }()
 		r, err := kv.Of(s).Get(b.Context(), o.space, fmt.Sprint("key/", i))
 		if err := <-burned; err != nil {
 			return err

@@ -167,6 +167,41 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
+// A read that this process admits by what it knows is judged by what all processes know.
+func TestReadsAreJudgedByAll(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		o := newOwner(t, "alice", c)
+		deaf := func(s *capstore.Store) { capstore.SetFollow(s, time.Hour) }
+		a, b := openWith(t, "one", c, url, func(*capstore.Options) {}, deaf), openWith(t, "one", c, url, func(*capstore.Options) {}, deaf)
+		o.hostOn(a)
+		a.delegate(o.header)
+		mustPut(t, o, a, "k", "v")
+		read := func(s *testStore, tok *capstore.Token) (admitted, spent error) {
+			if admitted = s.AdmitToPerform(t.Context(), tok); admitted == nil {
+				spent = s.Spend(t.Context(), tok)
+			}
+			return admitted, spent
+		}
+		first := o.invoke(t, "k", "tinycloud.kv/get")
+		if admitted, spent := read(b, first); admitted != nil || spent != nil {
+			t.Fatal(admitted, spent)
+		}
+		if _, spent := read(a, first); !errors.Is(spent, tinycloud.ErrConflict) {
+			t.Errorf("a read that another process served: %v", spent)
+		}
+		last := o.invoke(t, "k", "tinycloud.kv/get")
+		o.remove(t, a, o.proof)
+		admitted, spent := read(b, last)
+		if !errors.Is(admitted, tinycloud.ErrUnauthorized) && !errors.Is(spent, tinycloud.ErrUnauthorized) {
+			t.Errorf("a session that was revoked elsewhere: %v, %v", admitted, spent)
+		}
+		if kind(t) == onMySQL && admitted != nil { // PostgreSQL has told it
+			t.Errorf("not admitted by what is known: %v", admitted)
+		}
+	})
+}
+
 // A process is told by PostgreSQL what another wrote, without looking.
 func TestTold(t *testing.T) {
 	t.Run(onPostgres, func(t *testing.T) {

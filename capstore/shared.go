@@ -29,6 +29,7 @@ const (
 	maxUntold   = 4096                   // own generations kept until they are told; others are read again
 	meetAhead   = 64                     // generations in which others write again, if they do
 	maxAsking   = 4                      // questions for the generation at the same time
+	farAsking   = 8                      // the same where the server is far away
 	toldValue   = 64 << 10               // bytes of a value that comes with its entry
 )
 
@@ -51,6 +52,8 @@ func newOthers() others {
 	return others{wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}}
 }
 
+const readGeneration = "SELECT generation FROM node WHERE id = 1"
+
 // fresh makes sure that the memory holds what any process made durable before the call.
 func (s *Store) fresh(ctx context.Context) error {
 	if !s.db.Shared {
@@ -58,7 +61,7 @@ func (s *Store) fresh(ctx context.Context) error {
 	}
 	return s.asking.fly(ctx, struct{}{}, func(ctx context.Context, _ []struct{}) error {
 		var g int64
-		if _, err := s.db.Read.One(ctx, []any{&g}, "SELECT generation FROM node WHERE id = 1"); err != nil {
+		if _, err := s.db.Read.One(ctx, []any{&g}, readGeneration); err != nil {
 			return err
 		}
 		return s.upTo(ctx, g)
@@ -86,7 +89,7 @@ func (s *Store) freshWith(ctx context.Context, sid int64, event tinycloud.Hash) 
 // lock takes the lock of the one who writes, and reads what jobs are about to ask.
 func (t *tx) lock(jobs []*job) error {
 	found := false
-	ask := []db.Query{{Text: "SELECT generation FROM node WHERE id = 1" + t.s.db.ForUpdate, Row: func(scan db.Scan) error {
+	ask := []db.Query{{Text: readGeneration + t.s.db.ForUpdate, Row: func(scan db.Scan) error {
 		found = true
 		return scan(&t.generation)
 	}}}

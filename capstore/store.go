@@ -178,7 +178,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
-		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
+		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, far: farAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(), mostFacts: maxLoadedFacts, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})
@@ -294,7 +294,7 @@ func (s *Store) preload(ctx context.Context) (err error) {
 	}
 	if s.db.Shared {
 		// First, so that nothing is missed: what comes meanwhile is read twice.
-		if _, err = s.db.Read.One(ctx, []any{&s.others.told}, "SELECT generation FROM node WHERE id = 1"); err != nil {
+		if _, err = s.db.Read.One(ctx, []any{&s.others.told}, readGeneration); err != nil {
 			return err
 		}
 		s.others.generation.Store(s.others.told)

@@ -205,6 +205,7 @@ type writer struct {
 	conn  *db.Conn // nil: to be opened
 	spare *db.Conn // likewise, for the next transaction
 	next  *opening // nil: none
+	way   way      // of commits
 }
 
 func (w *writer) connect(ctx context.Context) (err error) {
@@ -244,14 +245,14 @@ const (
 // group commits a job together with those that wait behind it, and those that come meanwhile.
 func (w *writer) group(ctx context.Context, first *job) {
 	for jobs := w.gather(first.all()); len(jobs) > 0; {
-		o := w.transact(ctx, jobs, false, w.open)
+		o := w.transact(ctx, jobs, false, true)
 		if w.next != nil && o == answered {
 			jobs = w.next.jobs
 			continue
 		}
 		next := w.abandon()
 		if o == again {
-			o = w.transact(ctx, jobs, true, nil)
+			o = w.transact(ctx, jobs, true, false)
 		}
 		if o == alone { // one failed after it had written
 			w.each(ctx, jobs)
@@ -263,8 +264,8 @@ func (w *writer) group(ctx context.Context, first *job) {
 // each gives every job a transaction of its own.
 func (w *writer) each(ctx context.Context, jobs []*job) {
 	for _, j := range jobs {
-		if w.transact(ctx, []*job{j}, false, nil) == again {
-			w.transact(ctx, []*job{j}, true, nil)
+		if w.transact(ctx, []*job{j}, false, false) == again {
+			w.transact(ctx, []*job{j}, true, false)
 		}
 	}
 }
@@ -300,9 +301,9 @@ func (w *writer) begin(ctx context.Context, jobs []*job) (*tx, error) {
 	}
 }
 
-// transact runs jobs in one transaction. Without another try to come, it answers whatever happens. While it commits,
-// meanwhile is called, if it is not nil.
-func (w *writer) transact(ctx context.Context, jobs []*job, last bool, meanwhile func(context.Context)) outcome {
+// transact runs jobs in one transaction. Without another try to come, it answers whatever happens. While it commits, the
+// next may be opened if overlap says so.
+func (w *writer) transact(ctx context.Context, jobs []*job, last, overlap bool) outcome {
 	t, err := w.begin(ctx, jobs)
 	if err != nil {
 		w.s.log.ErrorContext(ctx, "database out of reach", "error", err, "jobs", len(jobs))
@@ -322,10 +323,7 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last bool, meanwhile
 		return w.undo(t, jobs, err, last || len(jobs) == 1)
 	}
 	t.pend()
-	if meanwhile != nil {
-		meanwhile(ctx)
-	}
-	if err := t.conn.Commit(t.ctx); err != nil {
+	if err := w.commit(ctx, t, overlap); err != nil {
 		t.doubt()
 		if db.Refused(err) { // what was kept back until then, or the COMMIT: nothing came of it
 			t.failed = true

@@ -157,15 +157,24 @@ func (c *Conn) Ask(ctx context.Context, queries []Query) error {
 		}
 		return nil
 	}
+	all, err := c.statements(queries)
+	if err != nil {
+		return err
+	}
+	return c.send(ctx, all)
+}
+
+// statements are queries as a server's driver takes them.
+func (c *Conn) statements(queries []Query) ([]statement, error) {
 	all := make([]statement, len(queries))
 	for i, q := range queries {
 		st, _, err := c.d.statement(c.text(q.Text), q.Args)
 		if err != nil {
-			return Error(err)
+			return nil, Error(err)
 		}
 		all[i], all[i].rows = st, q.Row
 	}
-	return c.send(ctx, all)
+	return all, nil
 }
 
 // text is a query as the driver takes it.

@@ -324,10 +324,16 @@ func (c *Conn) Commit(ctx context.Context) error {
 		}
 		return c.plain(ctx, "COMMIT")
 	}
-	if err := c.keep(ctx, "COMMIT", nil); err != nil {
+	return c.CommitWith(ctx, nil)
+}
+
+// CommitWith is [Conn.Commit] on a server that asks queries last, in the same round trip.
+func (c *Conn) CommitWith(ctx context.Context, queries []Query) error {
+	all, err := c.statements(queries)
+	if err != nil {
 		return err
 	}
-	return c.send(ctx, nil)
+	return c.send(ctx, append(all, statement{text: "COMMIT"}))
 }
 
 // Rollback undoes the transaction.

@@ -194,7 +194,7 @@ func (a *API) serveInvoke(w http.ResponseWriter, r *http.Request) error {
 	case len(token.Caps) == 0:
 		return nil // it asks for nothing, and may do so again
 	case len(p.ops) == 0:
-		return a.o.Store.Burn(r.Context(), token)
+		return a.o.Store.Spend(r.Context(), token)
 	}
 	return a.perform(c, p)
 }
@@ -220,7 +220,7 @@ func (a *API) perform(c *call, p plan) error {
 	if o.action == actionGet && a.o.Store.Shared() && !p.readsBatch() {
 		c.ahead = a.recordAhead(c, o)
 	}
-	if err := a.o.Store.Burn(c.r.Context(), c.token); err != nil {
+	if err := a.o.Store.Spend(c.r.Context(), c.token); err != nil {
 		return err
 	}
 	switch {
