@@ -47,6 +47,7 @@ type dialer struct {
 	hurried time.Time                  // guarded by mu
 	targets map[peer.ID]*target        // guarded by mu
 	finds   map[peer.ID][]ma.Multiaddr // guarded by mu; nodes that a finder met under the Space's name
+	outcome chan struct{}              // guarded by mu; closed, and another, when a try or a connection has ended
 }
 
 // target is a host to stay connected with or, while its Space peer is not known, its node.
@@ -57,13 +58,14 @@ type target struct {
 	next     time.Time
 	failures int
 	busy     bool
+	greeting bool // connected, and the handshake is to come
 	rests    bool // it left because there is nothing new, see rest.go
 }
 
 func newDialer() dialer {
 	return dialer{
 		wake: wait.NewSignal(), slots: make(chan struct{}, dialsAtOnce),
-		reload: true, targets: map[peer.ID]*target{}, finds: map[peer.ID][]ma.Multiaddr{},
+		reload: true, targets: map[peer.ID]*target{}, finds: map[peer.ID][]ma.Multiaddr{}, outcome: make(chan struct{}),
 	}
 }
 
@@ -104,7 +106,42 @@ func (d *dialer) lost(id peer.ID) {
 	if again := now().Add(backoff(x.failures+1, d.longest())); x.next.Before(again) {
 		x.next = again
 	}
+	d.ended(x, false)
+}
+
+// ended notes that a try to be connected with a host has ended, unless the handshake is to come. d.mu is held.
+func (d *dialer) ended(x *target, greeting bool) {
+	if x.greeting = greeting; !greeting {
+		close(d.outcome)
+		d.outcome = make(chan struct{})
+	}
 	d.wake.Give()
+}
+
+// trying returns a channel that is closed when the next try ends, nil when no host is being tried or will be until a time.
+// Who failed more than once in a row is not waited for again.
+func (r *Replica) trying(until time.Time) <-chan struct{} {
+	t, d := now(), &r.dialer
+	d.mu.Lock()
+	outcome, reload := d.outcome, d.reload
+	d.mu.Unlock()
+	if reload {
+		return outcome
+	}
+	for _, id := range d.ids() {
+		if !r.passes(id) && d.tries(id, t, until) {
+			return outcome
+		}
+	}
+	return nil
+}
+
+// tries reports whether a host is being tried at a time, or will be until another. One that lies down refuses once.
+func (d *dialer) tries(id peer.ID, t, until time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := d.targets[id]
+	return x != nil && (x.busy || x.greeting || !x.next.After(t) || x.failures == 1 && x.next.Before(until))
 }
 
 // longest is the longest wait before a host is dialed again. d.mu is held.
@@ -131,12 +168,12 @@ func (d *dialer) greeted(id peer.ID, err error) []string {
 		return nil
 	}
 	if err == nil {
-		x.failures, x.rests = 0, false
+		x.failures, x.rests, x.greeting = 0, false, false
 		return x.joins
 	}
 	x.failures++
 	x.next = now().Add(backoff(x.failures, d.longest()))
-	d.wake.Give()
+	d.ended(x, false)
 	return x.joins
 }
 
@@ -157,14 +194,17 @@ func (r *Replica) dial(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// passes reports whether a host is not dialed now: it is connected, banned or, as a node, not needed.
+func (r *Replica) passes(id peer.ID) bool {
+	host, err := wire.HostOf(id)
+	return err != nil || r.offences.banned(host) || r.authorised(id) != nil || r.located(id)
+}
+
 // dialDue starts dialing the hosts that are due and returns when the next one is.
 func (r *Replica) dialDue(ctx context.Context) time.Duration {
 	t, wait := now(), dialEvery
 	for _, id := range r.dialer.ids() {
-		if host, err := wire.HostOf(id); err != nil || r.offences.banned(host) || r.authorised(id) != nil {
-			continue
-		}
-		if r.located(id) {
+		if r.passes(id) {
 			continue
 		}
 		ai, due := r.dialer.due(id, t)
@@ -182,7 +222,7 @@ func (r *Replica) dialDue(ctx context.Context) time.Duration {
 			r.connect(ctx, ai)
 		}) {
 			<-r.dialer.slots
-			r.dialer.tried(id, nil)
+			r.dialer.tried(id, nil, false)
 		}
 	}
 	return wait
@@ -215,8 +255,8 @@ func (d *dialer) due(id peer.ID, t time.Time) (peer.AddrInfo, time.Duration) {
 	return peer.AddrInfo{ID: id, Addrs: x.addrs}, 0
 }
 
-// tried notes how dialing ended; the handshake follows when it succeeded.
-func (d *dialer) tried(id peer.ID, err error) []string {
+// tried notes how dialing ended, and whether the handshake follows.
+func (d *dialer) tried(id peer.ID, err error, greeting bool) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	x := d.targets[id]
@@ -228,7 +268,7 @@ func (d *dialer) tried(id peer.ID, err error) []string {
 		x.failures++
 		x.next = now().Add(backoff(x.failures, d.longest()))
 	}
-	d.wake.Give()
+	d.ended(x, greeting)
 	return x.joins
 }
 
@@ -240,7 +280,7 @@ func (r *Replica) connect(ctx context.Context, ai peer.AddrInfo) {
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	err := r.net.Peer.Connect(dialCtx, ai)
-	joins := r.dialer.tried(ai.ID, err)
+	joins := r.dialer.tried(ai.ID, err, err == nil)
 	if err == nil || ctx.Err() != nil {
 		return
 	}

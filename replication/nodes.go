@@ -119,7 +119,7 @@ func (r *Replica) askNode(ctx context.Context, ai peer.AddrInfo, node *nodeTarge
 
 // answered notes what a node said and returns the joins that name it.
 func (d *dialer) answered(id, leads peer.ID, err error) []string {
-	joins := d.tried(id, err)
+	joins := d.tried(id, err, false)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	x := d.targets[id]

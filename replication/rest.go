@@ -154,33 +154,33 @@ func (r *Replica) stir() {
 // Rouse has the hosts that rest dialed, as when the connection of their nodes was lost.
 func (r *Replica) Rouse() { r.dialer.rouse() }
 
-// awaitHost waits a while for a host when one rests or none was tried yet. It reports whether one is connected.
+// awaitHost waits a while for a host, and reports whether one is connected. Hosts are dialed for who comes when there is
+// none: one that rests, or has just lain down, doesn't dial this host.
 func (r *Replica) awaitHost(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, arrivalWait)
 	defer cancel()
-	tried := r.tried
-	if r.dialer.rouse() {
-		tried = nil // by another host, or long ago
-	}
-	for over := r.dialer.nobody(); ; {
+	for first := true; ; first = false {
 		r.mu.Lock()
 		arrival := r.arrival
 		r.mu.Unlock()
-		switch {
-		case r.running() && r.anyAuthorised():
+		if r.running() && r.anyAuthorised() {
 			return true
-		case over:
+		}
+		if first && !r.dialer.rouse() {
 			r.dialer.now(false)
+		}
+		until, _ := ctx.Deadline()
+		ended := r.trying(until)
+		if ended == nil {
 			return false
 		}
 		select {
 		case <-arrival:
-		case <-tried:
-			over = true
+		case <-ended:
 		case <-r.stopped:
-			over = true
+			return false
 		case <-ctx.Done():
-			over = true
+			return false
 		}
 	}
 }
@@ -222,12 +222,6 @@ func (d *dialer) resting() (ids []peer.ID) {
 	return ids
 }
 
-// nobody reports whether no host is known that could be dialed.
-func (d *dialer) nobody() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return !d.reload && len(d.targets) == 0
-}
 
 // reaches reports whether an address of a host is known.
 func (d *dialer) reaches(id peer.ID) bool {
