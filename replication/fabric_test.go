@@ -38,6 +38,7 @@ type fabric struct {
 	said    map[peer.ID]int        // those that each peer wrote
 	opened  int                    // sync streams
 	gossip  [2]int                 // messages that were published, and their bytes
+	fetched int                    // bytes of the largest fetch of blocks
 	pace    int                    // bytes a second of each stream and direction; 0: no limit
 	// deliver, unless nil, gets what a peer writes to a sync stream after so many bytes of all its streams, and
 	// returns what arrives: nil for a stream that is stuck.
@@ -385,6 +386,7 @@ func (e *endpoint) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Blo
 	out := make(chan blocks.Block)
 	e.f.running.Go(func() {
 		defer close(out)
+		fetched := 0
 		for _, c := range cids {
 			for data := e.find(c); ; data = e.find(c) {
 				if data == nil {
@@ -395,6 +397,8 @@ func (e *endpoint) Fetch(ctx context.Context, cids []cid.Cid) (<-chan blocks.Blo
 						continue
 					}
 				}
+				fetched += len(data)
+				e.f.noteFetch(fetched)
 				b, err := blocks.NewBlockWithCid(data, c)
 				if err != nil {
 					return
@@ -436,6 +440,12 @@ func (e *endpoint) find(c cid.Cid) []byte {
 		}
 	}
 	return nil
+}
+
+func (f *fabric) noteFetch(bytes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fetched = max(f.fetched, bytes)
 }
 
 func (f *fabric) sent() int {

@@ -46,6 +46,27 @@ func TestValuesOfAllSizes(t *testing.T) {
 	})
 }
 
+// A host that lacks many values fetches few bytes at a time, however large they turn out to be: they may all be in memory
+// at once.
+func TestFetchesAreSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("many")
+		nodes := cluster(t, f, o, 1)
+		for i := range 12 {
+			nodes[0].put(fmt.Sprint("many/", i), random(uint64(i), 512<<10))
+		}
+		late := newNode(t, f, o, "late")
+		late.join(nodes[0])
+		same(t, nodes[0], late)
+		if got := late.get("many/11"); got != random(11, 512<<10) {
+			t.Error("another value")
+		}
+		if f.fetched < 512<<10 || f.fetched > 2<<20 {
+			t.Errorf("%d bytes in one fetch", f.fetched)
+		}
+	})
+}
+
 // A chunk is withheld, a second host names a manifest with a swapped chunk, the reader restarts: the value
 // comes whole once an honest holder gives all of it, and never another one.
 func TestLargeValueDespiteLies(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 const (
 	blockSize    = 1 << 20          // bytes of the largest value that is one block, and of a chunk
 	fetchCount   = 512              // wants read at once
-	fetchBytes   = 8 << 20          // bytes of one fetch
+	fetchBytes   = 2 << 20          // bytes of one fetch
 	fetchers     = 4                // fetches at once
 	fetchTimeout = 15 * time.Second // of one fetch of small values, or of a manifest
 	chunkGroup   = 4                // chunks of one fetch
@@ -274,7 +274,11 @@ func (r *Replica) fetch(ctx context.Context, group []job, done func(job, error))
 			small = append(small, j)
 		}
 	}
-	r.fetchSmall(ctx, small, done)
+	for len(small) > 0 { // again, now that it is known how large they are
+		n := groupOf(small)
+		r.fetchSmall(ctx, small[:n], done)
+		small = small[n:]
+	}
 	for _, j := range large {
 		done(j, r.fetchLarge(ctx, j))
 	}
@@ -302,11 +306,8 @@ func (r *Replica) failed(ctx context.Context, w hostlog.Want, err error) {
 	r.wants.retry(now().Add(wait))
 }
 
-// fetchSmall fetches values of one block.
+// fetchSmall fetches values of one block. They may all be in memory before the first of them is durable.
 func (r *Replica) fetchSmall(ctx context.Context, group []job, done func(job, error)) {
-	if len(group) == 0 {
-		return
-	}
 	wants := make(map[tinycloud.Hash]job, len(group))
 	cids := make([]cid.Cid, 0, len(group))
 	for _, j := range group {
