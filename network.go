@@ -1,13 +1,19 @@
 package tinycloud
 
-import "strings"
+import (
+	"strings"
+	"unique"
+)
 
 // NetworkID names an encryption network: "urn:tinycloud:encryption:" ‖ the owner's DID ‖ ":" ‖ name (docs/protocol.md,
-// "Encryption networks"). It is comparable; String round-trips.
+// "Encryption networks"). It is comparable; String round-trips. All that name one network share its texts.
 type NetworkID struct {
-	text  string
+	is unique.Handle[networkID]
+}
+
+type networkID struct {
+	text  string // ends with the name
 	owner Principal
-	name  string
 }
 
 const (
@@ -66,17 +72,28 @@ func makeNetworkID(owner, name string) (NetworkID, error) {
 			return NetworkID{}, Refuse(ErrInvalid, "invalid owner principal: not a DID")
 		}
 	}
-	return NetworkID{text: networkPrefix + string(p) + ":" + name, owner: p, name: name}, nil
+	return NetworkID{unique.Make(networkID{text: networkPrefix + string(p) + ":" + name, owner: p})}, nil
+}
+
+// parts are empty for what was never parsed.
+func (n NetworkID) parts() networkID {
+	if n.IsZero() {
+		return networkID{}
+	}
+	return n.is.Value()
 }
 
 // String returns the id with its owner in canonical spelling.
-func (n NetworkID) String() string { return n.text }
+func (n NetworkID) String() string { return n.parts().text }
 
 // Owner returns the DID inside the id.
-func (n NetworkID) Owner() Principal { return n.owner }
+func (n NetworkID) Owner() Principal { return n.parts().owner }
 
 // Name returns the last part of the id.
-func (n NetworkID) Name() string { return n.name }
+func (n NetworkID) Name() string {
+	p := n.parts()
+	return p.text[strings.LastIndexByte(p.text, ':')+1:]
+}
 
 // IsZero reports whether n was never parsed.
-func (n NetworkID) IsZero() bool { return n.text == "" }
+func (n NetworkID) IsZero() bool { return n == NetworkID{} }

@@ -3,14 +3,18 @@ package tinycloud
 import (
 	"fmt"
 	"strings"
+	"unique"
 )
 
 // SpaceID names a Space: "tinycloud:" ‖ the owner's DID without "did:" ‖ ":" ‖ name (docs/protocol.md, "Space id").
-// It is comparable; String round-trips.
+// It is comparable; String round-trips. All that name one Space share its texts, so that an id is as large as a pointer.
 type SpaceID struct {
-	text  string
+	is unique.Handle[spaceID]
+}
+
+type spaceID struct {
+	text  string // ends with the name
 	owner Principal
-	name  string
 }
 
 // ParseSpaceID reads a Space id and canonicalises its owner. The error is of class [ErrInvalid].
@@ -40,22 +44,39 @@ func newSpaceID(path string) (SpaceID, error) {
 	if err != nil {
 		return SpaceID{}, fmt.Errorf("space id: %w", err)
 	}
-	return SpaceID{text: "tinycloud:" + string(owner)[4:] + ":" + name, owner: owner, name: name}, nil
+	return SpaceID{unique.Make(spaceID{text: spacePrefix + string(owner)[len(didPrefix):] + ":" + name, owner: owner})}, nil
 }
 
-func (s SpaceID) String() string { return s.text }
+// What a Space's id begins with, and its owner.
+const (
+	spacePrefix = "tinycloud:"
+	didPrefix   = "did:"
+)
+
+// parts are empty for who was never parsed.
+func (s SpaceID) parts() spaceID {
+	if s.IsZero() {
+		return spaceID{}
+	}
+	return s.is.Value()
+}
+
+func (s SpaceID) String() string { return s.parts().text }
 
 // Owner returns the DID inside the id.
-func (s SpaceID) Owner() Principal { return s.owner }
+func (s SpaceID) Owner() Principal { return s.parts().owner }
 
 // Name returns the last part of the id.
-func (s SpaceID) Name() string { return s.name }
+func (s SpaceID) Name() string {
+	p := s.parts()
+	return p.text[strings.LastIndexByte(p.text, ':')+1:]
+}
 
 // IsZero reports whether s was never parsed.
-func (s SpaceID) IsZero() bool { return s.text == "" }
+func (s SpaceID) IsZero() bool { return s == SpaceID{} }
 
 // MarshalText returns the id.
-func (s SpaceID) MarshalText() ([]byte, error) { return []byte(s.text), nil }
+func (s SpaceID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText parses an id.
 func (s *SpaceID) UnmarshalText(text []byte) (err error) {
@@ -68,13 +89,13 @@ const secretsName = "secrets"
 
 // SecretsOf returns the Space whose hosts keep an owner's encryption networks; ok is false for one who can own none.
 func SecretsOf(owner Principal) (id SpaceID, ok bool) {
-	did, ok := strings.CutPrefix(string(owner), "did:")
+	did, ok := strings.CutPrefix(string(owner), didPrefix)
 	if !ok {
 		return id, false
 	}
-	id, err := ParseSpaceID("tinycloud:" + did + ":" + secretsName)
-	return id, err == nil && id.owner == owner
+	id, err := ParseSpaceID(spacePrefix + did + ":" + secretsName)
+	return id, err == nil && id.Owner() == owner
 }
 
 // IsSecrets reports whether the Space is one of [SecretsOf].
-func (s SpaceID) IsSecrets() bool { return s.name == secretsName }
+func (s SpaceID) IsSecrets() bool { return s.Name() == secretsName }

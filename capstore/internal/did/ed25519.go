@@ -8,7 +8,7 @@ import (
 )
 
 // rememberedKeys bounds the expanded keys held, of about 1.5 KiB each.
-const rememberedKeys = 2048
+const rememberedKeys = 512
 
 var (
 	zip215 = &ed25519.Options{Verify: ed25519.VerifyOptionsZIP_215}

@@ -1,7 +1,7 @@
 package token
 
 import (
-	"strings"
+	"unique"
 	"unsafe"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -14,30 +14,25 @@ import (
 func (t *Token) Lean() *Token {
 	l := *t
 	l.Bytes, l.Facts, l.TargetText = nil, nil, ""
-	l.Signer, l.Audience = tinycloud.Principal(strings.Clone(string(t.Signer))), tinycloud.Principal(strings.Clone(string(t.Audience)))
+	l.Signer, l.Audience = tinycloud.Principal(shared(string(t.Signer))), tinycloud.Principal(shared(string(t.Audience)))
 	l.Proofs = append([]tinycloud.Hash(nil), t.Proofs...)
 	l.Caps = make([]recap.Capability, len(t.Caps))
-	texts := map[string]string{}
-	once := func(s string) string {
-		if _, ok := texts[s]; !ok {
-			texts[s] = strings.Clone(s)
-		}
-		return texts[s]
-	}
-	var last tinycloud.Resource
+	resources := make([]*tinycloud.Resource, len(t.Caps))
 	for i, c := range t.Caps {
-		if c.Resource != last || i == 0 { // they are sorted
-			last = c.Resource.Compact(last)
-		}
-		l.Caps[i] = recap.Capability{Resource: last, Ability: once(c.Ability)}
+		l.Caps[i] = recap.Capability{Resource: c.Resource, Ability: shared(c.Ability)}
 		if c.Caveats != nil {
 			l.Caps[i].Caveats = append([]byte{}, c.Caveats...)
 		}
+		resources[i] = &l.Caps[i].Resource
 	}
+	tinycloud.Compact(resources)
 	l.verify = func() error { panic("token: a lean token has no signature") }
 	l.batch = func() (did.BatchItem, bool) { return did.BatchItem{}, false }
 	return &l
 }
+
+// shared is a text that all tokens that have it share: abilities, and those who sign often.
+func shared(text string) string { return unique.Make(text).Value() }
 
 // Stored returns the token without its facts, as it is kept to be sent and listed. Its signature is verified from its
 // bytes.
@@ -70,7 +65,7 @@ func (t *Token) Size() int {
 	for i, c := range t.Caps {
 		n += sizeOfCapability + len(c.Caveats) + len(c.Ability)
 		if c.Resource != last || i == 0 {
-			n += 2 * len(c.Resource.String())
+			n += len(c.Resource.String())
 			last = c.Resource
 		}
 	}
