@@ -22,7 +22,7 @@ func (s *Store) PutValue(ctx context.Context, space tinycloud.SpaceID, hash tiny
 	if err := s.o.Room(); err != nil {
 		return err
 	}
-	st := &Stage{s: s, hash: hash, manifest: Manifest{Size: int64(len(b))}, mem: b}
+	st := &Stage{s: s, hash: hash, manifest: Manifest{Size: int64(len(b))}, mem: inMemory{whole: b}}
 	return st.Commit(ctx, space)
 }
 

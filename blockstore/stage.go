@@ -1,13 +1,11 @@
 package blockstore
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -20,12 +18,10 @@ type Stage struct {
 	manifest Manifest
 
 	// The body is in mem, or, when file is set, in the file at path.
-	mem    []byte
-	pooled *[]byte // whose array mem is in, nil: a small one of its own
-	charge int64   // bytes of MemoryLimit that mem holds
-	file   File
-	path   string
-	ended  bool
+	mem   inMemory
+	file  File
+	path  string
+	ended bool
 }
 
 // Stage reads a body of at most limit bytes to its end and hashes it. A body up to InlineLimit never
@@ -63,7 +59,7 @@ func (st *Stage) fill(ctx context.Context, r io.Reader, limit int64) error {
 			}
 			if d == nil && st.manifest.Size > int64(st.s.o.InlineLimit) {
 				d = newDigester()
-				d.write(st.mem)
+				d.write(st.mem.whole)
 			}
 			if d != nil {
 				d.write(p)
@@ -124,7 +120,7 @@ func (w *window) release() {
 
 func (st *Stage) seal(d *digester) {
 	if d == nil {
-		st.hash = tinycloud.Sum(st.mem)
+		st.hash = tinycloud.Sum(st.mem.whole)
 		return
 	}
 	st.hash, st.manifest = d.finish()
@@ -133,8 +129,7 @@ func (st *Stage) seal(d *digester) {
 // write takes the next bytes of the body, in memory while it may.
 func (st *Stage) write(p []byte) error {
 	if st.file == nil {
-		if st.hold(len(st.mem) + len(p)) {
-			st.mem = append(st.mem, p...)
+		if st.hold(p) {
 			return nil
 		}
 		if err := st.spill(); err != nil {
@@ -142,45 +137,6 @@ func (st *Stage) write(p []byte) error {
 		}
 	}
 	return writeAll(st.file, p)
-}
-
-// hold makes room for n bytes in memory. Bodies up to InlineLimit are not charged: whoever admits requests
-// bounds their number.
-func (st *Stage) hold(n int) bool {
-	if n <= st.s.o.InlineLimit {
-		return true
-	}
-	if st.s.o.Staging != Memory {
-		return false
-	}
-	if int64(n) <= st.charge {
-		return true
-	}
-	class := bits.Len(uint(max(n, 2*cap(st.mem)) - 1))
-	room := 1 << class
-	more := int64(room) - st.charge
-	if st.s.memory.Add(more) > st.s.o.MemoryLimit {
-		st.s.memory.Add(-more)
-		return false
-	}
-	st.charge += more
-	larger, ok := st.s.bodies[class].Get().(*[]byte)
-	if !ok {
-		fresh := make([]byte, room)
-		larger = &fresh
-	}
-	mem := append((*larger)[:0], st.mem...)
-	st.giveBack()
-	st.mem, st.pooled = mem, larger
-	return true
-}
-
-// giveBack lets another body have the memory.
-func (st *Stage) giveBack() {
-	if st.pooled != nil {
-		st.s.bodies[bits.Len(uint(len(*st.pooled)-1))].Put(st.pooled)
-	}
-	st.mem, st.pooled = nil, nil
 }
 
 // spill moves the body from memory to a file in the final place's file system, so that the rename that
@@ -192,15 +148,14 @@ func (st *Stage) spill() error {
 		return err
 	}
 	st.file, st.path = f, path
-	err = writeAll(f, st.mem)
+	if len(st.mem.whole) > 0 {
+		err = writeAll(f, st.mem.whole)
+	}
+	for rest := st.mem.size; rest > 0 && err == nil; rest -= copyBuffer {
+		err = writeAll(f, st.mem.pieces[(st.mem.size-rest)/copyBuffer][:min(rest, copyBuffer)])
+	}
 	st.release()
 	return err
-}
-
-func (st *Stage) release() {
-	st.s.memory.Add(-st.charge)
-	st.giveBack()
-	st.charge = 0
 }
 
 // writeAll treats a short write as an error even when the file doesn't.
@@ -224,13 +179,13 @@ func (st *Stage) Manifest() Manifest { return st.manifest }
 // Bytes returns the body and true if it is at most InlineLimit long: the caller may keep it in its own
 // transaction and discard the stage. The bytes must not be changed.
 func (st *Stage) Bytes() ([]byte, bool) {
-	if st.ended || st.file != nil || len(st.mem) > st.s.o.InlineLimit {
+	if st.ended || st.file != nil || st.mem.pieces != nil || len(st.mem.whole) > st.s.o.InlineLimit {
 		return nil, false
 	}
-	if st.mem == nil {
+	if st.mem.whole == nil {
 		return []byte{}, true
 	}
-	return st.mem, true
+	return st.mem.whole, true
 }
 
 // Open returns the staged body for reading, until the stage ends.
@@ -239,7 +194,7 @@ func (st *Stage) Open() (*Value, error) {
 	case st.ended:
 		return nil, errEnded
 	case st.file == nil:
-		return &Value{sectionContent{io.NewSectionReader(bytes.NewReader(st.mem), 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
+		return &Value{sectionContent{io.NewSectionReader(&st.mem, 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
 	}
 	return &Value{sectionContent{io.NewSectionReader(st.file, 0, st.Size()), io.NopCloser(nil)}, st.Size()}, nil
 }
@@ -276,7 +231,7 @@ func (b *stagedBody) Size() int64 { return b.st.Size() }
 
 func (b *stagedBody) ReadAt(p []byte, at int64) (int, error) {
 	if b.st.file == nil {
-		return bytes.NewReader(b.st.mem).ReadAt(p, at)
+		return b.st.mem.ReadAt(p, at)
 	}
 	return b.st.file.ReadAt(p, at)
 }

@@ -21,7 +21,7 @@ import (
 
 const (
 	defaultInlineLimit = 64 << 10
-	defaultMemoryLimit = 8 << 20
+	defaultMemoryLimit = 6 << 20
 	copyBuffer         = 64 << 10
 	slowBuffer         = 4 << 10 // of bodies that come in small pieces: there may be many of them
 	lockStripes        = 1024
@@ -53,7 +53,7 @@ type Options struct {
 	// Stage.Bytes. 0 means 64 KiB, negative that no body does.
 	InlineLimit int
 	// MemoryLimit bounds the bytes all bodies longer than InlineLimit hold together under Memory staging.
-	// 0 means 16 MiB.
+	// 0 means 6 MiB.
 	MemoryLimit int64
 	// Inline reads a value, or any other block, that is kept elsewhere, for Blocks. The error for one that
 	// isn't there is of class tinycloud.ErrNotFound. nil: all is in files.
@@ -71,10 +71,9 @@ type Store struct {
 	log     *slog.Logger
 	index   *index
 	values  backend
-	memory  atomic.Int64  // bytes of MemoryLimit in use
-	buffers sync.Pool     // *[copyBuffer]byte
-	smalls  sync.Pool     // *[slowBuffer]byte
-	bodies  [64]sync.Pool // *[]byte of 1<<i bytes, for staged bodies: else what uploads leave doubles the heap
+	memory  atomic.Int64 // bytes of MemoryLimit in use
+	buffers sync.Pool    // *[copyBuffer]byte, of bodies too: else what uploads leave doubles the heap
+	smalls  sync.Pool    // *[slowBuffer]byte
 
 	// locks order changes of one value's file and index entries; a value's stripe is its first bytes.
 	locks [lockStripes]sync.Mutex
