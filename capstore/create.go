@@ -57,9 +57,10 @@ func (t *tx) create(id tinycloud.SpaceID, state string) error {
 	}
 	sp.sid = sid
 	t.created = append(t.created, sp)
+	t.use(sp)
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	t.s.spaces[id] = sp
+	t.s.loads(sp)
 	if state == StateImporting {
 		t.s.imported[id] = sid
 	} else {

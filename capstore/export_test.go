@@ -47,19 +47,19 @@ func Remember(s *Store, tokens ...*Token) {
 	}
 }
 
-// SetMostFacts sets how many bytes the facts of loaded Spaces may take. It has to be set before the store is used.
-func SetMostFacts(s *Store, most int) { s.mostFacts = most }
+// SetMostLoaded sets how many bytes loaded Spaces may take. It has to be set before the store is used.
+func SetMostLoaded(s *Store, most int) { s.mostLoaded = most }
 
-// Memory is about how many bytes the facts of loaded Spaces take, and the tokens that are remembered.
-func Memory(s *Store) (facts, remembered int) {
+// Memory is about how many bytes loaded Spaces take, and the tokens that are remembered.
+func Memory(s *Store) (loaded, remembered int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, sp := range s.spaces {
 		sp.mu.RLock()
-		facts += sp.facts.Size()
+		loaded += sp.size()
 		sp.mu.RUnlock()
 	}
-	return facts, s.tokens.Size()
+	return loaded, s.tokens.Size()
 }
 
 // Bounds of delegations in memory.

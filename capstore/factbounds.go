@@ -14,10 +14,10 @@ const (
 	MaxDelegationFacts = 4 << 10  // of its facts (fct)
 
 	// Bytes of memory, about, that the delegations and revocations of a Space take when it is loaded.
-	maxSharedFacts = 3 << 20  // beyond which only the owner adds to them
-	maxSpaceFacts  = 4 << 20  // beyond which the owner adds only what was granted before, as sign-ins do
-	maxOwnerFacts  = 64 << 20 // beyond which nobody does
-	maxSignerFacts = 1 << 20  // of one signer, but the owner
+	maxSharedFacts = 2 << 20   // beyond which only the owner adds to them
+	maxSpaceFacts  = 5 << 19   // beyond which the owner adds only what was granted before, as sign-ins do
+	maxOwnerFacts  = 64 << 20  // beyond which nobody does
+	maxSignerFacts = 768 << 10 // of one signer, but the owner
 )
 
 // small refuses a delegation or revocation that is larger than any that apps make. One that is stored already stays

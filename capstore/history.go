@@ -347,7 +347,6 @@ func sortHeads(heads []*node) {
 // learn takes the epoch's delegations and revocations into the Space's facts.
 func (t *tx) learn(sp *space, p *hostlog.Parsed, spot judge.Spot) error {
 	news := false
-	defer func() { t.s.grew = t.s.grew || news }()
 	for i := range p.DecodedEvents {
 		e := &p.DecodedEvents[i]
 		if e.Token == nil || e.Token.Kind == token.Invocation {

@@ -228,7 +228,7 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 	}
 	for id, sp := range s.spaces {
 		if changed[sp.sid] {
-			delete(s.spaces, id)
+			s.unloads(id)
 		}
 	}
 	o.generation.Store(max(g, rows[len(rows)-1].generation))
@@ -259,6 +259,7 @@ func (s *Store) reload(ctx context.Context, q querier, g int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.spaces)
+	s.loadedBytes = 0
 	s.others.generation.Store(g)
 	s.others.wake.Give()
 	return nil

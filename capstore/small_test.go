@@ -277,7 +277,7 @@ func TestLoadedFactsAreBounded(t *testing.T) {
 	c := newClock()
 	const spaces, each, most = 6, 40, 4 << 20
 	path := newDatabase(t)
-	small := func(s *capstore.Store) { capstore.SetMostFacts(s, most) }
+	small := func(s *capstore.Store) { capstore.SetMostLoaded(s, most) }
 	s := openWith(t, "one", c, path, func(*capstore.Options) {}, small)
 	abilities := make([]string, 240)
 	for i := range abilities {

@@ -59,6 +59,8 @@ type space struct {
 	state   string
 	opens   int64 // when joining ends by time, see [Store.openDue]; 0: never
 	removed removal
+	used    int64 // when a transaction used it last, see [Store.uses]; of the writer alone
+	counted int   // bytes of it in [Store.loadedBytes]
 
 	mu sync.RWMutex
 	record
@@ -128,8 +130,6 @@ const (
 // waits reports whether a Space waits for the history of its other hosts.
 func (sp *space) waits() bool { return sp.state == StateJoining || sp.state == stateRestored }
 
-const rememberedNodes = 4096
-
 func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
 	sp := &space{sid: sid, id: id, key: s.o.Keys.SpaceKey(id), state: state}
 	sp.imports, sp.facts, sp.placed = map[tinycloud.Hash]int64{}, judge.NewFacts(id), map[tinycloud.Hash]bool{}
@@ -148,6 +148,7 @@ func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
 		return nil, errNoSpace()
 	}
 	if sp != nil {
+		t.use(sp)
 		return sp, nil
 	}
 	return t.loadSpace(id, sid)
@@ -169,8 +170,9 @@ func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
 	if rules != judge.Rules && sp.epochs > 0 {
 		t.outdated(sp)
 	}
+	t.use(sp)
 	t.s.mu.Lock()
-	t.s.spaces[id] = sp
+	t.s.loads(sp)
 	t.s.mu.Unlock()
 	return sp, nil
 }
@@ -249,7 +251,6 @@ func (t *tx) loadFacts(sp *space) error {
 		}
 		last = rows[len(rows)-1]
 	}
-	t.s.grew = true
 	if err := t.loadParked(sp); err != nil {
 		return err
 	}

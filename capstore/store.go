@@ -153,17 +153,18 @@ type Store struct {
 	imported map[tinycloud.SpaceID]int64
 	byHost   map[hostlog.Key]tinycloud.SpaceID
 	spaces   map[tinycloud.SpaceID]*space // loaded ones
-	revoked  map[tinycloud.Hash]tinycloud.Hash
-	quotas   map[tinycloud.SpaceID]int64
+	// loadedBytes is what these take, about, as far as that was counted.
+	loadedBytes int
+	revoked     map[tinycloud.Hash]tinycloud.Hash
+	quotas      map[tinycloud.SpaceID]int64
 	// removed are Spaces that this node may have been removed from, see [Store.Removed].
 	removed map[tinycloud.SpaceID]struct{}
 
 	doubts bool // what is known is asked for again, and compared; for tests
 
 	// Of the writer alone.
-	mostFacts int  // that are kept of loaded Spaces, in bytes
-	factBytes int  // that the delegations and revocations of loaded Spaces take, about
-	grew      bool // some were loaded or learned since that was counted
+	mostLoaded int   // bytes that loaded Spaces may take, see maxLoaded
+	uses       int64 // of Spaces, by transactions
 }
 
 //go:embed migrations
@@ -179,7 +180,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
 		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, far: farAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
-		metrics: newMetrics(), mostFacts: maxLoadedFacts, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
+		metrics: newMetrics(), mostLoaded: maxLoaded, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})
 	if s.log == nil {

@@ -61,6 +61,7 @@ func (t *tx) importedSpace(id tinycloud.SpaceID) (*space, error) {
 	sp, sid := t.s.spaces[id], t.s.imported[id]
 	t.s.mu.RUnlock()
 	if sp != nil {
+		t.use(sp)
 		return sp, nil
 	}
 	return t.loadSpace(id, sid)

@@ -17,10 +17,6 @@ import (
 const (
 	maxQueue = 1024 // jobs waiting for the writer; more wait in their callers
 	maxGroup = 256  // jobs of one transaction
-	maxLoad  = 1024 // Spaces kept loaded
-	// maxLoadedFacts is how many bytes the delegations and revocations of loaded Spaces take together, between two
-	// transactions.
-	maxLoadedFacts = 24 << 20
 	// Entries of peers from which on a job gives way to others, and how many it enters before.
 	bulkFrom = 32
 )
@@ -394,13 +390,13 @@ func (t *tx) rollback() {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	for sp := range t.dirty {
-		delete(t.s.spaces, sp.id)
+		t.s.unloads(sp.id)
 	}
 	for _, sp := range t.created {
 		delete(t.s.ids, sp.id)
 		delete(t.s.imported, sp.id)
 		delete(t.s.byHost, sp.host)
-		delete(t.s.spaces, sp.id)
+		t.s.unloads(sp.id)
 	}
 	t.forgetBegun()
 	for _, sp := range t.promoted {
@@ -448,30 +444,6 @@ func (t *tx) publish() {
 	for _, c := range commits {
 		if c.Parked > 0 {
 			s.parked.Give()
-		}
-	}
-}
-
-// unload lets go of Spaces when there are more, or more facts, than are kept. Readers that hold one keep a consistent,
-// if ageing, view.
-func (t *tx) unload() {
-	s := t.s
-	if s.grew {
-		s.grew, s.factBytes = false, 0
-		for _, sp := range s.spaces {
-			s.factBytes += sp.facts.Size()
-		}
-	}
-	for _, spare := range []bool{true, false} { // those that were just written to last
-		for id, sp := range s.spaces {
-			if len(s.spaces) <= maxLoad && s.factBytes <= s.mostFacts {
-				return
-			}
-			if _, used := t.dirty[sp]; used && spare {
-				continue
-			}
-			delete(s.spaces, id)
-			s.factBytes -= sp.facts.Size()
 		}
 	}
 }
