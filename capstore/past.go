@@ -50,8 +50,10 @@ func (t *tx) retire(sp *space, hash tinycloud.Hash, size int64) error {
 
 // boundPast frees past values of a Space that has too many. Its row is asked for unless it is given.
 func (t *tx) boundPast(sp *space, row *pastRoom) error {
-	if keeps, err := t.keeps(sp); err != nil || keeps {
-		return err
+	if _, limited := t.s.limitOf(sp.id); !limited {
+		if keeps, err := t.keeps(sp); err != nil || keeps {
+			return err
+		}
 	}
 	if row == nil {
 		row = &pastRoom{}
@@ -78,9 +80,9 @@ func (t *tx) boundPast(sp *space, row *pastRoom) error {
 	return t.freeHeld(sp, past-most)
 }
 
-// mostPast is how many bytes of past values a Space may have that has so many, and so many of current ones. Beside a host
-// of older rules none is freed that the Space's limit has room for: else an owner could have this node keep all that he
-// ever wrote, by a host of his own.
+// mostPast is how many bytes of past values a Space may have that has so many, and so many of current ones. Where all are
+// kept, and beside a host of older rules, none is freed that the Space's limit has room for: else an owner could have this
+// node keep all that he ever wrote.
 func (t *tx) mostPast(sp *space, past, current int64) (int64, error) {
 	limit, limited := t.s.limitOf(sp.id)
 	if !limited {
@@ -90,11 +92,12 @@ func (t *tx) mostPast(sp *space, past, current int64) (int64, error) {
 	if past <= most {
 		return most, nil
 	}
-	mixed, err := t.mixed(sp)
-	if mixed {
-		most = limit
+	for _, all := range []func(*space) (bool, error){t.keeps, t.mixed} {
+		if is, err := all(sp); is || err != nil {
+			return limit, err
+		}
 	}
-	return most, err
+	return most, nil
 }
 
 // retireAll makes all values past that are not current.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
@@ -143,4 +144,39 @@ func testPastWithinTheLimit(t *testing.T) {
 	for range 3 {
 		write(2, 5)
 	}
+}
+
+// A node that keeps the values of the history keeps as many as the Space may hold; all where that has no limit.
+func TestKeptHistoryIsWithinTheLimit(t *testing.T) {
+	c, limit := newClock(), &atomic.Int64{}
+	limit.Store(-1)
+	a := openWith(t, "a", c, newDatabase(t), func(o *capstore.Options) {
+		o.Policy = capstore.All
+		o.Limit = func(tinycloud.SpaceID) (int64, bool) { return limit.Load(), limit.Load() >= 0 }
+	})
+	o := newOwner(t, "alice", c)
+	o.member(a)
+	a.delegate(o.header)
+	const size = 40 << 20
+	n := 0
+	write := func(gone int) {
+		t.Helper()
+		c.ms.Add(1) // the oldest go
+		op := kv.Op{Space: o.space, Key: "k", Value: tinycloud.Sum([]byte(fmt.Sprint(n))), Size: size}
+		if _, err := a.Write(t.Context(), o.invoke(t, "k", "tinycloud.kv/put"), []kv.Op{op}, nil); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		for i := range n {
+			wantHeld(t, a, o.space, fmt.Sprint(i), i >= gone)
+		}
+	}
+	for range 6 {
+		write(0)
+	}
+	limit.Store(5 * size)
+	write(1)
+	write(2)
+	limit.Store(2 * size)
+	write(6)
 }
