@@ -8,7 +8,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
@@ -233,6 +235,29 @@ func TestOneRuleForEd25519(t *testing.T) {
 		got := did.VerifyEd25519Batch(append(edge[:3:3], good, b, good))
 		if !got[0] || !got[3] || got[4] || !got[5] || len(got) != 6 {
 			t.Errorf("bad item %d in a batch: %v", i, got)
+		}
+	}
+	one := stded25519.NewKeyFromSeed(make([]byte, 32))
+	var same []did.BatchItem
+	for i := range 20 { // of two keys
+		signer := key
+		if i%3 == 0 {
+			signer = one
+		}
+		msg := []byte(fmt.Sprint("message ", i))
+		same = append(same, did.BatchItem{Pub: signer.Public().(stded25519.PublicKey), Msg: msg, Sig: stded25519.Sign(signer, msg)})
+	}
+	if got := did.VerifyEd25519Batch(same); slices.Contains(got, false) {
+		t.Errorf("good signatures of two keys: %v", got)
+	}
+	for i, b := range append(bad, did.BatchItem{Pub: same[1].Pub, Msg: same[1].Msg, Sig: same[2].Sig}, did.BatchItem{Pub: same[0].Pub, Msg: same[1].Msg, Sig: same[1].Sig}) {
+		at := (7 * i) % len(same)
+		items := slices.Clone(same)
+		items[at] = b
+		for j, ok := range did.VerifyEd25519Batch(items) {
+			if ok != (j != at) {
+				t.Errorf("bad item %d at %d among signatures of two keys: %d is %v", i, at, j, ok)
+			}
 		}
 	}
 	if got := did.VerifyEd25519Batch(nil); len(got) != 0 {
