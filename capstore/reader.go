@@ -17,17 +17,17 @@ type reader struct {
 	hosts    []hostlog.Key
 	maxValue int
 	last     map[int]passed // by branch: the entry before, of those that are read by pages
+	atOnce   int            // entries of the next page; 0: as many as may be
 }
 
 // entriesAtOnce bounds the places of entries that are kept in memory.
 const entriesAtOnce = 1 << 16
 
-// merged yields the entries that meet a condition and are wanted, parents first. It holds no connection while it yields,
-// which may take as long as the peer likes.
-func (r *reader) merged(ctx context.Context, yield func(hostlog.Bundle) error, cond string, args []any, wanted func(branch int, n uint64) bool) error {
-	const query = "SELECT e.branch, e.n, p.seq, p.id, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND ("
-	const behind = ") AND (p.seq > ? OR (p.seq = ? AND (p.id > ? OR (p.id = ? AND e.branch > ?))))"
-	const order = " ORDER BY p.seq, p.id, e.branch LIMIT ?"
+// sorted yields the entries of all branches that are wanted, parents first. It holds no connection while it yields, which
+// may take as long as the peer likes.
+func (r *reader) sorted(ctx context.Context, yield func(hostlog.Bundle) error, wanted func(branch int, n uint64) bool) error {
+	const query = `SELECT e.branch, e.n, p.seq, p.id, p.eid FROM entries e JOIN epochs p ON p.eid = e.eid WHERE e.sid = ? AND e.branch < ?
+		AND (p.seq > ? OR (p.seq = ? AND (p.id > ? OR (p.id = ? AND e.branch > ?)))) ORDER BY p.seq, p.id, e.branch LIMIT ?`
 	last := place{seq: -1, epoch: []byte{}}
 	r.last = map[int]passed{}
 	for {
@@ -37,7 +37,7 @@ func (r *reader) merged(ctx context.Context, yield func(hostlog.Bundle) error, c
 			err := scan(&p.branch, &p.n, &p.seq, &p.epoch, &p.eid)
 			places = append(places, p)
 			return err
-		}, query+cond+behind+order, append(slices.Clone(args), last.seq, last.seq, last.epoch, last.epoch, last.branch, entriesAtOnce)...)
+		}, query, r.sid, chainBase, last.seq, last.seq, last.epoch, last.epoch, last.branch, entriesAtOnce)
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,13 @@ type place struct {
 	seq    int64
 	epoch  []byte
 	eid    int64
+	read   *readEntry // nil: not yet
+}
+
+// readEntry is the rest of an entry, read with its place.
+type readEntry struct {
+	at                 int64
+	digest, sig, bytes []byte
 }
 
 // page is entries that are read together.
@@ -41,8 +48,11 @@ type page struct {
 
 // pages reads the bundles of entries and yields them in order.
 func (r *reader) pages(ctx context.Context, places []place, yield func(hostlog.Bundle) error) error {
-	for n := maxPage; len(places) > 0; {
-		n = min(n, len(places))
+	if r.atOnce == 0 {
+		r.atOnce = maxPage
+	}
+	for len(places) > 0 {
+		n := min(r.atOnce, len(places))
 		bundles, err := r.page(ctx, places[:n])
 		if errors.Is(err, errLargePage) {
 			bundles, err = nil, r.singly(ctx, places[:n], yield)
@@ -56,10 +66,11 @@ func (r *reader) pages(ctx context.Context, places []place, yield func(hostlog.B
 			}
 		}
 		places = places[n:]
-		if n *= 2; bundles == nil {
-			n /= 4
+		if bundles == nil {
+			r.atOnce = max(n/2, 1)
+		} else if n == r.atOnce {
+			r.atOnce = min(2*n, maxPage)
 		}
-		n = min(max(n, 1), maxPage)
 	}
 	return nil
 }
@@ -87,10 +98,16 @@ func (r *reader) page(ctx context.Context, places []place) ([]hostlog.Bundle, er
 	byBranch := map[int]map[uint64]int{}
 	var eids []any
 	for i, at := range places {
-		if byBranch[at.branch] == nil {
-			branches, byBranch[at.branch] = append(branches, at.branch), map[uint64]int{}
+		if at.read != nil {
+			if err := p.entry(i, at); err != nil {
+				return nil, err
+			}
+		} else {
+			if byBranch[at.branch] == nil {
+				branches, byBranch[at.branch] = append(branches, at.branch), map[uint64]int{}
+			}
+			byBranch[at.branch][at.n] = i
 		}
-		byBranch[at.branch][at.n] = i
 		if p.of[at.eid] == nil {
 			eids = append(eids, at.eid)
 		}
@@ -126,6 +143,16 @@ func (p *page) grow(bytes int) error {
 		return errLargePage
 	}
 	return nil
+}
+
+// entry takes one that was read with its place.
+func (p *page) entry(i int, at place) error {
+	p.digests[i] = tinycloud.Hash(at.read.digest)
+	p.bundles[i] = hostlog.Bundle{
+		Entry: hostlog.Entry{Space: p.r.space, Host: p.r.hosts[at.branch], N: at.n, Epoch: tinycloud.Hash(at.epoch), At: at.read.at},
+		Sig:   hostlog.Signature(at.read.sig), Epoch: at.read.bytes,
+	}
+	return p.grow(len(at.read.bytes))
 }
 
 // entries reads those of a branch with the given numbers, and their epochs.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -54,34 +53,30 @@ func (s *Store) Missing(ctx context.Context, id tinycloud.SpaceID, have []hostlo
 // missing calls yield with the entries of branches from the given numbers on.
 func (s *Store) missing(ctx context.Context, id tinycloud.SpaceID, sid int64, rows []logRow, from map[int]uint64, maxValue int, yield func(hostlog.Bundle) error) error {
 	r := &reader{s: s, space: id, sid: sid, hosts: make([]hostlog.Key, len(rows)), maxValue: maxValue}
-	var parts []string
-	args := []any{sid}
+	some := false
 	for i, row := range rows {
 		r.hosts[i] = row.host
-		if n, ok := from[i]; ok {
-			parts = append(parts, "e.branch = ? AND e.n >= ? AND e.n <= ?")
-			args = append(args, i, int64(n), int64(row.n))
-		}
+		_, ok := from[i]
+		some = some || ok
 	}
-	if len(parts) == 0 {
+	if !some {
 		return nil
-	}
-	cond := "(" + strings.Join(parts, ") OR (") + ")"
-	if len(parts) > maxBranchesAsked {
-		cond, args = "e.branch < ?", []any{sid, chainBase}
 	}
 	if err := r.imports(ctx, yield, from); err != nil {
 		return err
 	}
 	// What comes while we read is for another time: its parents may lie behind us.
-	return r.merged(ctx, yield, cond, args, func(branch int, n uint64) bool {
+	if len(from) <= maxBranchesAsked {
+		return r.merged(ctx, yield, rows, from)
+	}
+	return r.sorted(ctx, yield, func(branch int, n uint64) bool {
 		first, ok := from[branch]
 		return ok && n >= first && n <= rows[branch].n
 	})
 }
 
-// maxBranchesAsked bounds the branches that a query names. Of a log that was forked more often, and of all others then,
-// the whole history is read and what is not wanted left out.
+// maxBranchesAsked bounds the branches that are read one by one. Of a log that was forked more often, and of all others
+// then, the whole history is read and what is not wanted left out.
 const maxBranchesAsked = 128
 
 // logRow is a branch of a log.

@@ -13,6 +13,7 @@ import (
 // keyState is the fold of a key's operations: the greatest write, and the floor up to which writes are
 // deleted. The key lives iff the write is above the floor and no delete names it.
 type keyState struct {
+	stored  bool // there is a row
 	written bool
 	live    bool
 	at      service.Position
@@ -26,6 +27,12 @@ type keyState struct {
 // lookKey is the row of a key.
 var lookKey = service.Look{Table: "kv", By: "sid key", Select: "live, seq, epoch, idx, value, meta, f_seq, f_epoch, f_idx, pending"}
 
+// intoKeys is the row of a key; intoNewKeys that of one that has none yet: it may wait for others like it.
+var (
+	intoNewKeys = db.Insert{Into: "kv", Columns: "sid key whole live seq epoch idx value meta f_seq f_epoch f_idx pending"}
+	intoKeys    = db.Insert{Into: "kv", Columns: intoNewKeys.Columns, Key: "sid key", Replace: true}
+)
+
 // keyRow reads the fold of a key.
 func (f folder) keyRow(key string) (k keyState, err error) {
 	var seq, idx, fSeq, fIdx int64
@@ -34,6 +41,7 @@ func (f folder) keyRow(key string) (k keyState, err error) {
 	if err != nil || !ok {
 		return k, err
 	}
+	k.stored = true
 	if seq >= 0 {
 		k.written, k.at, k.value = true, service.Position{Seq: uint64(seq), Epoch: tinycloud.Hash(epoch), Index: uint64(idx)}, tinycloud.Hash(value)
 	}
@@ -64,7 +72,11 @@ func (f folder) saveKey(key string, old, k keyState) error {
 		meta = encodeMeta(nil)
 	}
 	indexed, whole := f.Key(key)
-	err := f.Add(db.Insert{Into: "kv", Columns: "sid key whole live seq epoch idx value meta f_seq f_epoch f_idx pending", Key: "sid key", Replace: true},
+	into := intoKeys
+	if !old.stored {
+		into = intoNewKeys
+	}
+	err := f.Add(into,
 		f.Sid(), indexed, whole, k.live, seq, k.at.Epoch[:], int64(k.at.Index), k.value[:], meta, fSeq, k.floor.Epoch[:], int64(k.floor.Index), k.pending)
 	if err == nil && k.live {
 		err = f.Hold(k.value, true)
