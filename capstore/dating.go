@@ -197,7 +197,7 @@ func (t *tx) dates(sp *space, n *node) (floor, age bool, err error) {
 
 // redateSome carries changed times forward, of so many epochs at most. It reports whether that was all.
 func (t *tx) redateSome(sp *space) (all bool, err error) {
-	t.touch(sp)
+	t.deepen(sp)
 	var eids, seqs []int64
 	err = t.each(func(scan db.Scan) error {
 		var seq, eid int64

@@ -127,3 +127,15 @@ func BundleOf(ctx context.Context, s *Store, id tinycloud.SpaceID, e hostlog.Ent
 
 // PageBytes is how many bytes of bundles are read together at most.
 const PageBytes = pageBytes
+
+// Turned is what a store counted of its turns at a server's database.
+type Turned struct {
+	All, Met, Loads int64
+	Held, Busy      time.Duration
+}
+
+// Turns is what a store has counted.
+func Turns(s *Store) Turned {
+	n := &s.turns
+	return Turned{n.all.Load(), n.met.Load(), n.loads.Load(), time.Duration(n.held.Load()), time.Duration(n.busy.Load())}
+}

@@ -160,28 +160,28 @@ func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err e
 // relay makes a commit of what a transaction did in one Space.
 func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 	c = Commit{
-		Commit:    hostlog.Commit{Remote: int(row.remote), Wants: int(row.wants), Opened: row.flags&flagOpened != 0},
+		Commit:    hostlog.Commit{Remote: int(row.remote), Wants: int(row.wants), Own: int(row.entries), Opened: row.flags&flagOpened != 0},
 		LastWrite: row.last, Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0,
 		Beside: row.flags&flagBeside != 0, Pairs: row.flags&flagPairs != 0,
 	}
-	var text string
 	if row.sid == 0 {
 		return c, nil
 	}
-	if ok, err := s.db.Read.One(ctx, []any{&text}, "SELECT space FROM spaces WHERE sid = ?", row.sid); err != nil || !ok {
-		return c, err
-	}
-	if c.Space, err = tinycloud.ParseSpaceID(text); err != nil {
+	if c.Space, err = s.nameOf(ctx, row.sid); err != nil || c.Space.IsZero() {
 		return c, err
 	}
 	for h := range slices.Chunk(row.hosts, 32) {
 		c.Revoked = append(c.Revoked, hostlog.Key(h))
 	}
-	if row.last != (Cursor{}) {
+	entries, changes := s.o.Heeds(c.Space)
+	if changes && row.last != (Cursor{}) {
 		if c.Writes, _, _, err = s.ChangesSince(ctx, []tinycloud.SpaceID{c.Space}, s.others.cursor, maxWrites); err != nil {
 			return c, err
 		}
 		c.Writes = slices.DeleteFunc(c.Writes, func(w Change) bool { return w.Cursor.Compare(row.last) > 0 })
+	}
+	if !entries {
+		return c, nil
 	}
 	r := &reader{s: s, space: c.Space, sid: row.sid, hosts: make([]hostlog.Key, row.branch+1), maxValue: toldValue}
 	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
@@ -193,4 +193,19 @@ func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 		c.Local = append(c.Local, b)
 	}
 	return c, nil
+}
+
+// nameOf is the Space of a number, zero if there is none.
+func (s *Store) nameOf(ctx context.Context, sid int64) (id tinycloud.SpaceID, err error) {
+	if id, ok := s.others.names.Get(sid); ok {
+		return id, nil
+	}
+	var text string
+	if ok, err := s.db.Read.One(ctx, []any{&text}, "SELECT space FROM spaces WHERE sid = ?", sid); err != nil || !ok {
+		return id, err
+	}
+	if id, err = tinycloud.ParseSpaceID(text); err == nil {
+		s.others.names.Add(sid, id)
+	}
+	return id, err
 }

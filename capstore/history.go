@@ -207,7 +207,7 @@ func (t *tx) second(sp *space, p *hostlog.Parsed, n *node, s slot) error {
 	if s.prev != nil && !s.prev.before(n.past) {
 		return fmt.Errorf("entry %d of %s does not build on the one before: %w", p.Entry.N, p.Entry.Host, tinycloud.ErrInvalid)
 	}
-	t.touch(sp)
+	t.deepen(sp)
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.next = nil
@@ -324,6 +324,9 @@ func (t *tx) first(sp *space, p *hostlog.Parsed, s slot) error {
 	sp.epochs++
 	sp.history += weigh(p)
 	t.tally.count(p, n.valid, t.now)
+	if !p.Own || s.b == nil || !n.valid || len(sp.facts.Removals()) > 0 {
+		t.deepen(sp)
+	}
 	if n.valid {
 		sp.newHead(n)
 		sp.vouch(n, p.Entry.Host)
@@ -367,6 +370,7 @@ func (t *tx) learn(sp *space, p *hostlog.Parsed, spot judge.Spot) error {
 	if !news {
 		return nil
 	}
+	t.deepen(sp)
 	if err := t.question(sp); err != nil {
 		return err
 	}
@@ -382,6 +386,9 @@ func (t *tx) judgeEvents(sp *space, n *node, p *hostlog.Parsed) error {
 		ops := t.s.readAll(e.Ops)
 		reason := t.verdict(sp, n, i, e, ops, times)
 		valid := reason == "" && n.valid
+		if !valid {
+			t.deepen(sp) // what it waits for is known here
+		}
 		err := t.add(db.Insert{Into: "events", Columns: "eid idx sid id kind bytes valid reason"},
 			n.eid, i, sp.sid, e.ID[:], e.Kind(), e.Bytes, valid, reason)
 		if err != nil {

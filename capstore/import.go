@@ -236,29 +236,10 @@ func (t *tx) flushChains(sp *space) error {
 	return nil
 }
 
-// loadImports reads the chains of a Space and the times of its import entries.
+// loadImports reads the times of the import entries of a Space that has chains.
 func (t *tx) loadImports(sp *space) error {
-	var tips []int64
-	err := t.each(func(scan db.Scan) error {
-		c := &chainOf{}
-		var host []byte
-		var eid int64
-		err := scan(&host, &c.n, &eid)
-		if err == nil {
-			c.host = hostlog.Key(host)
-			sp.chains, tips = append(sp.chains, c), append(tips, eid)
-		}
-		return err
-	}, "SELECT host, n, eid FROM chains WHERE sid = ? ORDER BY chain", sp.sid)
-	if err != nil || len(tips) == 0 {
-		return err
-	}
-	for i, eid := range tips {
-		n, err := t.nodeBy(sp, "eid = ?", eid)
-		if err != nil {
-			return err
-		}
-		sp.chains[i].tip = n
+	if len(sp.chains) == 0 {
+		return nil
 	}
 	return t.each(func(scan db.Scan) error {
 		var digest []byte

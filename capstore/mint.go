@@ -139,6 +139,7 @@ func (t *tx) mint(sp *space, tok *Token, ops []dag.Operation, values []hostlog.V
 	}
 	c := t.touch(sp)
 	c.Local = append(c.Local, p.Bundle)
+	c.Own++
 	return t.node(sp, p.Entry.Epoch)
 }
 

@@ -43,10 +43,39 @@ func (w *writer) gather(jobs []*job) []*job {
 	return jobs
 }
 
+// A process that others share the lock with waits for more jobs before it asks for the lock, for a part of the time for which it
+// had it last: at least one other will have it for about as long.
+const (
+	lingerShare = 4 // a fourth
+	longestWait = 10 * time.Millisecond
+)
+
+// linger returns jobs with those that wait behind them. Where processes take turns at the lock, one asks for it when the
+// clients that it has just answered are back: while it waited for its turn they would wait for the turn after that, and each
+// turn would have half of the jobs.
+func (w *writer) linger(jobs []*job) []*job {
+	jobs = w.gather(jobs)
+	if !w.crowded || len(jobs) >= w.usual {
+		return jobs
+	}
+	late := time.NewTimer(min(w.held/lingerShare, longestWait))
+	defer late.Stop()
+	for len(jobs) < min(w.usual, maxGroup) {
+		select {
+		case j := <-w.s.jobs:
+			jobs = append(jobs, j.all()...)
+		case <-late.C:
+			return jobs
+		}
+	}
+	return w.gather(jobs)
+}
+
 // commit commits a transaction. Meanwhile it begins to take the lock for the next one, if overlap says so, once there are
-// jobs for it.
+// jobs for it, and no other process waits for the lock too.
 func (w *writer) commit(ctx context.Context, t *tx, overlap bool) error {
-	if !overlap || !w.s.db.Shared {
+	t.turn.sent = time.Now()
+	if !overlap || !w.s.db.Shared || w.crowded {
 		return t.conn.Commit(t.ctx)
 	}
 	began, done := time.Now(), make(chan error, 1)

@@ -80,12 +80,6 @@ func decodeParked(stored []byte) (b hostlog.Bundle, err error) {
 	return b, nil
 }
 
-func (t *tx) loadParked(sp *space) error {
-	_, err := t.one([]any{&sp.parked.entries, &sp.parked.bytes, &sp.parked.noted},
-		"SELECT count(bytes), coalesce(sum(length(bytes)), 0), count(*) - count(bytes) FROM parked WHERE sid = ?", sp.sid)
-	return err
-}
-
 // enter places an entry of a peer, or parks it: when it is of the future, or follows on what is parked.
 func (t *tx) enter(sp *space, p *hostlog.Parsed) error {
 	err := t.place(sp, p)

@@ -33,6 +33,9 @@ func (s *Store) PerformAll(ctx context.Context, all []service.Request) []error {
 			s.compared(ctx, r.Token.Spaces())
 		}
 		j := newJob(func(t *tx) error { return t.perform(r) })
+		for _, part := range r.Parts {
+			j.spaces = append(j.spaces, part.Space)
+		}
 		j.ahead = func(s *Store) []service.Looked { return s.ahead(r) }
 		jobs, of = append(jobs, j), append(of, i)
 	}

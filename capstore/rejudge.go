@@ -20,6 +20,9 @@ func (t *tx) revise(sp *space) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	settled := false
+	if sp.todo.removals || sp.todo.all || sp.todo.times || len(sp.todo.epochs) > 0 {
+		t.deepen(sp)
+	}
 	if sp.todo.removals && !sp.todo.all {
 		before := sp.facts.EndedHosts()
 		if err := t.settleRemovals(sp); err != nil {

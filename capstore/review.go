@@ -79,7 +79,7 @@ func (r *review) over() bool { return r.step == reviewOver }
 func (t *tx) reviewSome(sp *space, r *review, limit time.Duration) error {
 	sp.folding = true
 	defer func() { sp.folding = false }()
-	t.touch(sp)
+	t.deepen(sp)
 	for began := time.Now(); !r.over() && time.Since(began) < limit; {
 		if err := t.reviewStep(sp, r); err != nil {
 			return err

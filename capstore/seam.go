@@ -48,9 +48,11 @@ func (x *inSpace) Memory(load func() (any, error)) (any, error) {
 	return m, err
 }
 
+func (x *inSpace) Forget() { x.t.outdate(x.sp, x.service) }
+
 func (x *inSpace) State(subject string) (state []byte, err error) {
-	id := tinycloud.Sum([]byte(subject))
-	_, err = x.t.one([]any{&state}, "SELECT state FROM states WHERE sid = ? AND service = ? AND id = ?", x.sp.sid, x.service, id[:])
+	l := service.StateOf(x.sp.sid, x.service, subject)
+	_, err = x.t.look([]any{&state}, l.Look, l.Args...)
 	return state, err
 }
 

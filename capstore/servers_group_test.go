@@ -230,3 +230,36 @@ func TestTold(t *testing.T) {
 		}
 	})
 }
+
+// A process that has no use for what others wrote is told that they did, and nothing is read for that.
+func TestUnheeded(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		o, quiet := newOwner(t, "alice", c), newOwner(t, "bob", c)
+		told := make(chan capstore.Commit, 64)
+		openWith(t, "one", c, url, func(op *capstore.Options) {
+			op.Committed = func(c capstore.Commit) { told <- c }
+			op.Heeds = func(id tinycloud.SpaceID) (entries, changes bool) { return id == o.space, id == o.space }
+		})
+		a := open(t, "one", c, url)
+		for _, x := range []*owner{quiet, o} {
+			x.hostOn(a)
+			a.delegate(x.header)
+			mustPut(t, x, a, "k", "v")
+		}
+		late := time.After(30 * time.Second)
+		own := map[tinycloud.SpaceID]int{}
+		for own[quiet.space] < 3 || own[o.space] < 3 {
+			select {
+			case c := <-told:
+				own[c.Space] += c.Own
+				wrote := c.LastWrite != (capstore.Cursor{})
+				if heeds := c.Space == o.space; heeds && len(c.Local) != c.Own || !heeds && len(c.Local) > 0 || heeds && wrote != (len(c.Writes) > 0) || !heeds && len(c.Writes) > 0 {
+					t.Errorf("%s: %d of %d entries, %d changes", c.Space, len(c.Local), c.Own, len(c.Writes))
+				}
+			case <-late:
+				t.Fatalf("told of %v", own)
+			}
+		}
+	})
+}

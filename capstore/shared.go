@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
@@ -43,13 +45,17 @@ type others struct {
 	mu      sync.Mutex // held while the memory is brought up to date
 	pending int64      // guarded by mu: the generation whose COMMIT is on its way, 0 for none
 
-	told   int64              // generation up to which Committed was told; used by the follower alone
-	cursor Cursor             // of the last change that was told of; likewise
-	own    map[int64][]Commit // guarded by mu: own commits that are to be told in their turn
+	told   int64                                // generation up to which Committed was told; used by the follower alone
+	cursor Cursor                               // of the last change that was told of; likewise
+	names  *lru.Cache[int64, tinycloud.SpaceID] // of Spaces by their numbers; likewise
+	own    map[int64][]Commit                   // guarded by mu: own commits that are to be told in their turn
 }
 
+const rememberedNames = 1 << 14
+
 func newOthers() others {
-	return others{wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}}
+	names, _ := lru.New[int64, tinycloud.SpaceID](rememberedNames)
+	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}}
 }
 
 const readGeneration = "SELECT generation FROM node WHERE id = 1"
@@ -114,6 +120,7 @@ func (t *tx) lock(jobs []*job) error {
 	if !found {
 		return unavailable(errNoNode)
 	}
+	t.turn.begin = time.Now()
 	return nil
 }
 
@@ -122,6 +129,7 @@ func (t *tx) meet() error {
 	if t.generation <= t.s.others.generation.Load() {
 		return nil
 	}
+	t.turn.met = true
 	if t.met == nil || len(t.met) >= maxBehind {
 		return t.s.catchUp(t.ctx, t, t.generation)
 	}
@@ -150,6 +158,7 @@ type commit struct {
 	remote, wants, flags   int64
 	last                   Cursor
 	hosts, revoked         []byte
+	advance                []byte // nil: none
 }
 
 func (s *Store) commits(ctx context.Context, q querier, after int64, limit int) (rows []commit, err error) {
@@ -160,11 +169,11 @@ func (s *Store) commits(ctx context.Context, q querier, after int64, limit int) 
 
 // askCommits asks for the rows of generations.
 func askCommits(rows *[]commit, after int64, limit int) db.Query {
-	return db.Query{Text: `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, c_epoch, c_late, c_index, hosts, revoked FROM commits
+	return db.Query{Text: `SELECT generation, sid, holder, branch, first, entries, remote, wants, flags, c_epoch, c_late, c_index, hosts, revoked, advance FROM commits
 		WHERE generation > ? ORDER BY generation, sid LIMIT ?`, Args: []any{after, limit}, Row: func(scan db.Scan) error {
 		var c commit
 		err := scan(&c.generation, &c.sid, &c.holder, &c.branch, &c.first, &c.entries, &c.remote, &c.wants, &c.flags,
-			&c.last.Epoch, &c.last.Late, &c.last.Index, &c.hosts, &c.revoked)
+			&c.last.Epoch, &c.last.Late, &c.last.Index, &c.hosts, &c.revoked, &c.advance)
 		*rows = append(*rows, c)
 		return err
 	}}
@@ -216,24 +225,46 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 			return err
 		}
 	}
+	stale := s.followed(rows)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.doubtStandings(rows)
-	changed := map[int64]bool{}
 	for _, c := range rows {
-		changed[c.sid] = true
 		for pair := range slices.Chunk(c.revoked, 64) {
 			s.revoked[tinycloud.Hash(pair[:32])] = tinycloud.Hash(pair[32:])
 		}
 	}
-	for id, sp := range s.spaces {
-		if changed[sp.sid] {
-			s.unloads(id)
-		}
+	for _, sp := range stale {
+		s.unloads(sp.id)
 	}
 	o.generation.Store(max(g, rows[len(rows)-1].generation))
 	o.wake.Give()
 	return nil
+}
+
+// followed has the loaded Spaces follow what rows tell of them, and returns those that are to be loaded again.
+func (s *Store) followed(rows []commit) (stale []*space) {
+	of := map[int64][]commit{}
+	for _, c := range rows {
+		of[c.sid] = append(of[c.sid], c)
+	}
+	var loaded []*space
+	s.mu.RLock()
+	for _, sp := range s.spaces {
+		if of[sp.sid] != nil {
+			loaded = append(loaded, sp)
+		}
+	}
+	s.mu.RUnlock()
+	for _, sp := range loaded {
+		for _, c := range of[sp.sid] {
+			if !sp.follow(c) {
+				stale = append(stale, sp)
+				break
+			}
+		}
+	}
+	return stale
 }
 
 // reload forgets what may have changed and reads what is always kept.
@@ -315,7 +346,7 @@ func (t *tx) row(g int64, sp *space, revoked []byte) commit {
 	c := t.dirty[sp]
 	row := commit{
 		generation: g, sid: sp.sid, entries: int64(len(c.Local)), remote: int64(c.Remote), wants: int64(c.Wants),
-		last: c.LastWrite, hosts: []byte{}, revoked: revoked,
+		last: c.LastWrite, hosts: []byte{}, revoked: revoked, advance: t.advance(sp, c),
 	}
 	if row.entries > 0 {
 		own := sp.own()
@@ -337,9 +368,9 @@ func (t *tx) row(g int64, sp *space, revoked []byte) commit {
 }
 
 func (t *tx) record(c commit) error {
-	return t.add(db.Insert{Into: "commits", Columns: "generation sid holder branch first entries remote wants flags c_epoch c_late c_index hosts revoked"},
+	return t.add(db.Insert{Into: "commits", Columns: "generation sid holder branch first entries remote wants flags c_epoch c_late c_index hosts revoked advance"},
 		c.generation, c.sid, t.s.me[:], c.branch, c.first, c.entries, c.remote, c.wants, c.flags,
-		c.last.Epoch, c.last.Late, int64(c.last.Index), c.hosts, c.revoked)
+		c.last.Epoch, c.last.Late, int64(c.last.Index), c.hosts, c.revoked, c.advance)
 }
 
 // next is the generation that the transaction makes, 0 when it makes none.

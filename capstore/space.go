@@ -3,7 +3,6 @@ package capstore
 import (
 	"crypto/ed25519"
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -13,8 +12,6 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/parallel"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/token"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
@@ -61,6 +58,7 @@ type space struct {
 	removed removal
 	used    int64 // when a transaction used it last, see [Store.uses]; of the writer alone
 	counted int   // bytes of it in [Store.loadedBytes]
+	was     shape // as the other processes know it; of the writer alone
 
 	mu sync.RWMutex
 	record
@@ -139,145 +137,10 @@ func newSpace(s *Store, sid int64, id tinycloud.SpaceID, state string) *space {
 	return sp
 }
 
-// space returns a hosted Space, loading it if need be.
-func (t *tx) space(id tinycloud.SpaceID) (*space, error) {
-	t.s.mu.RLock()
-	sp, sid := t.s.spaces[id], t.s.ids[id]
-	t.s.mu.RUnlock()
-	if sid == 0 {
-		return nil, errNoSpace()
-	}
-	if sp != nil {
-		t.use(sp)
-		return sp, nil
-	}
-	return t.loadSpace(id, sid)
-}
-
-func (t *tx) loadSpace(id tinycloud.SpaceID, sid int64) (*space, error) {
-	var state string
-	var heads []byte
-	var rules, removed int
-	sp := newSpace(t.s, sid, id, "")
-	_, err := t.one([]any{&state, &heads, &sp.epochs, &sp.events, &rules, &sp.opens, &sp.history, &sp.ops, &removed}, "SELECT state, heads, epochs, events, rules, opens, history, ops, removed FROM spaces WHERE sid = ?", sid)
-	if err != nil {
-		return nil, err
-	}
-	sp.state, sp.removed, sp.todo.unsure = state, removal(removed), true
-	if err := t.load(sp, heads); err != nil {
-		return nil, err
-	}
-	if rules != judge.Rules && sp.epochs > 0 {
-		t.outdated(sp)
-	}
-	t.use(sp)
-	t.s.mu.Lock()
-	t.s.loads(sp)
-	t.s.mu.Unlock()
-	return sp, nil
-}
-
 func (s *Store) importedID(id tinycloud.SpaceID) int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.imported[id]
-}
-
-// load reads the logs, heads and facts of a Space.
-func (t *tx) load(sp *space, heads []byte) error {
-	var tips []int64
-	err := t.each(func(scan db.Scan) error {
-		b := &branch{base: -1}
-		var host, digest []byte
-		var base, baseN *int64
-		var eid int64
-		if err := scan(&host, &base, &baseN, &b.n, &digest, &b.at, &eid); err != nil {
-			return err
-		}
-		b.host, b.digest = hostlog.Key(host), tinycloud.Hash(digest)
-		if base != nil {
-			b.base, b.baseN = int(*base), uint64(*baseN)
-		}
-		sp.branches, tips = append(sp.branches, b), append(tips, eid)
-		return nil
-	}, "SELECT host, base, base_n, n, digest, at, eid FROM logs WHERE sid = ? ORDER BY branch", sp.sid)
-	if err != nil {
-		return err
-	}
-	for i, eid := range tips {
-		if eid == 0 {
-			continue // an import entry
-		}
-		if sp.branches[i].tip, err = t.nodeBy(sp, "eid = ?", eid); err != nil {
-			return err
-		}
-	}
-	for ; len(heads) >= 8; heads = heads[8:] {
-		n, err := t.nodeBy(sp, "eid = ?", int64(binary.BigEndian.Uint64(heads)))
-		if err != nil {
-			return err
-		}
-		sp.heads = append(sp.heads, n)
-	}
-	if err := t.loadImports(sp); err != nil {
-		return err
-	}
-	if _, err := t.one([]any{&sp.pending}, "SELECT count(*) FROM pending WHERE sid = ?", sp.sid); err != nil {
-		return err
-	}
-	return t.loadFacts(sp)
-}
-
-// loadFacts reads the delegations and revocations of a Space, a few at a time: of each only what verdicts need stays.
-func (t *tx) loadFacts(sp *space) error {
-	for last := (factRow{}); ; {
-		rows, err := t.factRows(sp, last)
-		if err != nil {
-			return err
-		}
-		parallel.Do(len(rows), func(i int) { rows[i].token, rows[i].bad = token.Decode(rows[i].bytes, false) })
-		for _, r := range rows {
-			if r.bad != nil {
-				return fmt.Errorf("event %d/%d: %v: %w", r.eid, r.idx, r.bad, tinycloud.ErrUnavailable)
-			}
-			n, err := t.nodeBy(sp, "eid = ?", r.eid)
-			if err != nil {
-				return err
-			}
-			sp.facts.Add(r.token, judge.Place{Spot: n.spots[0], Epoch: n.id, Index: r.idx})
-		}
-		if len(rows) < factsAtOnce {
-			break
-		}
-		last = rows[len(rows)-1]
-	}
-	if err := t.loadParked(sp); err != nil {
-		return err
-	}
-	return t.settleRemovals(sp)
-}
-
-// factRow is a stored delegation or revocation.
-type factRow struct {
-	eid   int64
-	idx   int
-	bytes []byte
-	token *Token // once it is decoded
-	bad   error
-}
-
-const factsAtOnce = 64 // of at most 64 KiB each
-
-// factRows reads the next delegations and revocations of a Space.
-func (t *tx) factRows(sp *space, after factRow) (rows []factRow, err error) {
-	err = t.each(func(scan db.Scan) error {
-		var r factRow
-		err := scan(&r.eid, &r.idx, &r.bytes)
-		rows = append(rows, r)
-		return err
-	}, "SELECT eid, idx, bytes FROM events WHERE sid = ? AND eid >= ? AND (eid > ? OR idx > ?) AND kind <> 2 AND kind <> 0 ORDER BY eid, idx LIMIT ?",
-		sp.sid, after.eid, after.eid, after.idx, factsAtOnce)
-	return rows, err
 }
 
 // node returns a stored epoch of the Space, nil when unknown.
@@ -309,19 +172,33 @@ func (sp *space) held(id tinycloud.Hash) *node {
 	return n
 }
 
-func (t *tx) nodeBy(sp *space, where string, args ...any) (*node, error) {
+// nodeColumns are what [scanNode] scans.
+const nodeColumns = "eid, id, seq, t, written, begin_of, valid, clock"
+
+// scanNode reads an epoch without its spots.
+func scanNode(scan db.Scan) (*node, error) {
 	n := &node{}
 	var id, clock, begin []byte
 	var written int64
-	ok, err := t.one([]any{&n.eid, &id, &n.seq, &n.t, &written, &begin, &n.valid, &clock}, "SELECT eid, id, seq, t, written, begin_of, valid, clock FROM epochs WHERE "+where, args...)
-	if err != nil || !ok {
+	if err := scan(&n.eid, &id, &n.seq, &n.t, &written, &begin, &n.valid, &clock); err != nil {
+		return n, err
+	}
+	n.id, n.past, n.age = tinycloud.Hash(id), decodeClock(clock), judge.DecodeAge(written, begin)
+	return n, nil
+}
+
+// nodeBy returns the stored epoch that a condition names, nil when there is none.
+func (t *tx) nodeBy(sp *space, where string, args ...any) (n *node, err error) {
+	err = t.each(func(scan db.Scan) error {
+		n, err = scanNode(scan)
+		return err
+	}, "SELECT "+nodeColumns+" FROM epochs WHERE "+where, args...)
+	if err != nil || n == nil {
 		return nil, err
 	}
-	n.id = tinycloud.Hash(id)
 	if have := sp.held(n.id); have != nil {
 		return have, nil
 	}
-	n.past, n.age = decodeClock(clock), judge.DecodeAge(written, begin)
 	err = t.each(func(scan db.Scan) error {
 		var s judge.Spot
 		err := scan(&s.Branch, &s.N)

@@ -78,7 +78,10 @@ type Options struct {
 	// Committed is told what became durable, here or through another process, by one goroutine at a time. It
 	// may hold up the writer: it must not block or call back.
 	Committed func(Commit)
-	Log       *slog.Logger // nil: nothing is logged
+	// Heeds is asked whether Committed has a use for what another process did in a Space: the entries of this host's log, and the
+	// changes. They have to be read, and are left out otherwise. Nil: both. It must not block or call back.
+	Heeds func(tinycloud.SpaceID) (entries, changes bool)
+	Log   *slog.Logger // nil: nothing is logged
 }
 
 // Commit is what one transaction made durable in one Space.
@@ -96,6 +99,8 @@ type Commit struct {
 	LastWrite Cursor   // of the last change: beyond Writes, [Store.ChangesSince] gives them
 	Ended     int      // delegations that the transaction revoked, in whatever Space
 	More      bool     // commits of other Spaces in the same transaction follow
+
+	step step
 }
 
 // Store is a node's capability database. It is safe for concurrent use.
@@ -126,6 +131,7 @@ type Store struct {
 	granted     *lru.Cache[proven, struct{}] // tokens whose proofs grant all that they need, see [chain.all]
 	seen        replays
 	others      others
+	turns       turns
 	followEvery time.Duration     // see the constant
 	asking      flights[struct{}] // for the generation, see [Store.fresh]
 	burns       burns
@@ -188,6 +194,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.Room == nil {
 		s.o.Room = func() error { return nil }
+	}
+	if s.o.Heeds == nil {
+		s.o.Heeds = func(tinycloud.SpaceID) (entries, changes bool) { return true, true }
 	}
 	if s.o.Policy == "" {
 		s.o.Policy = Eager

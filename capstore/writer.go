@@ -23,10 +23,11 @@ const (
 
 // job is one caller's part of a transaction.
 type job struct {
-	run   func(*tx) error
-	ahead func(*Store) []service.Looked // that run is going to make, as far as that is known; nil: none
-	done  chan error
-	more  []*job // of the same caller, that come right behind it
+	run    func(*tx) error
+	ahead  func(*Store) []service.Looked // that run is going to make, as far as that is known; nil: none
+	spaces []tinycloud.SpaceID           // that run is about to write to, as far as that is known
+	done   chan error
+	more   []*job // of the same caller, that come right behind it
 }
 
 func newJob(run func(*tx) error) *job { return &job{run: run, done: make(chan error, 1)} }
@@ -62,11 +63,13 @@ type tx struct {
 	adopts    bool               // delegations are still to be adopted
 
 	generation int64   // of the database at its begin; on a server
+	turn       turn    // likewise
 	numbers    numbers // for epochs; likewise
 	known      known
 	met        []commit // rows of generations that came before; nil: they were not asked for
 	expected   expected // see [tx.expect]
 	gathers    bool     // see [tx.gather]
+	doubting   bool     // see [tx.doubtSpace]
 	weights    map[*space]weight
 	released   map[*space][][32]byte // values, see [tx.depart]
 }
@@ -202,6 +205,10 @@ type writer struct {
 	spare *db.Conn // likewise, for the next transaction
 	next  *opening // nil: none
 	way   way      // of commits
+
+	crowded bool          // another process wrote between the last two transactions of this one
+	usual   int           // jobs that there were at the last one: of it, and waiting
+	held    time.Duration // for how long that had the lock
 }
 
 func (w *writer) connect(ctx context.Context) (err error) {
@@ -240,7 +247,7 @@ const (
 
 // group commits a job together with those that wait behind it, and those that come meanwhile.
 func (w *writer) group(ctx context.Context, first *job) {
-	for jobs := w.gather(first.all()); len(jobs) > 0; {
+	for jobs := w.linger(first.all()); len(jobs) > 0; {
 		o := w.transact(ctx, jobs, false, true)
 		if w.next != nil && o == answered {
 			jobs = w.next.jobs
@@ -307,6 +314,10 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last, overlap bool) 
 		w.refuse(err)
 		return answered
 	}
+	w.crowded = t.turn.met
+	if err := t.loadFor(jobs); err != nil {
+		return w.undo(t, jobs, err, last)
+	}
 	errs := make([]error, len(jobs))
 	for i, j := range jobs {
 		t.wrote, t.failed = false, false
@@ -331,6 +342,8 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last, overlap bool) 
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}
+	w.usual, w.held = len(jobs)+len(w.s.jobs), t.turn.took()
+	t.s.turns.ended(t.turn)
 	t.counted(len(jobs))
 	t.publish()
 	finish(jobs, errs, nil)

@@ -228,6 +228,7 @@ func (f folder) endConflict(key string, r conflictRow) error {
 		return err
 	}
 	m.conflicts--
+	f.Forget()
 	if err := f.Exec("DELETE FROM conflicts WHERE sid = ? AND subject = ? AND event = ?", f.Sid(), f.key(key), r.Event[:]); err != nil {
 		return err
 	}
@@ -244,6 +245,7 @@ func (f folder) addConflict(key string, w *keyWrite, turn int) error {
 		return err
 	}
 	m.conflicts++
+	f.Forget()
 	err = f.Add(db.Insert{Into: "conflicts", Columns: "sid subject event eid idx n value turn since", Key: "sid subject event"},
 		f.Sid(), f.key(key), w.event[:], w.place.Row, int64(w.place.At.Index), w.place.N, op.Value[:], turn, f.Now().UnixMilli())
 	if err != nil || turn == 0 {

@@ -1,6 +1,11 @@
 package service
 
-import "strings"
+import (
+	"strings"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+)
 
 // Look is a query of the one row of a table, or of none, by columns that have some values. A transaction that knows the
 // answer does not ask for it: looks are what requests are best made of.
@@ -32,3 +37,17 @@ var (
 
 // LookSize looks at what the state of a subject takes, by its service and its hash.
 var LookSize = Look{Table: "sizes", By: "sid service id", Select: "size"}
+
+// LookState looks at the state of a subject, in the same way.
+var LookState = Look{Table: "states", By: "sid service id", Select: "state"}
+
+// StateOf is the look at the state of a subject in a Space.
+func StateOf(sid int64, service, subject string) Looked {
+	id := tinycloud.Sum([]byte(subject))
+	return Looked{Look: LookState, Args: []any{sid, service, id[:]}}
+}
+
+// StateAhead is for [Part.Ahead] of who reads that.
+func StateAhead(service, subject string) func(sid int64, d db.Dialect) []Looked {
+	return func(sid int64, _ db.Dialect) []Looked { return []Looked{StateOf(sid, service, subject)} }
+}

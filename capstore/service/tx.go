@@ -22,8 +22,10 @@ type Tx interface {
 	// SetState stores the state of a subject; an empty one is none.
 	SetState(subject string, state []byte) error
 	// Memory keeps something for the service, of this Space, that follows from what it has stored: what load returns is
-	// returned again until a transaction that wrote fails, another process writes, or the Space is no longer loaded.
+	// returned again until a transaction that wrote fails, another process calls Forget, or the Space is no longer loaded.
 	Memory(load func() (any, error)) (any, error)
+	// Forget is called by who changes what Memory gave: the other processes of this host load theirs again.
+	Forget()
 	// Tell is [Store.Tell] of one operation, in the transaction; for [Part.Made].
 	Tell(subject string, n News) error
 	Rows

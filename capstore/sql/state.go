@@ -91,6 +91,7 @@ func setState(tx service.Tx, path string, st state) error {
 		err = tx.SetState(path, st.encode())
 	}
 	if err == nil {
+		tx.Forget()
 		note(known, path, st)
 	}
 	return err

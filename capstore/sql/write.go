@@ -200,6 +200,7 @@ func (g *group) requests(size int64) []service.Request {
 			Space: g.d.of.space,
 			Plan:  func(tx service.Tx) (service.Plan, error) { return plan, g.permit(tx, i) },
 			Made:  func(tx service.Tx, s service.Spot) error { return g.made(tx, i, s) },
+			Ahead: service.StateAhead(request.Service, g.d.of.path),
 		}}}
 	}
 	return out

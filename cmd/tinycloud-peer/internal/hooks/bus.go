@@ -130,7 +130,7 @@ func (b *bus) opened(o *opening) (at capstore.Cursor, over bool) {
 func (b *bus) publish(c capstore.Commit) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(c.Writes) > 0 || c.Ended > 0 || c.Opened {
+	if c.LastWrite != (capstore.Cursor{}) || c.Ended > 0 || c.Opened {
 		b.group = append(b.group, c)
 	}
 	if c.More || len(b.group) == 0 {
@@ -171,9 +171,16 @@ func (b *bus) publish(c capstore.Commit) {
 	}
 }
 
+// heeds reports whether anybody has a use for the changes of a Space. Who has none yet reads them when he comes.
+func (b *bus) heeds(space tinycloud.SpaceID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.subs[space]) > 0 || len(b.silent[space]) > 0
+}
+
 // notify tells whom a commit concerns as a whole.
 func (b *bus) notify(c capstore.Commit) {
-	if len(c.Writes) > 0 && b.watched[c.Space] > 0 {
+	if c.LastWrite != (capstore.Cursor{}) && b.watched[c.Space] > 0 {
 		b.changed[c.Space] = struct{}{}
 		b.news.Give()
 	}

@@ -124,6 +124,9 @@ func (h *Hooks) Committed(c capstore.Commit) {
 	h.bus.publish(c)
 }
 
+// Heeds reports whether a stream has a use for the changes of a Space.
+func (h *Hooks) Heeds(space tinycloud.SpaceID) bool { return h.bus.heeds(space) }
+
 // Run delivers to webhooks until the context ends, and then ends the streams.
 func (h *Hooks) Run(ctx context.Context) error {
 	defer h.end()

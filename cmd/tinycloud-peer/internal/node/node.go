@@ -173,7 +173,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.room = newRoom(n.cfg, n.log)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: databaseOf(n.cfg), Keys: n.keys, Identity: n.identity(), Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated || n.alone(), JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated || n.alone(), JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Heeds: n.heeds, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return n.otherNode(err)
@@ -219,6 +219,11 @@ func (n *Node) committed(c capstore.Commit) {
 	for _, f := range n.followers() {
 		f.Changed(c.Space)
 	}
+}
+
+// heeds reports what of another process's commits in a Space is used here: a replica sends entries on, and streams tell of changes.
+func (n *Node) heeds(space tinycloud.SpaceID) (entries, changes bool) {
+	return n.spaces.get(space) != nil, n.hooks.Heeds(space)
 }
 
 // followers are the services that keep up with the history beside what they are asked.

@@ -398,7 +398,7 @@ func (s *spaces) committed(c capstore.Commit) {
 			a.replica.Kick()
 		}
 	}
-	if len(c.Local) > 0 || c.Joins || c.Wants > 0 && s.rests(c.Space) {
+	if c.Own > 0 || c.Joins || c.Wants > 0 && s.rests(c.Space) {
 		s.wakeUp(c.Space, s.restAfter)
 	}
 	if a == nil && c.Joins { // another process was told to
