@@ -139,3 +139,6 @@ func Turns(s *Store) Turned {
 	n := &s.turns
 	return Turned{n.all.Load(), n.met.Load(), n.loads.Load(), time.Duration(n.held.Load()), time.Duration(n.busy.Load())}
 }
+
+// FollowNow has a store that runs look for what other processes wrote.
+func FollowNow(s *Store) { s.others.heard.Give() }

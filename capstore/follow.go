@@ -53,12 +53,18 @@ func (s *Store) tellAll(ctx context.Context) error {
 		if rows[0].generation > o.told+1 {
 			s.log.WarnContext(ctx, "missed what other processes wrote; replication finds it", "generations", rows[0].generation-o.told-1)
 		}
+		ahead := &relays{}
 		for len(rows) > 0 {
 			g, n := rows[0].generation, 1
+			if g > ahead.upTo {
+				if err := ahead.read(ctx, s, rows); err != nil {
+					return err
+				}
+			}
 			for n < len(rows) && rows[n].generation == g {
 				n++
 			}
-			if settled, err := s.tellGeneration(ctx, rows[:n]); err != nil || !settled {
+			if settled, err := s.tellGeneration(ctx, rows[:n], ahead); err != nil || !settled {
 				return err
 			}
 			o.told, rows = g, rows[n:]
@@ -108,7 +114,7 @@ func (s *Store) untold(ctx context.Context) ([]commit, error) {
 }
 
 // tellGeneration tells what one transaction did. It reports false when its outcome is not known yet.
-func (s *Store) tellGeneration(ctx context.Context, rows []commit) (bool, error) {
+func (s *Store) tellGeneration(ctx context.Context, rows []commit, ahead *relays) (bool, error) {
 	o, g := &s.others, rows[0].generation
 	o.mu.Lock()
 	pending := o.pending
@@ -120,7 +126,7 @@ func (s *Store) tellGeneration(ctx context.Context, rows []commit) (bool, error)
 	commits := own
 	if !mine {
 		var err error
-		if commits, err = s.relayed(ctx, rows); err != nil {
+		if commits, err = s.relayed(ctx, rows, ahead); err != nil {
 			return false, err
 		}
 	}
@@ -141,11 +147,11 @@ func (s *Store) tellGeneration(ctx context.Context, rows []commit) (bool, error)
 }
 
 // relayed makes commits of the rows of one transaction.
-func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err error) {
+func (s *Store) relayed(ctx context.Context, rows []commit, ahead *relays) (out []Commit, err error) {
 	ended := 0
 	for _, r := range rows {
 		ended += len(r.revoked) / 64
-		c, err := s.relay(ctx, r)
+		c, err := s.relay(ctx, r, ahead)
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +164,7 @@ func (s *Store) relayed(ctx context.Context, rows []commit) (out []Commit, err e
 }
 
 // relay makes a commit of what a transaction did in one Space.
-func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
+func (s *Store) relay(ctx context.Context, row commit, ahead *relays) (c Commit, err error) {
 	c = Commit{
 		Commit:    hostlog.Commit{Remote: int(row.remote), Wants: int(row.wants), Own: int(row.entries), Opened: row.flags&flagOpened != 0},
 		LastWrite: row.last, Created: row.flags&flagCreated != 0, Joins: row.flags&flagJoins != 0,
@@ -184,11 +190,13 @@ func (s *Store) relay(ctx context.Context, row commit) (c Commit, err error) {
 		return c, nil
 	}
 	r := &reader{s: s, space: c.Space, sid: row.sid, hosts: make([]hostlog.Key, row.branch+1), maxValue: toldValue}
-	r.hosts[row.branch] = newSpace(s, row.sid, c.Space, "").host
+	r.hosts[row.branch] = s.hostKey(c.Space)
 	for n := row.first; n < row.first+min(row.entries, maxTold); n++ {
-		b, err := r.bundle(ctx, int(row.branch), uint64(n))
-		if err != nil {
-			return c, err
+		b, found := ahead.found[entryAt{row.sid, int(row.branch), uint64(n)}]
+		if !found {
+			if b, err = r.bundle(ctx, int(row.branch), uint64(n)); err != nil {
+				return c, err
+			}
 		}
 		c.Local = append(c.Local, b)
 	}

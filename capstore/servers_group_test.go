@@ -3,12 +3,15 @@ package capstore_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 )
 
@@ -260,6 +263,61 @@ func TestUnheeded(t *testing.T) {
 			case <-late:
 				t.Fatalf("told of %v", own)
 			}
+		}
+	})
+}
+
+// What another process wrote is read for many transactions together, and is what is read of one by itself.
+func TestRelayedTogether(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c, url := newClock(), newDatabase(t)
+		a := open(t, "one", c, url)
+		owners := []*owner{newOwner(t, "alice", c), newOwner(t, "bob", c), newOwner(t, "carol", c)}
+		var b *testStore
+		const puts = 30
+		for i := range 2 + puts {
+			for k, o := range owners {
+				switch i {
+				case 0:
+					o.hostOn(a)
+				case 1:
+					a.delegate(o.header)
+					if k == len(owners)-1 { // it begins when nothing is left to tell
+						b = openWith(t, "one", c, url, func(op *capstore.Options) {
+							op.Heeds = func(tinycloud.SpaceID) (entries, changes bool) { return true, false }
+						}, func(s *capstore.Store) { capstore.SetFollow(s, time.Hour) })
+					}
+				default:
+					mustPut(t, o, a, fmt.Sprint("k", i), strings.Repeat("v", 1+i*40))
+				}
+			}
+		}
+		capstore.FollowNow(b.Store)
+		told := map[tinycloud.SpaceID][]hostlog.Bundle{}
+		eventually(t, 30*time.Second, func() bool {
+			clear(told)
+			n := 0
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, c := range b.commits {
+				told[c.Space] = append(told[c.Space], c.Local...)
+				n += len(c.Local)
+			}
+			return n == puts*len(owners)
+		})
+		for _, o := range owners {
+			for _, x := range told[o.space] {
+				y, err := capstore.BundleOf(t.Context(), a.Store, o.space, x.Entry, 64<<10)
+				if err != nil || !reflect.DeepEqual(x, y) {
+					t.Errorf("told of %+v, is %+v, %v", x, y, err)
+				}
+				if err := hostlog.CheckAll(o.space, []hostlog.Bundle{x}).Bad; err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if n := capstore.Trips(b.Store); n > 4*puts*int64(len(owners)) {
+			t.Errorf("%d round trips for %d entries", n, puts*len(owners))
 		}
 	})
 }
