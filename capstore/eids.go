@@ -16,8 +16,8 @@ const moreEpochs = 64
 // intoEpochs is the row of an epoch, without its number.
 var intoEpochs = db.Insert{Into: "epochs", Columns: "sid id seq t written begin_of valid reason clock bytes", ID: "eid"}
 
-// intoNumbered is the same with it.
-var intoNumbered = db.Insert{Into: "epochs", Columns: "eid " + intoEpochs.Columns}
+// intoNumbered is the same with it. SQLite notes in a file how to undo several rows whose numbers are given.
+var intoNumbered = db.Insert{Into: "epochs", Columns: "eid " + intoEpochs.Columns, Alone: true}
 
 // numbers are those that epochs of a transaction get.
 type numbers struct {

@@ -19,6 +19,8 @@ const (
 	maxGroup = 256  // jobs of one transaction
 	// Entries of peers from which on a job gives way to others, and how many it enters before.
 	bulkFrom = 32
+	// calmAfter is how long after the last of these jobs no more are expected.
+	calmAfter = 10 * time.Second
 )
 
 // job is one caller's part of a transaction.
@@ -78,7 +80,8 @@ type tx struct {
 // follows what other processes write there.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.gone)
-	w, own := &writer{s: s}, context.WithoutCancel(ctx) // jobs that were accepted are finished
+	w, own := &writer{s: s, calm: time.NewTimer(0)}, context.WithoutCancel(ctx) // jobs that were accepted are finished
+	defer w.calm.Stop()
 	defer w.close()
 	if !s.db.Shared {
 		if err := w.connect(own); err != nil {
@@ -93,8 +96,12 @@ func (s *Store) Run(ctx context.Context) error {
 			return nil
 		case j := <-s.jobs:
 			w.group(own, j)
+		case <-w.calm.C:
+			w.bulk(own, false)
 		case j := <-s.bulk:
+			w.bulk(own, true)
 			w.each(own, []*job{j})
+			w.calm.Reset(calmAfter)
 			select { // who waited comes before the next one
 			case j := <-s.jobs:
 				w.group(own, j)
@@ -209,6 +216,20 @@ type writer struct {
 	crowded bool          // another process wrote between the last two transactions of this one
 	usual   int           // jobs that there were at the last one: of it, and waiting
 	held    time.Duration // for how long that had the lock
+
+	busy bool // with many entries, see [db.Conn.Bulk]
+	calm *time.Timer
+}
+
+// bulk says whether many entries come.
+func (w *writer) bulk(ctx context.Context, on bool) {
+	if w.busy == on || w.conn == nil {
+		return
+	}
+	w.busy = on
+	if err := w.conn.Bulk(ctx, on); err != nil {
+		w.s.log.WarnContext(ctx, "cache of the database", "error", err)
+	}
 }
 
 func (w *writer) connect(ctx context.Context) (err error) {

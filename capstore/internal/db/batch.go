@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -117,18 +118,20 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 			continue
 		}
 		for rest := st.into.rows; len(rest) > 0; {
-			n := maxRows
-			if !c.d.Shared {
-				n = maxGathered
-			}
-			for n > len(rest) {
-				n /= 2
-			}
+			n := rowsOfOne(len(rest), maxRows)
 			all = append(all, statement{text: c.insertText(st.into.insert, n), args: slices.Concat(rest[:n]...)})
 			rest = rest[n:]
 		}
 	}
 	return all
+}
+
+// rowsOfOne is how many of some rows go into one insert.
+func rowsOfOne(rows, most int) int {
+	for most > rows {
+		most /= 2
+	}
+	return most
 }
 
 // rowsOf is the text of an insert of some rows.
@@ -192,13 +195,15 @@ func (c *Conn) send(ctx context.Context, more []statement) error {
 	if len(c.kept)+len(more) == 0 {
 		return nil
 	}
+	if !c.d.Shared {
+		kept := c.kept
+		c.forget()
+		return c.run(ctx, kept)
+	}
 	all := append(c.whole(c.kept), more...)
 	c.forget()
 	if len(all) == 0 {
 		return nil
-	}
-	if !c.d.Shared {
-		return c.run(ctx, all)
 	}
 	c.begun = true
 	c.trips.Add(1)
@@ -210,22 +215,6 @@ func (c *Conn) send(ctx context.Context, more []statement) error {
 	return sendMySQL(ctx, c.conn, all, w)
 }
 
-// run runs statements that were kept back on SQLite.
-func (c *Conn) run(ctx context.Context, all []statement) error {
-	for _, st := range all {
-		p, err := c.stmt(ctx, st.text)
-		if err == nil {
-			c.trips.Add(1)
-			_, err = p.ExecContext(ctx, st.args...)
-		}
-		if err != nil {
-			c.lost = Error(err)
-			return c.lost
-		}
-	}
-	return nil
-}
-
 // Gather keeps inserts back on SQLite, too, until the next query or other statement: many rows in one statement take two
 // thirds of the time. Those whose keys others may have go at once: of several of them SQLite would note in a file how to
 // undo them, page by page. Whatever is refused of them fails what comes next. It ends with Gather(ctx, false).
@@ -235,6 +224,22 @@ func (c *Conn) Gather(ctx context.Context, on bool) error {
 		return nil
 	}
 	return c.send(ctx, nil)
+}
+
+// Bulk gives SQLite a larger cache, for many rows that go all over the indexes; Bulk(ctx, false) takes it back. It is called
+// between transactions. A server has its own ways.
+func (c *Conn) Bulk(ctx context.Context, on bool) error {
+	if c.d.Shared {
+		return nil
+	}
+	size := writeCache
+	if on {
+		size = bulkCache
+	}
+	if err := c.plain(ctx, fmt.Sprint("PRAGMA cache_size=-", size)); err != nil || on {
+		return err
+	}
+	return c.plain(ctx, "PRAGMA shrink_memory")
 }
 
 // forget forgets what is kept back.
@@ -274,7 +279,7 @@ func sendMySQL(ctx context.Context, conn *sql.Conn, all []statement, w *watcher)
 			return Error(cmp.Or(rows.Err(), driver.ErrBadConn))
 		}
 		first = false
-		if err := eachRow(rows, w, st.rows); err != nil {
+		if err := eachRow(rows.Scan, rows, w, st.rows); err != nil {
 			return err
 		}
 	}
@@ -283,12 +288,12 @@ func sendMySQL(ctx context.Context, conn *sql.Conn, all []statement, w *watcher)
 }
 
 // eachRow reads one answer.
-func eachRow(rows *sql.Rows, w *watcher, f func(Scan) error) error {
+func eachRow(scan Scan, rows *sql.Rows, w *watcher, f func(Scan) error) error {
 	for {
 		if more, err := w.next(rows); !more {
 			return err
 		}
-		if err := f(rows.Scan); err != nil {
+		if err := f(scan); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,8 @@ type Insert struct {
 	Replace bool
 	// ID is the column that the database numbers, for [Conn.Insert].
 	ID string
+	// Alone says that on SQLite several rows in one statement take longer than each in its own.
+	Alone bool
 }
 
 // keyOf is a text that differs for rows of different keys.

@@ -26,8 +26,10 @@ const (
 	maxConns       = 16 // of a pool that reads from a server
 	idleLife       = 5 * time.Minute
 	// Of SQLite, in KiB of a connection. There are up to eight that read.
-	writeCache, readCache = 8000, 1000
-	readIdle              = 30 * time.Second // until a connection that reads gives its cache back
+	writeCache, bulkCache, readCache = 8000, 32000, 1000
+	// checkpointFrom is how many pages SQLite's log has before they go to the file: what many transactions write goes once.
+	checkpointFrom = 8000
+	readIdle       = 30 * time.Second // until a connection that reads gives its cache back
 )
 
 // DB is an open database.
@@ -122,8 +124,8 @@ func OpenServer(ctx context.Context, dsn string, migrations fs.FS, log *slog.Log
 // OpenSQLite opens or creates a file. Sync is SQLite's synchronous: FULL is durable at each commit.
 // Older are migrations that files of earlier versions need besides.
 func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *slog.Logger, older ...*goose.Migration) (*DB, error) {
-	dsn := "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(" + sync +
-		")&_pragma=wal_autocheckpoint(4000)&_pragma=cache_size(-"
+	dsn := fmt.Sprint("file:", path, "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(", sync,
+		")&_pragma=wal_autocheckpoint(", checkpointFrom, ")&_pragma=cache_size(-")
 	x := &DB{Dialect: SQLite(), log: log}
 	var err error
 	if x.write, err = sql.Open("sqlite", fmt.Sprint(dsn, writeCache, ")")); err != nil {
@@ -155,7 +157,7 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 		return nil, Error(fmt.Errorf("%v", err)) // the timeout is not the caller's
 	}
 	c := &Conn{
-		d: x.Dialect, pool: x.write, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{},
+		d: x.Dialect, pool: x.write, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{}, direct: map[string]directStmt{},
 		texts: map[string]string{}, inserted: map[rowsOf]string{}, open: map[string]*inserts{}, trips: &x.trips,
 	}
 	if err := x.settle(ctx, c); err != nil {

@@ -48,9 +48,9 @@ func (p *Pool) one(ctx context.Context, dest []any, query string, args []any) (o
 	case err != nil:
 		return false, Error(err)
 	case st == nil:
-		return found(p.db.QueryRowContext(ctx, p.d.text(query), p.d.args(args)...).Scan(dest...))
+		return found(p.db.QueryRowContext(ctx, p.d.text(query), p.d.args(args)...).Scan(p.d.owned(dest)...))
 	}
-	return found(st.QueryRowContext(ctx, p.d.args(args)...).Scan(dest...))
+	return found(st.QueryRowContext(ctx, p.d.args(args)...).Scan(p.d.owned(dest)...))
 }
 
 // Each calls f for each row of a query. It holds a connection until it returns.
@@ -81,7 +81,7 @@ func (p *Pool) each(ctx context.Context, w *watcher, f func(Scan) error, query s
 	} else {
 		rows, err = st.QueryContext(ctx, p.d.args(args)...)
 	}
-	return each(rows, err, w, f)
+	return p.d.each(rows, err, w, f)
 }
 
 // ended reports whether a read failed because a server had ended its connection: it may be tried once more, on a new one.
@@ -185,7 +185,7 @@ func (s *Snapshot) Each(ctx context.Context, f func(Scan) error, query string, a
 	ctx, w := s.d.watch(ctx)
 	defer w.end()
 	rows, err := s.query(ctx, query, args)
-	return each(rows, err, w, f)
+	return s.d.each(rows, err, w, f)
 }
 
 // Conn is the connection of the one who writes. It is for one goroutine.
@@ -195,6 +195,8 @@ type Conn struct {
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt
 	inserts map[Insert]*sql.Stmt
+	direct  map[string]directStmt // of inserts that were kept back on SQLite
+	named   []driver.NamedValue   // of one of these
 
 	gathers bool  // inserts are kept back on SQLite too, see [Conn.Gather]
 	lost    error // why something that was kept back there did not get into the transaction: it can't be committed
@@ -233,7 +235,7 @@ func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (
 		return false, Error(err)
 	}
 	c.trips.Add(1)
-	return found(st.QueryRowContext(ctx, c.d.args(args)...).Scan(dest...))
+	return found(st.QueryRowContext(ctx, c.d.args(args)...).Scan(c.d.owned(dest)...))
 }
 
 // Each calls f for each row of a query. f must not use the connection.
@@ -252,7 +254,7 @@ func (c *Conn) Each(ctx context.Context, f func(Scan) error, query string, args 
 	}
 	c.trips.Add(1)
 	rows, err := st.QueryContext(ctx, c.d.args(args)...)
-	return each(rows, err, w, f)
+	return c.d.each(rows, err, w, f)
 }
 
 // Exec runs a statement, on a server no later than the next query.
@@ -276,7 +278,7 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 // Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
 // no later than with the next query.
 func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
-	if (c.d.Shared || c.gathers && i.Key == "") && i.ID == "" {
+	if (c.d.Shared || c.gathers && i.Key == "" && !i.Alone) && i.ID == "" {
 		return 0, c.keepInsert(ctx, i, args)
 	}
 	if c.d.Shared || c.open[i.Into] != nil {
@@ -362,6 +364,7 @@ func (c *Conn) Close() error {
 	for _, st := range c.inserts {
 		_ = st.Close()
 	}
+	c.closeDirect()
 	return c.conn.Close()
 }
 
@@ -398,12 +401,12 @@ func found(err error) (bool, error) {
 	return err == nil, Error(err)
 }
 
-func each(rows *sql.Rows, err error, w *watcher, f func(Scan) error) error {
+func (d Dialect) each(rows *sql.Rows, err error, w *watcher, f func(Scan) error) error {
 	if err != nil {
 		return Error(err)
 	}
 	defer rows.Close()
-	return eachRow(rows, w, f)
+	return eachRow(func(dest ...any) error { return rows.Scan(d.owned(dest)...) }, rows, w, f)
 }
 
 // watcher ends a statement that the server does not answer in time. It is nil where there is no server.

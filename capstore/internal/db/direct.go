@@ -1,0 +1,124 @@
+package db
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+)
+
+// What is many times done on SQLite goes around database/sql, which makes lists of all arguments and copies of all bytes
+// each time.
+
+// run runs inserts that were kept back on SQLite.
+func (c *Conn) run(ctx context.Context, kept []statement) error {
+	err := c.conn.Raw(func(dc any) error {
+		for _, st := range kept {
+			for rest := st.into.rows; len(rest) > 0; {
+				n := rowsOfOne(len(rest), maxGathered)
+				if err := c.insertRows(ctx, dc, st.into.insert, rest[:n]); err != nil {
+					return err
+				}
+				rest = rest[n:]
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		c.lost = Error(err)
+		return c.lost
+	}
+	return nil
+}
+
+// insertRows adds rows in one statement of the driver's connection.
+func (c *Conn) insertRows(ctx context.Context, dc any, i Insert, rows [][]any) error {
+	text := c.insertText(i, len(rows))
+	st := c.direct[text]
+	if st == nil {
+		plain, err := dc.(driver.ConnPrepareContext).PrepareContext(ctx, text)
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if st, ok = plain.(directStmt); !ok {
+			return fmt.Errorf("statement of the driver is a %T", plain)
+		}
+		c.direct[text] = st
+	}
+	args := c.named[:0]
+	for _, row := range rows {
+		for _, a := range row {
+			args = append(args, driver.NamedValue{Ordinal: len(args) + 1, Value: a})
+		}
+	}
+	c.named = args
+	c.trips.Add(1)
+	_, err := st.ExecContext(ctx, args)
+	clear(args) // the rows are not kept
+	return err
+}
+
+type directStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+}
+
+// closeDirect closes the driver's statements.
+func (c *Conn) closeDirect() {
+	if len(c.direct) == 0 {
+		return
+	}
+	_ = c.conn.Raw(func(any) error {
+		for _, st := range c.direct {
+			_ = st.Close()
+		}
+		return nil
+	})
+}
+
+// owned has scanned bytes be those that the driver made, where it makes them for each row anew: database/sql copies them
+// again.
+func (d Dialect) owned(dest []any) []any {
+	if d.Shared {
+		return dest
+	}
+	out := make([]any, len(dest))
+	for i, x := range dest {
+		switch to := x.(type) {
+		case *[]byte:
+			out[i] = ownBytes{to}
+		case *any:
+			out[i] = ownAny{to}
+		default:
+			out[i] = x
+		}
+	}
+	return out
+}
+
+// ownBytes takes bytes as they are.
+type ownBytes struct{ to *[]byte }
+
+// Scan implements [database/sql.Scanner].
+func (o ownBytes) Scan(src any) error {
+	switch v := src.(type) {
+	case nil:
+		*o.to = nil
+	case []byte:
+		*o.to = v
+	case string:
+		*o.to = []byte(v)
+	default:
+		return fmt.Errorf("column is a %T, not bytes", src)
+	}
+	return nil
+}
+
+// ownAny takes anything as it is.
+type ownAny struct{ to *any }
+
+// Scan implements [database/sql.Scanner].
+func (o ownAny) Scan(src any) error {
+	*o.to = src
+	return nil
+}
