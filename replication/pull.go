@@ -18,9 +18,15 @@ import (
 
 const (
 	syncStall   = 30 * time.Second // without a byte or an answer, a stream is given up
-	syncQueue   = 3                // batches that the receiver holds before they are verified
+	syncQueue   = 3                // batches that the receiver holds behind the one it applies
+	readyQueue  = 2                // of these, those that are verified
 	inlineLimit = 4 << 10          // bytes of a value that travels with its operation
 	syncTurn    = 10 * time.Second // of one peer's stream while others wait for theirs
+
+	// Batches that are here already are made durable together, up to so many bundles, or bytes of them: each transaction
+	// writes again what it shares with the one before, and waits for the disk.
+	togetherCount = 3 * hostlog.MaxAtOnce
+	togetherBytes = 3 << 20
 )
 
 // errTurn ends a stream early because other peers wait for their turn; what came is durable.
@@ -200,14 +206,35 @@ func (r *Replica) mayClaim(host hostlog.Key) bool {
 type received struct {
 	bundles  []hostlog.Bundle
 	verified hostlog.Checked
+	size     int // bytes, about
 }
+
+// together is one batch and those behind it that are ready, as far as they may be applied together.
+func together(first received, ready <-chan received) []received {
+	all, count, size := []received{first}, len(first.bundles), first.size
+	for last := first; last.applicable() && count < togetherCount && size < togetherBytes; all = append(all, last) {
+		select {
+		case b, ok := <-ready:
+			if !ok {
+				return all
+			}
+			last, count, size = b, count+len(b.bundles), size+b.size
+		default:
+			return all
+		}
+	}
+	return all
+}
+
+// applicable reports whether nothing is known that would keep the batch from being applied.
+func (b received) applicable() bool { return b.verified.Bad == nil && len(b.bundles) > 0 }
 
 // drain applies batches until the peer is done. One goroutine reads and decodes, one verifies, and one applies
 // and acknowledges, each a batch ahead of the next.
 func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owed, e *early) (bool, error) {
 	g, running := errgroup.WithContext(ctx)
-	batches := make(chan []hostlog.Bundle, syncQueue)
-	ready := make(chan received)
+	batches := make(chan []hostlog.Bundle, syncQueue-readyQueue)
+	ready := make(chan received, readyQueue)
 	moved, over := wait.NewSignal(), make(chan struct{})
 	var end *wire.State
 	g.Go(func() (err error) {
@@ -220,7 +247,7 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owe
 		for b := range batches {
 			moved.Give()
 			select {
-			case ready <- received{b, hostlog.CheckAll(r.space, b)}:
+			case ready <- received{b, hostlog.CheckAll(r.space, b), sizeOf(b)}:
 			case <-running.Done():
 				return context.Cause(running)
 			}
@@ -235,14 +262,17 @@ func (r *Replica) drain(ctx context.Context, m *remote, f *wire.Framer, owes owe
 		began := time.Now()
 		for b := range ready {
 			applying.Store(true)
-			n, err := r.applyBatch(running, m, b, e)
+			all := together(b, ready)
+			n, err := r.applyBatches(running, m, all, e)
 			m.brought += n
 			if err != nil {
 				return e.gap(err)
 			}
-			durable++
-			if err := f.Put(&wire.Message{Ack: &wire.Ack{Durable: durable}}); err != nil {
-				return err
+			for range all {
+				durable++
+				if err := f.Put(&wire.Message{Ack: &wire.Ack{Durable: durable}}); err != nil {
+					return err
+				}
 			}
 			if time.Since(began) > syncTurn && r.othersWait() {
 				return errTurn
@@ -324,16 +354,62 @@ func (r *Replica) receive(ctx context.Context, f *wire.Framer, owes owed, batche
 	}
 }
 
+// applyBatches is [Replica.applyBatch] of several batches, in one transaction if nothing stands in the way.
+func (r *Replica) applyBatches(ctx context.Context, m *remote, all []received, e *early) (brought int, err error) {
+	for _, b := range all {
+		for i := range b.bundles {
+			r.wants.hints(m.host, b.bundles[i].Large)
+		}
+	}
+	if len(all) > 1 && len(e.hosts) == 0 && !slices.ContainsFunc(all, func(b received) bool { return !b.applicable() }) {
+		whole := received{verified: hostlog.Checked{Space: r.space}}
+		for _, b := range all {
+			whole.bundles = append(whole.bundles, b.bundles...)
+			whole.verified.Good = append(whole.verified.Good, b.verified.Good...)
+		}
+		a, err := r.apply(ctx, whole, e)
+		if brought = a.New; err == nil && a.Covered == len(whole.bundles) {
+			return brought, nil
+		}
+	}
+	for _, b := range all { // what is known already is known
+		n, err := r.applyBatch(ctx, b, e)
+		if brought += n; err != nil {
+			return brought, err
+		}
+	}
+	return brought, nil
+}
+
+// apply adds bundles to the history, and notes what came of them.
+func (r *Replica) apply(ctx context.Context, b received, e *early) (hostlog.Applied, error) {
+	a, err := r.o.Store.ApplyChecked(ctx, b.verified)
+	r.o.Metrics.applied(a)
+	r.o.Metrics.caught.Add(float64(a.New))
+	r.advance(a.New)
+	e.held = e.held || a.Held > 0
+	if a.New > 0 {
+		r.resumed(ctx)
+		r.learned(b.bundles[:a.Covered])
+	}
+	return a, err
+}
+
+// sizeOf is about how many bytes bundles have.
+func sizeOf(bundles []hostlog.Bundle) (n int) {
+	for i := range bundles {
+		n += wire.SizeOf(&bundles[i])
+	}
+	return n
+}
+
 // applyBatch makes a batch durable, all of it or an error. An entry dated in the future is left for a later
 // round, with what follows it in its log: no honest host builds on it before it is due. e collects such
 // entries. brought counts what was new. The error is [errGap] when something is missing before an entry.
-func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *early) (brought int, err error) {
+func (r *Replica) applyBatch(ctx context.Context, b received, e *early) (brought int, err error) {
 	bundles, verified := b.bundles, b.verified
 	if len(bundles) == 0 {
 		return 0, fmt.Errorf("empty batch: %w", tinycloud.ErrInvalid)
-	}
-	for i := range bundles {
-		r.wants.hints(m.host, bundles[i].Large)
 	}
 	for {
 		before := len(bundles)
@@ -344,16 +420,8 @@ func (r *Replica) applyBatch(ctx context.Context, m *remote, b received, e *earl
 		if len(bundles) < before {
 			verified = hostlog.CheckAll(r.space, bundles)
 		}
-		a, err := r.o.Store.ApplyChecked(ctx, verified)
-		r.o.Metrics.applied(a)
-		r.o.Metrics.caught.Add(float64(a.New))
-		r.advance(a.New)
+		a, err := r.apply(ctx, received{bundles: bundles, verified: verified}, e)
 		brought += a.New
-		e.held = e.held || a.Held > 0
-		if a.New > 0 {
-			r.resumed(ctx)
-			r.learned(bundles[:a.Covered])
-		}
 		switch {
 		case errors.Is(err, tinycloud.ErrInvalid) || errors.Is(err, tinycloud.ErrForged):
 			return brought, err

@@ -16,6 +16,8 @@ import (
 
 const (
 	leastWindow = 3                      // batches: one that is verified, one that is made durable, one on the way
+	longWindow  = 6                      // batches, once so much is durable that what may be lost is little: the other side makes several durable together
+	longFrom    = 32 << 20               // bytes that are
 	mostWindow  = 8 << 20                // bytes
 	firstSpeed  = 8 << 20                // bytes a second that become durable, until it is known better
 	firstWay    = 300 * time.Millisecond // of a round trip at most, until it is known better
@@ -31,6 +33,7 @@ type window struct {
 	mu    sync.Mutex
 	sent  []inFlight
 	bytes int           // of sent
+	past  int64         // bytes that are durable
 	way   time.Duration // there and back
 	acked time.Time     // when the last acknowledgement came
 	done  bool          // nothing more will be sent
@@ -110,7 +113,11 @@ func (w *window) add(size int, now time.Time) bool {
 // limit is what may be sent with batches of a size: twice what can become durable in the time of a way lets the speed
 // grow. mu is held.
 func (w *window) limit(size int) int {
-	return int(min(mostWindow, float64(leastWindow*size)+2*w.durable/w.busy*w.way.Seconds()))
+	least := leastWindow
+	if w.past >= longFrom {
+		least = longWindow
+	}
+	return int(min(mostWindow, float64(least*size)+2*w.durable/w.busy*w.way.Seconds()))
 }
 
 // ack counts the oldest batch as durable; it reports false when none was sent.
@@ -123,6 +130,7 @@ func (w *window) ack(now time.Time) bool {
 	b := w.sent[0]
 	w.sent = w.sent[1:]
 	w.bytes -= b.size
+	w.past += int64(b.size)
 	w.way = min(w.way, now.Sub(b.at))
 	begin := b.at.Add(w.way) // the acknowledgement would be here, had it taken no time to make the batch durable
 	if begin.Before(w.acked) {

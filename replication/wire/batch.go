@@ -215,7 +215,11 @@ func Frames(bundles []hostlog.Bundle) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := Encode(Message{Batch: m})
+	size := 256 + len(m.Hosts)*40
+	for i := range bundles {
+		size += SizeOf(&bundles[i])
+	}
+	b, err := canonical.encodeWithin(Message{Batch: m}, size)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 
 // codec is the one way messages are written and read.
 type codec struct {
-	enc cbor.EncMode
+	enc cbor.UserBufferEncMode
 	dec cbor.DecMode
 }
 
@@ -21,7 +21,7 @@ func newCodec() codec {
 	enc, err := cbor.EncOptions{
 		Sort: cbor.SortLengthFirst, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
 		NilContainers: cbor.NilContainerAsEmpty,
-	}.EncMode()
+	}.UserBufferEncMode()
 	if err != nil {
 		panic(err) // the options are constants
 	}
@@ -56,12 +56,21 @@ func (c codec) encode(v any) ([]byte, error) {
 	return b, nil
 }
 
+// encodeWithin is encode of what takes about so many bytes.
+func (c codec) encodeWithin(v any, size int) ([]byte, error) {
+	buf := bytes.NewBuffer(make([]byte, 0, size))
+	if err := c.enc.MarshalToBuffer(v, buf); err != nil {
+		return nil, fmt.Errorf("message: %w: %w", err, tinycloud.ErrInvalid)
+	}
+	return buf.Bytes(), nil
+}
+
 // decodeKnown is [Decode], and reports whether there were fields that are not known here.
 func (c codec) decodeKnown(b []byte, v any) (more bool, err error) {
 	if err := c.dec.Unmarshal(b, v); err != nil {
 		return false, fmt.Errorf("message: %v: %w", err, tinycloud.ErrInvalid)
 	}
-	again, err := c.encode(v)
+	again, err := c.encodeWithin(v, len(b))
 	if err != nil || bytes.Equal(again, b) {
 		return false, err
 	}

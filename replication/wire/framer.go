@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -75,18 +74,22 @@ func (f *Framer) Read() ([]byte, error) {
 // readBody grows with what really arrives: a length alone takes no memory.
 func readBody(r io.Reader, size int) ([]byte, error) {
 	const step = 64 << 10
-	if size <= step {
-		b := make([]byte, size)
-		_, err := io.ReadFull(r, b)
-		return b, noEOF(err)
+	b := make([]byte, min(size, step))
+	for have := 0; ; {
+		if _, err := io.ReadFull(r, b[have:]); err != nil {
+			return nil, noEOF(err)
+		}
+		if have = len(b); have == size {
+			return b, nil
+		}
+		more := make([]byte, min(size, have*growth))
+		copy(more, b)
+		b = more
 	}
-	var buf bytes.Buffer
-	buf.Grow(step)
-	if _, err := io.CopyN(&buf, r, int64(size)); err != nil {
-		return nil, noEOF(err)
-	}
-	return buf.Bytes(), nil
 }
+
+// growth is how many times what came there may be memory for what is announced.
+const growth = 8
 
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
