@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
@@ -73,21 +76,15 @@ func (a *API) readBatch(c *call, ops []op) error {
 		return tinycloud.Refuse(tinycloud.ErrTooLarge,
 			"KV response is %d bytes, exceeding the requested limit of %d bytes", values, limit)
 	}
-	for _, item := range items {
-		if err := a.openable(c, item); err != nil {
-			return err
-		}
+	if err := a.openable(c, items); err != nil {
+		return err
 	}
 	h := c.w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.FormatInt(length, 10))
 	c.w.WriteHeader(http.StatusOK)
-	separator := open
-	for _, item := range items {
-		if err := a.sendItem(c, separator, item); err != nil {
-			return fmt.Errorf("batch: %w", err)
-		}
-		separator = ","
+	if err := a.sendItems(c, open, items); err != nil {
+		return fmt.Errorf("batch: %w", err)
 	}
 	if _, err := io.WriteString(c.w, end); err != nil {
 		return fmt.Errorf("batch: %w", err)
@@ -152,30 +149,89 @@ func (a *API) openItem(c *call, item batchItem) (io.ReadSeekCloser, error) {
 	return value, err
 }
 
-// openable opens a value and closes it, for files that are open at once have to be few.
-func (a *API) openable(c *call, item batchItem) error {
-	if !item.hasValue {
-		return nil
+// openAtOnce is how many values of a batch are opened together: each is a request where values are in a bucket.
+const openAtOnce = 8
+
+// openable opens values and closes them, for files that are open at once have to be few.
+func (a *API) openable(c *call, items []batchItem) error {
+	var group errgroup.Group
+	group.SetLimit(openAtOnce)
+	errs := make([]error, len(items))
+	for i, item := range items {
+		if !item.hasValue {
+			continue
+		}
+		group.Go(func() error {
+			value, err := a.openItem(c, item)
+			if err == nil {
+				err = value.Close()
+			}
+			errs[i] = err
+			return nil
+		})
 	}
-	value, err := a.openItem(c, item)
-	if err != nil {
-		return err
-	}
-	return value.Close()
+	_ = group.Wait() // errs has them
+	return cmp.Or(errs...)
 }
 
-func (a *API) sendItem(c *call, separator string, item batchItem) error {
+// openedItem is a value that was opened ahead; of an item without a value it has none.
+type openedItem struct {
+	value io.ReadSeekCloser
+	err   error
+}
+
+// openSoon opens the value of an item while others are sent.
+func (a *API) openSoon(c *call, item batchItem) <-chan openedItem {
+	soon := make(chan openedItem, 1)
+	if !item.hasValue {
+		soon <- openedItem{}
+		return soon
+	}
+	go func() {
+		value, err := a.openItem(c, item)
+		soon <- openedItem{value, err}
+	}()
+	return soon
+}
+
+// sendItems sends results one after the other; the next one's value is opened meanwhile.
+func (a *API) sendItems(c *call, separator string, items []batchItem) error {
+	var soon <-chan openedItem
+	if len(items) > 0 {
+		soon = a.openSoon(c, items[0])
+	}
+	for i, item := range items {
+		opened := <-soon
+		if soon = nil; i+1 < len(items) {
+			soon = a.openSoon(c, items[i+1])
+		}
+		err := opened.err
+		if err == nil {
+			err = sendItem(c, separator, item, opened.value)
+		}
+		if opened.value != nil {
+			_ = opened.value.Close() // only read
+		}
+		if err != nil {
+			if soon != nil {
+				if next := <-soon; next.value != nil {
+					_ = next.value.Close()
+				}
+			}
+			return err
+		}
+		separator = ","
+	}
+	return nil
+}
+
+func sendItem(c *call, separator string, item batchItem, value io.Reader) error {
 	if _, err := fmt.Fprintf(c.w, "%s%s", separator, item.before); err != nil {
 		return err
 	}
 	if !item.hasValue {
 		return nil
 	}
-	value, err := a.openItem(c, item)
-	if err != nil {
-		return err
-	}
-	defer value.Close() //nolint:errcheck // only read
 	encoder := base64.NewEncoder(base64.StdEncoding, c.w)
 	if _, err := io.CopyN(encoder, value, item.rec.Size); err != nil {
 		return fmt.Errorf("send value %s: %w", item.rec.Value, err)
@@ -183,6 +239,6 @@ func (a *API) sendItem(c *call, separator string, item batchItem) error {
 	if err := encoder.Close(); err != nil {
 		return err
 	}
-	_, err = c.w.Write(item.after)
+	_, err := c.w.Write(item.after)
 	return err
 }
