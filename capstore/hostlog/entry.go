@@ -147,7 +147,7 @@ type Signature [ed25519.SignatureSize]byte
 
 // Sign returns the signature of the entry of a digest.
 func Sign(key ed25519.PrivateKey, digest tinycloud.Hash) Signature {
-	return Signature(ed25519.Sign(key, append([]byte(signedPrefix), digest[:]...)))
+	return Signature(did.SignEd25519(key, append([]byte(signedPrefix), digest[:]...)))
 }
 
 // Verify reports whether a host signed the entry of a digest. Every host has to come to the same answer, or one would

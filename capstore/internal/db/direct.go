@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// What is many times done on SQLite goes around database/sql, which makes lists of all arguments and copies of all bytes
+// What is done many times on SQLite goes around database/sql, which makes lists of all arguments and copies of all bytes
 // each time.
 
 // run runs inserts that were kept back on SQLite.
@@ -15,7 +15,7 @@ func (c *Conn) run(ctx context.Context, kept []statement) error {
 		for _, st := range kept {
 			for rest := st.into.rows; len(rest) > 0; {
 				n := rowsOfOne(len(rest), maxGathered)
-				if err := c.insertRows(ctx, dc, st.into.insert, rest[:n]); err != nil {
+				if err := c.runDirect(ctx, dc, c.insertText(st.into.insert, n), rest[:n]...); err != nil {
 					return err
 				}
 				rest = rest[n:]
@@ -30,9 +30,23 @@ func (c *Conn) run(ctx context.Context, kept []statement) error {
 	return nil
 }
 
-// insertRows adds rows in one statement of the driver's connection.
-func (c *Conn) insertRows(ctx context.Context, dc any, i Insert, rows [][]any) error {
-	text := c.insertText(i, len(rows))
+// runOne runs a statement that answers nothing on SQLite.
+func (c *Conn) runOne(ctx context.Context, text string, args []any) error {
+	row := c.row[:0]
+	for _, a := range args {
+		v, err := driver.DefaultParameterConverter.ConvertValue(a)
+		if err != nil {
+			return Error(err)
+		}
+		row = append(row, v)
+	}
+	c.row = row
+	defer clear(row)
+	return Error(c.conn.Raw(func(dc any) error { return c.runDirect(ctx, dc, text, row) }))
+}
+
+// runDirect runs a statement of the driver's connection with arguments of several rows.
+func (c *Conn) runDirect(ctx context.Context, dc any, text string, rows ...[]any) error {
 	st := c.direct[text]
 	if st == nil {
 		plain, err := dc.(driver.ConnPrepareContext).PrepareContext(ctx, text)

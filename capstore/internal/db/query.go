@@ -195,8 +195,9 @@ type Conn struct {
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt
 	inserts map[Insert]*sql.Stmt
-	direct  map[string]directStmt // of inserts that were kept back on SQLite
-	named   []driver.NamedValue   // of one of these
+	direct  map[string]directStmt // of what answers nothing on SQLite
+	row     []any                 // arguments of one of these
+	named   []driver.NamedValue   // the same as the driver takes them
 
 	gathers bool  // inserts are kept back on SQLite too, see [Conn.Gather]
 	lost    error // why something that was kept back there did not get into the transaction: it can't be committed
@@ -265,14 +266,7 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 	if err := c.send(ctx, nil); err != nil {
 		return err
 	}
-	ctx, w := c.d.watch(ctx)
-	defer w.end()
-	st, err := c.stmt(ctx, query)
-	if err != nil {
-		return Error(err)
-	}
-	_, err = st.ExecContext(ctx, c.d.args(args)...)
-	return Error(err)
+	return c.runOne(ctx, query, args)
 }
 
 // Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
@@ -285,6 +279,9 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 		if err := c.send(ctx, nil); err != nil {
 			return 0, err
 		}
+	}
+	if !c.d.Shared && i.ID == "" {
+		return 0, c.runOne(ctx, c.insertText(i, 1), args)
 	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()

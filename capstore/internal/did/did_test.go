@@ -1,6 +1,7 @@
 package did_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	stded25519 "crypto/ed25519"
 	"crypto/elliptic"
@@ -258,6 +259,12 @@ func TestOneRuleForEd25519(t *testing.T) {
 			if ok != (j != at) {
 				t.Errorf("bad item %d at %d among signatures of two keys: %d is %v", i, at, j, ok)
 			}
+		}
+	}
+	for i := range 50 {
+		msg := bytes.Repeat([]byte{byte(i)}, i)
+		if !bytes.Equal(did.SignEd25519(key, msg), stded25519.Sign(key, msg)) {
+			t.Errorf("signature of %x differs", msg)
 		}
 	}
 	if got := did.VerifyEd25519Batch(nil); len(got) != 0 {
