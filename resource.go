@@ -25,12 +25,16 @@ const maxResource = 4096 // bytes of one as written, which its canonical spellin
 
 // ParseResource reads a capability's URI. A "tinycloud:" URI that is not of the resource grammar is an
 // other URI; what is no URI at all is an error of class [ErrInvalid].
-func ParseResource(text string) (Resource, error) {
+func ParseResource(text string) (Resource, error) { return ParseResourceBeside(text, Resource{}) }
+
+// ParseResourceBeside is [ParseResource], and faster where the resource is in the same Space as another one: most of the
+// time goes into the spelling of its owner.
+func ParseResourceBeside(text string, other Resource) (Resource, error) {
 	u, ok := splitURI(text)
 	if !ok || len(text) > maxResource {
 		return Resource{}, fmt.Errorf("resource %q is not a URI: %w", clip(text), ErrInvalid)
 	}
-	if r, ok := spaceResource(u); ok {
+	if r, ok := spaceResource(u, other.space); ok {
 		return r, nil
 	}
 	r := Resource{text: text}
@@ -40,14 +44,16 @@ func ParseResource(text string) (Resource, error) {
 	return r, nil
 }
 
-func spaceResource(u uri) (Resource, bool) {
+func spaceResource(u uri, space SpaceID) (Resource, bool) {
 	left, right, ok := strings.Cut(u.path, "/")
 	if !ok || u.scheme != "tinycloud" || u.hasAuthority || !u.normalised() {
 		return Resource{}, false
 	}
-	space, err := newSpaceID(left)
-	if err != nil {
-		return Resource{}, false
+	if space.IsZero() || left != space.String()[len(spacePrefix):] {
+		var err error
+		if space, err = newSpaceID(left); err != nil {
+			return Resource{}, false
+		}
 	}
 	service, path, hasPath := strings.Cut(right, "/")
 	if service == "" || strings.Contains(service, ":") {

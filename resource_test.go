@@ -77,6 +77,18 @@ func TestParseResource(t *testing.T) {
 	}
 }
 
+// TestParseResourceBeside has resources read beside others of their own Space, of other Spaces, and of none.
+func TestParseResourceBeside(t *testing.T) {
+	for _, tt := range resources {
+		want := resource(t, tt.in)
+		for _, other := range resources {
+			if got, err := tinycloud.ParseResourceBeside(tt.in, resource(t, other.in)); got != want || err != nil {
+				t.Errorf("%q beside %q: %v %v, want %v", tt.in, other.in, got, err, want)
+			}
+		}
+	}
+}
+
 func resource(tb testing.TB, text string) tinycloud.Resource {
 	tb.Helper()
 	r, err := tinycloud.ParseResource(text)

@@ -41,9 +41,10 @@ func Capabilities(att Value, allowCaveats bool) ([]Capability, error) {
 		return nil, undecodable("att is no object")
 	}
 	var caps []Capability
+	var resource tinycloud.Resource
 	for _, m := range att.Members {
-		resource, err := tinycloud.ParseResource(m.Name)
-		if err != nil || m.Value.Kind != Object {
+		var err error
+		if resource, err = tinycloud.ParseResourceBeside(m.Name, resource); err != nil || m.Value.Kind != Object {
 			return nil, undecodable("att: resource %q", clip(m.Name))
 		}
 		for _, a := range m.Value.Members {
