@@ -24,6 +24,9 @@ const (
 // FetchChunks fetches what an assembly lacks.
 var FetchChunks = fetchChunks
 
+// AsSaid passes blocks on that come.
+var AsSaid = asSaid
+
 // HelloTag is the tag of the dialer, or of the responder, who tells something.
 func HelloTag(space tinycloud.SpaceID, dialer, responder peer.ID, n wire.Nonces, ofDialer bool, told ...byte) [32]byte {
 	role := wire.RoleAnswerer

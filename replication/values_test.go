@@ -10,9 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	blocks "github.com/ipfs/go-block-format"
+
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/blockstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 func random(seed uint64, n int) string {
@@ -63,6 +66,36 @@ func TestFetchesAreSmall(t *testing.T) {
 		}
 		if f.fetched < 512<<10 || f.fetched > 2<<20 {
 			t.Errorf("%d bytes in one fetch", f.fetched)
+		}
+	})
+}
+
+// Who says that values are small and gives large ones is not listened to for long.
+func TestSizesThatLie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for most, want := range map[int64]int{3 << 20: 3, 3<<20 - 1: 2, 1: 0, 100 << 20: 20} {
+			ctx, cancel := context.WithCancel(t.Context())
+			came := make(chan blocks.Block)
+			go func() {
+				defer close(came)
+				for range 20 {
+					select {
+					case came <- blocks.NewBlock(make([]byte, 1<<20)):
+					case <-ctx.Done():
+						return
+					}
+				}
+			}()
+			out := replication.AsSaid(ctx, cancel, came, most)
+			synctest.Wait() // nothing was taken yet
+			got := 0
+			for range out {
+				got++
+			}
+			if got != want || (ctx.Err() != nil) != (want < 20) {
+				t.Errorf("%d of %d bytes: %d blocks, %v", most, 20<<20, got, ctx.Err())
+			}
+			cancel()
 		}
 	})
 }

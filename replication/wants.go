@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -309,10 +310,11 @@ func (r *Replica) failed(ctx context.Context, w hostlog.Want, err error) {
 // fetchSmall fetches values of one block. They may all be in memory before the first of them is durable.
 func (r *Replica) fetchSmall(ctx context.Context, group []job, done func(job, error)) {
 	wants := make(map[tinycloud.Hash]job, len(group))
-	cids := make([]cid.Cid, 0, len(group))
+	cids, said := make([]cid.Cid, 0, len(group)), int64(0)
 	for _, j := range group {
 		wants[j.Hash] = j
 		cids = append(cids, j.Hash.CID(tinycloud.RawCodec))
+		said += j.src.size
 	}
 	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -321,6 +323,8 @@ func (r *Replica) fetchSmall(ctx context.Context, group []job, done func(job, er
 	if err != nil {
 		missed = err
 		came = nil
+	} else {
+		came = asSaid(limited, cancel, came, said+blockSize)
 	}
 	for len(wants) > 0 && came != nil {
 		b, ok := <-came
@@ -338,6 +342,27 @@ func (r *Replica) fetchSmall(ctx context.Context, group []job, done func(job, er
 	for _, j := range wants {
 		done(j, fmt.Errorf("value %s: %w", j.Hash, missed))
 	}
+}
+
+// asSaid passes blocks on as they come, and ends their fetch when they are more bytes than may come: sizes are what some
+// host says, and blocks wait in memory until those before them are durable.
+func asSaid(ctx context.Context, cancel func(), came <-chan blocks.Block, most int64) <-chan blocks.Block {
+	out := make(chan blocks.Block, wire.MaxLocated)
+	go func() {
+		defer close(out)
+		for b := range came {
+			if most -= int64(len(b.RawData())); most < 0 {
+				cancel()
+				return
+			}
+			select {
+			case out <- b:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
 }
 
 // keep makes a value of one block durable.
