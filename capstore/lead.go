@@ -1,9 +1,11 @@
 package capstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -45,7 +47,9 @@ func (s *Store) Lead(ctx context.Context, task Task, f func(context.Context) err
 			continue
 		}
 		s.log.InfoContext(ctx, "this process leads", "task", task)
+		s.leading.Store(task, until)
 		err := s.leadUntil(ctx, task, until, f)
+		s.leading.Delete(task)
 		s.release(ctx, task)
 		s.log.InfoContext(ctx, "this process leads no more", "task", task)
 		if err != nil {
@@ -121,6 +125,7 @@ func (s *Store) leadUntil(ctx context.Context, task Task, until time.Time, f fun
 			return <-done
 		case <-tick.C:
 			if later, ok := s.claim(ctx, task); ok {
+				s.leading.Store(task, later)
 				end.Reset(time.Until(later) - stopMargin)
 			}
 		}
@@ -148,4 +153,53 @@ func (s *Store) release(ctx context.Context, task Task) {
 	if err != nil {
 		s.log.WarnContext(ctx, "the lease runs out by itself", "error", err)
 	}
+}
+
+// LedFor is for how long what is done for a task may go on by what is known now, if it then ends within three seconds;
+// 0 when this process does not lead it, and long when it has the database for itself.
+func (s *Store) LedFor(task Task) time.Duration {
+	if !s.db.Shared {
+		return time.Hour
+	}
+	until, ok := s.leading.Load(task)
+	if !ok {
+		return 0
+	}
+	return max(0, time.Until(until.(time.Time))-stopMargin)
+}
+
+// maxShown is how many bytes a process says of where it is.
+const maxShown = 8 << 10
+
+// Show tells other processes where this one is found that leads a task.
+func (s *Store) Show(ctx context.Context, task Task, addrs []string) error {
+	text := strings.Join(append([]string{hex.EncodeToString(s.me[:])}, addrs...), " ")
+	if len(text) > maxShown {
+		return fmt.Errorf("addresses of %d bytes: %w", len(text), tinycloud.ErrTooLarge)
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseAnswer)
+	defer cancel()
+	_, err := s.db.Control.Exec(ctx, "UPDATE leases SET addrs = ? WHERE name = ? AND holder = ?", text, string(task), s.me[:])
+	return err
+}
+
+// Leader returns where the other process that leads a task is found; ok is false when none does, or it does not say.
+func (s *Store) Leader(ctx context.Context, task Task) (addrs []string, ok bool, err error) {
+	if !s.db.Shared {
+		return nil, false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseAnswer)
+	defer cancel()
+	var holder []byte
+	var shown *string
+	found, err := s.db.Control.One(ctx, []any{&holder, &shown}, "SELECT holder, addrs FROM leases WHERE name = ? AND expires >= "+s.db.Clock, string(task))
+	if err != nil || !found || shown == nil || bytes.Equal(holder, s.me[:]) {
+		return nil, false, err
+	}
+	// A process of an older release leaves there what the one before it said.
+	name, rest, _ := strings.Cut(*shown, " ")
+	if name != hex.EncodeToString(holder) || rest == "" {
+		return nil, false, nil
+	}
+	return strings.Fields(rest), true, nil
 }

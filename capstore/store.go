@@ -111,6 +111,7 @@ type Store struct {
 	temp      string // directory of an in-memory database
 	db        *db.DB
 	me        [16]byte // names this process to the others
+	leading   sync.Map // of time.Time, by Task: until when this process leads
 	jobs      chan *job
 	bulk      chan *job                       // jobs that take long; those of jobs come in between
 	gone      chan struct{}                   // closed when Run has returned

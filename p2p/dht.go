@@ -38,6 +38,9 @@ func newDHT(h host.Host, seeds []peer.AddrInfo) (*dht.IpfsDHT, error) {
 // some hours. Errors: [ErrInvalid] without [Options].DHT, [ErrUnreachable]
 // while no other server is known, or that of ctx.
 func (f *Front) Provide(ctx context.Context, name Name) error {
+	if f.link != nil {
+		return f.link.provide(ctx, name)
+	}
 	if f.dht == nil {
 		return fmt.Errorf("no dht: %w", ErrInvalid)
 	}
@@ -60,6 +63,9 @@ func (f *Front) Provide(ctx context.Context, name Name) error {
 // Providers yields other fronts that the DHT has under a name, a few at most,
 // until ctx ends. Whoever knows the name may have put itself there.
 func (f *Front) Providers(ctx context.Context, name Name) iter.Seq[peer.AddrInfo] {
+	if f.link != nil {
+		return f.link.providers(ctx, name)
+	}
 	return func(yield func(peer.AddrInfo) bool) {
 		c, err := name.cid()
 		if f.dht == nil || err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -34,6 +35,9 @@ type Options struct {
 	Key      ed25519.PrivateKey // of the node
 	Listen   []ma.Multiaddr     // TCP and QUIC addresses, port 0 allowed; none: dial only
 	Announce []ma.Multiaddr     // what Addrs says instead of the listen addresses
+
+	// Process is what other processes of the node prove to know, see [Front.ServeProcesses] and [Linked]. Nil: there are none.
+	Process ed25519.PrivateKey
 
 	// Wake is asked when a CONNECT names a Space peer that is not open. It may
 	// Open it and return true, or return false. It is called from several
@@ -72,6 +76,7 @@ type Options struct {
 // in and out for every [Peer] opened on it. Its methods may be called from
 // several goroutines.
 type Front struct {
+	id      peer.ID
 	host    host.Host
 	swarm   *swarm.Swarm
 	dht     *dht.IpfsDHT // nil when off
@@ -81,11 +86,16 @@ type Front struct {
 	log     *slog.Logger
 	refused func(layer string)
 	admits  func(front peer.ID) bool
+	lost    func(front peer.ID) // may be nil
 
 	circuits *circuits // nil without Options.NAT
 	puncher  *puncher  // nil without Options.NAT
 
+	link      *link                     // to the process that has the front; nil when this one has it
+	processes atomic.Pointer[processes] // nil without [Front.ServeProcesses]
+
 	running sync.WaitGroup // handlers of [Front.Handle] and the puncher; Add under mu while not closed
+	passing sync.WaitGroup // streams between processes, which end when the host is closed; Add under mu while not closed
 
 	mu     sync.Mutex
 	closed bool              // guarded by mu
@@ -100,14 +110,53 @@ func New(o Options) (_ *Front, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Front{log: o.Log, peers: map[peer.ID]*Peer{}, held: map[peer.ID]int{}}
+	f, err := newFront(o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	var nat []libp2p.Option
+	if o.NAT {
+		f.circuits = newCircuits()
+		nat = f.natOptions(o.Listen)
+	}
+	var process []peer.ID
+	if o.Process != nil {
+		process = []peer.ID{processID(o.Process)}
+	}
+	if err := f.startHost(key, o, nat, process...); err != nil {
+		return nil, err
+	}
+	if o.DHT {
+		if f.dht, err = newDHT(f.host, o.Seeds); err != nil {
+			return nil, err
+		}
+	}
+	f.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
+		if n.Connectedness(c.RemotePeer()) != network.Connected && !f.isProcess(c.RemotePeer()) {
+			f.lostFront(c.RemotePeer())
+		}
+	}})
+	if o.NAT {
+		f.puncher = newPuncher(f)
+	}
+	return f, nil
+}
+
+// newFront makes what a front has whether or not it listens. The caller closes it also when what follows fails.
+func newFront(o Options) (f *Front, err error) {
+	f = &Front{log: o.Log, refused: o.Refused, admits: o.Admits, lost: o.Lost, peers: map[peer.ID]*Peer{}, held: map[peer.ID]int{}}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
-	if f.refused = o.Refused; f.refused == nil {
+	if f.refused == nil {
 		f.refused = func(string) {}
 	}
-	if f.admits = o.Admits; f.admits == nil {
+	if f.admits == nil {
 		f.admits = func(peer.ID) bool { return true }
 	}
 	f.waker = newWaker(o.Wake, o.Known)
@@ -116,47 +165,37 @@ func New(o Options) (_ *Front, err error) {
 			err = errors.Join(err, f.Close())
 		}
 	}()
+	key, err := privateKey(o.Key)
+	if err != nil {
+		return f, err
+	}
+	if f.id, err = peer.IDFromPrivateKey(key); err != nil {
+		return f, fmt.Errorf("private key: %w", ErrInvalid)
+	}
 	if f.books, err = newBooks(); err != nil {
-		return nil, err
+		return f, err
 	}
-	if f.limits, err = spaceLimits(); err != nil {
-		return nil, err
-	}
-	var nat []libp2p.Option
-	if o.NAT {
-		f.circuits = newCircuits()
-		nat = f.natOptions(o.Listen)
-	}
-	if f.host, err = frontHost(key, o, nat); err != nil {
-		return nil, err
+	f.limits, err = spaceLimits()
+	return f, err
+}
+
+// startHost has the front dial and, if o says so, listen. Some peers may have as many streams as all together.
+func (f *Front) startHost(key crypto.PrivKey, o Options, nat []libp2p.Option, busy ...peer.ID) (err error) {
+	if f.host, err = frontHost(key, o, nat, busy); err != nil {
+		return err
 	}
 	f.swarm, _ = f.host.Network().(*swarm.Swarm)
 	if f.swarm == nil {
-		return nil, fmt.Errorf("front network is a %T: %w", f.host.Network(), ErrInvalid)
+		return fmt.Errorf("front network is a %T: %w", f.host.Network(), ErrInvalid)
 	}
-	if o.DHT {
-		if f.dht, err = newDHT(f.host, o.Seeds); err != nil {
-			return nil, err
-		}
-	}
-	if o.Lost != nil {
-		f.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
-			if n.Connectedness(c.RemotePeer()) != network.Connected {
-				o.Lost(c.RemotePeer())
-			}
-		}})
-	}
-	if o.NAT {
-		f.puncher = newPuncher(f)
-	}
-	return f, nil
+	return nil
 }
 
 // Start lets remotes in to the Space peers and, with [Options].NAT, makes the front reachable. It is called once; what
 // it starts ends with Close, which may come first. Of ctx only the values count.
 func (f *Front) Start(ctx context.Context) {
 	life, ok := f.life(ctx)
-	if !ok {
+	if !ok || f.link != nil {
 		return
 	}
 	f.host.SetStreamHandler(hopProtocol, func(s network.Stream) { f.handleHop(life, s) })
@@ -193,8 +232,8 @@ func (f *Front) natOptions(listen []ma.Multiaddr) []libp2p.Option {
 	return opts
 }
 
-func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option) (host.Host, error) {
-	limits, err := frontLimits()
+func frontHost(key crypto.PrivKey, o Options, nat []libp2p.Option, busy []peer.ID) (host.Host, error) {
+	limits, err := frontLimits(busy)
 	if err != nil {
 		return nil, err
 	}
@@ -293,6 +332,7 @@ func (f *Front) Close() error {
 	if f.host != nil {
 		errs = append(errs, f.host.Close())
 	}
+	f.passing.Wait()
 	if f.circuits != nil {
 		f.circuits.running.Wait()
 	}
@@ -304,14 +344,31 @@ func (f *Front) Close() error {
 }
 
 // ID is the peer ID of the node key.
-func (f *Front) ID() peer.ID { return f.host.ID() }
+func (f *Front) ID() peer.ID { return f.id }
 
 // Host is the node's own libp2p host, for protocols between nodes. Protocols
 // registered on it are listed to anyone; they must say nothing about Spaces.
 func (f *Front) Host() host.Host { return f.host }
 
+// ListenAddrs are the addresses at which the front listens on this machine, whatever it announces; each ends in
+// /p2p/<front>.
+func (f *Front) ListenAddrs() ([]ma.Multiaddr, error) {
+	addrs, err := f.host.Network().InterfaceListenAddresses()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of this machine: %w", err)
+	}
+	out := make([]ma.Multiaddr, len(addrs))
+	for i, a := range addrs {
+		out[i] = withPeer(a, f.id)
+	}
+	return out, nil
+}
+
 // Addrs are the addresses of the front, each ending in /p2p/<front>, TCP first.
 func (f *Front) Addrs() []ma.Multiaddr {
+	if f.link != nil {
+		return f.link.frontAddrs()
+	}
 	addrs := f.host.Addrs()
 	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int {
 		switch {
@@ -371,6 +428,9 @@ func (f *Front) unregister(p *Peer) {
 // Keep keeps the connection with a front although no Space needs it, until the result is called. It reports false,
 // and keeps nothing, when there is none, or none but through a relay.
 func (f *Front) Keep(front peer.ID) (release func(), ok bool) {
+	if f.link != nil {
+		return f.link.keep(front)
+	}
 	release = f.hold(front)
 	for _, c := range f.swarm.ConnsToPeer(front) {
 		if _, rest := splitCircuit(c.RemoteMultiaddr()); len(rest) == 0 && !c.IsClosed() {
@@ -385,6 +445,9 @@ func (f *Front) Keep(front peer.ID) (release func(), ok bool) {
 // while a Space connection runs over it. The result undoes it, once.
 func (f *Front) hold(front peer.ID) func() {
 	const tag = "space"
+	if f.link != nil { // the process that has the front does
+		return func() {}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.held[front]++; f.held[front] == 1 {

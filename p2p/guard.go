@@ -148,6 +148,9 @@ func (f *Front) enter() bool {
 // NewStream opens a stream to another front, at the addresses of [ParseFrontAddr]
 // or those it is known by. Errors: [ErrUnreachable], or that of ctx.
 func (f *Front) NewStream(ctx context.Context, front peer.AddrInfo, proto protocol.ID) (network.Stream, error) {
+	if f.link != nil {
+		return f.link.stream(ctx, front, proto)
+	}
 	if err := f.Connect(ctx, front); err != nil {
 		return nil, err
 	}
@@ -161,6 +164,9 @@ func (f *Front) NewStream(ctx context.Context, front peer.AddrInfo, proto protoc
 // Connect dials another front unless it is connected. Errors: [ErrUnreachable],
 // or that of ctx.
 func (f *Front) Connect(ctx context.Context, front peer.AddrInfo) error {
+	if f.link != nil {
+		return f.link.dial(ctx, front)
+	}
 	f.swarm.Backoff().Clear(front.ID) // when to try again is the caller's decision
 	if err := f.host.Connect(ctx, front); err != nil {
 		return unreachable(ctx, front.ID, err)
@@ -170,8 +176,11 @@ func (f *Front) Connect(ctx context.Context, front peer.AddrInfo) error {
 
 // Recheck ends the connections with fronts that [Options].Admits refuses now.
 func (f *Front) Recheck() {
+	if f.link != nil { // the process that has the front does
+		return
+	}
 	for _, id := range f.swarm.Peers() {
-		if !f.admits(id) {
+		if !f.admits(id) && !f.isProcess(id) {
 			_ = f.swarm.ClosePeer(id)
 		}
 	}

@@ -38,27 +38,39 @@ func (f *Front) handleHop(ctx context.Context, s network.Stream) {
 	}
 	remote := s.Conn().RemotePeer()
 	if !f.admits(remote) {
-		f.hopRefuse(s, pb.Status_NO_RESERVATION)
+		f.hopRefuse(s, noReservation)
 		return
 	}
 	if f.relay(ctx, s, dst.ID) {
 		return
 	}
-	p := f.find(ctx, callerOf(s.Conn()), dst.ID)
+	if p := f.elsewhere(dst.ID); p != nil {
+		f.pass(ctx, p, s, dst.ID)
+		return
+	}
+	f.takeIn(ctx, s, callerOf(s.Conn()), dst.ID)
+}
+
+const noReservation = pb.Status_NO_RESERVATION
+
+// takeIn answers a CONNECT that names a Space peer.
+func (f *Front) takeIn(ctx context.Context, s network.Stream, by Caller, space peer.ID) {
+	remote := by.Front
+	p := f.find(ctx, by, space)
 	if p == nil {
-		f.hopRefuse(s, pb.Status_NO_RESERVATION)
+		f.hopRefuse(s, noReservation)
 		return
 	}
 	slot, ok := p.transport.slot()
 	if !ok {
-		f.hopRefuse(s, pb.Status_NO_RESERVATION)
+		f.hopRefuse(s, noReservation)
 		return
 	}
 	arrived, ok := p.arrive(remote)
 	if !ok {
 		slot()
 		_ = s.SetDeadline(time.Now().Add(hopTimeout))
-		f.hopAnswer(s, pb.Status_NO_RESERVATION)
+		f.hopAnswer(s, noReservation)
 		return
 	}
 	secured := func() { slot(); arrived() }
@@ -100,8 +112,25 @@ func hopStatus(s network.Stream, st pb.Status) error {
 // CONNECT, before the front has answered it; whether it refuses is told by the
 // first Read. Nothing waits for identify: every front speaks the protocol.
 func (f *Front) openHop(ctx context.Context, front, space peer.ID) (network.Stream, error) {
+	s, err := f.hopTo(ctx, front)
+	if err != nil {
+		return nil, err
+	}
+	h := &hopStream{Stream: s, front: front, space: space}
+	if err = h.connect(); err == nil {
+		return h, nil
+	}
+	_ = s.Reset()
+	return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
+}
+
+// hopTo opens a stream for a CONNECT.
+func (f *Front) hopTo(ctx context.Context, front peer.ID) (network.Stream, error) {
 	if !f.admits(front) {
 		return nil, fmt.Errorf("front %s is not admitted: %w", front, ErrUnreachable)
+	}
+	if f.link != nil {
+		return f.link.stream(ctx, peer.AddrInfo{ID: front, Addrs: f.host.Peerstore().Addrs(front)}, hopProtocol)
 	}
 	if _, err := f.swarm.DialPeer(ctx, front); err != nil {
 		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
@@ -111,10 +140,7 @@ func (f *Front) openHop(ctx context.Context, front, space peer.ID) (network.Stre
 		return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
 	}
 	if err = s.SetProtocol(hopProtocol); err == nil {
-		h := &hopStream{lazyStream: newLazyStream(s, hopProtocol), front: front, space: space}
-		if err = h.connect(); err == nil {
-			return h, nil
-		}
+		return newLazyStream(s, hopProtocol), nil
 	}
 	_ = s.Reset()
 	return nil, fmt.Errorf("front %s: %w: %w", front, ErrUnreachable, err)
@@ -122,7 +148,7 @@ func (f *Front) openHop(ctx context.Context, front, space peer.ID) (network.Stre
 
 // hopStream is a stream behind a CONNECT that may not be answered yet. One goroutine reads it.
 type hopStream struct {
-	*lazyStream
+	network.Stream
 	front, space peer.ID
 	answered     bool
 }
@@ -143,11 +169,11 @@ func (s *hopStream) Read(b []byte) (int, error) {
 		}
 		s.answered = true
 	}
-	return s.lazyStream.Read(b)
+	return s.Stream.Read(b)
 }
 
 func (s *hopStream) answer() error {
-	rd := util.NewDelimitedReader(s.lazyStream, hopMessage)
+	rd := util.NewDelimitedReader(s.Stream, hopMessage)
 	defer rd.Close()
 	var rep pb.HopMessage
 	if err := rd.ReadMsg(&rep); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -47,6 +48,8 @@ const (
 	// distance that takes round trips, on the physical connection and again on the Space's.
 	streamWindow = 1 << 20
 
+	maxProcesses = 64 // of one node, linked to the one that has the front
+
 	maxNodes = 512 // other nodes connected at once, above which idle ones are dropped
 
 	wakeBurst      = 64              // CONNECTs to sleeping Spaces one origin may make at once
@@ -72,9 +75,15 @@ const (
 
 // frontLimits lets one node pair carry thousands of Spaces: the library's
 // defaults refuse hop streams beyond some 130.
-func frontLimits() (network.ResourceManager, error) {
+//
+// Busy peers, which are processes of the same node, may carry as much as all others.
+func frontLimits(busy []peer.ID) (network.ResourceManager, error) {
 	const perPeer, all = 8192, 40000
 	hop := rcmgr.ResourceLimits{Streams: all, StreamsInbound: all, StreamsOutbound: all, Memory: 4 << 30}
+	processes := map[peer.ID]rcmgr.ResourceLimits{}
+	for _, id := range busy {
+		processes[id] = rcmgr.ResourceLimits{Conns: maxProcesses, ConnsInbound: maxProcesses, Streams: all, StreamsInbound: all, StreamsOutbound: all, Memory: 4 << 30}
+	}
 	cfg := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: 2 * maxNodes, ConnsInbound: maxNodes + maxNodes/2, ConnsOutbound: 2 * maxNodes,
@@ -82,8 +91,9 @@ func frontLimits() (network.ResourceManager, error) {
 		},
 		Transient:    rcmgr.ResourceLimits{Streams: 2048, StreamsInbound: 2048, StreamsOutbound: 2048, Memory: 512 << 20},
 		PeerDefault:  rcmgr.ResourceLimits{Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer, Memory: 2 << 30},
-		Protocol:     map[protocol.ID]rcmgr.ResourceLimits{hopProtocol: hop},
-		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{hopProtocol: {Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer, Memory: 2 << 30}},
+		Protocol:     map[protocol.ID]rcmgr.ResourceLimits{hopProtocol: hop, processProtocol: hop},
+		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{hopProtocol: {Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer, Memory: 2 << 30}, processProtocol: hop},
+		Peer:         processes,
 	}
 	// Several nodes may sit behind one address, and a restarted one dials anew.
 	v4 := rcmgr.ConnLimitPerSubnet{PrefixLength: 32, ConnCount: connsPerIP}

@@ -208,7 +208,7 @@ func (f *Front) onlyRelayed(id peer.ID) bool {
 	return len(conns) > 0 && !slices.ContainsFunc(conns, func(c network.Conn) bool { return !isRelayed(c) })
 }
 
-// partners are the fronts of all authorised peers.
+// partners are the fronts of all authorised peers, those of linked processes too.
 func (f *Front) partners() (out []peer.ID) {
 	for _, p := range f.open() {
 		for _, id := range p.fronts() {
@@ -216,6 +216,15 @@ func (f *Front) partners() (out []peer.ID) {
 				out = append(out, id)
 			}
 		}
+	}
+	for _, p := range f.linked() {
+		p.mu.Lock()
+		for _, id := range p.partners {
+			if !slices.Contains(out, id) {
+				out = append(out, id)
+			}
+		}
+		p.mu.Unlock()
 	}
 	return out
 }

@@ -149,7 +149,7 @@ func (f *Front) relay(ctx context.Context, s network.Stream, dst peer.ID) bool {
 		return false // one relay on a way is enough
 	}
 	if f.host.Network().Connectedness(dst) != network.Connected ||
-		!f.circuits.asked.allow(string(src)) || !f.share(src, dst) {
+		!f.circuits.asked.allow(string(src)) || !f.share(src, dst) && !f.sharedBy(ctx, src, dst) {
 		return false
 	}
 	leave, ok := f.circuits.enter(src)
@@ -235,7 +235,7 @@ func splice(a, b network.Stream) {
 // through tells the front's peerstore that other fronts can be reached by way
 // of those that hosts of the same Space are connected over.
 func (p *Peer) through(fronts []peer.ID) {
-	if p.front.circuits == nil {
+	if p.front.circuits == nil && p.front.link == nil {
 		return
 	}
 	for _, relay := range p.fronts() {

@@ -111,7 +111,10 @@ func (n *Node) adminNode(r *http.Request) (int, any, error) {
 		Spaces: len(n.store.Spaces()), Backup: stamp(n.lastBackup()), SampleSeconds: sampleEvery.Seconds(),
 	}
 	if front := n.front.Load(); front != nil {
-		v.Replicates, v.Connections, v.Reachability = true, len(front.Host().Network().Peers()), front.Reachability()
+		v.Replicates = true
+		if !front.Behind() {
+			v.Connections, v.Reachability = len(front.Host().Network().Peers()), front.Reachability()
+		}
 	}
 	return http.StatusOK, v, nil
 }

@@ -154,22 +154,29 @@ func (a *asker) refresh(ctx context.Context, g *errgroup.Group) {
 	}
 	for _, x := range list {
 		if old := a.nodes[x.front.ID]; old != nil {
-			if old.named = x; x.paired {
-				old.limit.SetLimit(pairedRate)
-				old.limit.SetBurst(pairedBurst)
-			}
+			old.named = x
+			each, burst := a.pace(x.paired)
+			old.limit.SetLimit(each)
+			old.limit.SetBurst(burst)
 			continue
 		}
-		limit := rate.NewLimiter(askRate, askBurst)
-		if x.paired {
-			limit = rate.NewLimiter(pairedRate, pairedBurst)
-		}
+		limit := rate.NewLimiter(a.pace(x.paired))
 		node := &askedNode{named: x, answers: map[tinycloud.SpaceID]*reply{}, served: map[tinycloud.Principal]int{}, limit: limit}
 		a.nodes[x.front.ID] = node
 		if !a.n.cfg.P2P.Isolated {
 			g.Go(func() error { a.probe(ctx, node); return nil })
 		}
 	}
+}
+
+// pace is how often a node may be asked: its processes share what a node is allowed.
+func (a *asker) pace(paired bool) (each rate.Limit, burst int) {
+	each, burst = askRate, askBurst
+	if paired {
+		each, burst = pairedRate, pairedBurst
+	}
+	members := max(1, int(a.members.Load()))
+	return each / rate.Limit(members), max(1, burst/members)
 }
 
 // probe finds out whether a node is in reach, so that the first Space need not wait for that.
@@ -197,7 +204,7 @@ func (a *asker) probe(ctx context.Context, x *askedNode) {
 
 // askDue begins the questions that are due and returns how long none is.
 func (a *asker) askDue(ctx context.Context, g *errgroup.Group) time.Duration {
-	joining, all := a.n.store.JoiningSpaces(), a.n.store.Spaces()
+	joining, all := a.led(a.n.store.JoiningSpaces()), a.led(a.n.store.Spaces())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	wait := askLongest

@@ -117,7 +117,7 @@ func (n *Node) openEntrance(ctx context.Context, space tinycloud.SpaceID) (e ent
 	if err != nil {
 		return e, err
 	}
-	o.Key, o.Seeds = n.isolatedKey(space), nil
+	o.Key, o.Process, o.Seeds = n.isolatedKey(space), nil, nil
 	id := n.spacePeer(space)
 	o.Known = func(asked peer.ID) bool { return asked == id && n.spaces.known(asked) } // others are not here
 	e.where, err = n.locator(n.entranceID(space), func() []tinycloud.SpaceID { return []tinycloud.SpaceID{space} })

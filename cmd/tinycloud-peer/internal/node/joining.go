@@ -27,7 +27,7 @@ type look struct{ first, next time.Time }
 
 // considerDue has the joining Spaces opened that may be, and returns how long none is to be looked at.
 func (a *asker) considerDue(ctx context.Context) time.Duration {
-	joining := a.n.store.JoiningSpaces()
+	joining := a.led(a.n.store.JoiningSpaces())
 	now, wait := time.Now(), askLongest
 	var due []tinycloud.SpaceID
 	a.mu.Lock()

@@ -79,7 +79,8 @@ type Node struct {
 	store     *capstore.Store
 	keyValue  *kv.Keys // in store
 	blocks    *blockstore.Store
-	front     atomic.Pointer[p2p.Front] // nil while another process leads
+	front     atomic.Pointer[p2p.Front] // nil while another process leads and this one is not linked to it
+	dealer    atomic.Pointer[dealer]    // nil unless this process leads others
 	lan       atomic.Pointer[p2p.LAN]   // nil without p2p.mdns, too
 	where     *locate.Locator
 	pairing   *replication.Pairing
@@ -295,7 +296,7 @@ func anyPort(addrs []ma.Multiaddr) (out []ma.Multiaddr) {
 }
 
 func (n *Node) frontOptions() (o p2p.Options, err error) {
-	o = p2p.Options{Key: n.keys.NodeKey(), Wake: n.spaces.wake, Known: n.spaces.known, Admits: n.admits, Lost: n.spaces.lost, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
+	o = p2p.Options{Key: n.keys.NodeKey(), Process: n.processKey(), Wake: n.spaces.wake, Known: n.spaces.known, Admits: n.admits, Lost: n.spaces.lost, Refused: n.spaces.metrics.Refused, NAT: n.cfg.P2P.NAT, DHT: n.cfg.P2P.DHT, Log: n.log.With("part", "p2p")}
 	for _, text := range n.cfg.P2P.Bootstrap {
 		to, err := parseTarget(text)
 		if err != nil {

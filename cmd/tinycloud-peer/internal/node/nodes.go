@@ -72,7 +72,7 @@ func (n *Node) openPairing(ctx context.Context) (err error) {
 		n.log.WarnContext(ctx, "p2p.isolated is set: paired nodes are not asked", "paired", paired)
 	}
 	n.pairing, err = replication.NewPairing(replication.PairingOptions{
-		Node: id, Addrs: n.frontAddrs, Store: n.store, Metrics: n.spaces.metrics, Log: n.log.With("part", "pairing"),
+		Node: id, Addrs: n.nodeAddrs, Store: n.store, Metrics: n.spaces.metrics, Log: n.log.With("part", "pairing"),
 	})
 	return err
 }
@@ -356,10 +356,10 @@ func pictured(text string) (string, error) {
 	return "data:image/png;base64," + base64.StdEncoding.EncodeToString(code.PNG()), nil
 }
 
-// newInvite makes an invite to this node. A process that does not replicate knows only the addresses of the configuration.
+// newInvite makes an invite to this node. A process that does not know the front has only the addresses of the configuration.
 func (n *Node) newInvite(life time.Duration) (i replication.Invite, err error) {
-	addrs := n.frontAddrs()
-	if n.front.Load() == nil {
+	addrs := n.nodeAddrs()
+	if f := n.front.Load(); f == nil || f.Behind() && len(addrs) == 0 {
 		if addrs, err = multiaddrs("p2p.announce", n.cfg.P2P.Announce); err != nil {
 			return i, err
 		}

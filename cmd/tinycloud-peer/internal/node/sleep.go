@@ -60,7 +60,7 @@ func (s *spaces) loadMet(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, space := range met {
-		if s.active[space] == nil && s.asleep[space] == nil {
+		if s.active[space] == nil && s.asleep[space] == nil && s.leads(space) {
 			s.asleep[space] = &sleeper{}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -47,7 +48,12 @@ type spaces struct {
 	asker      *asker
 	coming     sync.Map // of *coming, by Space
 
+	dealt   atomic.Uint64 // shards of Spaces that this process may replicate
+	members atomic.Int64  // processes among which all are dealt
+	redealt wait.Signal   // dealt is another
+
 	mu        sync.RWMutex
+	starting  tinycloud.SpaceID                   // guarded by mu; being started
 	active    map[tinycloud.SpaceID]*active       // guarded by mu; changed by run and its goroutines
 	asleep    map[tinycloud.SpaceID]*sleeper      // guarded by mu; those that have met another host
 	woken     map[tinycloud.SpaceID]time.Duration // guarded by mu; those of asleep, or stopping, that have to start, see active.rest
@@ -92,7 +98,7 @@ func newSpaces(n *Node) *spaces {
 	rest := cmp.Or(n.o.Rest, restAfter)
 	s := &spaces{
 		n: n, log: n.log.With("part", "replication"),
-		look: wait.NewSignal(), turn: wait.NewSignal(), seeks: make(chan struct{}, seeksAtOnce),
+		look: wait.NewSignal(), turn: wait.NewSignal(), redealt: wait.NewSignal(), seeks: make(chan struct{}, seeksAtOnce),
 		silent: silent{until: map[peer.ID]time.Time{}},
 		memory: replication.NewBudget(replication.MemoryLimit), metrics: replication.NewMetrics(), keyMetrics: keys.NewMetrics(),
 		active: map[tinycloud.SpaceID]*active{}, asleep: map[tinycloud.SpaceID]*sleeper{}, woken: map[tinycloud.SpaceID]time.Duration{},
@@ -100,6 +106,8 @@ func newSpaces(n *Node) *spaces {
 		awake: max(0, cmp.Or(n.o.Awake, awake)), quiet: cmp.Or(n.o.Quiet, quiet),
 	}
 	s.asker = newAsker(s)
+	s.dealt.Store(uint64(allShards))
+	s.members.Store(1)
 	return s
 }
 
@@ -130,6 +138,10 @@ func (s *spaces) run(ctx context.Context) error {
 			s.n.openEntrances(ctx)
 			s.startWoken(ctx, g)
 			s.loadMet(ctx)
+		case <-s.redealt:
+			s.letGo()
+			s.loadMet(ctx)
+			s.asker.renew()
 		case <-s.turn:
 			seek.Reset(s.seekDue(ctx, g))
 		case <-seek.C:
@@ -200,9 +212,10 @@ func (s *spaces) get(space tinycloud.SpaceID) *active {
 
 // start opens a Space's peer and runs its replica. It reports whether the peer is open.
 func (s *spaces) start(ctx context.Context, g *errgroup.Group, space tinycloud.SpaceID, rest time.Duration) bool {
-	if s.n.alone() {
+	if s.n.alone() || !s.begins(space) {
 		return false
 	}
+	defer s.begun()
 	if running, open := s.prolong(space, rest); running {
 		return open
 	}
@@ -273,7 +286,7 @@ func (s *spaces) ended(ctx context.Context, space tinycloud.SpaceID, failed bool
 		failures = max(1, was.failures) // it says nothing of the Space's hosts
 		delete(s.strangers, space)
 	}
-	if met || err != nil {
+	if (met || err != nil) && s.leads(space) {
 		s.laid(space, backedOff(failures), was.rest)
 	} else {
 		was.rest.release()
@@ -375,6 +388,9 @@ func (s *spaces) fetch(ctx context.Context, space tinycloud.SpaceID, value tinyc
 	if a != nil {
 		return a.replica.Fetch(ctx, hostlog.Want{Hash: value})
 	}
+	if ask := s.elsewhere(space); ask != nil {
+		return ask(ctx, processCall{Space: space.String(), Value: value[:]})
+	}
 	s.wakeUp(space, s.restAfter)
 	return fmt.Errorf("value %s: the space is not being replicated: %w", value, tinycloud.ErrUnavailable)
 }
@@ -401,7 +417,7 @@ func (s *spaces) committed(c capstore.Commit) {
 	if c.Own > 0 || c.Joins || c.Wants > 0 && s.rests(c.Space) {
 		s.wakeUp(c.Space, s.restAfter)
 	}
-	if a == nil && c.Joins { // another process was told to
+	if a == nil && c.Joins && s.leads(c.Space) { // another process was told to
 		s.look.Give()
 	}
 	if c.Pairs {

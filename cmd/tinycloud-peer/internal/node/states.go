@@ -51,7 +51,7 @@ func (n *Node) reached(space tinycloud.SpaceID, j JoinView, hosts []HostView) st
 	}
 	to, err := parseTarget(j.Addr)
 	front := n.opened(space).front
-	if err != nil || front == nil {
+	if err != nil || front == nil || front.Behind() {
 		return j.State
 	}
 	if !slices.ContainsFunc(hosts, func(h HostView) bool {
