@@ -111,7 +111,7 @@ func (n *Node) adminNode(r *http.Request) (int, any, error) {
 		Spaces: len(n.store.Spaces()), Backup: stamp(n.lastBackup()), SampleSeconds: sampleEvery.Seconds(),
 	}
 	if front := n.front.Load(); front != nil {
-		v.Replicates = true
+		v.Replicates, v.Shards = true, n.spaces.shardCount()
 		if !front.Behind() {
 			v.Connections, v.Reachability = len(front.Host().Network().Peers()), front.Reachability()
 		}

@@ -140,6 +140,7 @@ func (b *behind) follow(ctx context.Context, front *p2p.Front) error {
 	err := b.asks(ctx, front)
 	cancel()
 	err = errors.Join(err, g.Wait())
+	s.deal(0, 1)
 	if err == nil { // else its time runs out
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

@@ -28,6 +28,7 @@ func (n *Node) replicate(ctx context.Context) error {
 	if !n.spread() {
 		return n.store.Lead(ctx, capstore.Replication, n.lead)
 	}
+	n.spaces.deal(0, 1)
 	b := newBehind(n)
 	own, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -89,6 +90,7 @@ func (n *Node) runSpaces(ctx context.Context) error {
 	err := n.spaces.run(ctx)
 	cancel()
 	dealing.Wait()
+	n.spaces.deal(0, 1)
 	return err
 }
 

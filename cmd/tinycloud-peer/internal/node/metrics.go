@@ -24,6 +24,7 @@ func (s *spaces) collectors() []prometheus.Collector {
 		gauge("active_spaces", "Spaces whose peer is open.", nil, running),
 		gauge("sleeping_spaces", "Spaces whose peer is not open.", nil, func() int { return max(0, hosted()-running()) }),
 		gauge("resting_spaces", "Of those the ones whose hosts are connected.", nil, s.resting),
+		gauge("replicated_shards", "Of 64 shards of Spaces those that this process replicates.", nil, s.shardCount),
 		gauge("paired_nodes", "Nodes that this one is paired with.", nil, s.n.store.PairedCount),
 		gauge("differing_databases", "Databases of which another host made other content of the same writes.", nil, s.n.differing),
 		gauge("authorised_peers", "Connected hosts, counted per Space.", nil, authorised),

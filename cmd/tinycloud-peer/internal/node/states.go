@@ -20,6 +20,8 @@ const (
 	ActivityResting = "resting" // nothing is new, its hosts agreed to rest
 	ActivityAsleep  = "asleep"  // its hosts are away, and looked for now and then
 	ActivityAlone   = "alone"   // it never met another
+
+	ActivityElsewhere = "elsewhere" // another process of the same database replicates it, or none does now
 )
 
 // How an address serves that a host was once reached by.
@@ -35,6 +37,8 @@ func (s *spaces) activity(space tinycloud.SpaceID) string {
 		return ActivityOpen
 	}
 	switch z := s.asleep[space]; {
+	case !s.leads(space):
+		return ActivityElsewhere
 	case z == nil:
 		return ActivityAlone
 	case z.rest != nil:

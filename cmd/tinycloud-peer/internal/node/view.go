@@ -31,7 +31,8 @@ type Info struct {
 	Reachability  string     `json:"reachability"`  // public, private, or unknown: whether others found its addresses to be reached
 	Connections   int        `json:"connections"`   // with other nodes
 	Spaces        int        `json:"spaces"`        // that are hosted
-	Replicates    bool       `json:"replicates"`    // false: another process of the same database does
+	Replicates    bool       `json:"replicates"`    // false: only other processes of the same database do
+	Shards        int        `json:"shards"`        // of 64, that this process replicates; the others are other processes'
 	Backup        *time.Time `json:"backup"`        // when the last one was made by the verb; null: none is known
 	SampleSeconds float64    `json:"sampleSeconds"` // between samples of GET /admin/history
 }
@@ -44,7 +45,7 @@ type SpaceView struct {
 	Addrs     []string          `json:"addrs"`    // what others join
 	State     string            `json:"state"`    // hosted, joining, synced; imported: its owner has not made this node a host
 	Standing  capstore.Standing `json:"standing"` // of this node: host, removed, expired, none
-	Activity  string            `json:"activity"` // open, resting, asleep; alone: no other host was met
+	Activity  string            `json:"activity"` // open, resting, asleep; alone: no other host was met; elsewhere: another process replicates it
 	Opens     *time.Time        `json:"opens"`    // when joining ends if nothing of another host is here; null: not by time
 	Hosts     []HostView        `json:"hosts"`
 	Heads     []string          `json:"heads"` // CIDs of epochs

@@ -1,0 +1,132 @@
+package node_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
+)
+
+func info(t *testing.T, n *node.Node) (v node.Info) {
+	t.Helper()
+	status, answer := call(t, http.MethodGet, n.URL()+"/admin/node", bearer, "")
+	if err := json.Unmarshal([]byte(answer), &v); err != nil || status != http.StatusOK {
+		t.Fatal(status, answer, err)
+	}
+	return v
+}
+
+// user has a Space at several nodes.
+type user struct {
+	t       *testing.T
+	owner   *captest.Wallet
+	session *captest.SessionKey
+	space   tinycloud.SpaceID
+	grant   string
+}
+
+func newUser(t *testing.T, at ...*node.Node) *user {
+	t.Helper()
+	u := &user{t: t, owner: captest.RandomWallet(), session: captest.RandomSession()}
+	u.space = u.owner.Space("default")
+	u.grant = u.owner.SignDelegation(captest.DelegationOptions{Audience: u.session.URI(), Caps: captest.Caps{
+		u.space.String() + "/kv": {"tinycloud.kv/put", "tinycloud.kv/get"},
+	}})
+	for _, n := range at {
+		hostAt(t, n, u.owner, u.space)
+		if status, answer := call(t, http.MethodPost, n.URL()+"/delegate", u.grant, ""); status != http.StatusOK {
+			t.Fatal(status, answer)
+		}
+	}
+	return u
+}
+
+func (u *user) invoke(n *node.Node, ability, key, body string) (int, string) {
+	u.t.Helper()
+	return call(u.t, http.MethodPost, n.URL()+"/invoke", u.session.Invoke(captest.TokenOptions{
+		Caps: captest.Caps{u.space.String() + "/kv/" + key: {ability}}, Proofs: []tinycloud.Hash{captest.ID(u.grant)},
+	}), body)
+}
+
+func (u *user) put(n *node.Node, key string) {
+	u.t.Helper()
+	if status, answer := u.invoke(n, "tinycloud.kv/put", key, key); status != http.StatusOK {
+		u.t.Fatal(status, answer)
+	}
+}
+
+func (u *user) arrives(n *node.Node, key string) {
+	u.t.Helper()
+	eventually(u.t, key+" of "+u.space.String(), 20*time.Second, func() bool {
+		status, got := u.invoke(n, "tinycloud.kv/get", key, "")
+		return status == http.StatusOK && got == key
+	})
+}
+
+func (u *user) join(at, through *node.Node) {
+	u.t.Helper()
+	body, err := json.Marshal(node.JoinRequest{Addrs: view(u.t, through, u.space).Addrs})
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	if status, answer := call(u.t, http.MethodPost, at.URL()+"/admin/spaces/"+url.PathEscape(u.space.String())+"/join", bearer, string(body)); status != http.StatusAccepted {
+		u.t.Fatal(status, answer)
+	}
+}
+
+// Both processes of a database replicate, each its own Spaces, and to another host they are one. When one ends the other
+// has all.
+func TestSpacesAreSpread(t *testing.T) {
+	db := testservers.Postgres(t)
+	a, stopA := run(t, sharing(t, db.DSN))
+	eventually(t, "leading", 5*time.Second, func() bool { return info(t, a).Shards == 64 })
+	b, _ := run(t, sharing(t, db.DSN))
+	eventually(t, "sharing", 10*time.Second, func() bool { return info(t, a).Shards == 32 && info(t, b).Shards == 32 })
+	c, _ := run(t, settings(t))
+	var users []*user
+	for range 6 {
+		users = append(users, newUser(t, a, c))
+	}
+	for i, u := range users {
+		u.join(c, []*node.Node{a, b}[i%2])
+		u.put([]*node.Node{a, b}[i%2], "there")
+		u.put(c, "back")
+	}
+	replicate := map[*node.Node]int{}
+	for _, u := range users {
+		u.arrives(c, "there")
+		u.arrives(a, "back")
+		u.arrives(b, "back")
+		does := 0
+		for _, n := range []*node.Node{a, b} {
+			if at := view(t, n, u.space).Activity; at == node.ActivityOpen {
+				does++
+				replicate[n]++
+			} else if at != node.ActivityElsewhere {
+				t.Error(u.space, at)
+			}
+		}
+		if does != 1 {
+			t.Errorf("%s: replicated by %d processes", u.space, does)
+		}
+	}
+	if len(replicate) != 2 {
+		t.Log("all Spaces happen to be of one process")
+	}
+	began := time.Now()
+	stopA()
+	eventually(t, "the other leading", 10*time.Second, func() bool { return info(t, b).Shards == 64 && len(addrs(t, b)) > 0 })
+	t.Logf("taken over in %s", time.Since(began))
+	for i, u := range users {
+		key := fmt.Sprint("after", i)
+		u.put(b, key)
+		u.arrives(c, key)
+	}
+}
