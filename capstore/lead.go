@@ -15,9 +15,9 @@ import (
 // The lease of the process that leads. A leader that cannot renew stops in time for the next one: what it
 // runs has stopMargin to end before the lease does.
 const (
-	leaseTerm   = 8 * time.Second
-	renewEvery  = 2 * time.Second
-	claimEvery  = time.Second
+	leaseTerm   = 7 * time.Second
+	renewEvery  = time.Second
+	claimEvery  = 500 * time.Millisecond
 	stopMargin  = 3 * time.Second
 	leaseAnswer = 1500 * time.Millisecond // the server has to answer
 )

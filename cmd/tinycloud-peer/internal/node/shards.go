@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
