@@ -297,6 +297,43 @@ func TestLeadNoMore(t *testing.T) {
 	})
 }
 
+// A process learns where the one is that leads, unless that one is of a release that does not say it.
+func TestLeader(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		db := newServerDatabase(t)
+		a, b := open(t, "one", newClock(), db.DSN), open(t, "one", newClock(), db.DSN)
+		leader := func(s *testStore, want ...string) {
+			t.Helper()
+			got, ok, err := s.Leader(t.Context(), capstore.Replication)
+			if err != nil || ok != (len(want) > 0) || !slices.Equal(got, want) {
+				t.Errorf("%q, %t, %v; want %q", got, ok, err, want)
+			}
+		}
+		addrs := []string{"/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1"}
+		if err := a.Show(t.Context(), capstore.Replication, addrs); err != nil {
+			t.Fatal(err)
+		}
+		leader(b) // it does not lead
+		var l leaders
+		led, end := l.lead(t, a)
+		await(t, led, 3*time.Second)
+		if d := a.LedFor(capstore.Replication); d <= time.Second || d > 4*time.Second || b.LedFor(capstore.Replication) != 0 {
+			t.Errorf("led for %s and %s", d, b.LedFor(capstore.Replication))
+		}
+		leader(b)
+		if err := a.Show(t.Context(), capstore.Replication, addrs); err != nil {
+			t.Fatal(err)
+		}
+		leader(b, addrs...)
+		leader(a) // itself
+		end()
+		leader(b)
+		// One of an older release takes the lease and leaves what was said.
+		db.Exec("UPDATE leases SET holder = 'older', expires = " + clocks[kind(t)] + " + 60000 WHERE name = 'p2p'")
+		leader(b)
+	})
+}
+
 var clocks = map[string]string{
 	onPostgres: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
 	onMySQL:    "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)",

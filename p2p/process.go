@@ -146,7 +146,10 @@ func (f *Front) perform(ctx context.Context, x *processes, q errand) (r reply, t
 		err = f.Connect(ctx, node)
 	case errandKeep:
 		release, ok := f.Keep(node.ID)
-		return reply{Yes: ok}, func(s network.Stream) {
+		if !ok {
+			return r, nil
+		}
+		return reply{Yes: true}, func(s network.Stream) {
 			defer release()
 			_, _ = s.Read(make([]byte, 1)) // its end
 			_ = s.Reset()
