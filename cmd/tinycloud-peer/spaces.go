@@ -50,7 +50,7 @@ func spaceState(v node.SpaceView) string {
 		return v.State
 	case v.OverLimit:
 		return "over limit"
-	case v.Activity == node.ActivityResting, v.Activity == node.ActivityAsleep && v.State == capstore.StateSynced:
+	case v.Activity == node.ActivityResting, v.Activity == node.ActivityElsewhere, v.Activity == node.ActivityAsleep && v.State == capstore.StateSynced:
 		return v.Activity
 	}
 	return v.State

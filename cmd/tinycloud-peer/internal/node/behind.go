@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	lookForFront = 500 * time.Millisecond // between looks for the process that has the front
+	lookForFront = 500 * time.Millisecond // between looks for the process that has the front; doubles while it is out of reach
+	seldomLook   = 4 * time.Second
 	linkTimeout  = 5 * time.Second
 	checkFront   = 2 * time.Second // between looks whether it has the front still
 	unchecked    = 6 * time.Second // after which a process whose database does not answer stops
@@ -70,11 +71,16 @@ func (b *behind) pause() (resume func()) {
 
 // run is linked while another process has the front, until ctx ends.
 func (b *behind) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := b.link(ctx); err != nil && ctx.Err() == nil {
+	for pause := lookForFront; ctx.Err() == nil; wait.For(ctx, pause) {
+		err := b.link(ctx)
+		switch {
+		case err == nil:
+			pause = lookForFront
+			continue
+		case ctx.Err() == nil && pause == lookForFront:
 			b.n.log.WarnContext(ctx, "replicates nothing, trying again", "error", err)
 		}
-		wait.For(ctx, lookForFront)
+		pause = min(2*pause, seldomLook)
 	}
 }
 

@@ -19,6 +19,9 @@ import (
 // them.
 const frontRetry = time.Second
 
+// maxShown is how many addresses other processes are told.
+const maxShown = 32
+
 // shared says that other processes may serve from this node's database. One of them leads: it has the front,
 // which has the node's one key.
 func (n *Node) shared() bool { return n.cfg.Storage.Database.Scheme() != config.SQLite }
@@ -99,7 +102,7 @@ func (n *Node) show(ctx context.Context) {
 	for ctx.Err() == nil {
 		addrs, err := n.front.Load().ListenAddrs()
 		if err == nil {
-			err = n.store.Show(ctx, capstore.Replication, texts(addrs))
+			err = n.store.Show(ctx, capstore.Replication, texts(addrs[:min(len(addrs), maxShown)]))
 		}
 		if err == nil {
 			return

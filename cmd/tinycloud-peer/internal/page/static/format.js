@@ -66,7 +66,7 @@ export function stateOf(v) {
   if (v.standing === 'none') return ['no host', 'idle']
   if (v.state === 'joining') return ['joining', 'busy']
   if (v.overLimit) return ['over limit', 'bad']
-  if (v.activity === 'resting' || (v.activity === 'asleep' && v.state === 'synced')) return [v.activity, 'idle']
+  if (v.activity === 'resting' || v.activity === 'elsewhere' || (v.activity === 'asleep' && v.state === 'synced')) return [v.activity, 'idle']
   return [v.state, 'good']
 }
 
