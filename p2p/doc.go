@@ -11,6 +11,10 @@
 // Space: a swarm with the Space's key and no listener of its own, one
 // gossipsub and, while blocks are exchanged, one bitswap.
 //
+// Several processes may be one node. One has the front; a [Linked] front of
+// another process is reached, and dials, by way of that one, and to its Space
+// peers it is a front like any other.
+//
 // # The invariant
 //
 // A remote peer that the caller has not passed to [Peer.Authorise] is in

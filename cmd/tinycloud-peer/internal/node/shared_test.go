@@ -19,9 +19,9 @@ import (
 const sharedSecret = "TINYCLOUD_KEYS_SECRET=c2VjcmV0IG9mIHRoZSBub2RlcyB0aGF0IHNoYXJlIG9uZQ"
 
 // sharing are the settings of a node that keeps its state in a server's database.
-func sharing(t *testing.T, dsn string) config.Config {
+func sharing(t *testing.T, dsn string, variables ...string) config.Config {
 	t.Helper()
-	return settings(t, "TINYCLOUD_STORAGE_DATABASE="+dsn, sharedSecret)
+	return settings(t, append([]string{"TINYCLOUD_STORAGE_DATABASE=" + dsn, sharedSecret}, variables...)...)
 }
 
 func addrs(t *testing.T, n *node.Node) []string {

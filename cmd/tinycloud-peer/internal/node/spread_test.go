@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,10 +85,11 @@ func (u *user) join(at, through *node.Node) {
 // Both processes of a database replicate, each its own Spaces, and to another host they are one. When one ends the other
 // has all.
 func TestSpacesAreSpread(t *testing.T) {
+	const lazy = "TINYCLOUD_P2P_VALUES=lazy" // values are fetched for who reads them, whichever process he asks
 	db := testservers.Postgres(t)
-	a, stopA := run(t, sharing(t, db.DSN))
+	a, stopA := run(t, sharing(t, db.DSN, lazy))
 	eventually(t, "leading", 5*time.Second, func() bool { return info(t, a).Shards == 64 })
-	b, _ := run(t, sharing(t, db.DSN))
+	b, _ := run(t, sharing(t, db.DSN, lazy))
 	eventually(t, "sharing", 10*time.Second, func() bool { return info(t, a).Shards == 32 && info(t, b).Shards == 32 })
 	c, _ := run(t, settings(t))
 	var users []*user
@@ -98,12 +100,20 @@ func TestSpacesAreSpread(t *testing.T) {
 		u.join(c, []*node.Node{a, b}[i%2])
 		u.put([]*node.Node{a, b}[i%2], "there")
 		u.put(c, "back")
+		if status, answer := u.invoke(c, "tinycloud.kv/put", "large", strings.Repeat("large", 4000)); status != http.StatusOK {
+			t.Fatal(status, answer)
+		}
 	}
 	replicate := map[*node.Node]int{}
-	for _, u := range users {
+	for i, u := range users {
 		u.arrives(c, "there")
 		u.arrives(a, "back")
 		u.arrives(b, "back")
+		reader := []*node.Node{a, b}[i%2]
+		eventually(t, "large of "+u.space.String(), 20*time.Second, func() bool {
+			status, got := u.invoke(reader, "tinycloud.kv/get", "large", "")
+			return status == http.StatusOK && got == strings.Repeat("large", 4000)
+		})
 		does := 0
 		for _, n := range []*node.Node{a, b} {
 			if at := view(t, n, u.space).Activity; at == node.ActivityOpen {
