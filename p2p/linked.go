@@ -23,7 +23,9 @@ type LinkOptions struct {
 
 // link is the way to the process that has the front.
 type link struct {
-	o       LinkOptions
+	o LinkOptions
+	// within returns a context for what nobody waits long for; it ends with the front.
+	within  func() (context.Context, context.CancelFunc)
 	conn    network.Conn
 	control network.Stream
 
@@ -66,6 +68,7 @@ func Linked(ctx context.Context, o Options, to LinkOptions) (_ *Front, err error
 		return nil, fmt.Errorf("front: %w", ErrClosed)
 	}
 	l := &link{o: to, keeps: map[peer.ID]*keeping{}}
+	l.within = func() (context.Context, context.CancelFunc) { return context.WithTimeout(life, hopTimeout) }
 	f.link = l
 	node := peer.AddrInfo{ID: f.id}
 	for _, a := range to.Addrs {
@@ -208,7 +211,9 @@ func (l *link) keep(front peer.ID) (release func(), ok bool) {
 		return release, ok
 	}
 	l.mu.Unlock()
-	s, r, err := run(context.Background(), l.conn, errand{Kind: errandKeep, Front: front.String()})
+	ctx, cancel := l.within()
+	defer cancel()
+	s, r, err := run(ctx, l.conn, errand{Kind: errandKeep, Front: front.String()})
 	if err != nil {
 		return func() {}, false
 	}

@@ -242,7 +242,7 @@ func TestAdminFields(t *testing.T) {
 	}
 	_, answer = call(t, http.MethodGet, n.URL()+"/admin/node", bearer, "")
 	names, _ = members(t, answer)
-	if diff := cmp.Diff(strings.Fields("nodeId peerId addrs version url started trouble reachability connections spaces replicates backup sampleSeconds"), names, sorted); diff != "" {
+	if diff := cmp.Diff(strings.Fields("nodeId peerId addrs version url started trouble reachability connections spaces replicates shards backup sampleSeconds"), names, sorted); diff != "" {
 		t.Error(diff)
 	}
 	if _, answer = call(t, http.MethodGet, n.URL()+"/admin/spaces", bearer, ""); !strings.HasPrefix(answer, `[{"space":"`+space.String()) {
