@@ -31,9 +31,15 @@ type processesOf struct {
 
 func newProcesses(t *testing.T) *processesOf {
 	t.Helper()
+	return newProcessesWith(t, p2p.Options{})
+}
+
+func newProcessesWith(t *testing.T, o p2p.Options) *processesOf {
+	t.Helper()
 	x := &processesOf{key: newKey(t), gone: make(chan struct{}, 1), lost: make(chan peer.ID, 16)}
 	process := newKey(t)
-	x.front = newFront(t, p2p.Options{Key: x.key, Process: process})
+	o.Key, o.Process = x.key, process
+	x.front = newFront(t, o)
 	err := x.front.ServeProcesses(t.Context(), process, p2p.ProcessOptions{
 		Deal: func(_ context.Context, p *p2p.Process, said []byte) ([]byte, error) {
 			x.mu.Lock()
@@ -131,6 +137,26 @@ func TestLinkedSpacePeers(t *testing.T) {
 	// One that is at the front itself is not looked for elsewhere.
 	f, g := newSpace(t, x.front), newSpace(t, other)
 	connect(t, g, f)
+}
+
+// Hosts that cannot reach each other meet over a third whose Space is another process's, once that one authorised both.
+func TestLinkedRelay(t *testing.T) {
+	x := newProcessesWith(t, p2p.Options{NAT: true})
+	fa, fb := hidden(t), hidden(t)
+	m, a, b := newSpace(t, x.linked), newSpace(t, fa), newSpace(t, fb)
+	connect(t, a, m)
+	connect(t, b, m)
+	authorise(a, m)
+	x.ask(t)
+	if err := a.Connect(testContext(t), by(fb, b)); !errors.Is(err, p2p.ErrUnreachable) {
+		t.Fatalf("one is authorised: %v", err)
+	}
+	authorise(b, m)
+	x.ask(t)
+	if err := a.Connect(testContext(t), by(fb, b)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, b.up, "connected at the listener")
 }
 
 // Unknown to the linked process is as unknown as ever.

@@ -147,7 +147,7 @@ func (b *behind) follow(ctx context.Context, front *p2p.Front) error {
 	cancel()
 	err = errors.Join(err, g.Wait())
 	s.deal(0, 1)
-	if err == nil { // else its time runs out
+	if !errors.Is(err, p2p.ErrUnreachable) { // else its time runs out
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_, _ = b.ask(leaving, front, shardAsk{Leaving: true})
@@ -162,9 +162,10 @@ func (b *behind) follow(ctx context.Context, front *p2p.Front) error {
 // asks has shards dealt to this process until ctx or its time ends.
 func (b *behind) asks(ctx context.Context, front *p2p.Front) error {
 	s, checked := b.n.spaces, time.Now()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	end := time.AfterFunc(leaseTime, cancel)
+	late := fmt.Errorf("nothing was dealt in time: %w", tinycloud.ErrUnavailable)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	end := time.AfterFunc(leaseTime, func() { cancel(late) })
 	defer end.Stop()
 	for {
 		began := time.Now()
@@ -172,8 +173,8 @@ func (b *behind) asks(ctx context.Context, front *p2p.Front) error {
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil || !end.Stop() {
-			return nil
+		if !end.Stop() {
+			return late
 		}
 		end.Reset(time.Until(began.Add(a.For)))
 		s.deal(a.Shards, a.Members)
@@ -189,6 +190,9 @@ func (b *behind) asks(ctx context.Context, front *p2p.Front) error {
 			}
 		}
 		if !wait.For(ctx, askShards) {
+			if context.Cause(ctx) == late {
+				return late
+			}
 			return nil
 		}
 	}
