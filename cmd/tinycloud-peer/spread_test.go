@@ -24,7 +24,7 @@ const spreadSpaces = 16
 // Two processes of a database replicate each its own Spaces with a second host. Round by round one of them is killed under
 // 16 writers, and started again: nothing that was acknowledged is lost, on any process or the second host, and all Spaces
 // are replicated again within 10 s. SPREAD_ROUNDS says how often; without it the test is left out, since a lease has to
-// run out each time.
+// run out each time. SPREAD_PEER is another program for the second host, such as one of an older release.
 func TestKilledProcessesSpacesMove(t *testing.T) {
 	if os.Getenv("SPREAD_ROUNDS") == "" {
 		t.Skip("set SPREAD_ROUNDS to the number of kills")
@@ -43,6 +43,9 @@ func TestKilledProcessesSpacesMove(t *testing.T) {
 		twins = append(twins, p)
 	}
 	g.awaitShards(twins, 32)
+	if other := os.Getenv("SPREAD_PEER"); other != "" {
+		g.nodes.Run(other)
+	}
 	outsider, err := g.nodes.Add(g.ctx)
 	g.must(err)
 	var writers []*spreadWriter
