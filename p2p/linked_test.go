@@ -192,9 +192,9 @@ func TestLinkedRefusals(t *testing.T) {
 func TestLinkedErrands(t *testing.T) {
 	x := newProcesses(t)
 	other := newFront(t, p2p.Options{})
-	other.Handle(t.Context(), "/echo/1", func(_ context.Context, s network.Stream) {
+	other.Handle(t.Context(), "/echo/1", func(ctx context.Context, s network.Stream) {
 		if s.Conn().RemotePeer() == x.front.ID() {
-			sayHi(nil, s)
+			sayHi(ctx, s)
 		}
 	})
 	to := peer.AddrInfo{ID: other.ID(), Addrs: other.Host().Addrs()}
