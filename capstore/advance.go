@@ -147,6 +147,9 @@ func (sp *space) goOn(b *branch, a advance) {
 		}
 		sp.nodes.Add(id, n)
 	}
+	if b.tip != n { // else Spaces that others write to, and nobody here, would grow uncounted
+		sp.nodes.Remove(b.tip.id)
+	}
 	b.n, b.digest, b.at, b.tip = a.N, tinycloud.Hash(a.Digest), a.At, n
 }
 

@@ -48,6 +48,16 @@ func TestSpaceGoesOnEverywhere(t *testing.T) {
 		if n := takeTurns(t, o, 20, both...); n != 0 {
 			t.Errorf("loaded %d times in 20 puts", n)
 		}
+		before := capstore.RememberedNodes(b.Store, o.space)
+		for i := range 10 {
+			mustPut(t, o, a, "k", fmt.Sprint(i))
+			if err := b.Admit(t.Context(), o.invoke(t, "k", "tinycloud.kv/put")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := capstore.RememberedNodes(b.Store, o.space); before == 0 || n > before+1 {
+			t.Errorf("%d epochs are remembered where nobody wrote, %d before", n, before)
+		}
 		other := open(t, "two", c, newDatabase(t))
 		o.member(other)
 		a.pull(other, o.space)

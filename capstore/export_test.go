@@ -142,3 +142,13 @@ func Turns(s *Store) Turned {
 
 // FollowNow has a store that runs look for what other processes wrote.
 func FollowNow(s *Store) { s.others.heard.Give() }
+
+// RememberedNodes is how many epochs of a loaded Space are in memory.
+func RememberedNodes(s *Store, id tinycloud.SpaceID) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if sp := s.spaces[id]; sp != nil {
+		return sp.nodes.Len()
+	}
+	return 0
+}

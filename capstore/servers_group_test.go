@@ -316,7 +316,8 @@ func TestRelayedTogether(t *testing.T) {
 				}
 			}
 		}
-		if n := capstore.Trips(b.Store); n > 4*puts*int64(len(owners)) {
+		// PostgreSQL tells of each commit, so that they may be read one by one.
+		if n := capstore.Trips(b.Store); kind(t) != onPostgres && n > 4*puts*int64(len(owners)) {
 			t.Errorf("%d round trips for %d entries", n, puts*len(owners))
 		}
 	})
