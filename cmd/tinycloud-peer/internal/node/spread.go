@@ -34,8 +34,15 @@ func (s *spaces) deal(dealt shards, members int) {
 	}
 }
 
-// shardCount is how many shards this process may replicate.
-func (s *spaces) shardCount() int { return shards(s.dealt.Load()).count() }
+// shardCount is how many shards this process replicates.
+func (s *spaces) shardCount() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.term == nil {
+		return 0
+	}
+	return shards(s.dealt.Load()).count()
+}
 
 // begins reports whether a Space may be started; it counts as used from before it is asked whether this process leads it.
 func (s *spaces) begins(space tinycloud.SpaceID) bool {
