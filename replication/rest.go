@@ -222,7 +222,6 @@ func (d *dialer) resting() (ids []peer.ID) {
 	return ids
 }
 
-
 // reaches reports whether an address of a host is known.
 func (d *dialer) reaches(id peer.ID) bool {
 	d.mu.Lock()
