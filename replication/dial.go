@@ -47,7 +47,7 @@ type dialer struct {
 	hurried time.Time                  // guarded by mu
 	targets map[peer.ID]*target        // guarded by mu
 	finds   map[peer.ID][]ma.Multiaddr // guarded by mu; nodes that a finder met under the Space's name
-	outcome chan struct{}              // guarded by mu; closed, and another, when a try or a connection has ended
+	outcome chan struct{}              // guarded by mu; closed, and another, when a try or a connection has ended or hosts were read
 }
 
 // target is a host to stay connected with or, while its Space peer is not known, its node.
@@ -112,13 +112,18 @@ func (d *dialer) lost(id peer.ID) {
 // ended notes that a try to be connected with a host has ended, unless the handshake is to come. d.mu is held.
 func (d *dialer) ended(x *target, greeting bool) {
 	if x.greeting = greeting; !greeting {
-		close(d.outcome)
-		d.outcome = make(chan struct{})
+		d.tell()
 	}
 	d.wake.Give()
 }
 
-// trying returns a channel that is closed when the next try ends, nil when no host is being tried or will be until a time.
+// tell has those look again who wait for the end of a try. d.mu is held.
+func (d *dialer) tell() {
+	close(d.outcome)
+	d.outcome = make(chan struct{})
+}
+
+// trying returns a channel that is closed when the next try ends or other hosts are known, nil when no host is being tried or will be until a time.
 // Who failed more than once in a row is not waited for again.
 func (r *Replica) trying(until time.Time) <-chan struct{} {
 	t, d := now(), &r.dialer
@@ -403,6 +408,7 @@ func (d *dialer) set(found targets, self peer.ID) {
 			delete(d.targets, id)
 		}
 	}
+	d.tell()
 }
 
 func now() time.Time { return time.Now() }
