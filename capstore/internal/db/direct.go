@@ -77,7 +77,8 @@ type directStmt interface {
 	driver.StmtExecContext
 }
 
-// closeDirect closes the driver's statements.
+// closeDirect closes the driver's statements, which database/sql knows nothing of: a connection of SQLite that has some stays
+// open.
 func (c *Conn) closeDirect() {
 	if len(c.direct) == 0 {
 		return
@@ -88,6 +89,7 @@ func (c *Conn) closeDirect() {
 		}
 		return nil
 	})
+	clear(c.direct)
 }
 
 // owned has scanned bytes be those that the driver made, where it makes them for each row anew: database/sql copies them

@@ -367,6 +367,7 @@ func (c *Conn) Close() error {
 
 // Drop ends the connection, and with it what was begun on it.
 func (c *Conn) Drop() {
+	c.closeDirect()
 	_ = c.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = c.conn.Close()
 }
