@@ -3,7 +3,6 @@ package capstore
 import (
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -133,19 +132,6 @@ func (t *tx) ageOf(sp *space, n *node, g ground) (judge.Age, error) {
 func (t *tx) link(parents []*node, n *node) error {
 	for _, p := range parents {
 		if err := t.add(db.Insert{Into: "links", Columns: "parent child", Key: "parent child"}, p.eid, n.eid); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// linkNew is [tx.link] of an epoch that was just added.
-func (t *tx) linkNew(parents []*node, n *node) error {
-	for i, p := range parents {
-		if slices.ContainsFunc(parents[:i], func(q *node) bool { return q.eid == p.eid }) { // others may name one twice
-			continue
-		}
-		if err := t.add(db.Insert{Into: "links", Columns: "parent child"}, p.eid, n.eid); err != nil {
 			return err
 		}
 	}

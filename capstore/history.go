@@ -313,7 +313,7 @@ func (t *tx) first(sp *space, p *hostlog.Parsed, s slot) error {
 	if err != nil {
 		return err
 	}
-	if err := t.linkNew(g.parents, n); err != nil {
+	if err := t.link(g.parents, n); err != nil {
 		return err
 	}
 	if err := t.recordEntry(sp, p, n, is); err != nil {

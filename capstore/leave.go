@@ -38,6 +38,10 @@ func (s *Store) Forget(ctx context.Context, id tinycloud.SpaceID) error {
 			}
 			return err
 		}
+		// They name epochs alone, whose numbers are given again.
+		if err := t.exec("DELETE FROM links WHERE child IN (SELECT eid FROM epochs WHERE sid = ?)", sid); err != nil {
+			return fmt.Errorf("links: %w", err)
+		}
 		for _, name := range tables {
 			if name == "commits" { // told to other processes, by numbers that go on
 				continue
