@@ -54,15 +54,15 @@ func (s *testStore) takeOver(space tinycloud.SpaceID, epochs []hostlog.Imported,
 // pieces, goes on writing on them and on a third, and feeds the result to others in any order.
 func TestImportConverges(t *testing.T) {
 	for seed := range uint64(6) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { importConverges(t, seed) })
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { importConverges(t, seed, 80) })
 	}
-	onServers(t, func(t *testing.T) { importConverges(t, 6) })
+	onServers(t, func(t *testing.T) { importConverges(t, 6, 40) })
 }
 
-func importConverges(t *testing.T, seed uint64) {
+func importConverges(t *testing.T, seed uint64, steps int) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 2))
-	o, old := history(t, rng, 80)
+	o, old := history(t, rng, steps)
 	for range 2 {
 		old[0].pull(old[1], o.space)
 		old[0].pull(old[2], o.space)
