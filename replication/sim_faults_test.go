@@ -126,7 +126,7 @@ func (s *sim) restore(n *simNode) {
 	s.note("%s: is restored from its backup", n.name)
 	s.rouse()
 	synctest.Wait()
-	before, held := s.everywhere(), s.held()
+	before, held := s.everywhere(true), s.held()
 	n.stop()
 	if s.rng.IntN(2) == 0 { // the files of its databases stay
 		err := errors.Join(os.RemoveAll(filepath.Join(n.backup, "sql")), os.CopyFS(filepath.Join(n.backup, "sql"), os.DirFS(filepath.Join(n.dir, "sql"))))
@@ -137,7 +137,7 @@ func (s *sim) restore(n *simNode) {
 	n.dir, n.backup = n.backup, ""
 	n.start(s.t)
 	n.tell = n.last // its operator has it, should the backup be older
-	after, left := s.everywhere(), s.held()
+	after, left := s.everywhere(false), s.held() // nobody asks a host that was removed
 	maps.DeleteFunc(held, func(h tinycloud.Hash, _ bool) bool { return left[h] })
 	maps.Copy(s.gone, held)
 	for i := range s.acked {
@@ -149,10 +149,13 @@ func (s *sim) restore(n *simNode) {
 	}
 }
 
-// everywhere are the tokens that some host has.
-func (s *sim) everywhere() map[tinycloud.Hash]bool {
+// everywhere are the tokens that some host has, of those that were removed too or not.
+func (s *sim) everywhere(removed bool) map[tinycloud.Hash]bool {
 	out := map[tinycloud.Hash]bool{}
 	for _, n := range s.nodes {
+		if n.removed && !removed {
+			continue
+		}
 		for id := range events(s.bundles(n)) {
 			out[id] = true
 		}
