@@ -96,8 +96,8 @@ func (h *history) begins(e *epoch) (out []begin) {
 // written is when the invocations of an epoch were made, as far as its entries tell.
 func (h *history) written(e *epoch) (int64, bool) {
 	var invocations []*capstore.Token
-	for _, tok := range e.events {
-		if tok.Kind == token.Invocation {
+	for i, tok := range e.events {
+		if tok.Kind == token.Invocation && ofOneService(e.ops[i]) { // what is void by its bytes is none
 			invocations = append(invocations, tok)
 		}
 	}

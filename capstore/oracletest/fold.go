@@ -253,13 +253,18 @@ func (h *history) counts(e *epoch, i int) bool {
 	})
 }
 
+// ofOneService says that an event's operations are not of several services.
+func ofOneService(ops []operation) bool {
+	return !slices.ContainsFunc(ops, func(o operation) bool { return o.of.Service != ops[0].of.Service })
+}
+
 // usedBy are the capabilities of a token that its operations use, nil when one of them was not asked for.
 func usedBy(tok *capstore.Token, ops []operation) []capstore.Capability {
+	if !ofOneService(ops) {
+		return nil
+	}
 	used := []capstore.Capability{}
 	for _, op := range ops {
-		if op.of.Service != ops[0].of.Service {
-			return nil
-		}
 		n := len(used)
 		for _, c := range tok.Caps {
 			if op.of != keys {
