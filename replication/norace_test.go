@@ -3,4 +3,4 @@
 package replication_test
 
 // simSeeds is how many runs of the simulation are a test.
-const simSeeds = 16
+const simSeeds = 12
