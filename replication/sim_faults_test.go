@@ -136,7 +136,7 @@ func (s *sim) restore(n *simNode) {
 	}
 	n.dir, n.backup = n.backup, ""
 	n.start(s.t)
-	n.tell = n.last // its operator has it, should the backup be older
+	n.tell = n.last                              // its operator has it, should the backup be older
 	after, left := s.everywhere(false), s.held() // nobody asks a host that was removed
 	maps.DeleteFunc(held, func(h tinycloud.Hash, _ bool) bool { return left[h] })
 	maps.Copy(s.gone, held)
