@@ -58,15 +58,26 @@ func (w *writer) linger(jobs []*job) []*job {
 	if !w.crowded || len(jobs) >= w.usual {
 		return jobs
 	}
-	late := time.NewTimer(min(w.held/lingerShare, longestWait))
-	defer late.Stop()
-	for len(jobs) < min(w.usual, maxGroup) {
+	late := min(w.held/lingerShare, longestWait)
+	return w.company(jobs, min(w.usual, maxGroup), late, late)
+}
+
+// company returns jobs with those that come within a time, each within another one after the last, until there are enough,
+// and those that wait then.
+func (w *writer) company(jobs []*job, enough int, all, each time.Duration) []*job {
+	last, next := time.NewTimer(all), time.NewTimer(each)
+	defer last.Stop()
+	defer next.Stop()
+	for len(jobs) < enough {
 		select {
 		case j := <-w.s.jobs:
 			jobs = append(jobs, j.all()...)
-		case <-late.C:
-			return jobs
+			next.Reset(each)
+			continue
+		case <-last.C:
+		case <-next.C:
 		}
+		break
 	}
 	return w.gather(jobs)
 }
@@ -103,21 +114,7 @@ func (w *writer) openWith(ctx context.Context, done <-chan error) (err error, en
 	case err := <-done:
 		return err, true
 	}
-	last, quiet := time.NewTimer(w.way.least/gatherAll), time.NewTimer(w.way.least/gatherQuiet)
-	defer last.Stop()
-	defer quiet.Stop()
-	for open := true; open && len(jobs) < maxGroup; {
-		select {
-		case j := <-w.s.jobs:
-			jobs = append(jobs, j.all()...)
-			quiet.Reset(w.way.least / gatherQuiet)
-			continue
-		case <-last.C:
-		case <-quiet.C:
-		}
-		open = false
-	}
-	w.open(ctx, w.gather(jobs))
+	w.open(ctx, w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet))
 	return nil, false
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 	"github.com/TinyCloudLabs/tinycloud-peer/p2p"
 )
 
@@ -71,7 +72,7 @@ type dealer struct {
 	members map[*p2p.Process]*holder // guarded by mu; those that said something
 	gone    []*holder                // guarded by mu; those whose shards may be in use until then
 	closing bool                     // guarded by mu
-	freed   chan struct{}            // capacity 1: somebody gave something back
+	freed   wait.Signal              // somebody gave something back
 }
 
 // holder is a process. Guarded by dealer.mu.
@@ -85,7 +86,7 @@ type holder struct {
 // newDealer begins with all shards at this process: the one that dealt before has ended, and with it what others did
 // by its word.
 func newDealer(led func() time.Duration, own func(shards, int)) *dealer {
-	d := &dealer{led: led, own: own, self: &holder{dealt: allShards, used: allShards}, members: map[*p2p.Process]*holder{}, freed: make(chan struct{}, 1)}
+	d := &dealer{led: led, own: own, self: &holder{dealt: allShards, used: allShards}, members: map[*p2p.Process]*holder{}, freed: wait.NewSignal()}
 	own(allShards, 1)
 	return d
 }
@@ -165,15 +166,8 @@ func (d *dealer) ask(_ context.Context, p *p2p.Process, body []byte) ([]byte, er
 	members := d.deal(now)
 	a := shardAnswer{Shards: h.dealt, Members: members, For: min(leaseTime, d.led())}
 	h.until = now.Add(leaseTime + stopTime)
-	d.signal()
+	d.freed.Give()
 	return json.Marshal(a)
-}
-
-func (d *dealer) signal() {
-	select {
-	case d.freed <- struct{}{}:
-	default:
-	}
 }
 
 // left notes that a process is linked no more.
@@ -187,7 +181,7 @@ func (d *dealer) left(p *p2p.Process) {
 		}
 		d.deal(time.Now())
 	}
-	d.signal()
+	d.freed.Give()
 }
 
 // of is the other process that has a Space's shard, nil for none.
@@ -207,15 +201,8 @@ func (d *dealer) of(space tinycloud.SpaceID) *p2p.Process {
 
 // run deals what this process gives back, and what becomes free by time, until ctx ends.
 func (d *dealer) run(ctx context.Context, using func() shards) {
-	tick := time.NewTicker(askShards)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			d.gaveBack(using())
-		}
+	for wait.For(ctx, askShards) {
+		d.gaveBack(using())
 	}
 }
 
