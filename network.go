@@ -2,18 +2,12 @@ package tinycloud
 
 import (
 	"strings"
-	"unique"
 )
 
 // NetworkID names an encryption network: "urn:tinycloud:encryption:" ‖ the owner's DID ‖ ":" ‖ name (docs/protocol.md,
 // "Encryption networks"). It is comparable; String round-trips. All that name one network share its texts.
 type NetworkID struct {
-	is unique.Handle[networkID]
-}
-
-type networkID struct {
-	text  string // ends with the name
-	owner Principal
+	ownedID
 }
 
 const (
@@ -72,28 +66,5 @@ func makeNetworkID(owner, name string) (NetworkID, error) {
 			return NetworkID{}, Refuse(ErrInvalid, "invalid owner principal: not a DID")
 		}
 	}
-	return NetworkID{unique.Make(networkID{text: networkPrefix + string(p) + ":" + name, owner: p})}, nil
+	return NetworkID{newOwnedID(networkPrefix+string(p), p, name)}, nil
 }
-
-// parts are empty for what was never parsed.
-func (n NetworkID) parts() networkID {
-	if n.IsZero() {
-		return networkID{}
-	}
-	return n.is.Value()
-}
-
-// String returns the id with its owner in canonical spelling.
-func (n NetworkID) String() string { return n.parts().text }
-
-// Owner returns the DID inside the id.
-func (n NetworkID) Owner() Principal { return n.parts().owner }
-
-// Name returns the last part of the id.
-func (n NetworkID) Name() string {
-	p := n.parts()
-	return p.text[strings.LastIndexByte(p.text, ':')+1:]
-}
-
-// IsZero reports whether n was never parsed.
-func (n NetworkID) IsZero() bool { return n == NetworkID{} }

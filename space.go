@@ -3,18 +3,12 @@ package tinycloud
 import (
 	"fmt"
 	"strings"
-	"unique"
 )
 
 // SpaceID names a Space: "tinycloud:" ‖ the owner's DID without "did:" ‖ ":" ‖ name (docs/protocol.md, "Space id").
 // It is comparable; String round-trips. All that name one Space share its texts, so that an id is as large as a pointer.
 type SpaceID struct {
-	is unique.Handle[spaceID]
-}
-
-type spaceID struct {
-	text  string // ends with the name
-	owner Principal
+	ownedID
 }
 
 // ParseSpaceID reads a Space id and canonicalises its owner. The error is of class [ErrInvalid].
@@ -44,7 +38,7 @@ func newSpaceID(path string) (SpaceID, error) {
 	if err != nil {
 		return SpaceID{}, fmt.Errorf("space id: %w", err)
 	}
-	return SpaceID{unique.Make(spaceID{text: spacePrefix + string(owner)[len(didPrefix):] + ":" + name, owner: owner})}, nil
+	return SpaceID{newOwnedID(spacePrefix+string(owner)[len(didPrefix):], owner, name)}, nil
 }
 
 // What a Space's id begins with, and its owner.
@@ -52,28 +46,6 @@ const (
 	spacePrefix = "tinycloud:"
 	didPrefix   = "did:"
 )
-
-// parts are empty for who was never parsed.
-func (s SpaceID) parts() spaceID {
-	if s.IsZero() {
-		return spaceID{}
-	}
-	return s.is.Value()
-}
-
-func (s SpaceID) String() string { return s.parts().text }
-
-// Owner returns the DID inside the id.
-func (s SpaceID) Owner() Principal { return s.parts().owner }
-
-// Name returns the last part of the id.
-func (s SpaceID) Name() string {
-	p := s.parts()
-	return p.text[strings.LastIndexByte(p.text, ':')+1:]
-}
-
-// IsZero reports whether s was never parsed.
-func (s SpaceID) IsZero() bool { return s == SpaceID{} }
 
 // MarshalText returns the id.
 func (s SpaceID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
