@@ -140,3 +140,22 @@ func withPeer(a ma.Multiaddr, id peer.ID) ma.Multiaddr {
 	}
 	return a.Encapsulate(p)
 }
+
+// ParseAddrs reads the addresses among some texts; what is none is left out.
+func ParseAddrs(texts []string) (out []ma.Multiaddr) {
+	for _, text := range texts {
+		if a, err := ma.NewMultiaddr(text); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// AddrTexts are addresses as texts.
+func AddrTexts(addrs []ma.Multiaddr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}

@@ -207,20 +207,3 @@ type passedConn struct {
 
 func (c passedConn) RemotePeer() peer.ID           { return c.remote }
 func (c passedConn) RemoteMultiaddr() ma.Multiaddr { return c.addr }
-
-func parseAddrs(texts []string) (out []ma.Multiaddr) {
-	for _, text := range texts {
-		if a, err := ma.NewMultiaddr(text); err == nil {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-func addrTexts(addrs []ma.Multiaddr) []string {
-	out := make([]string, len(addrs))
-	for i, a := range addrs {
-		out[i] = a.String()
-	}
-	return out
-}

@@ -120,7 +120,7 @@ func (f *Front) Ask(ctx context.Context, body []byte) ([]byte, error) {
 		return nil, fmt.Errorf("process that has the front: %w: %w", ErrUnreachable, err)
 	}
 	l.mu.Lock()
-	l.addrs = parseAddrs(in.Addrs)
+	l.addrs = ParseAddrs(in.Addrs)
 	l.mu.Unlock()
 	for _, text := range in.Lost {
 		if id, err := peer.Decode(text); err == nil {
@@ -184,7 +184,7 @@ func (f *Front) servePassed(ctx context.Context, s network.Stream) {
 
 // stream opens a stream to another front by way of the process that has this node's.
 func (l *link) stream(ctx context.Context, front peer.AddrInfo, proto protocol.ID) (network.Stream, error) {
-	s, r, err := run(ctx, l.conn, errand{Kind: errandStream, Front: front.ID.String(), Addrs: addrTexts(front.Addrs), Proto: proto})
+	s, r, err := run(ctx, l.conn, errand{Kind: errandStream, Front: front.ID.String(), Addrs: AddrTexts(front.Addrs), Proto: proto})
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (l *link) stream(ctx context.Context, front peer.AddrInfo, proto protocol.I
 }
 
 func (l *link) dial(ctx context.Context, front peer.AddrInfo) error {
-	_, err := asked(ctx, l.conn, errand{Kind: errandDial, Front: front.ID.String(), Addrs: addrTexts(front.Addrs)})
+	_, err := asked(ctx, l.conn, errand{Kind: errandDial, Front: front.ID.String(), Addrs: AddrTexts(front.Addrs)})
 	return err
 }
 

@@ -132,7 +132,7 @@ func (f *Front) serveProcess(ctx context.Context, x *processes, s network.Stream
 
 // perform does what a process asks of the front. then has the stream afterwards.
 func (f *Front) perform(ctx context.Context, x *processes, q errand) (r reply, then func(network.Stream)) {
-	node := peer.AddrInfo{Addrs: parseAddrs(q.Addrs)}
+	node := peer.AddrInfo{Addrs: ParseAddrs(q.Addrs)}
 	var err error
 	if q.Front != "" {
 		if node.ID, err = peer.Decode(q.Front); err != nil {
@@ -230,7 +230,7 @@ func (x *processes) serveLink(ctx context.Context, f *Front, s network.Stream) {
 		lost := p.lost
 		p.partners, p.lost = partners, nil
 		p.mu.Unlock()
-		out := told{Addrs: addrTexts(f.Addrs()), Body: body}
+		out := told{Addrs: AddrTexts(f.Addrs()), Body: body}
 		for _, id := range lost {
 			out.Lost = append(out.Lost, id.String())
 		}

@@ -106,7 +106,7 @@ func sendJSON(w http.ResponseWriter, status int, body any) {
 
 func (n *Node) adminNode(r *http.Request) (int, any, error) {
 	v := Info{
-		NodeID: didOf(n.keys), PeerID: n.frontID(), Addrs: texts(n.frontAddrs()), Version: n.o.Version,
+		NodeID: didOf(n.keys), PeerID: n.frontID(), Addrs: p2p.AddrTexts(n.frontAddrs()), Version: n.o.Version,
 		URL: n.URL(), Started: n.began.UTC().Truncate(time.Millisecond), Trouble: n.trouble(r.Context()), Reachability: "unknown",
 		Spaces: len(n.store.Spaces()), Backup: stamp(n.lastBackup()), SampleSeconds: sampleEvery.Seconds(),
 	}

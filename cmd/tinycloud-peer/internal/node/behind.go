@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -117,12 +116,7 @@ func (b *behind) open(ctx context.Context, addrs []string) (*p2p.Front, error) {
 	if err != nil {
 		return nil, err
 	}
-	to := p2p.LinkOptions{Call: b.n.answerProcess}
-	for _, text := range addrs {
-		if a, err := ma.NewMultiaddr(text); err == nil {
-			to.Addrs = append(to.Addrs, a)
-		}
-	}
+	to := p2p.LinkOptions{Addrs: p2p.ParseAddrs(addrs), Call: b.n.answerProcess}
 	ctx, cancel := context.WithTimeout(ctx, linkTimeout)
 	defer cancel()
 	front, err := p2p.Linked(ctx, o, to)

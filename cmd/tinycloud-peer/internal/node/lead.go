@@ -61,7 +61,7 @@ func (n *Node) lead(ctx context.Context) error {
 	if lan := n.lan.Load(); lan != nil {
 		lan.Start()
 	}
-	n.log.InfoContext(ctx, "replicating", "listen", texts(n.front.Load().Addrs()))
+	n.log.InfoContext(ctx, "replicating", "listen", p2p.AddrTexts(n.front.Load().Addrs()))
 	err := errors.Join(n.runSpaces(ctx), n.closeFront())
 	if n.shared() && errors.Is(err, tinycloud.ErrUnavailable) {
 		n.log.WarnContext(ctx, "replication ended, starting it again", "error", err)
@@ -102,7 +102,7 @@ func (n *Node) show(ctx context.Context) {
 	for ctx.Err() == nil {
 		addrs, err := n.front.Load().ListenAddrs()
 		if err == nil {
-			err = n.store.Show(ctx, capstore.Replication, texts(addrs[:min(len(addrs), maxShown)]))
+			err = n.store.Show(ctx, capstore.Replication, p2p.AddrTexts(addrs[:min(len(addrs), maxShown)]))
 		}
 		if err == nil {
 			return

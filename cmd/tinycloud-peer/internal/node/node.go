@@ -327,7 +327,7 @@ func multiaddrs(setting string, texts []string) (out []ma.Multiaddr, err error) 
 }
 
 // Addrs are where other hosts reach this node, as far as that is known yet.
-func (n *Node) Addrs() []string { return texts(n.frontAddrs()) }
+func (n *Node) Addrs() []string { return p2p.AddrTexts(n.frontAddrs()) }
 
 func (n *Node) nodeKey() ed25519.PublicKey { return n.keys.NodeKey().Public().(ed25519.PublicKey) }
 
@@ -350,7 +350,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer fail(nil)
 	writer := begin(ctx, n.store.Run, fail)
 	replicas := begin(ctx, n.replicate, fail)
-	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "page", n.PageURL(), "node", n.frontID(), "did", didOf(n.keys), "addrs", texts(n.frontAddrs()))
+	n.log.InfoContext(ctx, "serving", "url", n.URL(), "metrics", n.MetricsURL(), "page", n.PageURL(), "node", n.frontID(), "did", didOf(n.keys), "addrs", p2p.AddrTexts(n.frontAddrs()))
 	err := n.serve(ctx)
 	fail(err)
 	n.log.InfoContext(ctx, "stopping")
@@ -492,12 +492,4 @@ func Socket(datadir string) string {
 		return string(recorded)
 	}
 	return filepath.Join(datadir, socketName)
-}
-
-func texts(addrs []ma.Multiaddr) []string {
-	out := make([]string, len(addrs))
-	for i, a := range addrs {
-		out[i] = a.String()
-	}
-	return out
 }

@@ -95,7 +95,7 @@ func (n *Node) adminNodes(r *http.Request) (int, any, error) {
 		if err != nil || to.front.ID.String() == n.frontID() || slices.ContainsFunc(out, func(v NodeView) bool { return v.Peer == to.front.ID.String() }) {
 			continue
 		}
-		out = append(out, n.nodeView(NodeView{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs), Source: "bootstrap"}))
+		out = append(out, n.nodeView(NodeView{Peer: to.front.ID.String(), Addrs: p2p.AddrTexts(to.front.Addrs), Source: "bootstrap"}))
 	}
 	for i := range out {
 		out[i].Alias = names[out[i].Peer]
@@ -209,7 +209,7 @@ func (n *Node) pairAddr(ctx context.Context, text string) (p hostlog.PairedNode,
 		return p, nil, fmt.Errorf("addr: %w", err)
 	}
 	// Who hangs up has asked for it all the same.
-	p, err = n.pair(context.WithoutCancel(ctx), hostlog.PairedNode{Peer: to.front.ID.String(), Addrs: texts(to.front.Addrs)})
+	p, err = n.pair(context.WithoutCancel(ctx), hostlog.PairedNode{Peer: to.front.ID.String(), Addrs: p2p.AddrTexts(to.front.Addrs)})
 	return p, unreached, err
 }
 

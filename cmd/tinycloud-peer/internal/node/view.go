@@ -172,7 +172,7 @@ func (n *Node) viewBy(ctx context.Context, space tinycloud.SpaceID, status func(
 	n.entrance(ctx, space)
 	v := SpaceView{
 		Space: space, DID: n.hostDID(space), PeerID: n.spacePeer(space).String(),
-		Addrs: texts(n.spaceAddrs(space)), State: st.State, Standing: st.Standing, Activity: n.spaces.activity(space), Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
+		Addrs: p2p.AddrTexts(n.spaceAddrs(space)), State: st.State, Standing: st.Standing, Activity: n.spaces.activity(space), Opens: stamp(st.Opens), Hosts: []HostView{}, Heads: []string{},
 		Epochs: st.Epochs, Void: st.Void, Parked: st.Parked, Pending: st.Pending, Events: st.Events, Keys: st.Keys, Wants: st.Wants, Policy: policy, Bytes: st.Bytes, History: room.History, Paused: n.paused(room),
 		Rules: capstore.Rules, StateHash: st.StateHash, Conflicts: conflicts, Joins: []JoinView{}, Expires: stamp(st.Expires), Written: stamp(st.Written),
 	}
