@@ -8,6 +8,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -40,6 +41,10 @@ type advance struct {
 	Ops     int64 `cbor:"15,keyasint"`
 
 	Forget []string `cbor:"16,keyasint,omitempty"` // services whose memory is another
+
+	// Last stands for Digest, which is empty, where Row is not told: it is that of the last change. Processes of releases that
+	// do not know it load the Space again.
+	Last []byte `cbor:"17,keyasint,omitempty"`
 }
 
 // step is what a transaction did to a loaded Space.
@@ -89,11 +94,18 @@ func (t *tx) advance(sp *space, c *Commit) []byte {
 		return nil
 	}
 	n := own.tip
-	b, err := cbor.Marshal(advance{
+	a := advance{
 		Branch: slices.Index(sp.branches, own), N: own.n, Digest: own.digest[:], At: own.at,
 		Row: n.eid, ID: n.id[:], Seq: n.seq, T: n.t, Written: n.age.Time, Begin: n.age.Encode(), Clock: encodeClock(n.past),
 		Epochs: sp.epochs, Events: sp.events, History: sp.history, Ops: sp.ops, Forget: c.step.forget,
-	})
+	}
+	if n.eid >= db.FirstGiven {
+		if c.LastWrite.Epoch != n.eid || c.LastWrite.Late != 0 {
+			return nil
+		}
+		a.Row, a.Digest, a.Last = 0, nil, a.Digest
+	}
+	b, err := cbor.Marshal(a)
 	if err != nil || len(b) > maxAdvance {
 		return nil
 	}
@@ -106,7 +118,11 @@ func (sp *space) follow(row commit) bool {
 		return false
 	}
 	var a advance
-	if err := cbor.Unmarshal(row.advance, &a); err != nil || len(a.Digest) != 32 || len(a.ID) != 32 {
+	err := cbor.Unmarshal(row.advance, &a)
+	if len(a.Digest) == 0 {
+		a.Digest, a.Row = a.Last, row.last.Epoch
+	}
+	if err != nil || len(a.Digest) != 32 || len(a.ID) != 32 {
 		return false
 	}
 	sp.mu.Lock()

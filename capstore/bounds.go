@@ -120,7 +120,7 @@ func (s *Store) historyRoom(sp *space) (r Room) {
 // room is what a Space takes, within a transaction; without a limit values and states are left out.
 func (t *tx) room(sp *space) (r Room, err error) {
 	r = t.s.historyRoom(sp)
-	if r.Limited {
+	if r.Limited && t.supposed == nil {
 		if err := t.addUp(sp); err != nil {
 			return r, err
 		}

@@ -130,14 +130,14 @@ const PageBytes = pageBytes
 
 // Turned is what a store counted of its turns at a server's database.
 type Turned struct {
-	All, Met, Loads int64
-	Held, Busy      time.Duration
+	All, Met, Loads, Whole, Wrong int64
+	Held, Busy                    time.Duration
 }
 
 // Turns is what a store has counted.
 func Turns(s *Store) Turned {
 	n := &s.turns
-	return Turned{n.all.Load(), n.met.Load(), n.loads.Load(), time.Duration(n.held.Load()), time.Duration(n.busy.Load())}
+	return Turned{n.all.Load(), n.met.Load(), n.loads.Load(), n.whole.Load(), n.wrong.Load(), time.Duration(n.held.Load()), time.Duration(n.busy.Load())}
 }
 
 // FollowNow has a store that runs look for what other processes wrote.
@@ -152,3 +152,6 @@ func RememberedNodes(s *Store, id tinycloud.SpaceID) int {
 	}
 	return 0
 }
+
+// SupposeAgain has a store suppose at once what requests look at, whatever was wrong before. No request may be under way.
+func SupposeAgain(s *Store) { s.guess.asking, s.guess.penalty = 0, leastAsking; clear(s.guess.absent) }

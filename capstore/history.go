@@ -313,6 +313,9 @@ func (t *tx) first(sp *space, p *hostlog.Parsed, s slot) error {
 	if err != nil {
 		return err
 	}
+	if t.supposed != nil {
+		t.supposed.made = append(t.supposed.made, n)
+	}
 	if err := t.link(g.parents, n); err != nil {
 		return err
 	}

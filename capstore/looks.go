@@ -26,7 +26,11 @@ type known struct {
 }
 
 // answer is the first row that a look found, nil if there was none.
-type answer struct{ row []any }
+type answer struct {
+	row      []any
+	asked    bool // and nobody looked yet
+	supposed bool // likewise, see suppose.go
+}
 
 // at returns the answer to a look, nil if it is not known.
 func (k *known) at(l service.Look, args []any) *answer { return k.of[l][spelled(args)] }
@@ -40,7 +44,13 @@ func (k *known) learn(l service.Look, args []any, row []any) {
 		of = map[string]*answer{}
 		k.of[l] = of
 	}
-	of[spelled(args)] = &answer{row}
+	of[spelled(args)] = &answer{row: row}
+}
+
+// answered learns what the database said.
+func (k *known) answered(l service.Look, args []any, row []any) {
+	k.learn(l, args, row)
+	k.at(l, args).asked = true
 }
 
 // spelled is a text that differs for different arguments.
@@ -67,6 +77,18 @@ func (k *known) inserted(i db.Insert, args []any) {
 		if l.Table == i.Into {
 			k.changed(i.Into, strings.Fields(i.Columns), args)
 			return
+		}
+	}
+}
+
+// rows calls f for the looks that go by what an insert adds.
+func (k *known) rows(i db.Insert, args []any, f func(service.Look, []any)) {
+	for l := range k.of {
+		if l.Table != i.Into {
+			continue
+		}
+		if of, ok := picked(l, strings.Fields(i.Columns), args); ok {
+			f(l, of)
 		}
 	}
 }
@@ -153,6 +175,11 @@ func (t *tx) look(dest []any, l service.Look, args ...any) (ok bool, err error) 
 			return false, err
 		}
 	}
+	if a.asked {
+		a.asked = false
+		t.s.guess.found(l, args, a.row)
+	}
+	t.used(a, l, args)
 	if a.row == nil {
 		return false, nil
 	}
@@ -161,20 +188,20 @@ func (t *tx) look(dest []any, l service.Look, args ...any) (ok bool, err error) 
 
 // read asks for what a look finds.
 func (t *tx) read(l service.Look, args []any) error {
-	t.known.learn(l, args, nil)
+	t.known.answered(l, args, nil)
 	return t.note(t.conn.Each(t.ctx, func(scan db.Scan) error {
 		row, err := db.ScanRow(scan, l.Columns())
-		t.known.learn(l, args, row)
+		t.known.answered(l, args, row)
 		return err
 	}, l.Query(), args...))
 }
 
 // ahead is the query of a look that answers it.
 func (t *tx) ahead(l service.Look, args []any) db.Query {
-	t.known.learn(l, args, nil)
+	t.known.answered(l, args, nil)
 	return db.Query{Text: l.Query(), Args: args, Row: func(scan db.Scan) error {
 		row, err := db.ScanRow(scan, l.Columns())
-		t.known.learn(l, args, row)
+		t.known.answered(l, args, row)
 		return err
 	}}
 }

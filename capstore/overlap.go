@@ -16,6 +16,10 @@ import (
 const (
 	gatherAll   = 5
 	gatherQuiet = 20
+	// The same of those that are sent whole: the clients that were answered by the one before come back now, and would else wait
+	// for two.
+	gatherWhole = 2
+	gatherEach  = 8
 )
 
 // opening is a transaction whose lock is being taken.
@@ -55,11 +59,17 @@ const (
 // turn would have half of the jobs.
 func (w *writer) linger(jobs []*job) []*job {
 	jobs = w.gather(jobs)
-	if !w.crowded || len(jobs) >= w.usual {
+	enough := min(w.usual, maxGroup)
+	switch {
+	case !w.s.db.Shared || len(jobs) >= enough:
+		return jobs
+	case w.guess.asking == 0: // nobody waits for this process: what is sent whole has the lock at the server alone
+		return w.company(jobs, enough, w.way.least/gatherWhole, w.way.least/gatherEach)
+	case !w.crowded:
 		return jobs
 	}
 	late := min(w.held/lingerShare, longestWait)
-	return w.company(jobs, min(w.usual, maxGroup), late, late)
+	return w.company(jobs, enough, late, late)
 }
 
 // company returns jobs with those that come within a time, each within another one after the last, until there are enough,

@@ -37,6 +37,7 @@ func (s *Store) PerformAll(ctx context.Context, all []service.Request) []error {
 			j.spaces = append(j.spaces, part.Space)
 		}
 		j.ahead = func(s *Store) []service.Looked { return s.ahead(r) }
+		j.plain, j.proofs = plainly(r), r.Token.Proofs
 		jobs, of = append(jobs, j), append(of, i)
 	}
 	for i, err := range s.queueAll(ctx, s.jobs, jobs) {

@@ -1,7 +1,12 @@
 package capstore_test
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,7 +23,7 @@ import (
 // database, over ways to it that delay each way: callers of a Space ask one store, or any. Beside the rate it reports round
 // trips and loads of Spaces for each put; of the lock, which one process has at a time, for how long it is held in each
 // transaction, and the part of that in which a process works, for each put; how many requests a transaction has; and the
-// share of transactions before which another process had written.
+// share of transactions before which another process had written; and the processor time of this process and of the servers.
 func BenchmarkProcesses(b *testing.B) {
 	for _, kind := range []string{onPostgres, onMySQL} {
 		for _, delay := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond} {
@@ -81,13 +86,14 @@ func benchProcesses(b *testing.B, delay time.Duration, processes int, anyOf bool
 	for i := range toks {
 		toks[i] = benchToken(b, owners[i%spaces], "tinycloud.kv/put", first+i)
 	}
-	before, cpu := countTurns(stores), processorTime(b)
+	before, cpu, servers := countTurns(stores), processorTime(b), serversTime(b)
 	b.ResetTimer()
 	concurrently(b, callers, func(i int) error { return put(b, at(i), owners[i%spaces], toks[i], first+i) })
 	b.StopTimer()
 	after, puts := countTurns(stores), float64(b.N)
 	b.ReportMetric(puts/b.Elapsed().Seconds(), "puts/s")
 	b.ReportMetric(float64((processorTime(b)-cpu).Microseconds())/puts, "cpu-µs/put")
+	b.ReportMetric(float64((serversTime(b)-servers).Microseconds())/puts, "servers-µs/put")
 	b.ReportMetric(float64(after.trips-before.trips)/puts, "trips/put")
 	turns := float64(after.All - before.All)
 	b.ReportMetric(float64(after.Loads-before.Loads)/puts, "loads/put")
@@ -121,4 +127,38 @@ func processorTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// serversTime is what the database servers that this process started have used, as far as their processes still are.
+func serversTime(b *testing.B) (sum time.Duration) {
+	parents, used := map[int]int{}, map[int]time.Duration{}
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		var pid int
+		_, _ = fmt.Sscan(string(text), &pid)
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		parents[pid], _ = strconv.Atoi(fields[1])
+		for _, f := range fields[11:13] { // in hundredths of a second
+			n, _ := strconv.Atoi(f)
+			used[pid] += time.Duration(n) * 10 * time.Millisecond
+		}
+	}
+	for pid, d := range used {
+		if pid == os.Getpid() {
+			continue
+		}
+		for up := pid; up != 0; up = parents[up] {
+			if up == os.Getpid() {
+				sum += d
+			}
+		}
+	}
+	return sum
 }

@@ -112,6 +112,10 @@ func (t *tx) fits(sp *space, service string, p service.Plan) error {
 		return t.fitsState(sp, r, service, p)
 	}
 	grown, err := t.growth(sp, p)
+	if t.supposed != nil {
+		t.supposed.grow(sp, r, grown)
+		return err
+	}
 	used := r.Used()
 	switch {
 	case err != nil:

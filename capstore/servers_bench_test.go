@@ -128,7 +128,7 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 			for i := range toks {
 				toks[i] = benchToken(b, owners[i%spaces], ability, key(i))
 			}
-			before := capstore.Trips(s)
+			before, turns := capstore.Trips(s), capstore.Turns(s)
 			b.ResetTimer()
 			concurrently(b, callers, func(i int) error {
 				err := s.AdmitToPerform(b.Context(), toks[i])
@@ -139,6 +139,9 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
 			b.ReportMetric(float64(capstore.Trips(s)-before)/float64(b.N), "trips/request")
+			if after := capstore.Turns(s); after.All > turns.All {
+				b.ReportMetric(float64(after.Whole-turns.Whole)/float64(after.All-turns.All), "whole/turn")
+			}
 		})
 	}
 	put := func(o *owner, tok *capstore.Token, i int) error {

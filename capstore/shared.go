@@ -1,6 +1,7 @@
 package capstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -43,7 +44,8 @@ type others struct {
 	heard      wait.Signal  // another process has written
 
 	mu      sync.Mutex // held while the memory is brought up to date
-	pending int64      // guarded by mu: the generation whose COMMIT is on its way, 0 for none
+	pending int64      // guarded by mu: the generation whose COMMIT is on its way, or the least that it may have; 0 for none
+	afloat  bool       // guarded by mu: the latter
 
 	told   int64                                // generation up to which Committed was told; used by the follower alone
 	cursor Cursor                               // of the last change that was told of; likewise
@@ -190,19 +192,25 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := o.generation.Load()
-	if g <= known || g == o.pending {
+	if g <= known || g == o.pending && !o.afloat {
 		return nil // what is on its way is known when it has arrived
 	}
 	rows, err := after(known)
 	if err != nil {
 		return err
 	}
-	o.met.Store(g)
+	others := rows
+	if o.afloat { // what it did is known here, and durable
+		others = slices.DeleteFunc(slices.Clone(rows), func(c commit) bool { return c.generation >= o.pending && bytes.Equal(c.holder, s.me[:]) })
+	}
+	if len(others) > 0 {
+		o.met.Store(g)
+	}
 	if len(rows) == 0 || len(rows) == maxBehind || rows[0].generation > known+1 {
 		return s.reload(ctx, q, g)
 	}
 	var flags int64
-	for _, c := range rows {
+	for _, c := range others {
 		flags |= c.flags
 	}
 	if flags&(flagCreated|flagJoins|flagOpened) != 0 {
@@ -225,11 +233,11 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 			return err
 		}
 	}
-	stale := s.followed(rows)
+	stale := s.followed(others)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.doubtStandings(rows)
-	for _, c := range rows {
+	s.doubtStandings(others)
+	for _, c := range others {
 		for pair := range slices.Chunk(c.revoked, 64) {
 			s.revoked[tinycloud.Hash(pair[:32])] = tinycloud.Hash(pair[32:])
 		}
@@ -302,8 +310,10 @@ func (t *tx) tell() error {
 	if g == 0 {
 		return nil
 	}
-	if err := t.saveCounts(g); err != nil {
-		return err
+	if t.supposed == nil {
+		if err := t.saveCounts(g); err != nil {
+			return err
+		}
 	}
 	revoked := []byte{}
 	for target, r := range t.revoked {
@@ -336,7 +346,8 @@ func (t *tx) tell() error {
 			return err
 		}
 	}
-	if g%pruneEvery == 0 {
+	if g = t.generation + 1; g >= t.s.pruned+pruneEvery {
+		t.s.pruned = g
 		return t.exec("DELETE FROM commits WHERE generation <= ?", g-keptCommits)
 	}
 	return nil
@@ -378,6 +389,9 @@ func (t *tx) next() int64 {
 	if !t.s.db.Shared || len(t.order) == 0 && len(t.revoked) == 0 && len(t.quotas) == 0 && !t.beside && len(t.pairs) == 0 {
 		return 0
 	}
+	if t.supposed != nil {
+		return db.OwnGeneration
+	}
 	return t.generation + 1
 }
 
@@ -410,7 +424,7 @@ func (t *tx) settle(commits []Commit) {
 	o := &s.others
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.pending = 0
+	o.pending, o.afloat = 0, false
 	t.noteWaiting()
 	o.generation.Store(max(o.generation.Load(), g))
 	if len(o.own) < maxUntold {

@@ -253,9 +253,9 @@ func (t *tx) flush() error {
 	}
 	for _, sp := range t.order {
 		t.noteRemoval(sp)
-		heads := []byte{}
+		heads := db.RowIDs{}
 		for _, h := range sp.heads {
-			heads = binary.BigEndian.AppendUint64(heads, uint64(h.eid))
+			heads = append(heads, h.eid)
 		}
 		add := t.weights[sp]
 		delete(t.weights, sp)

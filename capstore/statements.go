@@ -21,6 +21,9 @@ func (t *tx) add(i db.Insert, args ...any) error {
 // insert inserts a row and returns the number that the database gave it.
 func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	t.wrote = true
+	if t.s.db.Shared {
+		t.known.rows(i, args, t.s.guess.is)
+	}
 	t.known.inserted(i, args)
 	id, err := t.conn.Insert(t.ctx, i, args...)
 	return id, t.note(err)

@@ -167,7 +167,9 @@ type Store struct {
 	// removed are Spaces that this node may have been removed from, see [Store.Removed].
 	removed map[tinycloud.SpaceID]struct{}
 
-	doubts bool // what is known is asked for again, and compared; for tests
+	guess  *guess // of the writer alone
+	pruned int64  // likewise: generation at which old rows of commits were deleted last
+	doubts bool   // what is known is asked for again, and compared; for tests
 
 	// Of the writer alone.
 	mostLoaded int   // bytes that loaded Spaces may take, see maxLoaded
@@ -212,7 +214,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.o.JoinTimeout = joinTimeout
 	}
 	_, _ = rand.Read(s.me[:]) // it never fails
-	s.tokens = newTokens()
+	s.tokens, s.guess = newTokens(), newGuess()
 	s.performed, _ = lru.New[tinycloud.Hash, struct{}](rememberedTokens)
 	s.granted, _ = lru.New[proven, struct{}](rememberedTokens)
 	s.serving, _ = lru.New[tinycloud.SpaceID, serving](rememberedServing)

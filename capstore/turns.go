@@ -10,6 +10,8 @@ import (
 type turns struct {
 	all   atomic.Int64 // transactions that were durable
 	met   atomic.Int64 // of them those before which another process had written
+	whole atomic.Int64 // of them those that were sent whole
+	wrong atomic.Int64 // that were, or were about to be, and had to ask
 	loads atomic.Int64 // of Spaces
 	held  atomic.Int64 // nanoseconds from the lock to the end of COMMIT
 	busy  atomic.Int64 // of them those until COMMIT was sent

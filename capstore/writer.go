@@ -28,6 +28,8 @@ type job struct {
 	run    func(*tx) error
 	ahead  func(*Store) []service.Looked // that run is going to make, as far as that is known; nil: none
 	spaces []tinycloud.SpaceID           // that run is about to write to, as far as that is known
+	plain  bool                          // what ahead returns is all that run looks at, nearly always
+	proofs []tinycloud.Hash              // that its token names
 	done   chan error
 	more   []*job // of the same caller, that come right behind it
 }
@@ -64,9 +66,10 @@ type tx struct {
 	heard     map[*space][]heard // see [tx.heardFrom]
 	adopts    bool               // delegations are still to be adopted
 
-	generation int64   // of the database at its begin; on a server
-	turn       turn    // likewise
-	numbers    numbers // for epochs; likewise
+	generation int64     // of the database at its begin; on a server
+	turn       turn      // likewise
+	numbers    numbers   // for epochs; likewise
+	supposed   *supposed // nil: it asks
 	known      known
 	met        []commit // rows of generations that came before; nil: they were not asked for
 	expected   expected // see [tx.expect]
@@ -80,7 +83,7 @@ type tx struct {
 // follows what other processes write there.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.gone)
-	w, own := &writer{s: s, calm: time.NewTimer(0)}, context.WithoutCancel(ctx) // jobs that were accepted are finished
+	w, own := &writer{s: s, guess: s.guess, calm: time.NewTimer(0)}, context.WithoutCancel(ctx) // jobs that were accepted are finished
 	defer w.calm.Stop()
 	defer w.close()
 	if !s.db.Shared {
@@ -212,6 +215,7 @@ type writer struct {
 	spare *db.Conn // likewise, for the next transaction
 	next  *opening // nil: none
 	way   way      // of commits
+	guess *guess
 
 	crowded bool          // another process wrote between the last two transactions of this one
 	usual   int           // jobs that there were at the last one: of it, and waiting
@@ -269,7 +273,13 @@ const (
 // group commits a job together with those that wait behind it, and those that come meanwhile.
 func (w *writer) group(ctx context.Context, first *job) {
 	for jobs := w.linger(first.all()); len(jobs) > 0; {
-		o := w.transact(ctx, jobs, false, true)
+		if w.next == nil {
+			if jobs = w.whole(ctx, jobs); len(jobs) == 0 {
+				return
+			}
+		}
+		w.guess.asking = max(0, w.guess.asking-1)
+		o := w.transact(ctx, jobs, false, w.guess.asking > 0)
 		if w.next != nil && o == answered {
 			jobs = w.next.jobs
 			continue
@@ -417,10 +427,15 @@ func finish(jobs []*job, errs []error, all error) {
 	}
 }
 
-// rollback undoes the transaction and forgets what the memory knows of the Spaces it touched.
+// rollback undoes the transaction.
 func (t *tx) rollback() {
 	_ = t.conn.Rollback(t.ctx) // a connection that cannot is dropped
 	t.s.tokens.Purge()         // it may hold what was read inside the transaction
+	t.unlearn()
+}
+
+// unlearn forgets what the memory knows of the Spaces that the transaction touched.
+func (t *tx) unlearn() {
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
 	for sp := range t.dirty {

@@ -23,6 +23,8 @@ type statement struct {
 	args []any
 	rows func(Scan) error // called for each row of the answer; nil: there are none
 	into *inserts         // instead of text and args
+
+	rowsOf int // how many arguments each row of an insert has
 }
 
 // inserts are inserts of the same kind that are sent as one.
@@ -61,7 +63,10 @@ func (d Dialect) statement(text string, args []any) (st statement, size int, err
 
 // keep keeps a statement back. Inserts that come later stay behind it.
 func (c *Conn) keep(ctx context.Context, text string, args []any) error {
-	st, size, err := c.d.statement(text, args)
+	st, size, err := c.d.statement(text, withBytes(args))
+	if err == nil && c.supposes {
+		err = withStandIns(args, st.args)
+	}
 	if err != nil {
 		return Error(err)
 	}
@@ -119,7 +124,7 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 		}
 		for rest := st.into.rows; len(rest) > 0; {
 			n := rowsOfOne(len(rest), maxRows)
-			all = append(all, statement{text: c.insertText(st.into.insert, n), args: slices.Concat(rest[:n]...)})
+			all = append(all, statement{text: c.insertText(st.into.insert, n), args: slices.Concat(rest[:n]...), rowsOf: len(rest[0])})
 			rest = rest[n:]
 		}
 	}
@@ -200,12 +205,20 @@ func (c *Conn) send(ctx context.Context, more []statement) error {
 		c.forget()
 		return c.run(ctx, kept)
 	}
+	if c.supposes {
+		return ErrAsks
+	}
 	all := append(c.whole(c.kept), more...)
 	c.forget()
 	if len(all) == 0 {
 		return nil
 	}
 	c.begun = true
+	return c.transmit(ctx, all)
+}
+
+// transmit sends statements in one round trip.
+func (c *Conn) transmit(ctx context.Context, all []statement) error {
 	c.trips.Add(1)
 	ctx, w := c.d.watch(ctx)
 	defer w.end()

@@ -22,6 +22,10 @@ type Dialect struct {
 	Clock string
 	// Numbers gives so many numbers to rows of epochs, greater than all before; "" where it has to be counted.
 	Numbers string
+
+	// Of transactions that are sent whole: what gives the number before those that they get, where Numbers doesn't; that one, or
+	// the last of them; what keeps so many from being given again; and the transaction's own generation.
+	beforeGiven, lastGiven, keepGiven, ownGeneration string
 }
 
 // SQLite is the dialect of a file that one process has open.
@@ -34,7 +38,8 @@ func Postgres() Dialect {
 	return Dialect{
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-		Numbers: "SELECT nextval(pg_get_serial_sequence('epochs', 'eid')) FROM generate_series(1, CAST(? AS BIGINT))",
+		Numbers:   "SELECT nextval(pg_get_serial_sequence('epochs', 'eid')) FROM generate_series(1, CAST(? AS BIGINT))",
+		lastGiven: "(SELECT currval(pg_get_serial_sequence('epochs', 'eid')))", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }
 
@@ -43,6 +48,9 @@ func MySQL() Dialect {
 	return Dialect{
 		Name: "mysql", goose: goose.DialectMySQL, quote: "`",
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)",
+		// Other releases do not write node.eid; and the last epochs may be gone, whose numbers are not to come again.
+		beforeGiven: "SELECT @given := greatest((SELECT eid FROM node WHERE id = 1), (SELECT coalesce(max(eid), 0) FROM epochs))",
+		lastGiven:   "@given", keepGiven: "UPDATE node SET eid = @given + ? WHERE id = 1", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }
 

@@ -209,6 +209,7 @@ type Conn struct {
 	open     map[string]*inserts // by table: those of kept that more may be added to
 	keptSize int                 // bytes, about
 	begun    bool                // something of the transaction was sent
+	supposes bool                // see [Conn.Suppose]
 	trips    *atomic.Int64
 }
 
@@ -229,6 +230,9 @@ func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (
 		}}})
 		return ok && err == nil, err
 	}
+	if c.supposes {
+		return false, ErrAsks
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st, err := c.stmt(ctx, query)
@@ -243,6 +247,9 @@ func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (
 func (c *Conn) Each(ctx context.Context, f func(Scan) error, query string, args ...any) error {
 	if len(c.kept) > 0 && c.d.Shared {
 		return c.Ask(ctx, []Query{{query, args, f}})
+	}
+	if c.supposes {
+		return ErrAsks
 	}
 	if err := c.send(ctx, nil); err != nil {
 		return err
@@ -266,7 +273,7 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 	if err := c.send(ctx, nil); err != nil {
 		return err
 	}
-	return c.runOne(ctx, query, args)
+	return c.runOne(ctx, query, withBytes(args))
 }
 
 // Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
@@ -282,6 +289,9 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 	}
 	if !c.d.Shared && i.ID == "" {
 		return 0, c.runOne(ctx, c.insertText(i, 1), args)
+	}
+	if c.supposes {
+		return 0, ErrAsks
 	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
@@ -338,7 +348,7 @@ func (c *Conn) CommitWith(ctx context.Context, queries []Query) error {
 // Rollback undoes the transaction.
 func (c *Conn) Rollback(ctx context.Context) error {
 	c.forget()
-	c.gathers, c.lost = false, nil
+	c.gathers, c.lost, c.supposes = false, nil, false
 	if c.d.Shared && !c.begun {
 		return nil
 	}

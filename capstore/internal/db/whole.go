@@ -1,0 +1,85 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"math"
+)
+
+// A transaction whose answers its writer knows beforehand is sent to a server whole, in one round trip: BEGIN, what takes the
+// lock, questions that fail where the writer was wrong, all that it writes, COMMIT. Numbers that the server gives in it are
+// known afterwards alone, so that what it writes has stand-ins for them.
+
+// Stand-ins for numbers that the server gives in a transaction that is sent whole.
+const (
+	FirstGiven    = int64(1) << 62 // the first number of an epoch; those that follow stand for those that follow
+	OwnGeneration = math.MaxInt64  // the generation of the transaction
+)
+
+// givenBytes is a number of a [RowIDs] that may be a stand-in.
+type givenBytes int64
+
+// ErrAsks is why something was not sent whole: it has to know an answer first.
+var ErrAsks = errors.New("the database has to be asked")
+
+// Wrong fails a query that it is part of where a condition does not hold, on a server.
+func Wrong(holds string) string {
+	return "CASE WHEN " + holds + " THEN 1 ELSE (SELECT 1 UNION ALL SELECT 2) END" // two rows are no value
+}
+
+// Whole is a transaction that is sent whole, but for what was kept back for it.
+type Whole struct {
+	Lock  []Query // that take the lock of the one who writes, and count the generation
+	Given int     // how many numbers of epochs it has
+	First *int64  // is set to the first of these
+	Check []Query // that fail where the writer was wrong
+}
+
+// Suppose begins a transaction that is sent whole, or not at all: nothing may be asked in it.
+func (c *Conn) Suppose() {
+	c.forget()
+	c.begun, c.supposes = false, true
+}
+
+// SendWhole ends what [Conn.Suppose] began: the transaction is sent and committed. After an error nobody knows whether it is
+// durable, but when the server refused it, see [Refused]: then [Conn.Rollback] has to follow.
+func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
+	c.supposes = false
+	kept := c.whole(c.kept)
+	c.forget()
+	before, err := c.statements(append(append(w.Lock, c.giving(w)...), w.Check...))
+	if err != nil {
+		return err
+	}
+	all := append([]statement{{text: "BEGIN"}}, before...)
+	for _, st := range kept {
+		all = append(all, c.d.stood(st, w.Given))
+	}
+	if c.d.keepGiven != "" && w.Given > 0 {
+		all = append(all, statement{text: c.d.keepGiven, args: []any{int64(w.Given)}})
+	}
+	c.begun = true
+	return c.transmit(ctx, append(all, statement{text: "COMMIT"}))
+}
+
+// giving are queries by which the server gives the numbers.
+func (c *Conn) giving(w Whole) []Query {
+	if w.Given == 0 {
+		return nil
+	}
+	first := true
+	if c.d.Numbers != "" {
+		return []Query{{Text: c.d.Numbers, Args: []any{w.Given}, Row: func(scan Scan) error {
+			if !first {
+				return nil
+			}
+			first = false
+			return scan(w.First)
+		}}}
+	}
+	return []Query{{Text: c.d.beforeGiven, Row: func(scan Scan) error {
+		err := scan(w.First)
+		*w.First++
+		return err
+	}}}
+}

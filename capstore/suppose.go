@@ -1,0 +1,413 @@
+package capstore
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+)
+
+// What most requests ask a server is known beforehand: that their tokens were not used, and that the keys that they write and
+// the values are new. So a transaction of such requests supposes the answers, and is sent whole: one round trip, in which the
+// lock of the one who writes is held by the server alone. It asks the server to check all that was supposed, under the lock,
+// and that nobody else wrote to its Spaces since this process knew them; where anything was wrong, nothing is done, and the
+// requests are judged again in a transaction that asks.
+
+const (
+	// Where what was supposed was wrong, so many groups of requests ask, and twice as many the next time.
+	leastAsking, mostAsking = 4, 256
+	// absentInARow is how many rows have to be new after one that was not, before others are supposed to be.
+	absentInARow = 4
+	// rememberedRows are rows that are known to be there.
+	rememberedRows = 1 << 14
+	checkAtOnce    = 16   // looks of one query, a power of two
+	maxElsewhere   = 1024 // transactions of other processes since the Spaces were known
+)
+
+// supposed is what a transaction supposes, and what it gave names to that the server will number.
+type supposed struct {
+	since int64 // generation that the memory is up to
+	looks []service.Looked
+	made  []*node             // epochs
+	grown map[*space]int64    // bytes that have to be left in the limits of Spaces, beyond what is known of these
+	rooms map[*space]Room     // what is known
+	rows  map[string]struct{} // that requests are about, each by one
+}
+
+// guess is what the writer believes of rows that it has not asked for.
+type guess struct {
+	seed    maphash.Seed
+	there   *lru.Cache[uint64, struct{}]
+	absent  map[service.Look]int // looks in a row that found nothing
+	asking  int                  // groups that ask, from now on
+	penalty int                  // how many will the next time
+}
+
+func newGuess() *guess {
+	g := &guess{seed: maphash.MakeSeed(), absent: map[service.Look]int{}, penalty: leastAsking}
+	g.there, _ = lru.New[uint64, struct{}](rememberedRows)
+	return g
+}
+
+func (g *guess) row(l service.Look, args []any) uint64 {
+	return maphash.String(g.seed, l.Table+" "+spelled(args))
+}
+
+// is notes a row that is there.
+func (g *guess) is(l service.Look, args []any) { g.there.Add(g.row(l, args), struct{}{}) }
+
+// found notes what the database said.
+func (g *guess) found(l service.Look, args []any, row []any) {
+	if isAbsent(l, row) {
+		g.absent[l]++
+		return
+	}
+	g.absent[l] = -absentInARow
+	g.is(l, args)
+}
+
+// isNew reports whether a row is believed not to be there.
+func (g *guess) isNew(l service.Look, args []any) bool {
+	return g.absent[l] >= 0 && !g.there.Contains(g.row(l, args))
+}
+
+// wrong has the next requests ask.
+func (g *guess) wrong() {
+	g.asking = g.penalty
+	g.penalty = min(2*g.penalty, mostAsking)
+}
+
+// absentRow is the answer to a look that finds nothing.
+func absentRow(l service.Look) []any {
+	if l.Select == "count(*)" {
+		return []any{int64(0)}
+	}
+	return nil
+}
+
+func isAbsent(l service.Look, row []any) bool {
+	return row == nil || l.Select == "count(*)" && row[0] == int64(0)
+}
+
+// suppose begins a transaction of those jobs that need not ask, nil where these are few, and returns the others.
+func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []*job) {
+	if !w.s.db.Shared || w.s.doubts || w.guess.asking > 0 || len(jobs) > maxGroup {
+		return nil, nil, jobs
+	}
+	t = newTx(ctx, w.s)
+	t.supposed = &supposed{since: w.s.others.generation.Load(), grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
+	for i := 0; i < len(jobs); {
+		unit := jobs[i : i+1+len(jobs[i].more)] // they stay together
+		i += len(unit)
+		if slices.ContainsFunc(unit, func(j *job) bool { return !j.plain || !t.ready(j) || !t.supposes(w.guess, j) }) {
+			rest = append(rest, unit...)
+		} else {
+			some = append(some, unit...)
+		}
+	}
+	if len(some) < len(rest) || w.conn == nil && w.connect(ctx) != nil { // who asks says why
+		return nil, nil, jobs
+	}
+	t.conn = w.conn
+	t.conn.Suppose()
+	return t, some, rest
+}
+
+// ready reports whether the Spaces of a job are as they are nearly always, so that nothing has to be asked of them.
+func (t *tx) ready(j *job) bool {
+	for _, id := range j.spaces {
+		t.s.mu.RLock()
+		sp := t.s.spaces[id]
+		t.s.mu.RUnlock()
+		if sp == nil || sp.waits() || sp.closed || sp.limit != 0 || sp.pending != 0 || sp.parked != (parking{}) {
+			return false
+		}
+		if _, known := sp.memory[dag.KV]; !known {
+			return false
+		}
+		if own := sp.own(); own == nil || own.tip == nil || sp.todo.some() {
+			return false
+		}
+		if slices.ContainsFunc(j.proofs, func(p tinycloud.Hash) bool { return !sp.placed[p] }) {
+			return false
+		}
+	}
+	return true
+}
+
+// some reports whether anything is to be done, but for what waits for news.
+func (x *todo) some() bool {
+	return x.all || x.removals || x.times || len(x.epochs)+len(x.cuts) > 0
+}
+
+// supposes supposes what a job looks at. Two jobs that are about one row have to follow each other.
+func (t *tx) supposes(g *guess, j *job) bool {
+	for _, l := range j.ahead(t.s) {
+		if !g.isNew(l.Look, l.Args) {
+			return false
+		}
+		if l.Look != service.LookValue && l.Look != service.LookPast {
+			row := l.Table + " " + spelled(l.Args)
+			if _, twice := t.supposed.rows[row]; twice {
+				return false
+			}
+			t.supposed.rows[row] = struct{}{}
+		}
+		if t.known.at(l.Look, l.Args) == nil {
+			t.known.learn(l.Look, l.Args, absentRow(l.Look))
+			t.known.at(l.Look, l.Args).supposed = true
+		}
+	}
+	return true
+}
+
+// used notes an answer that was supposed and is about to be relied on.
+func (t *tx) used(a *answer, l service.Look, args []any) {
+	if a.supposed {
+		a.supposed = false
+		t.supposed.looks = append(t.supposed.looks, service.Looked{Look: l, Args: args})
+	}
+}
+
+// whole runs jobs in a transaction that is sent whole, and returns those that have to be run in one that asks.
+func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
+	t, some, rest := w.suppose(ctx, jobs)
+	if t == nil {
+		return jobs
+	}
+	ran := some[:0:0]
+	chained := slices.ContainsFunc(some, func(j *job) bool { return len(j.more) > 0 }) // they keep their order
+	for _, j := range some {
+		t.wrote, t.failed = false, false
+		switch err := j.run(t); {
+		case err == nil:
+			ran = append(ran, j)
+		case t.wrote || t.failed || chained:
+			w.give(t)
+			return jobs
+		default:
+			rest = append(rest, j) // who asks says whether it is so
+		}
+	}
+	if t.flush() != nil || len(t.order) == 0 {
+		w.give(t)
+		return jobs
+	}
+	t.afloat(true)
+	began := time.Now()
+	t.turn.begin, t.turn.sent = began, began
+	err := w.sendWhole(t)
+	if err == nil {
+		w.way.took(time.Since(began))
+		w.landed(t, ran)
+		return rest
+	}
+	t.afloat(false)
+	if db.Refused(err) {
+		w.give(t)
+		return jobs
+	}
+	t.rollback()
+	w.drop()
+	if w.settled(ctx, t, ran, err) {
+		return rest
+	}
+	return jobs
+}
+
+// give gives up a transaction of which nothing came.
+func (w *writer) give(t *tx) {
+	w.guess.wrong()
+	w.s.turns.wrong.Add(1)
+	if t.conn.Rollback(t.ctx) != nil {
+		w.drop()
+	}
+	t.unlearn()
+}
+
+// sendWhole sends the transaction, and learns what the server gave it.
+func (w *writer) sendWhole(t *tx) error {
+	var generation, first int64
+	x := t.supposed
+	whole := db.Whole{
+		Lock: []db.Query{{Text: "UPDATE node SET generation = generation + 1 WHERE id = 1"}, {Text: readGeneration, Row: func(scan db.Scan) error {
+			return scan(&generation)
+		}}},
+		Given: len(x.made), First: &first, Check: t.checks(),
+	}
+	if met := t.s.others.met.Load(); met > 0 && x.since-met < meetAhead {
+		t.met = []commit{}
+		whole.Lock = append(whole.Lock, askCommits(&t.met, x.since, maxBehind))
+	}
+	if err := t.conn.SendWhole(t.ctx, whole); err != nil {
+		return err
+	}
+	t.generation = generation - 1
+	x.number(t, first)
+	return nil
+}
+
+// checks are queries that fail where anything was supposed that is not so.
+func (t *tx) checks() (all []db.Query) {
+	x := t.supposed
+	var sids []any
+	for _, sp := range t.order {
+		sids = append(sids, sp.sid)
+	}
+	args := []any{x.since + maxElsewhere, x.since}
+	all = append(all, check("(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR sid IN ("+
+		strings.TrimSuffix(strings.Repeat("?, ", powerOf2(len(sids))), ", ")+")))", append(args, padded(sids)...)))
+	of := map[service.Look][][]any{}
+	var order []service.Look
+	for _, l := range x.looks {
+		if of[l.Look] == nil {
+			order = append(order, l.Look)
+		}
+		of[l.Look] = append(of[l.Look], l.Args)
+	}
+	for _, l := range order {
+		exists := "NOT EXISTS (SELECT 1 FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?)"
+		for some := range slices.Chunk(of[l], checkAtOnce) {
+			some = padded(some)
+			all = append(all, check(strings.Join(slices.Repeat([]string{exists}, len(some)), " AND "), slices.Concat(some...)))
+		}
+	}
+	for sp, r := range x.rooms {
+		all = append(all, check("(SELECT bytes + sizes FROM spaces WHERE sid = ?) <= ?", []any{sp.sid, r.Limit - r.Ops - r.excess() - x.grown[sp]}))
+	}
+	return all
+}
+
+func check(holds string, args []any) db.Query {
+	return db.Query{Text: "SELECT " + db.Wrong(holds), Args: args, Row: func(scan db.Scan) error {
+		var one int
+		return scan(&one)
+	}}
+}
+
+// padded repeats the last of a list until there are as many as a power of two: texts are prepared.
+func padded[T any](list []T) []T {
+	for len(list) < powerOf2(len(list)) {
+		list = append(list[:len(list):len(list)], list[len(list)-1])
+	}
+	return list
+}
+
+// powerOf2 is the least that is not below n.
+func powerOf2(n int) int {
+	p := 1
+	for p < n {
+		p *= 2
+	}
+	return p
+}
+
+// grow has a Space grow by some bytes of values: the server checks that there is room.
+func (x *supposed) grow(sp *space, r Room, by int64) {
+	if x.grown[sp] += by; x.grown[sp] > 0 || r.excess() > 0 {
+		x.rooms[sp] = r
+	}
+}
+
+// number gives the epochs of the transaction their numbers.
+func (x *supposed) number(t *tx, first int64) {
+	by := first - db.FirstGiven
+	for _, sp := range t.order {
+		sp.mu.Lock()
+	}
+	for _, n := range x.made {
+		n.eid += by
+	}
+	for _, sp := range t.order {
+		sp.mu.Unlock()
+		c := t.dirty[sp]
+		if c.LastWrite.Epoch >= db.FirstGiven {
+			c.LastWrite.Epoch += by
+		}
+		for i := range c.Writes {
+			if c.Writes[i].Cursor.Epoch >= db.FirstGiven {
+				c.Writes[i].Cursor.Epoch += by
+			}
+		}
+	}
+}
+
+// landed answers the jobs of a transaction that is durable.
+func (w *writer) landed(t *tx, jobs []*job) {
+	x := t.supposed
+	w.crowded = t.generation > x.since
+	t.turn.met = w.crowded
+	t.supposed = nil
+	w.guess.penalty = leastAsking
+	for _, l := range x.looks {
+		w.guess.found(l.Look, l.Args, absentRow(l.Look))
+	}
+	if t.generation > t.s.others.generation.Load() {
+		if err := t.between(); err != nil { // who asks next reads it
+			t.s.log.WarnContext(t.ctx, "cannot follow the other processes yet", "error", err)
+		}
+	}
+	w.usual, w.held = len(jobs)+len(w.s.jobs), t.turn.took()
+	t.s.turns.ended(t.turn)
+	t.s.turns.whole.Add(1)
+	t.counted(len(jobs))
+	t.publish()
+	finish(jobs, make([]error, len(jobs)), nil)
+}
+
+// between learns what others wrote since the memory was known, before the transaction.
+func (t *tx) between() error {
+	if t.met == nil || len(t.met) >= maxBehind {
+		return t.s.catchUp(t.ctx, t.s.db.Read, t.generation)
+	}
+	return t.s.catchUpBy(t.ctx, t.s.db.Read, t.generation, func(known int64) ([]commit, error) {
+		return slices.DeleteFunc(t.met, func(c commit) bool { return c.generation <= known }), nil
+	})
+}
+
+// settled finds out what came of a transaction whose answer was lost: the rows of its commits are there, or not. It reports
+// false when nothing did, so that its jobs may be tried again.
+func (w *writer) settled(ctx context.Context, lost *tx, jobs []*job, why error) bool {
+	t, err := w.begin(ctx, nil) // under the lock: the transaction is over
+	var n int64
+	if err == nil {
+		_, err = t.one([]any{&n}, "SELECT count(*) FROM commits WHERE generation > ? AND holder = ?", lost.supposed.since, t.s.me[:])
+		t.rollback()
+	}
+	switch {
+	case err != nil:
+		w.drop()
+		w.s.log.ErrorContext(ctx, "commit failed", "error", errors.Join(why, err), "jobs", len(jobs))
+		finish(jobs, nil, unavailable(why))
+		return true
+	case n == 0:
+		return false
+	}
+	finish(jobs, make([]error, len(jobs)), nil) // it is met as one of another process
+	return true
+}
+
+// afloat says whether the transaction's outcome is unknown from now on.
+func (t *tx) afloat(on bool) {
+	o := &t.s.others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending, o.afloat = 0, on
+	if on {
+		o.pending = t.supposed.since + 1
+	}
+}
+
+// plainly reports whether a request is of the kind whose transaction may be sent whole: it writes keys.
+func plainly(r service.Request) bool {
+	return r.Service == dag.KV && r.Adds && !r.Only && !slices.ContainsFunc(r.Parts, func(p service.Part) bool { return p.Made != nil || p.Ahead == nil })
+}
