@@ -13,8 +13,8 @@ import (
 )
 
 // syncEvery is after how many chunks an fsync begins. Power loss may take twice as many from an assembly: those that
-// are being synced, and those that came meanwhile.
-const syncEvery = 64
+// are being synced, and those that came meanwhile. A variable for tests alone.
+var syncEvery = 64
 
 type partKey struct {
 	space tinycloud.SpaceID

@@ -49,9 +49,10 @@ func (f partFile) ReadAt(p []byte, at int64) (int, error) {
 
 // TestAssemblySyncs checks that chunks come while others are synced, and that none is kept when that fails.
 func TestAssemblySyncs(t *testing.T) {
+	blockstore.SyncEvery(t, 4)
 	space := blockstoretest.Space(t, "default")
 	chunk, end := blockstoretest.Body(1, blockstore.ChunkSize), []byte("end")
-	body := append(bytes.Repeat(chunk, 64), end...) // an fsync begins with the first chunk
+	body := append(bytes.Repeat(chunk, 4), end...) // an fsync begins with the first chunk
 	hash, m, err := blockstore.BuildManifest(bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package blockstore
 
 import (
 	"context"
+	"testing"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -15,4 +16,11 @@ func (s *Store) IndexRoundTrip(ctx context.Context, space tinycloud.SpaceID, val
 		return Manifest{}, err
 	}
 	return s.index.value(ctx, space, value)
+}
+
+// SyncEvery has assemblies sync after so many chunks until the test ends.
+func SyncEvery(t *testing.T, chunks int) {
+	before := syncEvery
+	syncEvery = chunks
+	t.Cleanup(func() { syncEvery = before })
 }

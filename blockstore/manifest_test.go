@@ -3,6 +3,7 @@ package blockstore_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,8 +49,8 @@ func TestManifestIsCanonical(t *testing.T) {
 			t.Errorf("%d links: encoding differs", len(m.Links))
 		}
 		back, err := blockstore.DecodeManifest(got)
-		if d := cmp.Diff(m, back); err != nil || d != "" {
-			t.Errorf("%d links: %v %s", len(m.Links), err, d)
+		if err != nil || back.Size != m.Size || !slices.Equal(back.Links, m.Links) {
+			t.Errorf("%d links: %v %s", len(m.Links), err, cmp.Diff(m, back))
 		}
 		if p := m.CID().Prefix(); p.Version != 1 || p.Codec != cid.DagCBOR || p.MhType != multihash.BLAKE3 || tinycloud.HashOf(m.CID()) != tinycloud.Sum(got) {
 			t.Errorf("%d links: CID %s", len(m.Links), m.CID())
