@@ -27,6 +27,7 @@ type oneHost struct {
 	processes []*cluster.Peer
 	ways      []*cluster.WAN
 	env       []string
+	stale     bool // a process may answer as the history was a while ago
 }
 
 // startOneHost runs processes with one secret on an empty database, and has the owner signed in.
@@ -227,6 +228,9 @@ func (h *oneHost) round(number, clients int, happen func()) (wrong string, of in
 		hist.first[name] = register{value: "first"}
 		registers = append(registers, name)
 	}
+	if h.stale {
+		h.await(registers)
+	}
 	for i := range 3 {
 		registers = append(registers, fmt.Sprintf("key/%d/%d", number, i))
 	}
@@ -249,6 +253,20 @@ func (h *oneHost) round(number, clients int, happen func()) (wrong string, of in
 	wrong, of, unknown := hist.check(2 * time.Minute)
 	h.Logf("round %d: %d operations, %d without an answer", number, of, unknown)
 	return wrong, of
+}
+
+// await returns when all processes have these rows, which an answer from before them knows nothing of.
+func (h *oneHost) await(rows []string) {
+	h.Helper()
+	c := &asker{oneHost: h}
+	for _, p := range h.processes {
+		for _, name := range rows {
+			h.must(cluster.Poll(h.ctx, 20*time.Millisecond, func() (bool, error) {
+				_, err := c.askRow(h.ctx, p, asked{register: name, verb: read})
+				return err == nil, nil
+			}))
+		}
+	}
 }
 
 // final reads a register, however long that takes.
@@ -364,6 +382,7 @@ func testOneHost(t *testing.T, server *testservers.Database, rounds int, long bo
 
 func testStaleProcess(t *testing.T, server *testservers.Database) {
 	h := startOneHost(t, server, 2, withStaleSQL+"300ms")
+	h.stale = true
 	h.write(h.processes[0], registersTable)
 	for n := range 20 {
 		wrong, of := h.round(n, 8, func() { h.during(500 * time.Millisecond) })
