@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -182,7 +183,7 @@ func TestAdminQuota(t *testing.T) {
 	away := newWallet("default").space
 	space := func(s tinycloud.SpaceID) string { return quotaPath(n, s) }
 	all := n.URL() + "/admin/quota"
-	for _, tt := range []struct {
+	requests := []struct {
 		method, target, body string
 		status               int
 		want                 string // of a 200
@@ -211,17 +212,44 @@ func TestAdminQuota(t *testing.T) {
 		{"DELETE", space(owner.space), "", 200, quotaJSON(owner.space, "null", "null", "3")},
 		{"GET", all, "", 200, `{"overrides":{"` + away.String() + `":7},"default_limit_bytes":null}`},
 		{"GET", n.URL() + "/admin/usage", "", 200, `{"spaces":[{"space_id":"` + owner.space.String() + `","usage_bytes":3}],"count":1}`},
-	} {
+	}
+	for _, tt := range requests {
 		status, answer := call(t, tt.method, tt.target, bearer, tt.body)
 		if status != tt.status || status == 200 && strings.TrimSpace(answer) != tt.want {
 			t.Errorf("%s %s %.40s: %d %s, want %d %s", tt.method, tt.target, tt.body, status, answer, tt.status, tt.want)
 		}
+	}
+	_, before := call(t, "GET", all, bearer, "")
+	var wg sync.WaitGroup // who guesses waits
+	for _, tt := range requests {
 		for _, token := range []string{"", "Bearer let me out"} {
-			if status, answer := call(t, tt.method, tt.target, token, tt.body); status != 401 {
-				t.Errorf("%s %s as a stranger: %d %s", tt.method, tt.target, status, answer)
-			}
+			wg.Go(func() {
+				if status, err := statusOf(t.Context(), tt.method, tt.target, token, tt.body); status != 401 {
+					t.Errorf("%s %s as a stranger: %d %v", tt.method, tt.target, status, err)
+				}
+			})
 		}
 	}
+	wg.Wait()
+	if _, after := call(t, "GET", all, bearer, ""); after != before {
+		t.Errorf("strangers made %s of %s", after, before)
+	}
+}
+
+// statusOf may be called by any goroutine.
+func statusOf(ctx context.Context, method, target, token, body string) (int, error) {
+	r, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	if token != "" {
+		r.Header.Set("Authorization", token)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
 }
 
 func TestAdminQuotaOnTheSocket(t *testing.T) {
