@@ -2,10 +2,12 @@ package capstore
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/judge"
 )
 
@@ -155,3 +157,35 @@ func RememberedNodes(s *Store, id tinycloud.SpaceID) int {
 
 // SupposeAgain has a store suppose at once what requests look at, whatever was wrong before. No request may be under way.
 func SupposeAgain(s *Store) { s.guess.asking, s.guess.penalty = 0, leastAsking; clear(s.guess.absent) }
+
+// Lingering is a writer to whom a job came, and who is about to ask for the lock.
+type Lingering struct {
+	Whole bool            // it sends whole
+	Way   time.Duration   // how long a commit takes
+	Met   bool            // the last time it met the commit of another process
+	Usual int             // jobs that were there then
+	Held  time.Duration   // for how long it had the lock
+	Wait  int             // jobs that wait already
+	Come  []time.Duration // others that come, each so long after the one before
+}
+
+// Run returns with how many jobs it asks, and after how long.
+func (l Lingering) Run() (taken int, waited time.Duration) {
+	s := &Store{jobs: make(chan *job, maxQueue), db: &db.DB{Dialect: db.Postgres()}, guess: newGuess()}
+	if !l.Whole {
+		s.guess.wrong()
+	}
+	for range l.Wait {
+		s.jobs <- newJob(nil)
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		for _, after := range l.Come {
+			time.Sleep(after)
+			s.jobs <- newJob(nil)
+		}
+	})
+	w, began := &writer{s: s, guess: s.guess, way: way{least: l.Way}, crowded: l.Met, usual: l.Usual, held: l.Held}, time.Now()
+	return len(w.linger([]*job{newJob(nil)})), time.Since(began)
+}

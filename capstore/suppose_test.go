@@ -88,7 +88,7 @@ func TestSupposedWrong(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-must(write(b, o, "k", "of b"))
+		must(write(b, o, "k", "of b"))
 		wrong("another process wrote to the Space", a, func() { must(write(a, o, "k", "of a")) })
 		if got := b.get(o.space, "k"); got != "of a" {
 			t.Errorf("k is %q", got)
