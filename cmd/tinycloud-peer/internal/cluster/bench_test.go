@@ -90,30 +90,6 @@ func percentiles(b *testing.B, took []time.Duration) {
 	b.ReportMetric(took[len(took)*99/100].Seconds()*1e3, "p99-ms")
 }
 
-// BenchmarkHTTP measures puts and gets of 1 KiB values over HTTP, against a process of its own on disk.
-// The clients, which sign their tokens, share the machine with it.
-func BenchmarkHTTP(b *testing.B) {
-	c, o := hosts(b, 1, false)
-	p := c.Peers()[0]
-	if err := o.Put(b.Context(), p, "read", value(0)); err != nil {
-		b.Fatal(err)
-	}
-	for _, clients := range []int{1, 16} {
-		for name, op := range map[string]func(ctx context.Context, i int) error{
-			"put": func(ctx context.Context, i int) error {
-				return o.Put(ctx, p, fmt.Sprintf("k/%d/%d", clients, i), value(i))
-			},
-			"get": func(ctx context.Context, i int) error { _, err := o.Get(ctx, p, "read"); return err },
-		} {
-			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
-				took := drive(b, clients, b.N, op)
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
-				percentiles(b, took)
-			})
-		}
-	}
-}
-
 // BenchmarkLive measures, at 100 writes a second, from the answer to a put on one process to the value
 // being read on another, near or over a distance.
 func BenchmarkLive(b *testing.B) {
