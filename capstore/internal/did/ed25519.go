@@ -24,7 +24,14 @@ func VerifyEd25519(pub, msg, sig []byte) bool {
 	if len(pub) != ed25519.PublicKeySize || len(sig) != ed25519.SignatureSize {
 		return false
 	}
-	return expanded.VerifyWithOptions(pub, msg, sig, zip215)
+	if table, ok := tables.Get(publicKey(pub)); ok {
+		return verifyByTable(table, BatchItem{pub, msg, sig})
+	}
+	if !expanded.VerifyWithOptions(pub, msg, sig, zip215) {
+		return false
+	}
+	seen(pub)
+	return true
 }
 
 // SignEd25519 returns the signature of msg by a private key, the same that package crypto/ed25519 makes, in a third of the
