@@ -21,9 +21,10 @@ const module = "github.com/TinyCloudLabs/tinycloud-peer"
 // allowed is the dependency graph: which packages of ours a package may import. Data flows down;
 // packages do not know their callers.
 var allowed = map[string][]string{
-	"":                                    {},
+	"":                                    {"internal/recent"},
 	"config":                              {"internal/private"},
 	"internal/private":                    {},
+	"internal/recent":                     {},
 	"internal/wait":                       {},
 	"p2p":                                 {"internal/wait"},
 	"hostkeys":                            {""},
@@ -36,7 +37,7 @@ var allowed = map[string][]string{
 	"capstore/internal/dag":               {""},
 	"capstore/internal/caveat":            {""},
 	"internal/cacao":                      {"", "internal/siwe", "internal/recap"},
-	"capstore/internal/ucan":              {"", "capstore/internal/did", "internal/recap"},
+	"capstore/internal/ucan":              {"", "capstore/internal/did", "internal/recap", "internal/recent"},
 	"capstore/internal/parallel":          {},
 	"capstore/internal/token":             {"", "internal/cacao", "capstore/internal/ucan", "capstore/internal/did", "internal/recap"},
 	"capstore/hostlog":                    {"", "capstore/internal/token", "capstore/internal/dag", "capstore/internal/did", "capstore/internal/parallel"},

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/sha3"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recent"
 )
 
 // Principal is a DID without fragment in canonical spelling: a did:pkh:eip155 account has its EIP-55
@@ -14,7 +16,12 @@ import (
 type Principal string
 
 // ParsePrincipal reads a DID or DID URL and drops what follows the DID (docs/protocol.md, "DIDs and principals").
-func ParsePrincipal(text string) (Principal, error) {
+func ParsePrincipal(text string) (Principal, error) { return principals.Of(text, readPrincipal) }
+
+// principals are DIDs that were read lately.
+var principals = recent.New[Principal]()
+
+func readPrincipal(text string) (Principal, error) {
 	did := text
 	if i := strings.IndexAny(did, "/?#"); i >= 0 {
 		did = did[:i]

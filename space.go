@@ -3,6 +3,8 @@ package tinycloud
 import (
 	"fmt"
 	"strings"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recent"
 )
 
 // SpaceID names a Space: "tinycloud:" ‖ the owner's DID without "did:" ‖ ":" ‖ name (docs/protocol.md, "Space id").
@@ -21,7 +23,13 @@ func ParseSpaceID(text string) (SpaceID, error) {
 	return newSpaceID(u.path)
 }
 
-func newSpaceID(path string) (SpaceID, error) {
+// spaces are ids that were read lately: most of the time goes into the spelling of an owner, and requests name few Spaces.
+var spaces = recent.New[SpaceID]()
+
+// newSpaceID reads an id without its scheme.
+func newSpaceID(path string) (SpaceID, error) { return spaces.Of(path, readSpaceID) }
+
+func readSpaceID(path string) (SpaceID, error) {
 	cut := strings.LastIndexByte(path, ':')
 	if cut < 0 {
 		return SpaceID{}, fmt.Errorf("space id %q: no name: %w", clip(path), ErrInvalid)

@@ -164,6 +164,9 @@ func (p *parser) array(v *Value, depth int) bool {
 	}
 }
 
+// outerMembers is how many members there is room for in the outermost object before it grows: a token has as many.
+const outerMembers = 8
+
 // manyMembers is where looking a name up in a map beats looking through the list.
 const manyMembers = 16
 
@@ -188,6 +191,9 @@ func (p *parser) object(v *Value, depth int) bool {
 		value, ok := p.value(depth + 1)
 		if !ok {
 			return false
+		}
+		if v.Members == nil && depth == 0 {
+			v.Members = make([]Member, 0, outerMembers)
 		}
 		v.Members = append(v.Members, Member{name, value})
 		switch {

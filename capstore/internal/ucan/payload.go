@@ -11,32 +11,40 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/recap"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recent"
 )
 
 // version is the one UCAN version spoken.
 const version = "0.10.0"
 
-func (t *Token) readHeader(text string) error {
-	h, err := object(text)
+// headers are those that were read lately, and their algorithms: of one key they are all the same.
+var headers = recent.New[string]()
+
+// readHeader reads the encoded header of a token, and returns the algorithm.
+func readHeader(encoded string) (algorithm string, err error) {
+	text, err := decodeBase64(encoded)
 	if err != nil {
-		return err
+		return "", err
+	}
+	h, err := object(string(text))
+	if err != nil {
+		return "", err
 	}
 	alg, ok := h.Get("alg")
 	if !ok || alg.Kind != recap.String {
-		return undecodable("header: alg")
+		return "", undecodable("header: alg")
 	}
-	t.Algorithm = alg.Text
 	if typ, ok := h.Get("typ"); !ok || typ.Kind != recap.String || typ.Text != "JWT" {
-		return undecodable("header: typ")
+		return "", undecodable("header: typ")
 	}
 	if ucv, ok := h.Get("ucv"); !ok || ucv.Kind != recap.String || ucv.Text != version {
-		return undecodable("header: ucv")
+		return "", undecodable("header: ucv")
 	}
 	// The key comes from iss, so what jwk says does not matter.
 	if jwk, ok := h.Get("jwk"); ok && jwk.Kind != recap.Object {
-		return undecodable("header: jwk")
+		return "", undecodable("header: jwk")
 	}
-	return critical(h)
+	return alg.Text, critical(h)
 }
 
 // critical refuses extensions: "b64" may be demanded, but only as what it is without being named.

@@ -46,18 +46,19 @@ func Decode(text string) (*Token, error) {
 	if !ok1 || !ok2 || head == "" || body == "" || sig == "" {
 		return nil, undecodable("not three parts")
 	}
-	var parts [3][]byte
-	for i, part := range []string{head, body, sig} {
-		var err error
-		if parts[i], err = decodeBase64(part); err != nil {
-			return nil, err
-		}
-	}
-	t := &Token{Bytes: []byte(text), signed: len(head) + 1 + len(body), signature: parts[2]}
-	if err := t.readHeader(string(parts[0])); err != nil {
+	t := &Token{Bytes: []byte(text), signed: len(head) + 1 + len(body)}
+	var err error
+	if t.Algorithm, err = headers.Of(head, readHeader); err != nil {
 		return nil, err
 	}
-	if err := t.readPayload(string(parts[1])); err != nil {
+	payload, err := decodeBase64(body)
+	if err != nil {
+		return nil, err
+	}
+	if t.signature, err = decodeBase64(sig); err != nil {
+		return nil, err
+	}
+	if err := t.readPayload(string(payload)); err != nil {
 		return nil, err
 	}
 	t.Hash = tinycloud.Sum(t.Bytes)
