@@ -35,12 +35,36 @@ func (s *Store) Admit(ctx context.Context, t *Token) error {
 
 // AdmitToPerform decides as [Store.Admit] does for who goes on to [Store.Perform] with what the invocation asks for, or to
 // [Store.Spend] before it is read. On a server it saves a round trip for keys, where what this process knows lets the
-// invocation in: it is judged again by what all processes know, and there a used token is refused too.
+// invocation in: it is judged again by what all processes know, and there a used token is refused too. Elsewhere it does
+// not look whether a write of one key was used, unless it was of late, since its transaction looks too.
 func (s *Store) AdmitToPerform(ctx context.Context, t *Token) error {
-	if s.db.Shared && s.seemsAdmissible(ctx, t) {
+	switch {
+	case s.db.Shared && s.seemsAdmissible(ctx, t):
 		return nil
+	case s.db.Shared || !writesKey(t) || s.performed.Contains(t.ID):
+		return s.Admit(ctx, t)
 	}
-	return s.Admit(ctx, t)
+	if _, err := s.received(ctx, t); err != nil {
+		return err
+	}
+	if s.seen.used(t.ID, s.o.Now().Unix()) {
+		return errReplayed()
+	}
+	return s.entitledThen(ctx, t)
+}
+
+// writesKey reports whether all that an invocation asks for is to write or delete one key, so that it can't be spent but
+// by a transaction.
+func writesKey(t *Token) bool {
+	if len(t.Caps) != 1 || t.Caps[0].Resource.Service() != dag.KV {
+		return false
+	}
+	_, has := t.Caps[0].Resource.Path()
+	switch t.Caps[0].Ability {
+	case token.AbilityPut, token.AbilityDel, token.AbilityDelete:
+		return has
+	}
+	return false
 }
 
 // Spend is [Store.Burn] of an invocation that [Store.AdmitToPerform] let in.

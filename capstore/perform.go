@@ -42,7 +42,7 @@ func (s *Store) PerformAll(ctx context.Context, all []service.Request) []error {
 	}
 	for i, err := range s.queueAll(ctx, s.jobs, jobs) {
 		errs[of[i]] = err
-		if r := all[of[i]]; err == nil && !r.Only && s.db.Shared {
+		if r := all[of[i]]; err == nil && !r.Only {
 			s.performed.Add(r.Token.ID, struct{}{})
 		}
 	}

@@ -136,7 +136,7 @@ type Store struct {
 	followEvery time.Duration     // see the constant
 	asking      flights[struct{}] // for the generation, see [Store.fresh]
 	burns       burns
-	// performed are tokens of mutations that this process has just carried out, so that [Store.AdmitToPerform] asks about them.
+	// performed are tokens of mutations that this process carried out of late, so that [Store.AdmitToPerform] asks about them.
 	performed *lru.Cache[tinycloud.Hash, struct{}]
 	paired    atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
 

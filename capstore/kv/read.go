@@ -31,7 +31,8 @@ func (k *Keys) Get(ctx context.Context, space tinycloud.SpaceID, key string) (Re
 	var value, meta, small []byte
 	var size *int64
 	var live, pending bool
-	ok, err := rows.One(ctx, []any{&live, &pending, &value, &meta, &size, &small}, `SELECT k.live, k.pending, k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+	once := context.WithoutCancel(ctx) // it is over before anything could end it
+	ok, err := rows.One(once, []any{&live, &pending, &value, &meta, &size, &small}, `SELECT k.live, k.pending, k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
 		WHERE k.sid = ? AND k.key = ?`, rows.Sid(), indexed)
 	switch {
 	case err != nil:

@@ -80,16 +80,20 @@ type directStmt interface {
 // closeDirect closes the driver's statements, which database/sql knows nothing of: a connection of SQLite that has some stays
 // open.
 func (c *Conn) closeDirect() {
-	if len(c.direct) == 0 {
+	if len(c.direct)+len(c.queries) == 0 {
 		return
 	}
 	_ = c.conn.Raw(func(any) error {
 		for _, st := range c.direct {
 			_ = st.Close()
 		}
+		for _, st := range c.queries {
+			_ = st.Close()
+		}
 		return nil
 	})
 	clear(c.direct)
+	clear(c.queries)
 }
 
 // owned has scanned bytes be those that the driver made, where it makes them for each row anew: database/sql copies them

@@ -44,7 +44,7 @@ type DB struct {
 }
 
 func (x *DB) pools() {
-	x.Read = &Pool{d: x.Dialect, db: x.read, trips: &x.trips, stmts: map[string]*sql.Stmt{}}
+	x.Read = &Pool{d: x.Dialect, db: x.read, trips: &x.trips, quick: !x.Shared, stmts: map[string]*sql.Stmt{}}
 	x.Control = &Pool{d: x.Dialect, db: x.write, trips: &x.trips, stmts: map[string]*sql.Stmt{}}
 }
 
@@ -132,7 +132,7 @@ func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *s
 		return nil, err
 	}
 	x.write.SetMaxOpenConns(1)
-	if x.read, err = sql.Open("sqlite", fmt.Sprint(dsn, readCache, ")&_pragma=query_only(1)")); err != nil {
+	if x.read, err = openReadings(fmt.Sprint(dsn, readCache, ")&_pragma=query_only(1)")); err != nil {
 		return nil, errors.Join(err, x.write.Close())
 	}
 	x.read.SetMaxOpenConns(8)
@@ -157,7 +157,7 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 		return nil, Error(fmt.Errorf("%v", err)) // the timeout is not the caller's
 	}
 	c := &Conn{
-		d: x.Dialect, pool: x.write, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{}, direct: map[string]directStmt{},
+		d: x.Dialect, pool: x.write, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{}, direct: map[string]directStmt{}, queries: map[string]queryStmt{},
 		texts: map[string]string{}, inserted: map[rowsOf]string{}, open: map[string]*inserts{}, trips: &x.trips,
 	}
 	if err := x.settle(ctx, c); err != nil {

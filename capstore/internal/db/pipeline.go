@@ -162,6 +162,18 @@ func assign(dest, v any) error {
 			*d = x
 			return nil
 		}
+	case *int:
+		if x, ok := v.(int64); ok {
+			*d = int(x)
+			return nil
+		}
+	case *bool:
+		if x, ok := v.(int64); ok && x>>1 == 0 {
+			*d = x == 1
+			return nil
+		}
+	case sql.Scanner:
+		return d.Scan(v)
 	}
 	to := reflect.ValueOf(dest).Elem()
 	if to.Kind() == reflect.Pointer {

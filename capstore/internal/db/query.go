@@ -26,6 +26,7 @@ type Pool struct {
 	d     Dialect
 	db    *sql.DB
 	trips *atomic.Int64
+	quick bool // its connections are [reading]s
 
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt // guarded by mu
@@ -43,6 +44,9 @@ func (p *Pool) One(ctx context.Context, dest []any, query string, args ...any) (
 
 func (p *Pool) one(ctx context.Context, dest []any, query string, args []any) (ok bool, err error) {
 	p.trips.Add(1)
+	if p.quick {
+		return p.quickOne(ctx, dest, query, args)
+	}
 	st, err := p.stmt(ctx, query)
 	switch {
 	case err != nil:
@@ -196,6 +200,7 @@ type Conn struct {
 	stmts   map[string]*sql.Stmt
 	inserts map[Insert]*sql.Stmt
 	direct  map[string]directStmt // of what answers nothing on SQLite
+	queries map[string]queryStmt  // of what answers there
 	row     []any                 // arguments of one of these
 	named   []driver.NamedValue   // the same as the driver takes them
 
@@ -233,6 +238,9 @@ func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (
 	if c.supposes {
 		return false, ErrAsks
 	}
+	if !c.d.Shared {
+		return c.quickOne(ctx, dest, query, args)
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	st, err := c.stmt(ctx, query)
@@ -253,6 +261,9 @@ func (c *Conn) Each(ctx context.Context, f func(Scan) error, query string, args 
 	}
 	if err := c.send(ctx, nil); err != nil {
 		return err
+	}
+	if !c.d.Shared {
+		return c.quickEach(ctx, f, query, args)
 	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
