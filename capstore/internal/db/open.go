@@ -127,8 +127,15 @@ func OpenSQLite(ctx context.Context, path, sync string, migrations fs.FS, log *s
 	dsn := fmt.Sprint("file:", path, "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(", sync,
 		")&_pragma=wal_autocheckpoint(", checkpointFrom, ")&_pragma=cache_size(-")
 	x := &DB{Dialect: SQLite(), log: log}
+	write := fmt.Sprint(dsn, writeCache, ")")
+	if sync == "FULL" {
+		if err := gathering.register(); err != nil {
+			return nil, err
+		}
+		write += "&vfs=" + gatheringVFS
+	}
 	var err error
-	if x.write, err = sql.Open("sqlite", fmt.Sprint(dsn, writeCache, ")")); err != nil {
+	if x.write, err = sql.Open("sqlite", write); err != nil {
 		return nil, err
 	}
 	x.write.SetMaxOpenConns(1)
