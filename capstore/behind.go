@@ -58,14 +58,17 @@ func (s *Store) Comparing(id tinycloud.SpaceID) (compared func()) {
 
 // compared waits for the comparisons that the first entries of some Spaces have to wait for.
 func (s *Store) compared(ctx context.Context, ids []tinycloud.SpaceID) {
-	ctx, cancel := context.WithTimeout(ctx, comparedIn)
-	defer cancel()
+	end := context.CancelFunc(nil)
 	for _, id := range ids {
 		s.unsigned.mu.Lock()
 		c := s.unsigned.comparing[id]
 		s.unsigned.mu.Unlock()
 		if c == nil {
 			continue
+		}
+		if end == nil {
+			ctx, end = context.WithTimeout(ctx, comparedIn)
+			defer end()
 		}
 		select {
 		case <-c.over:

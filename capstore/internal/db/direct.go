@@ -67,7 +67,8 @@ func (c *Conn) runDirect(ctx context.Context, dc any, text string, rows ...[]any
 	}
 	c.named = args
 	c.trips.Add(1)
-	_, err := st.ExecContext(ctx, args)
+	var err error
+	c.last, err = st.ExecContext(ctx, args)
 	clear(args) // the rows are not kept
 	return err
 }

@@ -201,6 +201,7 @@ type Conn struct {
 	inserts map[Insert]*sql.Stmt
 	direct  map[string]directStmt // of what answers nothing on SQLite
 	queries map[string]queryStmt  // of what answers there
+	last    driver.Result         // of the last of direct
 	row     []any                 // arguments of one of these
 	named   []driver.NamedValue   // the same as the driver takes them
 
@@ -298,8 +299,12 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 			return 0, err
 		}
 	}
-	if !c.d.Shared && i.ID == "" {
-		return 0, c.runOne(ctx, c.insertText(i, 1), args)
+	if !c.d.Shared {
+		err := c.runOne(ctx, c.insertText(i, 1), args)
+		if err == nil && i.ID != "" {
+			id, err = c.last.LastInsertId()
+		}
+		return id, Error(err)
 	}
 	if c.supposes {
 		return 0, ErrAsks
@@ -367,6 +372,9 @@ func (c *Conn) Rollback(ctx context.Context) error {
 }
 
 func (c *Conn) plain(ctx context.Context, text string) error {
+	if !c.d.Shared {
+		return c.runOne(ctx, text, nil)
+	}
 	ctx, w := c.d.watch(ctx)
 	defer w.end()
 	c.trips.Add(1)

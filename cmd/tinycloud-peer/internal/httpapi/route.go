@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -92,17 +93,27 @@ func (a *API) recovered(w *response, r *http.Request, v any) {
 	sendText(w, http.StatusInternalServerError, internalText)
 }
 
+// What every response carries, and with CORS.
+var (
+	everyHeaders = headers("X-Content-Type-Options", "nosniff", "X-Frame-Options", "SAMEORIGIN", "Permissions-Policy", "interest-cohort=()")
+	corsHeaders  = headers("Access-Control-Allow-Origin", "*", "Access-Control-Allow-Methods", "POST, PUT, GET, OPTIONS, DELETE",
+		"Access-Control-Expose-Headers", "*, Authorization", "Access-Control-Allow-Headers", "*, Authorization",
+		"Access-Control-Allow-Credentials", "true")
+)
+
+func headers(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		h.Set(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
 // setHeaders sets what every response carries and returns the request's id.
 func (a *API) setHeaders(h http.Header) string {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "SAMEORIGIN")
-	h.Set("Permissions-Policy", "interest-cohort=()")
+	maps.Copy(h, everyHeaders) // whoever adds to one of them has a list of his own
 	if a.o.CORS {
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Allow-Methods", "POST, PUT, GET, OPTIONS, DELETE")
-		h.Set("Access-Control-Expose-Headers", "*, Authorization")
-		h.Set("Access-Control-Allow-Headers", "*, Authorization")
-		h.Set("Access-Control-Allow-Credentials", "true")
+		maps.Copy(h, corsHeaders)
 	}
 	if a.o.TraceHeader == "" {
 		return ""
