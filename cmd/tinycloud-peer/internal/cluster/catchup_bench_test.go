@@ -62,6 +62,16 @@ func entries(b *testing.B, p *cluster.Peer) float64 {
 	return m["tinycloud_catchup_entries_total"]
 }
 
+// cpuOf returns the seconds of processor time that a peer has used since it started.
+func cpuOf(b *testing.B, p *cluster.Peer) float64 {
+	b.Helper()
+	m, _, err := p.Metrics(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return m["process_cpu_seconds_total"]
+}
+
 // awaitEntries waits for a number of entries without having the peer compute its state meanwhile.
 func awaitEntries(b *testing.B, p *cluster.Peer, n float64) {
 	b.Helper()
@@ -150,7 +160,7 @@ func (h *past) report(b *testing.B, before []int64) {
 
 // BenchmarkCatchUp measures how long a process that joins one or two others needs for a history of epochs with 1 KiB
 // values, from the join to equal states of all. bytes/CAR is what it exchanged with them, in relation to a CAR of
-// the Space. Links are without a bound, or of so many Mbit/s to each of the others.
+// the Space; cpu-µs/epoch is the processor time of each process until all is durable. Links are without a bound, or of so many Mbit/s to each of the others.
 func BenchmarkCatchUp(b *testing.B) {
 	type way struct {
 		mbits int
@@ -185,10 +195,19 @@ func BenchmarkCatchUp(b *testing.B) {
 func (h *past) catchUp(b *testing.B, epochs, n int, rtt time.Duration, bits int) {
 	b.Helper()
 	b.StopTimer()
+	used := make([]float64, n)
+	for i, p := range h.c.Peers()[:n] {
+		used[i] = cpuOf(b, p)
+	}
 	late, before := h.join(b, n, rtt, bits)
-	began := time.Now()
+	began, fresh := time.Now(), cpuOf(b, late)
 	awaitEntries(b, late, float64(epochs))
 	b.ReportMetric(time.Since(began).Seconds(), "s-durable")
+	perEpoch := 1e6 / float64(epochs)
+	b.ReportMetric((cpuOf(b, late)-fresh)*perEpoch, "cpu-µs/epoch-newcomer")
+	for i, p := range h.c.Peers()[:n] {
+		b.ReportMetric((cpuOf(b, p)-used[i])*perEpoch, fmt.Sprint("cpu-µs/epoch-host-", i))
+	}
 	if _, err := h.o.AwaitSame(b.Context(), append(slices.Clone(h.c.Peers()[:n]), late)); err != nil {
 		b.Fatal(err)
 	}
