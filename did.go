@@ -59,7 +59,7 @@ func isDID(s string) bool {
 			return false
 		}
 	}
-	return spelled(id, unreserved[:len(unreserved)-1]+":")
+	return spelled(id, inDID)
 }
 
 // canonicalDID gives did:pkh:eip155 accounts one spelling and leaves other DIDs alone.

@@ -7,6 +7,8 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 	"github.com/zeebo/blake3"
+
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recent"
 )
 
 // Codecs of the CIDs the protocol uses (docs/protocol.md, "Hashes and CIDs").
@@ -51,11 +53,18 @@ func HashOf(c cid.Cid) Hash {
 	return Sum(append([]byte("foreign multihash "), mh...))
 }
 
+// cids are those that were read lately: tokens that come one after another rest on the same delegation.
+var cids = recent.New[Hash]()
+
 // ParseCID reads a CID in any multibase. The error is of class [ErrInvalid].
 func ParseCID(text string) (Hash, error) {
 	if len(text) > 256 {
 		return Hash{}, fmt.Errorf("CID of %d characters: %w", len(text), ErrInvalid)
 	}
+	return cids.Of(text, readCID)
+}
+
+func readCID(text string) (Hash, error) {
 	c, err := cid.Decode(text)
 	if err != nil {
 		return Hash{}, fmt.Errorf("CID %q: %w", text, ErrInvalid)

@@ -42,7 +42,7 @@ func NewNetworkID(owner, name string) (NetworkID, error) {
 		return NetworkID{}, Refuse(ErrInvalid, "invalid owner principal: not a DID")
 	case len(name) > MaxNetworkName:
 		return NetworkID{}, Refuse(ErrInvalid, "network name of %d bytes, at most %d", len(name), MaxNetworkName)
-	case name[0] == '-' || !spelled(name, "abcdefghijklmnopqrstuvwxyz0123456789-") || strings.Contains(name, "%"):
+	case name[0] == '-' || !spelled(name, inNetwork) || strings.Contains(name, "%"):
 		return NetworkID{}, Refuse(ErrInvalid, "network name has to match ^[a-z0-9][a-z0-9-]*$")
 	}
 	return id, nil

@@ -124,3 +124,18 @@ func FuzzParseSpaceID(f *testing.F) {
 		}
 	})
 }
+
+// What was read before changes nothing of what a text means.
+func TestSpaceIDAgain(t *testing.T) {
+	for range 2 {
+		a, errA := tinycloud.ParseSpaceID("tinycloud:pkh:eip155:1:0x26ffcda3a2d73c7a6cb9b5e0c1f4a0ba4d8fb9c4:default")
+		b, errB := tinycloud.ParseSpaceID("tinycloud:pkh:eip155:01:0x26FFCDA3A2D73C7A6CB9B5E0C1F4A0BA4D8FB9C4:default")
+		c, errC := tinycloud.ParseSpaceID("tinycloud:pkh:eip155:1:0x26ffcda3a2d73c7a6cb9b5e0c1f4a0ba4d8fb9c4:other")
+		if errA != nil || errB != nil || errC != nil || a != b || a == c || c.Name() != "other" {
+			t.Fatalf("%s, %s, %s: %v, %v, %v", a, b, c, errA, errB, errC)
+		}
+		if _, err := tinycloud.ParseSpaceID("tinycloud:pkh:eip155:0:0x26ffcda3a2d73c7a6cb9b5e0c1f4a0ba4d8fb9c4:default"); err == nil {
+			t.Fatal("a chain of number 0 is taken")
+		}
+	}
+}

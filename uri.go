@@ -5,11 +5,34 @@ import (
 	"strings"
 )
 
+// Characters of RFC 3986.
 const (
-	unreserved = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-	subDelims  = "!$&'()*+,;="
-	pchars     = unreserved + subDelims + ":@"
+	unreservedChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+	subDelims       = "!$&'()*+,;="
+	pchars          = unreservedChars + subDelims + ":@"
 )
+
+var (
+	unreserved    = charsOf(unreservedChars)
+	inDID         = charsOf(unreservedChars[:len(unreservedChars)-1] + ":")
+	inPath        = charsOf(pchars + "/")
+	inQuery       = charsOf(pchars + "/?")
+	inName        = charsOf(unreservedChars + subDelims)
+	inUser        = charsOf(unreservedChars + subDelims + ":")
+	inNetwork     = charsOf("abcdefghijklmnopqrstuvwxyz0123456789-")
+	decimalDigits = charsOf("0123456789")
+)
+
+// chars is a set of ASCII characters: texts are looked through character by character, of each token that comes.
+type chars [256]bool
+
+func charsOf(all string) *chars {
+	var set chars
+	for i := range len(all) {
+		set[all[i]] = true
+	}
+	return &set
+}
 
 // uri is the five parts of RFC 3986 as written.
 type uri struct {
@@ -40,8 +63,8 @@ func splitURI(s string) (u uri, ok bool) {
 		u.authority, rest = after[:end], after[end:]
 	}
 	u.path = rest
-	ok = IsAuthority(u.authority) && spelled(u.path, pchars+"/") &&
-		spelled(u.query, pchars+"/?") && spelled(u.fragment, pchars+"/?")
+	ok = IsAuthority(u.authority) && spelled(u.path, inPath) &&
+		spelled(u.query, inQuery) && spelled(u.fragment, inQuery)
 	return u, ok
 }
 
@@ -61,7 +84,7 @@ func IsScheme(s string) bool {
 func IsAuthority(s string) bool {
 	host := s
 	if i := strings.LastIndexByte(s, '@'); i >= 0 {
-		if !spelled(s[:i], unreserved+subDelims+":") {
+		if !spelled(s[:i], inUser) {
 			return false
 		}
 		host = s[i+1:]
@@ -77,7 +100,7 @@ func IsAuthority(s string) bool {
 		}
 	}
 	name, port, _ := strings.Cut(host, ":")
-	return spelled(name, unreserved+subDelims) && spelled(port, "0123456789") && !strings.Contains(port, "%")
+	return spelled(name, inName) && spelled(port, decimalDigits) && !strings.Contains(port, "%")
 }
 
 func isIPv6(s string) bool {
@@ -86,16 +109,14 @@ func isIPv6(s string) bool {
 }
 
 // spelled reports whether s consists of characters of the set and percent triplets.
-func spelled(s, set string) bool {
+func spelled(s string, set *chars) bool {
 	for i := 0; i < len(s); i++ {
 		switch {
-		case s[i] == '%':
-			if i+2 >= len(s) || hexDigit(s[i+1]) < 0 || hexDigit(s[i+2]) < 0 {
-				return false
-			}
-			i += 2
-		case strings.IndexByte(set, s[i]) < 0:
+		case set[s[i]]:
+		case s[i] != '%' || i+2 >= len(s) || hexDigit(s[i+1]) < 0 || hexDigit(s[i+2]) < 0:
 			return false
+		default:
+			i += 2
 		}
 	}
 	return true
@@ -116,7 +137,7 @@ func lower(c byte) byte {
 // unreserved percent-encoded, no dot segments.
 func (u uri) normalised() bool {
 	for _, part := range []string{u.authority, u.path, u.query, u.fragment} {
-		for i := 0; i+2 < len(part); i++ {
+		for i := strings.IndexByte(part, '%'); i >= 0 && i+2 < len(part); i++ {
 			if part[i] != '%' {
 				continue
 			}
@@ -124,7 +145,7 @@ func (u uri) normalised() bool {
 			if (hi >= 'a' && hi <= 'f') || (lo >= 'a' && lo <= 'f') {
 				return false
 			}
-			if strings.IndexByte(unreserved, byte(hexDigit(hi)<<4|hexDigit(lo))) >= 0 {
+			if unreserved[byte(hexDigit(hi)<<4|hexDigit(lo))] {
 				return false
 			}
 		}

@@ -73,6 +73,9 @@ func sortCapabilities(caps []Capability) {
 
 // onlyOnce refuses two spellings of one resource with one ability: they could carry different caveats.
 func onlyOnce(caps []Capability) error {
+	if len(caps) < 2 {
+		return nil
+	}
 	type meaning struct{ resource, ability string }
 	seen := make(map[meaning]bool, len(caps))
 	for _, c := range caps {

@@ -170,10 +170,18 @@ const outerMembers = 8
 // manyMembers is where looking a name up in a map beats looking through the list.
 const manyMembers = 16
 
+// usualMembers is how many a token has at most, as a rule.
+const usualMembers = 8
+
 func (p *parser) object(v *Value, depth int) bool {
 	p.i++
 	if p.eat('}') {
 		return true
+	}
+	if depth == 0 {
+		v.Members = make([]Member, 0, usualMembers)
+	} else {
+		v.Members = make([]Member, 0, 1)
 	}
 	var seen map[string]bool
 	for {

@@ -14,6 +14,7 @@ import (
 	"github.com/mr-tron/base58"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/recent"
 )
 
 // The JWS algorithms, each of which fits exactly one kind of key.
@@ -45,6 +46,13 @@ type Key struct {
 // methods and kinds of key are a [tinycloud.Refusal] of class [tinycloud.ErrUnauthorized]; a damaged
 // did:key is of class [tinycloud.ErrInvalid].
 func Parse(did string) (Key, error) {
+	return keys.Of(did, parse)
+}
+
+// keys are those that were read lately.
+var keys = recent.New[Key]()
+
+func parse(did string) (Key, error) {
 	text, ok := strings.CutPrefix(did, keyPrefix)
 	if !ok {
 		return Key{}, tinycloud.Refuse(tinycloud.ErrUnauthorized, "DID method not supported")
@@ -56,7 +64,7 @@ func Parse(did string) (Key, error) {
 	if err != nil || len(b) < 3 {
 		return Key{}, fmt.Errorf("did:key: not base58btc: %w", tinycloud.ErrInvalid)
 	}
-	k := Key{text: text, raw: b[2:]}
+	k := Key{text: strings.Clone(text), raw: b[2:]}
 	switch string(b[:2]) {
 	case ed25519Codec:
 		k.alg = EdDSA
