@@ -1,6 +1,7 @@
 package hostlog
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -29,6 +30,9 @@ type Bundle struct {
 	Large  []Large  // hints about the other values
 	// Imported are the epochs of an import entry, which has no Epoch, Events and Ops of its own.
 	Imported []Imported
+	// Digest is that of Entry, from who made the hash of the epoch in Entry, and those of Values, of their bytes: these
+	// are not made again. Zero: the hashes are what somebody says.
+	Digest tinycloud.Hash
 }
 
 // Parents are the epochs that a bundle's epoch follows; none of an import entry.
@@ -86,14 +90,21 @@ func (e *Event) Kind() token.Kind {
 }
 
 func parse(space tinycloud.SpaceID, b *Bundle) (*Parsed, error) {
-	p := &Parsed{Bundle: *b, Digest: b.Entry.Digest(), ValueOf: map[tinycloud.Hash][]byte{}}
+	p := &Parsed{Bundle: *b, Digest: b.Digest}
+	summed := !b.Digest.IsZero()
+	if !summed {
+		p.Digest = b.Entry.Digest()
+	}
+	if len(b.Values) > 0 {
+		p.ValueOf = make(map[tinycloud.Hash][]byte, len(b.Values))
+	}
 	if b.Entry.Space != space {
 		return nil, fmt.Errorf("entry of another space: %w", tinycloud.ErrInvalid)
 	}
 	if b.Entry.N > maxNumber || b.Entry.At < 0 || b.Entry.At > maxNumber {
 		return nil, fmt.Errorf("entry %d at %d: out of range: %w", b.Entry.N, b.Entry.At, tinycloud.ErrInvalid)
 	}
-	parse := p.parseEpoch
+	parse := func() error { return p.parseEpoch(summed) }
 	if !b.Entry.Import.IsZero() || len(b.Imported) > 0 {
 		parse = p.parseImport
 	}
@@ -101,7 +112,7 @@ func parse(space tinycloud.SpaceID, b *Bundle) (*Parsed, error) {
 		return nil, err
 	}
 	for _, v := range b.Values {
-		if tinycloud.Sum(v.Bytes) != v.Hash {
+		if !summed && tinycloud.Sum(v.Bytes) != v.Hash {
 			return nil, fmt.Errorf("value does not match its hash: %w", tinycloud.ErrForged)
 		}
 		p.ValueOf[v.Hash] = v.Bytes
@@ -109,9 +120,9 @@ func parse(space tinycloud.SpaceID, b *Bundle) (*Parsed, error) {
 	return p, nil
 }
 
-// parseEpoch reads the epoch of a bundle with its events and operations.
-func (p *Parsed) parseEpoch() (err error) {
-	if tinycloud.Sum(p.Epoch) != p.Entry.Epoch {
+// parseEpoch reads the epoch of a bundle with its events and operations. summed says that the entry names it by its hash.
+func (p *Parsed) parseEpoch(summed bool) (err error) {
+	if !summed && tinycloud.Sum(p.Epoch) != p.Entry.Epoch {
 		return fmt.Errorf("epoch does not match its entry: %w", tinycloud.ErrForged)
 	}
 	if p.DecodedEpoch, err = dag.DecodeEpoch(p.Epoch); err != nil {
@@ -124,6 +135,7 @@ func (p *Parsed) parseEpoch() (err error) {
 		return fmt.Errorf("epoch with %d events, got %d: %w", len(p.DecodedEpoch.Events), len(p.Events), tinycloud.ErrInvalid)
 	}
 	ops := p.Ops
+	p.DecodedEvents = make([]Event, 0, len(p.Events))
 	for i, ref := range p.DecodedEpoch.Events {
 		if len(ops) < len(ref.Ops) {
 			return fmt.Errorf("operations missing: %w", tinycloud.ErrInvalid)
@@ -176,6 +188,9 @@ func parseEvent(ref dag.EventRef, b []byte, ops [][]byte) (Event, error) {
 	if tinycloud.Sum(b) != ref.Event {
 		return e, fmt.Errorf("event does not match its hash: %w", tinycloud.ErrForged)
 	}
+	if len(ops) > 0 {
+		e.Ops = make([]dag.Operation, 0, len(ops))
+	}
 	for i, id := range ref.Ops {
 		if tinycloud.Sum(ops[i]) != id {
 			return e, fmt.Errorf("operation does not match its hash: %w", tinycloud.ErrForged)
@@ -192,7 +207,10 @@ func parseEvent(ref dag.EventRef, b []byte, ops [][]byte) (Event, error) {
 		}
 		e.Ops = append(e.Ops, op)
 	}
-	t, err := token.Decode(b, len(ops) > 0)
+	if len(ops) == 0 { // it may be kept for long, and b may be a part of much else
+		b = bytes.Clone(b)
+	}
+	t, err := token.DecodeKnown(b, ref.Event, len(ops) > 0)
 	switch {
 	case e.Bad != "":
 	case err != nil:

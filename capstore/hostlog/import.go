@@ -111,7 +111,7 @@ func (p *Parsed) splitImport() error {
 			return fmt.Errorf("imported epoch of %d, known before or from after the entry: %w", im.At, tinycloud.ErrInvalid)
 		}
 		seen[part.Entry.Epoch] = true
-		if err := part.parseEpoch(); err != nil {
+		if err := part.parseEpoch(true); err != nil {
 			return err
 		}
 		p.Parts = append(p.Parts, part)

@@ -134,7 +134,7 @@ func (m *Batch) Bundles(space tinycloud.SpaceID) ([]hostlog.Bundle, error) {
 			return bad(i, "link")
 		}
 		out[i] = w.bundle(e)
-		last[w.Host] = TipOf(e)
+		last[w.Host] = hostlog.Tip{Host: e.Host, N: e.N, Digest: out[i].Digest}
 	}
 	if len(last) != len(m.Hosts) {
 		return bad(len(m.Entries), "host without entries")
@@ -169,7 +169,10 @@ func (w *wireBundle) entry(space tinycloud.SpaceID, host hostlog.Key, last hostl
 }
 
 func (w *wireBundle) bundle(e hostlog.Entry) hostlog.Bundle {
-	b := hostlog.Bundle{Entry: e, Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops, Imported: w.imported()}
+	b := hostlog.Bundle{Entry: e, Digest: e.Digest(), Sig: w.Sig, Epoch: w.Epoch, Events: w.Events, Ops: w.Ops, Imported: w.imported()}
+	if len(w.Values) > 0 {
+		b.Values = make([]hostlog.Value, 0, len(w.Values))
+	}
 	for _, v := range w.Values {
 		b.Values = append(b.Values, hostlog.Value{Hash: tinycloud.Sum(v), Bytes: v})
 	}
@@ -219,9 +222,11 @@ func Frames(bundles []hostlog.Bundle) ([][]byte, error) {
 	for i := range bundles {
 		size += SizeOf(&bundles[i])
 	}
-	b, err := canonical.encodeWithin(Message{Batch: m}, size)
-	if err != nil {
-		return nil, err
+	b, plain := appendBatch(make([]byte, 0, size), m)
+	if !plain {
+		if b, err = canonical.encodeWithin(Message{Batch: m}, size); err != nil {
+			return nil, err
+		}
 	}
 	if len(b) <= MaxFrame {
 		return [][]byte{b}, nil

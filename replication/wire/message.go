@@ -214,8 +214,13 @@ type PairAnswer struct {
 // DecodeMessage reads a message; space gives its bundles their meaning, so that a batch is only accepted
 // in its one spelling. The error is of class [tinycloud.ErrUnsupported] for one of a kind that only newer hosts know,
 // which is no offence.
+// What is read may be parts of b.
 func DecodeMessage(b []byte) (m *Message, err error) {
 	m = &Message{}
+	var plain bool
+	if m.Batch, plain = batchOf(b); plain {
+		return m, nil
+	}
 	if m.More, err = canonical.decodeKnown(b, m); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"slices"
@@ -60,11 +61,17 @@ type Token struct {
 // Decode reads a token that stands in a history. The same bytes can be posted as a delegation or as an
 // invocation; hasOps, whether operations are recorded for it, tells which it was.
 func Decode(b []byte, hasOps bool) (*Token, error) {
+	return DecodeKnown(bytes.Clone(b), tinycloud.Sum(b), hasOps)
+}
+
+// DecodeKnown is [Decode] of bytes whose hash is known. The token keeps them.
+func DecodeKnown(b []byte, id tinycloud.Hash, hasOps bool) (*Token, error) {
 	if len(b) > 0 && b[0] == 'e' { // base64url of '{"'
-		t, err := FromUCAN(string(b))
+		u, err := ucan.DecodeBytes(b, id)
 		if err != nil {
 			return nil, err
 		}
+		t := fromUCAN(u)
 		switch {
 		case hasOps:
 			t.Kind = Invocation
@@ -86,12 +93,16 @@ func FromUCAN(text string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
+	return fromUCAN(u), nil
+}
+
+func fromUCAN(u *ucan.Token) *Token {
 	t := &Token{
 		ID: u.Hash, Bytes: u.Bytes, Signer: u.Issuer, Audience: u.Audience, Caps: u.Capabilities,
 		Proofs: u.Proofs.Hashes, Nonce: u.Nonce, Facts: u.Facts, verify: u.VerifySignature, batch: u.SignedBytes,
 	}
 	t.window(u.NotBefore, u.Expires)
-	return t, nil
+	return t
 }
 
 // FromCACAO reads the bytes of a CACAO: a revocation when its URI is "ucan:<cid>", else a delegation.

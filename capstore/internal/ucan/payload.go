@@ -22,7 +22,7 @@ var headers = recent.New[string]()
 
 // readHeader reads the encoded header of a token, and returns the algorithm.
 func readHeader(encoded string) (algorithm string, err error) {
-	text, err := decodeBase64(encoded)
+	text, err := decodeBase64(nil, []byte(encoded))
 	if err != nil {
 		return "", err
 	}

@@ -1,6 +1,7 @@
 package ucan
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -41,35 +42,50 @@ func Decode(text string) (*Token, error) {
 	if len(text) > MaxSize {
 		return nil, undecodable("token of %d characters", len(text))
 	}
-	head, rest, ok1 := strings.Cut(text, ".")
-	body, sig, ok2 := strings.Cut(rest, ".")
-	if !ok1 || !ok2 || head == "" || body == "" || sig == "" {
+	b := []byte(text)
+	return DecodeBytes(b, tinycloud.Sum(b))
+}
+
+// DecodeBytes is [Decode] of bytes whose hash is known. The token keeps them.
+func DecodeBytes(text []byte, hash tinycloud.Hash) (*Token, error) {
+	if len(text) > MaxSize {
+		return nil, undecodable("token of %d characters", len(text))
+	}
+	head, rest, ok1 := bytes.Cut(text, dot)
+	body, sig, ok2 := bytes.Cut(rest, dot)
+	if !ok1 || !ok2 || len(head) == 0 || len(body) == 0 || len(sig) == 0 {
 		return nil, undecodable("not three parts")
 	}
-	t := &Token{Bytes: []byte(text), signed: len(head) + 1 + len(body)}
+	t := &Token{Bytes: text, Hash: hash, signed: len(head) + 1 + len(body)}
 	var err error
-	if t.Algorithm, err = headers.Of(head, readHeader); err != nil {
+	if t.Algorithm, err = headers.Of(string(head), readHeader); err != nil {
 		return nil, err
 	}
-	payload, err := decodeBase64(body)
+	var room [1 << 10]byte // the payload is read into texts
+	payload, err := decodeBase64(room[:0], body)
 	if err != nil {
 		return nil, err
 	}
-	if t.signature, err = decodeBase64(sig); err != nil {
+	if t.signature, err = decodeBase64(nil, sig); err != nil {
 		return nil, err
 	}
 	if err := t.readPayload(string(payload)); err != nil {
 		return nil, err
 	}
-	t.Hash = tinycloud.Sum(t.Bytes)
 	return t, nil
 }
 
-func decodeBase64(s string) ([]byte, error) {
-	if strings.ContainsAny(s, "\r\n") { // which the base64 package would skip
+var dot = []byte{'.'}
+
+// base64url is that of RFC 7515, with no bits left over.
+var base64url = base64.RawURLEncoding.Strict()
+
+// decodeBase64 appends what a text says.
+func decodeBase64(to, text []byte) ([]byte, error) {
+	if bytes.IndexByte(text, '\r') >= 0 || bytes.IndexByte(text, '\n') >= 0 { // which the base64 package would skip
 		return nil, undecodable("line break in base64url")
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	b, err := base64url.AppendDecode(to, text)
 	if err != nil {
 		return nil, undecodable("base64url: %v", err)
 	}

@@ -1,0 +1,7 @@
+package wire
+
+// For tests.
+var (
+	AppendBatch = appendBatch
+	BatchOf     = batchOf
+)
