@@ -83,11 +83,14 @@ func (t *tx) enterSome(space tinycloud.SpaceID, bundles []*hostlog.Parsed, load 
 		t.expected = expected{}
 		err = firstOf(err, t.gather(false))
 	}()
+	expected := 0
 	for i, p := range bundles {
-		if i%expectAtOnce == 0 {
-			if err := t.expect(sp, bundles[i:min(len(bundles), i+expectAtOnce)]); err != nil {
+		if i == expected {
+			n, err := t.expect(sp, bundles[i:])
+			if err != nil {
 				return out, err
 			}
+			expected += n
 		}
 		if err := t.recordable(sp); err != nil {
 			out.full = err

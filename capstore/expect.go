@@ -12,8 +12,11 @@ import (
 // Bundles of peers come by hundreds. What has to be known of each before it is entered is asked for many of them together:
 // a query for each of them takes longer than what it answers.
 const (
-	expectAtOnce = 64 // bundles, a power of two
-	expectFrom   = 4  // fewer are entered without
+	expectAtOnce = 64 // of one kind in one query, a power of two
+	expectFrom   = 4  // bundles; fewer are entered without
+	// What is asked of several bundles before the first of them is entered: then nothing is asked while rows are inserted
+	// behind. Answers beyond [maxKnown] would be forgotten.
+	expectLooks = maxKnown / 2
 )
 
 // expected is what is known of bundles that are about to be entered.
@@ -52,15 +55,21 @@ func (t *tx) elsewhere(sp *space, event tinycloud.Hash, eid int64) (bool, error)
 // lookWant is whether a value is to be fetched.
 var lookWant = service.Look{Table: "wants", By: "sid hash", Select: "1"}
 
-// expect asks for what entering some bundles leads to.
-func (t *tx) expect(sp *space, bundles []*hostlog.Parsed) error {
+// expect asks for what entering some bundles leads to, and returns how many of them it looked at: one or more.
+func (t *tx) expect(sp *space, bundles []*hostlog.Parsed) (n int, err error) {
 	t.expected = expected{epochs: map[tinycloud.Hash]struct{}{}, events: map[tinycloud.Hash]int64{}}
 	if len(bundles) < expectFrom {
-		return nil
+		return len(bundles), nil
+	}
+	if t.known.n > maxKnown-expectLooks { // else some of the next answers would be forgotten
+		t.known.forget()
 	}
 	var looks []service.Looked
 	for _, p := range bundles {
-		if len(p.Parts) > 0 {
+		if len(looks) > expectLooks || len(t.expected.events) > expectLooks {
+			break
+		}
+		if n++; len(p.Parts) > 0 {
 			continue
 		}
 		if sp.held(p.Entry.Epoch) == nil {
@@ -82,12 +91,12 @@ func (t *tx) expect(sp *space, bundles []*hostlog.Parsed) error {
 		}
 	}
 	if err := leaveNew(t, sp, t.expected.epochs, "SELECT id FROM epochs WHERE sid = ? AND "); err != nil {
-		return err
+		return n, err
 	}
 	if err := leaveNew(t, sp, t.expected.events, "SELECT id FROM events WHERE sid = ? AND "); err != nil {
-		return err
+		return n, err
 	}
-	return t.lookAll(looks)
+	return n, t.lookAll(looks)
 }
 
 // leaveNew deletes from a map what a query finds in a Space, which is to be ended by a condition on ids.

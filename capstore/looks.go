@@ -3,6 +3,7 @@ package capstore
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
@@ -23,6 +24,8 @@ const (
 type known struct {
 	of map[service.Look]map[string]*answer
 	n  int // that were learned, about
+	// How inserts of rows touch looks; it stays when answers are forgotten.
+	touch map[touching]*touched
 }
 
 // answer is the first row that a look found, nil if there was none.
@@ -36,15 +39,24 @@ type answer struct {
 func (k *known) at(l service.Look, args []any) *answer { return k.of[l][spelled(args)] }
 
 func (k *known) learn(l service.Look, args []any, row []any) {
-	if k.n++; k.n > maxKnown || k.of == nil {
-		k.of, k.n = map[service.Look]map[string]*answer{}, 1
+	k.learnAt(l, spelled(args), row)
+}
+
+func (k *known) learnAt(l service.Look, at string, row []any) {
+	if k.n > maxKnown || k.of == nil {
+		k.forget()
 	}
 	of := k.of[l]
 	if of == nil {
 		of = map[string]*answer{}
 		k.of[l] = of
 	}
-	of[spelled(args)] = &answer{row: row}
+	if a := of[at]; a != nil {
+		*a = answer{row: row}
+		return
+	}
+	k.n++
+	of[at] = &answer{row: row}
 }
 
 // answered learns what the database said.
@@ -52,6 +64,8 @@ func (k *known) answered(l service.Look, args []any, row []any) {
 	k.learn(l, args, row)
 	k.at(l, args).asked = true
 }
+
+func (k *known) forget() { k.of, k.n = map[service.Look]map[string]*answer{}, 0 }
 
 // spelled is a text that differs for different arguments.
 func spelled(args []any) string {
@@ -71,14 +85,101 @@ func spelled(args []any) string {
 	return string(b)
 }
 
-// inserted forgets what an insert may have changed.
-func (k *known) inserted(i db.Insert, args []any) {
-	for l := range k.of {
-		if l.Table == i.Into {
-			k.changed(i.Into, strings.Fields(i.Columns), args)
-			return
+// touching is an insert into the table of a look.
+type touching struct {
+	look   service.Look
+	insert db.Insert
+}
+
+// touched is where in the arguments of an insert the columns of a look are.
+type touched struct {
+	by   []int
+	row  []int // of what is read; nil when not all of that is inserted
+	some bool  // all of by are
+}
+
+func (k *known) touches(l service.Look, i db.Insert) *touched {
+	key := touching{l, i}
+	t := k.touch[key]
+	if t != nil {
+		return t
+	}
+	columns := strings.Fields(i.Columns)
+	t = &touched{}
+	t.by, t.some = places(columns, strings.Fields(l.By))
+	t.row, _ = places(columns, strings.Split(l.Select, ", "))
+	if k.touch == nil {
+		k.touch = map[touching]*touched{}
+	}
+	k.touch[key] = t
+	return t
+}
+
+func places(columns, of []string) (at []int, all bool) {
+	for _, c := range of {
+		n := slices.Index(columns, c)
+		if n < 0 {
+			return nil, false
+		}
+		at = append(at, n)
+	}
+	return at, true
+}
+
+// inserted forgets what an insert may have changed. On SQLite, where rows are read as they were written, it learns what
+// stands there now.
+func (k *known) inserted(i db.Insert, args []any, learns bool) {
+	for l, answers := range k.of {
+		if l.Table != i.Into || len(answers) == 0 {
+			continue
+		}
+		t := k.touches(l, i)
+		if !t.some {
+			delete(k.of, l)
+			continue
+		}
+		at := spelled(t.goBy(args))
+		if row := t.stands(i, args); row != nil && learns {
+			k.learnAt(l, at, row)
+		} else {
+			delete(answers, at)
 		}
 	}
+}
+
+// goBy are the arguments of the look.
+func (t *touched) goBy(args []any) []any {
+	by := make([]any, len(t.by))
+	for n, at := range t.by {
+		by[n] = args[at]
+	}
+	return by
+}
+
+// stands is the row that a look finds once a row is inserted, nil when that is not known.
+func (t *touched) stands(i db.Insert, args []any) (row []any) {
+	if t.row == nil || i.Key != "" && !i.Replace {
+		return nil
+	}
+	row = make([]any, len(t.row))
+	for n, at := range t.row {
+		switch v := args[at].(type) {
+		case nil, int64, string:
+			row[n] = v
+		case []byte:
+			row[n] = slices.Clone(v)
+		case int:
+			row[n] = int64(v)
+		case bool:
+			row[n] = int64(0)
+			if v {
+				row[n] = int64(1)
+			}
+		default:
+			return nil
+		}
+	}
+	return row
 }
 
 // rows calls f for the looks that go by what an insert adds.
@@ -87,8 +188,8 @@ func (k *known) rows(i db.Insert, args []any, f func(service.Look, []any)) {
 		if l.Table != i.Into {
 			continue
 		}
-		if of, ok := picked(l, strings.Fields(i.Columns), args); ok {
-			f(l, of)
+		if t := k.touches(l, i); t.some {
+			f(l, t.goBy(args))
 		}
 	}
 }

@@ -24,7 +24,7 @@ func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	if t.s.db.Shared {
 		t.known.rows(i, args, t.s.guess.is)
 	}
-	t.known.inserted(i, args)
+	t.known.inserted(i, args, !t.s.db.Shared)
 	id, err := t.conn.Insert(t.ctx, i, args...)
 	return id, t.note(err)
 }

@@ -197,6 +197,9 @@ func (c *Conn) text(query string) string {
 
 // send sends what is kept back, and some statements behind that, in one round trip.
 func (c *Conn) send(ctx context.Context, more []statement) error {
+	if err := c.settle(); err != nil {
+		return err
+	}
 	if len(c.kept)+len(more) == 0 {
 		return nil
 	}
@@ -228,9 +231,10 @@ func (c *Conn) transmit(ctx context.Context, all []statement) error {
 	return sendMySQL(ctx, c.conn, all, w)
 }
 
-// Gather keeps inserts back on SQLite, too, until the next query or other statement: many rows in one statement take two
-// thirds of the time. Those whose keys others may have go at once: of several of them SQLite would note in a file how to
-// undo them, page by page. Whatever is refused of them fails what comes next. It ends with Gather(ctx, false).
+// Gather keeps inserts back on SQLite, too, until the next query or other statement, and runs them behind the caller
+// meanwhile: many rows in one statement take two thirds of the time. Those whose keys others may have go one by one: of
+// several of them SQLite would note in a file how to undo them, page by page. Whatever is refused of them fails what comes
+// next. It ends with Gather(ctx, false).
 func (c *Conn) Gather(ctx context.Context, on bool) error {
 	c.gathers = on
 	if on || c.d.Shared {
@@ -257,7 +261,7 @@ func (c *Conn) Bulk(ctx context.Context, on bool) error {
 
 // forget forgets what is kept back.
 func (c *Conn) forget() {
-	c.kept, c.keptSize = nil, 0
+	c.kept, c.keptSize, c.keptRows = nil, 0, 0
 	clear(c.open)
 }
 

@@ -14,7 +14,10 @@ func (c *Conn) run(ctx context.Context, kept []statement) error {
 	err := c.conn.Raw(func(dc any) error {
 		for _, st := range kept {
 			for rest := st.into.rows; len(rest) > 0; {
-				n := rowsOfOne(len(rest), maxGathered)
+				n := 1
+				if st.into.insert.together() {
+					n = rowsOfOne(len(rest), maxGathered)
+				}
 				if err := c.runDirect(ctx, dc, c.insertText(st.into.insert, n), rest[:n]...); err != nil {
 					return err
 				}
@@ -34,7 +37,7 @@ func (c *Conn) run(ctx context.Context, kept []statement) error {
 func (c *Conn) runOne(ctx context.Context, text string, args []any) error {
 	row := c.row[:0]
 	for _, a := range args {
-		v, err := driver.DefaultParameterConverter.ConvertValue(a)
+		v, err := plainArg(a)
 		if err != nil {
 			return Error(err)
 		}

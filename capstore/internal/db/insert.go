@@ -21,6 +21,9 @@ type Insert struct {
 	Alone bool
 }
 
+// together reports whether several rows may be in one statement on SQLite.
+func (i Insert) together() bool { return i.Key == "" && !i.Alone }
+
 // keyOf is a text that differs for rows of different keys.
 func (i Insert) keyOf(args []any) string {
 	if !i.Replace {

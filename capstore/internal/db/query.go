@@ -205,8 +205,9 @@ type Conn struct {
 	row     []any                 // arguments of one of these
 	named   []driver.NamedValue   // the same as the driver takes them
 
-	gathers bool  // inserts are kept back on SQLite too, see [Conn.Gather]
-	lost    error // why something that was kept back there did not get into the transaction: it can't be committed
+	gathers bool         // inserts are kept back on SQLite too, see [Conn.Gather]
+	behind  <-chan error // what came of those that run; nil: none do
+	lost    error        // why something that was kept back there did not get into the transaction: it can't be committed
 
 	// See batch.go.
 	texts    map[string]string // of queries, as the driver takes them
@@ -214,6 +215,7 @@ type Conn struct {
 	kept     []statement
 	open     map[string]*inserts // by table: those of kept that more may be added to
 	keptSize int                 // bytes, about
+	keptRows int                 // on SQLite
 	begun    bool                // something of the transaction was sent
 	supposes bool                // see [Conn.Suppose]
 	trips    *atomic.Int64
@@ -221,7 +223,7 @@ type Conn struct {
 
 // One scans the first row of a query; ok is false when there is none.
 func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
-	if len(c.kept) > 0 && !c.d.Shared {
+	if !c.d.Shared {
 		if err := c.send(ctx, nil); err != nil {
 			return false, err
 		}
@@ -291,10 +293,14 @@ func (c *Conn) Exec(ctx context.Context, query string, args ...any) error {
 // Insert adds a row and returns the number that the database gave it, if the insert names its column. Else a server is told
 // no later than with the next query.
 func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err error) {
-	if (c.d.Shared || c.gathers && i.Key == "" && !i.Alone) && i.ID == "" {
+	switch {
+	case i.ID != "":
+	case c.d.Shared:
 		return 0, c.keepInsert(ctx, i, args)
+	case c.gathers:
+		return 0, c.keepRow(ctx, i, args)
 	}
-	if c.d.Shared || c.open[i.Into] != nil {
+	if c.d.Shared || c.behind != nil || len(c.kept) > 0 {
 		if err := c.send(ctx, nil); err != nil {
 			return 0, err
 		}
@@ -363,6 +369,7 @@ func (c *Conn) CommitWith(ctx context.Context, queries []Query) error {
 
 // Rollback undoes the transaction.
 func (c *Conn) Rollback(ctx context.Context) error {
+	_ = c.settle() // it is undone, too
 	c.forget()
 	c.gathers, c.lost, c.supposes = false, nil, false
 	if c.d.Shared && !c.begun {
@@ -384,6 +391,7 @@ func (c *Conn) plain(ctx context.Context, text string) error {
 
 // Close gives the connection back to its pool.
 func (c *Conn) Close() error {
+	_ = c.settle()
 	for _, st := range c.stmts {
 		_ = st.Close()
 	}
@@ -396,6 +404,7 @@ func (c *Conn) Close() error {
 
 // Drop ends the connection, and with it what was begun on it.
 func (c *Conn) Drop() {
+	_ = c.settle()
 	c.closeDirect()
 	_ = c.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = c.conn.Close()
