@@ -85,8 +85,14 @@ func (t *tx) expect(sp *space, bundles []*hostlog.Parsed) (n int, err error) {
 			}
 		}
 		for hash := range p.ValueOf {
-			for _, l := range []service.Look{service.LookValue, service.LookPast, lookWant} {
-				looks = append(looks, service.Looked{Look: l, Args: []any{sp.sid, hash[:]}})
+			args := []any{sp.sid, hash[:]}
+			looks = append(looks, service.Looked{Look: service.LookValue, Args: args})
+			for _, l := range []service.Look{service.LookPast, lookWant} {
+				if none, err := t.none(sp, l); err != nil {
+					return n, err
+				} else if !none {
+					looks = append(looks, service.Looked{Look: l, Args: args})
+				}
 			}
 		}
 	}
@@ -97,6 +103,25 @@ func (t *tx) expect(sp *space, bundles []*hostlog.Parsed) (n int, err error) {
 		return n, err
 	}
 	return n, t.lookAll(looks)
+}
+
+// none reports whether the table of a look, which goes by Spaces first, had no row of a Space when that was asked: few have
+// past values, or wanted ones.
+func (t *tx) none(sp *space, l service.Look) (bool, error) {
+	of := ofSpace{l, sp.sid}
+	if e := t.known.none[of]; e != nil {
+		return !e.some, nil
+	}
+	var one int
+	some, err := t.one([]any{&one}, "SELECT 1 FROM "+l.Table+" WHERE sid = ? LIMIT 1", sp.sid)
+	if err != nil {
+		return false, err
+	}
+	if t.known.none == nil {
+		t.known.none = map[ofSpace]*emptied{}
+	}
+	t.known.none[of] = &emptied{some: some}
+	return !some, nil
 }
 
 // leaveNew deletes from a map what a query finds in a Space, which is to be ended by a condition on ids.

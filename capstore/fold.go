@@ -129,7 +129,7 @@ func (t *tx) lack(sp *space, hash tinycloud.Hash) error {
 
 // unwant forgets that a value is to be fetched.
 func (t *tx) unwant(sp *space, hash tinycloud.Hash) error {
-	if args := []any{sp.sid, hash[:]}; t.known.at(lookWant, args) != nil {
+	if args := []any{sp.sid, hash[:]}; t.known.lacks(lookWant, args) || t.known.at(lookWant, args) != nil {
 		var one int
 		if wanted, err := t.look([]any{&one}, lookWant, args...); err != nil || !wanted {
 			return err

@@ -26,6 +26,33 @@ type known struct {
 	n  int // that were learned, about
 	// How inserts of rows touch looks; it stays when answers are forgotten.
 	touch map[touching]*touched
+	none  map[ofSpace]*emptied
+}
+
+// ofSpace are the rows of a Space that a look could find.
+type ofSpace struct {
+	look service.Look
+	sid  int64
+}
+
+// emptied is whether the database had such rows, and which were inserted since.
+type emptied struct {
+	some  bool
+	since map[string]struct{}
+}
+
+// lacks reports whether nothing of a Space is there that a look could find.
+func (k *known) lacks(l service.Look, args []any) bool {
+	if len(k.none) == 0 {
+		return false
+	}
+	sid, ok := args[0].(int64)
+	e := k.none[ofSpace{l, sid}]
+	if !ok || e == nil || e.some {
+		return false
+	}
+	_, there := e.since[spelled(args)]
+	return !there
 }
 
 // answer is the first row that a look found, nil if there was none.
@@ -36,7 +63,14 @@ type answer struct {
 }
 
 // at returns the answer to a look, nil if it is not known.
-func (k *known) at(l service.Look, args []any) *answer { return k.of[l][spelled(args)] }
+func (k *known) at(l service.Look, args []any) *answer {
+	of := k.of[l]
+	if len(of) == 0 {
+		return nil
+	}
+	var room [spelledRoom]byte
+	return of[string(spell(room[:0], args))]
+}
 
 func (k *known) learn(l service.Look, args []any, row []any) {
 	k.learnAt(l, spelled(args), row)
@@ -67,9 +101,16 @@ func (k *known) answered(l service.Look, args []any, row []any) {
 
 func (k *known) forget() { k.of, k.n = map[service.Look]map[string]*answer{}, 0 }
 
+// spelledRoom is enough for what most arguments are spelled in.
+const spelledRoom = 128
+
 // spelled is a text that differs for different arguments.
 func spelled(args []any) string {
-	var b []byte
+	var room [spelledRoom]byte
+	return string(spell(room[:0], args))
+}
+
+func spell(b []byte, args []any) []byte {
 	for _, a := range args {
 		switch v := a.(type) {
 		case int64:
@@ -82,7 +123,7 @@ func spelled(args []any) string {
 			b = fmt.Appendf(append(b, 'v'), "%T %#v;", v, v)
 		}
 	}
-	return string(b)
+	return b
 }
 
 // touching is an insert into the table of a look.
@@ -129,6 +170,7 @@ func places(columns, of []string) (at []int, all bool) {
 // inserted forgets what an insert may have changed. On SQLite, where rows are read as they were written, it learns what
 // stands there now.
 func (k *known) inserted(i db.Insert, args []any, learns bool) {
+	k.filled(i, args)
 	for l, answers := range k.of {
 		if l.Table != i.Into || len(answers) == 0 {
 			continue
@@ -138,7 +180,7 @@ func (k *known) inserted(i db.Insert, args []any, learns bool) {
 			delete(k.of, l)
 			continue
 		}
-		at := spelled(t.goBy(args))
+		at := t.key(args)
 		if row := t.stands(i, args); row != nil && learns {
 			k.learnAt(l, at, row)
 		} else {
@@ -154,6 +196,11 @@ func (t *touched) goBy(args []any) []any {
 		by[n] = args[at]
 	}
 	return by
+}
+
+// key is the spelling of the columns that the look goes by.
+func (t *touched) key(args []any) string {
+	return spelled(t.goBy(args))
 }
 
 // stands is the row that a look finds once a row is inserted, nil when that is not known.
@@ -194,12 +241,35 @@ func (k *known) rows(i db.Insert, args []any, f func(service.Look, []any)) {
 	}
 }
 
+// filled notes an insert into what had no rows.
+func (k *known) filled(i db.Insert, args []any) {
+	for x, e := range k.none {
+		if x.look.Table != i.Into {
+			continue
+		}
+		t := k.touches(x.look, i)
+		if !t.some {
+			delete(k.none, x)
+			continue
+		}
+		if e.since == nil {
+			e.since = map[string]struct{}{}
+		}
+		e.since[t.key(args)] = struct{}{}
+	}
+}
+
 // executed forgets what a statement may have changed.
 func (k *known) executed(query string, args []any) {
-	if len(k.of) == 0 {
+	if len(k.of)+len(k.none) == 0 {
 		return
 	}
 	table, columns := writes(query)
+	for x := range k.none {
+		if (x.look.Table == table || table == "") && !strings.HasPrefix(query, "DELETE ") {
+			delete(k.none, x)
+		}
+	}
 	if len(columns) != len(args) {
 		columns = nil
 	}
@@ -265,6 +335,12 @@ func writes(query string) (table string, columns []string) {
 
 // look scans the first row that a look finds; ok is false when there is none.
 func (t *tx) look(dest []any, l service.Look, args ...any) (ok bool, err error) {
+	if t.known.lacks(l, args) {
+		if t.s.doubts {
+			err = t.doubtful(&answer{}, l, args)
+		}
+		return false, err
+	}
 	a := t.known.at(l, args)
 	if a == nil {
 		if err := t.read(l, args); err != nil {

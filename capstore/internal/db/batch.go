@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -241,22 +240,6 @@ func (c *Conn) Gather(ctx context.Context, on bool) error {
 		return nil
 	}
 	return c.send(ctx, nil)
-}
-
-// Bulk gives SQLite a larger cache, for many rows that go all over the indexes; Bulk(ctx, false) takes it back. It is called
-// between transactions. A server has its own ways.
-func (c *Conn) Bulk(ctx context.Context, on bool) error {
-	if c.d.Shared {
-		return nil
-	}
-	size := writeCache
-	if on {
-		size = bulkCache
-	}
-	if err := c.plain(ctx, fmt.Sprint("PRAGMA cache_size=-", size)); err != nil || on {
-		return err
-	}
-	return c.plain(ctx, "PRAGMA shrink_memory")
 }
 
 // forget forgets what is kept back.

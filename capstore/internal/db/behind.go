@@ -87,6 +87,7 @@ func (c *Conn) keepRow(ctx context.Context, i Insert, args []any) error {
 	}
 	of.rows = append(of.rows, row)
 	c.keptSize += size
+	c.rowBytes += size
 	if c.keptRows++; c.keptRows < behindFrom {
 		return nil
 	}

@@ -3,6 +3,7 @@ package db_test
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/fstest"
@@ -72,5 +73,63 @@ CREATE TABLE kept (n INTEGER PRIMARY KEY, what TEXT NOT NULL);
 	must(c.Rollback(ctx), c.Begin(ctx), c.Commit(ctx))
 	if facts, _ := count(); facts != 137 {
 		t.Fatal(facts)
+	}
+}
+
+// TestBulk holds that pages get from SQLite's log to the file beside the one who writes, that the log has a bound, and that
+// all is there afterwards.
+func TestBulk(t *testing.T) {
+	ctx := t.Context()
+	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);\n")}}
+	path := filepath.Join(t.TempDir(), "x.db")
+	open := func() (*db.DB, *db.Conn) {
+		x, err := db.OpenSQLite(ctx, path, "OFF", migrations, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x.Writer(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x, c
+	}
+	must := func(errs ...error) {
+		t.Helper()
+		for _, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const rows, size, each = 300, 128 << 10, 20
+	x, c := open()
+	must(c.Bulk(ctx, true))
+	largest := int64(0)
+	for n := range rows {
+		if n%each == 0 {
+			must(c.Begin(ctx), c.Gather(ctx, true))
+		}
+		_, err := c.Insert(ctx, db.Insert{Into: "facts", Columns: "n what"}, n, make([]byte, size))
+		must(err)
+		if n%each == each-1 {
+			must(c.Gather(ctx, false), c.Commit(ctx))
+			if n/each%8 == 7 {
+				db.AwaitCheckpoint(c)
+			}
+			info, err := os.Stat(path + "-wal")
+			must(err)
+			largest = max(largest, info.Size())
+		}
+	}
+	if largest >= rows*size*3/4 {
+		t.Errorf("the log had %d bytes, of %d that were written", largest, rows*size)
+	}
+	must(c.Bulk(ctx, false), c.Close(), x.Close())
+	x, c = open()
+	var n, bytes int
+	_, err := c.One(ctx, []any{&n, &bytes}, "SELECT count(*), sum(length(what)) FROM facts")
+	must(err, c.Close(), x.Close())
+	if n != rows || bytes != rows*size {
+		t.Errorf("%d rows of %d bytes are there", n, bytes)
 	}
 }

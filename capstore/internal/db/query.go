@@ -216,6 +216,8 @@ type Conn struct {
 	open     map[string]*inserts // by table: those of kept that more may be added to
 	keptSize int                 // bytes, about
 	keptRows int                 // on SQLite
+	rowBytes int                 // of rows that were kept back in the transaction, there
+	bulk     bulk                // see bulk.go
 	begun    bool                // something of the transaction was sent
 	supposes bool                // see [Conn.Suppose]
 	trips    *atomic.Int64
@@ -340,6 +342,7 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 // the first query.
 func (c *Conn) Begin(ctx context.Context) error {
 	if !c.d.Shared {
+		c.rowBytes = 0
 		return c.plain(ctx, "BEGIN IMMEDIATE")
 	}
 	c.forget()
@@ -353,7 +356,11 @@ func (c *Conn) Commit(ctx context.Context) error {
 		if err := cmp.Or(c.send(ctx, nil), c.lost); err != nil {
 			return err
 		}
-		return c.plain(ctx, "COMMIT")
+		if err := c.plain(ctx, "COMMIT"); err != nil {
+			return err
+		}
+		c.committed(ctx, c.rowBytes)
+		return nil
 	}
 	return c.CommitWith(ctx, nil)
 }
@@ -392,6 +399,7 @@ func (c *Conn) plain(ctx context.Context, text string) error {
 // Close gives the connection back to its pool.
 func (c *Conn) Close() error {
 	_ = c.settle()
+	c.bulk.wait()
 	for _, st := range c.stmts {
 		_ = st.Close()
 	}
@@ -405,6 +413,7 @@ func (c *Conn) Close() error {
 // Drop ends the connection, and with it what was begun on it.
 func (c *Conn) Drop() {
 	_ = c.settle()
+	c.bulk.wait()
 	c.closeDirect()
 	_ = c.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = c.conn.Close()
