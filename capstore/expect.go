@@ -64,7 +64,7 @@ func (t *tx) expect(sp *space, bundles []*hostlog.Parsed) (n int, err error) {
 	if t.known.n > maxKnown-expectLooks { // else some of the next answers would be forgotten
 		t.known.forget()
 	}
-	var looks []service.Looked
+	looks := make([]service.Looked, 0, min(2*len(bundles), expectLooks))
 	for _, p := range bundles {
 		if len(looks) > expectLooks || len(t.expected.events) > expectLooks {
 			break

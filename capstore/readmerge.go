@@ -91,6 +91,9 @@ func (r *reader) merged(ctx context.Context, yield func(hostlog.Bundle) error, r
 
 // more reads what comes next of a branch.
 func (r *reader) more(ctx context.Context, x *run, limit int) error {
+	if !r.s.db.Shared { // as for a page
+		ctx = context.WithoutCancel(ctx)
+	}
 	err := r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		p, e := place{branch: x.branch}, &readEntry{}
 		if err := scan(&p.n, &p.seq, &p.epoch, &p.eid, &e.at, &e.digest, &e.sig, &e.bytes); err != nil {

@@ -52,6 +52,9 @@ func (r *reader) pages(ctx context.Context, places []place, yield func(hostlog.B
 		r.atOnce = maxPage
 	}
 	for len(places) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		n := min(r.atOnce, len(places))
 		bundles, err := r.page(ctx, places[:n])
 		if errors.Is(err, errLargePage) {
@@ -89,8 +92,12 @@ func (r *reader) singly(ctx context.Context, places []place, yield func(hostlog.
 	return nil
 }
 
-// page reads the bundles of entries. The error is [errLargePage] when they are too large to be in memory together.
+// page reads the bundles of entries. The error is [errLargePage] when they are too large to be in memory together. It reads
+// few rows, and does not stop in between: on SQLite each step of a query that may be stopped costs more.
 func (r *reader) page(ctx context.Context, places []place) ([]hostlog.Bundle, error) {
+	if !r.s.db.Shared {
+		ctx = context.WithoutCancel(ctx)
+	}
 	p := &page{
 		r: r, places: places, bundles: make([]hostlog.Bundle, len(places)), digests: make([]tinycloud.Hash, len(places)), of: map[int64][]int{},
 	}

@@ -18,15 +18,15 @@ import (
 
 const (
 	syncStall   = 30 * time.Second // without a byte or an answer, a stream is given up
-	syncQueue   = 3                // batches that the receiver holds behind the one it applies
-	readyQueue  = 2                // of these, those that are verified
+	syncQueue   = 4                // batches that the receiver holds behind the one it applies
+	readyQueue  = 3                // of these, those that are verified
 	inlineLimit = 4 << 10          // bytes of a value that travels with its operation
 	syncTurn    = 10 * time.Second // of one peer's stream while others wait for theirs
 
 	// Batches that are here already are made durable together, up to so many bundles, or bytes of them: each transaction
 	// writes again what it shares with the one before, and waits for the disk.
-	togetherCount = 3 * hostlog.MaxAtOnce
-	togetherBytes = 3 << 20
+	togetherCount = 4 * hostlog.MaxAtOnce
+	togetherBytes = 4 << 20
 )
 
 // errTurn ends a stream early because other peers wait for their turn; what came is durable.

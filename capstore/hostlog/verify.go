@@ -48,7 +48,9 @@ func parseAll(space tinycloud.SpaceID, bundles []Bundle) ([]*Parsed, error) {
 	return out, verifyAll(out)
 }
 
-const signaturesPerBatch = 64
+// signaturesPerBatch is how many bundles share the terms of their signatures: of 512 signatures each takes 14 % less than of 128, and
+// a batch of a peer has two such groups.
+const signaturesPerBatch = 256
 
 // verifyAll verifies the signatures of entries and events in batches. A forged event is marked; a
 // forged entry is an error.

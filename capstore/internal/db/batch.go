@@ -239,6 +239,7 @@ func (c *Conn) Gather(ctx context.Context, on bool) error {
 	if on || c.d.Shared {
 		return nil
 	}
+	c.room = room{}
 	return c.send(ctx, nil)
 }
 

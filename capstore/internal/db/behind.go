@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"math"
-	"slices"
 )
 
 // On SQLite inserts that are kept back run behind the one who writes: while it goes on to judge what comes next, a goroutine
@@ -62,7 +61,7 @@ func (c *Conn) ran(err error) error {
 
 // keepRow keeps the row of an insert back on SQLite.
 func (c *Conn) keepRow(ctx context.Context, i Insert, args []any) error {
-	row := make([]any, len(args))
+	row := c.room.row(len(args))
 	size := 0
 	for n, a := range args {
 		v, err := plainArg(a)
@@ -72,7 +71,7 @@ func (c *Conn) keepRow(ctx context.Context, i Insert, args []any) error {
 		switch x := v.(type) {
 		case []byte:
 			if size += len(x); len(x) <= wholeArg && x != nil {
-				v = slices.Clone(x)
+				v = c.room.clone(x)
 			}
 		case string:
 			size += len(x)
@@ -92,6 +91,37 @@ func (c *Conn) keepRow(ctx context.Context, i Insert, args []any) error {
 		return nil
 	}
 	return c.later(ctx)
+}
+
+// room is memory for rows that are kept back, which come by thousands.
+type room struct {
+	args  []any
+	bytes []byte
+}
+
+const (
+	roomArgs  = 1 << 10
+	roomBytes = 8 << 10
+)
+
+func (r *room) row(n int) []any {
+	if len(r.args) < n {
+		r.args = make([]any, max(n, roomArgs))
+	}
+	row := r.args[:n:n]
+	r.args = r.args[n:]
+	return row
+}
+
+// clone copies a few bytes.
+func (r *room) clone(b []byte) []byte {
+	if len(r.bytes) < len(b) {
+		r.bytes = make([]byte, roomBytes)
+	}
+	out := r.bytes[:len(b):len(b)]
+	r.bytes = r.bytes[len(b):]
+	copy(out, b)
+	return out
 }
 
 // plainArg makes an argument what drivers take.

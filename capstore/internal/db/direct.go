@@ -101,30 +101,41 @@ func (c *Conn) closeDirect() {
 }
 
 // owned has scanned bytes be those that the driver made, where it makes them for each row anew: database/sql copies them
-// again.
-func (d Dialect) owned(dest []any) []any {
+// again. It is for the rows of one query.
+type owned struct {
+	dest  []any
+	bytes []ownBytes
+	anys  []ownAny
+}
+
+// of is dest as database/sql is given it, until the next row.
+func (o *owned) of(d Dialect, dest []any) []any {
 	if d.Shared {
 		return dest
 	}
-	out := make([]any, len(dest))
+	if len(o.dest) != len(dest) {
+		o.dest, o.bytes, o.anys = make([]any, len(dest)), make([]ownBytes, len(dest)), make([]ownAny, len(dest))
+	}
 	for i, x := range dest {
 		switch to := x.(type) {
 		case *[]byte:
-			out[i] = ownBytes{to}
+			o.bytes[i].to = to
+			o.dest[i] = &o.bytes[i]
 		case *any:
-			out[i] = ownAny{to}
+			o.anys[i].to = to
+			o.dest[i] = &o.anys[i]
 		default:
-			out[i] = x
+			o.dest[i] = x
 		}
 	}
-	return out
+	return o.dest
 }
 
 // ownBytes takes bytes as they are.
 type ownBytes struct{ to *[]byte }
 
 // Scan implements [database/sql.Scanner].
-func (o ownBytes) Scan(src any) error {
+func (o *ownBytes) Scan(src any) error {
 	switch v := src.(type) {
 	case nil:
 		*o.to = nil
@@ -142,7 +153,7 @@ func (o ownBytes) Scan(src any) error {
 type ownAny struct{ to *any }
 
 // Scan implements [database/sql.Scanner].
-func (o ownAny) Scan(src any) error {
+func (o *ownAny) Scan(src any) error {
 	*o.to = src
 	return nil
 }

@@ -52,9 +52,9 @@ func (p *Pool) one(ctx context.Context, dest []any, query string, args []any) (o
 	case err != nil:
 		return false, Error(err)
 	case st == nil:
-		return found(p.db.QueryRowContext(ctx, p.d.text(query), p.d.args(args)...).Scan(p.d.owned(dest)...))
+		return found(p.db.QueryRowContext(ctx, p.d.text(query), p.d.args(args)...).Scan(new(owned).of(p.d, dest)...))
 	}
-	return found(st.QueryRowContext(ctx, p.d.args(args)...).Scan(p.d.owned(dest)...))
+	return found(st.QueryRowContext(ctx, p.d.args(args)...).Scan(new(owned).of(p.d, dest)...))
 }
 
 // Each calls f for each row of a query. It holds a connection until it returns.
@@ -217,6 +217,7 @@ type Conn struct {
 	keptSize int                 // bytes, about
 	keptRows int                 // on SQLite
 	rowBytes int                 // of rows that were kept back in the transaction, there
+	room     room                // of these
 	bulk     bulk                // see bulk.go
 	begun    bool                // something of the transaction was sent
 	supposes bool                // see [Conn.Suppose]
@@ -253,7 +254,7 @@ func (c *Conn) One(ctx context.Context, dest []any, query string, args ...any) (
 		return false, Error(err)
 	}
 	c.trips.Add(1)
-	return found(st.QueryRowContext(ctx, c.d.args(args)...).Scan(c.d.owned(dest)...))
+	return found(st.QueryRowContext(ctx, c.d.args(args)...).Scan(new(owned).of(c.d, dest)...))
 }
 
 // Each calls f for each row of a query. f must not use the connection.
@@ -378,7 +379,7 @@ func (c *Conn) CommitWith(ctx context.Context, queries []Query) error {
 func (c *Conn) Rollback(ctx context.Context) error {
 	_ = c.settle() // it is undone, too
 	c.forget()
-	c.gathers, c.lost, c.supposes = false, nil, false
+	c.gathers, c.lost, c.supposes, c.room = false, nil, false, room{}
 	if c.d.Shared && !c.begun {
 		return nil
 	}
@@ -451,7 +452,8 @@ func (d Dialect) each(rows *sql.Rows, err error, w *watcher, f func(Scan) error)
 		return Error(err)
 	}
 	defer rows.Close()
-	return eachRow(func(dest ...any) error { return rows.Scan(d.owned(dest)...) }, rows, w, f)
+	var own owned
+	return eachRow(func(dest ...any) error { return rows.Scan(own.of(d, dest)...) }, rows, w, f)
 }
 
 // watcher ends a statement that the server does not answer in time. It is nil where there is no server.
