@@ -83,20 +83,21 @@ func (t *tx) enterSome(space tinycloud.SpaceID, bundles []*hostlog.Parsed, load 
 		t.expected = expected{}
 		err = firstOf(err, t.gather(false))
 	}()
-	expected := 0
+	expected, atOnce := 0, expectAtOnce
 	for i, p := range bundles {
+		if i >= bulkFrom && len(t.s.jobs) > 0 {
+			return out, nil
+		}
 		if i == expected {
-			n, err := t.expect(sp, bundles[i:])
+			n, err := t.expect(sp, bundles[i:min(len(bundles), i+atOnce)])
 			if err != nil {
 				return out, err
 			}
 			expected += n
+			atOnce *= 2 // who gives way soon has not asked for much in vain
 		}
 		if err := t.recordable(sp); err != nil {
 			out.full = err
-			return out, nil
-		}
-		if i >= bulkFrom && len(t.s.jobs) > 0 {
 			return out, nil
 		}
 		switch err := t.enter(sp, p); {

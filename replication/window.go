@@ -17,7 +17,7 @@ import (
 const (
 	leastWindow = 3                      // batches: one that is verified, one that is made durable, one on the way
 	longWindow  = 8                      // batches, once so much is durable that what may be lost is little: the other side makes several durable together
-	longFrom    = 32 << 20               // bytes that are
+	longFrom    = 40 << 20               // bytes that are
 	mostWindow  = 8 << 20                // bytes
 	firstSpeed  = 8 << 20                // bytes a second that become durable, until it is known better
 	firstWay    = 300 * time.Millisecond // of a round trip at most, until it is known better
