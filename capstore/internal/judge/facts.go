@@ -196,7 +196,7 @@ func (f *Facts) Host(host hostlog.Key, at time.Time, h Here) (*token.Token, erro
 
 func (f *Facts) host(host hostlog.Key, at time.Time, h Here, removals []*Removal) (*token.Token, error) {
 	h.Index = all
-	err := fmt.Errorf("no host delegation to %s: %w", host, tinycloud.ErrUnauthorized)
+	var err error
 	for _, n := range f.hosts[host] {
 		if !h.sees(n.places) {
 			continue
@@ -217,6 +217,9 @@ func (f *Facts) host(host hostlog.Key, at time.Time, h Here, removals []*Removal
 			return n.token, nil
 		}
 		err = removed(r)
+	}
+	if err == nil {
+		err = fmt.Errorf("no host delegation to %s: %w", host, tinycloud.ErrUnauthorized)
 	}
 	return nil, err
 }
