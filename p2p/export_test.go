@@ -1,7 +1,9 @@
 package p2p
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 
 	"github.com/ipfs/go-datastore"
@@ -82,4 +84,57 @@ func StopConnect(s network.Stream, src peer.ID) error {
 // Waker returns what decides whether a Space peer is woken.
 func Waker(fn func(context.Context, peer.ID, Caller) bool, known func(peer.ID) bool) func(context.Context, Caller, peer.ID) bool {
 	return newWaker(fn, known).wake
+}
+
+// Frames reads a message as each of those that processes say to each other, and writes what was read. It returns the bytes of those that
+// could be read and written.
+func Frames(b []byte) map[string][]byte {
+	out := map[string][]byte{}
+	for name, v := range map[string]any{"errand": &errand{}, "reply": &reply{}, "said": &said{}, "told": &told{}} {
+		var w bytes.Buffer
+		if readMessage(bytes.NewReader(b), v) == nil && writeMessage(&w, v) == nil {
+			out[name] = w.Bytes()
+		}
+	}
+	return out
+}
+
+// MaxFrame is how many bytes such a message may have.
+const MaxFrame = maxErrand
+
+// Spoken are messages of every kind, as they are written.
+func Spoken(front peer.AddrInfo) (all [][]byte) {
+	id, addrs := front.ID.String(), AddrTexts(front.Addrs)
+	for _, v := range []any{
+		errand{Kind: errandLink},
+		errand{Kind: errandStream, Front: id, Addrs: addrs, Proto: hopProtocol},
+		errand{Kind: errandConnect, Front: id, Origin: []byte("192.0.2.1"), Space: id},
+		errand{Kind: errandShare, Front: id, Other: id},
+		errand{Kind: errandProvide, Name: make([]byte, len(Name{}))},
+		errand{Kind: errandCall, Body: []byte(`{"Space":""}`)},
+		reply{Yes: true, Addr: addrs[0]},
+		reply{Nodes: []peer.AddrInfo{front}},
+		refusal(fmt.Errorf("<busy>: %w", ErrBusy)),
+		said{Partners: []string{id}, Body: []byte("{}")},
+		told{Addrs: addrs, Lost: []string{id}, Body: []byte("{}")},
+	} {
+		var w bytes.Buffer
+		if err := writeMessage(&w, v); err != nil {
+			panic(err)
+		}
+		all = append(all, w.Bytes())
+	}
+	return all
+}
+
+// ErrorOf is the class of the error that a reply says an errand ended with, and of that error when it is passed on.
+func ErrorOf(b []byte) (one, again error) {
+	var r reply
+	if readMessage(bytes.NewReader(b), &r) != nil {
+		return nil, nil
+	}
+	if one = r.err(); one != nil {
+		again = refusal(one).err()
+	}
+	return one, again
 }
