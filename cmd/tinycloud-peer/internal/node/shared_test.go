@@ -45,9 +45,12 @@ func eventually(t *testing.T, what string, within time.Duration, ok func() bool)
 	}
 }
 
+var servers testservers.Shared
+
+// onServers tests with a database of each kind of server, which the test leaves alone.
 func onServers(t *testing.T, test func(t *testing.T, db *testservers.Database)) {
-	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, testservers.Postgres(t)) })
-	t.Run("mariadb", func(t *testing.T) { t.Parallel(); test(t, testservers.MariaDB(t)) })
+	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, servers.Postgres(t)) })
+	t.Run("mariadb", func(t *testing.T) { t.Parallel(); test(t, servers.MariaDB(t)) })
 }
 
 // hostAt makes a node host a Space for its owner.
@@ -137,35 +140,38 @@ func TestTwoNodesOneDatabase(t *testing.T) {
 
 // Without its database a node says so, and goes on by itself when it is back.
 func TestDatabaseLost(t *testing.T) {
-	onServers(t, func(t *testing.T, db *testservers.Database) {
-		n, _ := run(t, sharing(t, db.DSN))
-		_, invoke := signedIn(t, n)
-		if status, answer := invoke("tinycloud.kv/put", "k", "before"); status != http.StatusOK {
-			t.Fatal(status, answer)
+	t.Run("postgres", func(t *testing.T) { t.Parallel(); testDatabaseLost(t, testservers.Postgres(t)) })
+	t.Run("mariadb", func(t *testing.T) { t.Parallel(); testDatabaseLost(t, testservers.MariaDB(t)) })
+}
+
+func testDatabaseLost(t *testing.T, db *testservers.Database) {
+	n, _ := run(t, sharing(t, db.DSN))
+	_, invoke := signedIn(t, n)
+	if status, answer := invoke("tinycloud.kv/put", "k", "before"); status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	db.Kill9()
+	for what, request := range map[string]func() (int, string){
+		"healthz": func() (int, string) { return call(t, http.MethodGet, n.URL()+"/healthz", "", "") },
+		"put":     func() (int, string) { return invoke("tinycloud.kv/put", "k", "lost") },
+		"get":     func() (int, string) { return invoke("tinycloud.kv/get", "k", "") },
+	} {
+		if status, answer := request(); status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d %s", what, status, answer)
 		}
-		db.Kill9()
-		for what, request := range map[string]func() (int, string){
-			"healthz": func() (int, string) { return call(t, http.MethodGet, n.URL()+"/healthz", "", "") },
-			"put":     func() (int, string) { return invoke("tinycloud.kv/put", "k", "lost") },
-			"get":     func() (int, string) { return invoke("tinycloud.kv/get", "k", "") },
-		} {
-			if status, answer := request(); status != http.StatusServiceUnavailable {
-				t.Errorf("%s: %d %s", what, status, answer)
-			}
-		}
-		db.Start()
-		eventually(t, "recovery", 15*time.Second, func() bool {
-			status, _ := call(t, http.MethodGet, n.URL()+"/healthz", "", "")
-			return status == http.StatusOK
-		})
-		if status, got := invoke("tinycloud.kv/get", "k", ""); status != http.StatusOK || got != "before" {
-			t.Error(status, got)
-		}
-		if status, answer := invoke("tinycloud.kv/put", "k", "after"); status != http.StatusOK {
-			t.Error(status, answer)
-		}
-		eventually(t, "leading again", 15*time.Second, func() bool { return len(addrs(t, n)) > 0 })
+	}
+	db.Start()
+	eventually(t, "recovery", 15*time.Second, func() bool {
+		status, _ := call(t, http.MethodGet, n.URL()+"/healthz", "", "")
+		return status == http.StatusOK
 	})
+	if status, got := invoke("tinycloud.kv/get", "k", ""); status != http.StatusOK || got != "before" {
+		t.Error(status, got)
+	}
+	if status, answer := invoke("tinycloud.kv/put", "k", "after"); status != http.StatusOK {
+		t.Error(status, answer)
+	}
+	eventually(t, "leading again", 15*time.Second, func() bool { return len(addrs(t, n)) > 0 })
 }
 
 // A node does not start without its database.

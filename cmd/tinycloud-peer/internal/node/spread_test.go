@@ -12,7 +12,6 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
-	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 func info(t *testing.T, n *node.Node) (v node.Info) {
@@ -86,7 +85,7 @@ func (u *user) join(at, through *node.Node) {
 // has all.
 func TestSpacesAreSpread(t *testing.T) {
 	const lazy = "TINYCLOUD_P2P_VALUES=lazy" // values are fetched for who reads them, whichever process he asks
-	db := testservers.Postgres(t)
+	db := servers.Postgres(t)
 	a, stopA := run(t, sharing(t, db.DSN, lazy))
 	eventually(t, "leading", 5*time.Second, func() bool { return info(t, a).Shards == 64 })
 	b, _ := run(t, sharing(t, db.DSN, lazy))
@@ -139,4 +138,32 @@ func TestSpacesAreSpread(t *testing.T) {
 		u.put(b, key)
 		u.arrives(c, key)
 	}
+}
+
+// A process that is not linked to the one that leads, which is out of its reach, serves its clients, and says of what needs that one
+// that it is to be asked again: 503.
+func TestNotLinked(t *testing.T) {
+	db := servers.Postgres(t)
+	_, stop := run(t, sharing(t, db.DSN))
+	stop()
+	db.Exec(`UPDATE leases SET holder = '\x01', addrs = '01 /ip4/127.0.0.1/tcp/1', expires = 4102444800000 WHERE name = 'p2p'`)
+	n, _ := run(t, sharing(t, db.DSN))
+	other, _ := run(t, settings(t))
+	_, invoke := signedIn(t, n)
+	for _, ability := range []string{"tinycloud.kv/put", "tinycloud.kv/get"} {
+		if status, answer := invoke(ability, "k", "v"); status != http.StatusOK {
+			t.Error(ability, status, answer)
+		}
+	}
+	if status, answer := call(t, http.MethodGet, n.URL()+"/healthz", "", ""); status != http.StatusOK {
+		t.Error(status, answer)
+	}
+	ours := shown(invite(t, other))
+	pair(t, n, ours, http.StatusServiceUnavailable, "another process replicates")
+	if status, answer := call(t, http.MethodPost, n.URL()+"/admin/invites", bearer, "{}"); status != http.StatusServiceUnavailable || !strings.Contains(answer, "another process replicates") {
+		t.Error(status, answer)
+	}
+	db.Exec(`UPDATE leases SET expires = 0 WHERE name = 'p2p'`)
+	eventually(t, "leading", 10*time.Second, func() bool { return len(addrs(t, n)) > 0 })
+	pair(t, n, ours, http.StatusOK, "")
 }
