@@ -18,6 +18,7 @@ type metrics struct {
 	equivocation prometheus.Counter
 	group        prometheus.Histogram   // jobs
 	joined       *prometheus.CounterVec // by ending
+	writes       *prometheus.CounterVec // transactions of a server's database, by how they were sent
 }
 
 // maxLagSeconds of history that is caught up with is in the histogram's last bucket.
@@ -47,11 +48,25 @@ func newMetrics() *metrics {
 	for _, why := range endings {
 		m.joined.WithLabelValues(string(why))
 	}
+	m.writes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: prefix, Name: "server_transactions_total",
+		Help: "Transactions on a server's database: sent whole, in one round trip; those that asked first; and what was supposed wrongly, and then asked.",
+	}, []string{"how"})
+	for _, how := range []string{sentWhole, sentAsking, supposedWrong} {
+		m.writes.WithLabelValues(how)
+	}
 	for _, outcome := range []string{"applied", "void", "parked"} {
 		m.epochs.WithLabelValues(outcome) // at zero, so that it is there from the start
 	}
 	return m
 }
+
+// How a transaction is sent to a server.
+const (
+	sentWhole     = "whole"
+	sentAsking    = "asked"
+	supposedWrong = "wrong"
+)
 
 // tally is what a transaction adds to the metrics once it is durable.
 type tally struct {
@@ -94,7 +109,7 @@ func (t *tally) count(p *hostlog.Parsed, valid bool, now time.Time) {
 // Collectors returns the metrics for the node's registry. Those of the database are read with the values of ctx.
 func (s *Store) Collectors(ctx context.Context) []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, m.joined, &stored{s, func() (context.Context, context.CancelFunc) {
+	return []prometheus.Collector{m.epochs, m.lag, m.equivocation, m.group, m.joined, m.writes, &stored{s, func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.WithoutCancel(ctx), collectTime)
 	}}}
 }

@@ -28,7 +28,7 @@ type opening struct {
 	t    *tx
 	conn *db.Conn      // nil when err is not
 	err  error         // why it does not stand
-	done chan struct{} // closed when conn and err are there
+	done chan struct{} // closed when conn and err are there; nil: it is not taken, for the jobs are sent whole
 }
 
 func newTx(ctx context.Context, s *Store) *tx {
@@ -124,7 +124,12 @@ func (w *writer) openWith(ctx context.Context, done <-chan error) (err error, en
 	case err := <-done:
 		return err, true
 	}
-	w.open(ctx, w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet))
+	jobs = w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet)
+	if w.foresees(jobs) {
+		w.next = &opening{jobs: jobs}
+		return nil, false
+	}
+	w.open(ctx, jobs)
 	return nil, false
 }
 
@@ -153,7 +158,7 @@ func (w *writer) open(ctx context.Context, jobs []*job) {
 // opened returns the transaction that was being opened for some jobs, nil if there was none or it does not stand.
 func (w *writer) opened(jobs []*job) *tx {
 	o := w.next
-	if o == nil || len(jobs) == 0 || o.jobs[0] != jobs[0] {
+	if o == nil || o.done == nil || len(jobs) == 0 || o.jobs[0] != jobs[0] {
 		return nil
 	}
 	w.next = nil
@@ -179,6 +184,9 @@ func (w *writer) abandon() (jobs []*job) {
 		return nil
 	}
 	w.next = nil
+	if o.done == nil {
+		return o.jobs
+	}
 	<-o.done
 	if o.err == nil {
 		if o.conn.Rollback(o.t.ctx) == nil {

@@ -80,6 +80,10 @@ func (g *guess) isNew(l service.Look, args []any) bool {
 	return g.absent[l] >= 0 && !g.there.Contains(g.row(l, args))
 }
 
+func (g *guess) allNew(looks []service.Looked) bool {
+	return !slices.ContainsFunc(looks, func(l service.Looked) bool { return !g.isNew(l.Look, l.Args) })
+}
+
 // wrong has the next requests ask.
 func (g *guess) wrong() {
 	g.asking = g.penalty
@@ -122,6 +126,20 @@ func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []
 	return t, some, rest
 }
 
+// foresees reports whether what most jobs look at is likely to be new, so that they are better sent whole.
+func (w *writer) foresees(jobs []*job) bool {
+	if w.s.doubts || w.guess.asking > 0 {
+		return false
+	}
+	some := 0
+	for _, j := range jobs {
+		if j.plain && w.guess.allNew(j.ahead(w.s)) {
+			some++
+		}
+	}
+	return 2*some >= len(jobs)
+}
+
 // ready reports whether the Spaces of a job are as they are nearly always, so that nothing has to be asked of them.
 func (t *tx) ready(j *job) bool {
 	for _, id := range j.spaces {
@@ -151,10 +169,11 @@ func (x *todo) some() bool {
 
 // supposes supposes what a job looks at. Two jobs that are about one row have to follow each other.
 func (t *tx) supposes(g *guess, j *job) bool {
-	for _, l := range j.ahead(t.s) {
-		if !g.isNew(l.Look, l.Args) {
-			return false
-		}
+	looks := j.ahead(t.s)
+	if !g.allNew(looks) {
+		return false
+	}
+	for _, l := range looks {
 		if l.Look != service.LookValue && l.Look != service.LookPast {
 			row := l.Table + " " + spelled(l.Args)
 			if _, twice := t.supposed.rows[row]; twice {
@@ -228,6 +247,7 @@ func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
 func (w *writer) give(t *tx) {
 	w.guess.wrong()
 	w.s.turns.wrong.Add(1)
+	w.s.metrics.writes.WithLabelValues(supposedWrong).Inc()
 	if t.conn.Rollback(t.ctx) != nil {
 		w.drop()
 	}
@@ -359,6 +379,7 @@ func (w *writer) landed(t *tx, jobs []*job) {
 	w.usual, w.held = len(jobs)+len(w.s.jobs), t.turn.took()
 	t.s.turns.ended(t.turn)
 	t.s.turns.whole.Add(1)
+	t.s.metrics.writes.WithLabelValues(sentWhole).Inc()
 	t.counted(len(jobs))
 	t.publish()
 	finish(jobs, make([]error, len(jobs)), nil)

@@ -273,13 +273,16 @@ const (
 // group commits a job together with those that wait behind it, and those that come meanwhile.
 func (w *writer) group(ctx context.Context, first *job) {
 	for jobs := w.linger(first.all()); len(jobs) > 0; {
+		if w.next != nil && w.next.done == nil {
+			w.next = nil
+		}
 		if w.next == nil {
 			if jobs = w.whole(ctx, jobs); len(jobs) == 0 {
 				return
 			}
 		}
 		w.guess.asking = max(0, w.guess.asking-1)
-		o := w.transact(ctx, jobs, false, w.guess.asking > 0)
+		o := w.transact(ctx, jobs, false, true)
 		if w.next != nil && o == answered {
 			jobs = w.next.jobs
 			continue
@@ -375,6 +378,9 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last, overlap bool) 
 	}
 	w.usual, w.held = len(jobs)+len(w.s.jobs), t.turn.took()
 	t.s.turns.ended(t.turn)
+	if t.s.db.Shared {
+		t.s.metrics.writes.WithLabelValues(sentAsking).Inc()
+	}
 	t.counted(len(jobs))
 	t.publish()
 	finish(jobs, errs, nil)
