@@ -174,6 +174,20 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 	return c, nil
 }
 
+// Hasty returns a connection to a server for what need not survive its loss of power: PostgreSQL does not wait for its disk.
+// The other servers know that for all connections alone.
+func (x *DB) Hasty(ctx context.Context) (*Conn, error) {
+	c, err := x.Writer(ctx)
+	if err != nil || x.Name != "postgres" {
+		return c, err
+	}
+	if err := c.plain(ctx, "SET synchronous_commit = off"); err != nil {
+		c.Drop()
+		return nil, err
+	}
+	return c, nil
+}
+
 // maxPause is how long a transaction may stand still before the server ends it: a process that is stopped
 // or cut off must not keep the others from writing.
 const maxPause = 10 * time.Second
