@@ -99,7 +99,7 @@ func (r *reader) prev(ctx context.Context, branch int, n uint64) (tinycloud.Hash
 // fill adds events, operations and small current values.
 func (r *reader) fill(ctx context.Context, b *hostlog.Bundle, eid int64) error {
 	p := &page{r: r, bundles: []hostlog.Bundle{*b}, of: map[int64][]int{eid: {0}}}
-	err := p.fill(ctx, []any{eid})
+	err := p.fill(ctx, []int64{eid})
 	*b = p.bundles[0]
 	return err
 }

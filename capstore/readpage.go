@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
@@ -103,7 +104,7 @@ func (r *reader) page(ctx context.Context, places []place) ([]hostlog.Bundle, er
 	}
 	var branches []int
 	byBranch := map[int]map[uint64]int{}
-	var eids []any
+	eids := make([]int64, 0, len(places))
 	for i, at := range places {
 		if at.read != nil {
 			if err := p.entry(i, at); err != nil {
@@ -142,6 +143,20 @@ func in(column string, values []any) (cond string, args []any) {
 		values = append(values, values[len(values)-1])
 	}
 	return column + " IN (?" + strings.Repeat(", ?", len(values)-1) + ")", values
+}
+
+// rowsOf is the condition that a column has the numbers of some epochs. Those of a history that was written, or caught up
+// with, alone follow each other, and SQLite reads a range of them in less than half of the time.
+func (r *reader) rowsOf(column string, eids []int64) (cond string, args []any) {
+	least, most := slices.Min(eids), slices.Max(eids)
+	if !r.s.db.Shared && most-least == int64(len(eids))-1 {
+		return column + " BETWEEN ? AND ?", []any{least, most}
+	}
+	all := make([]any, 0, maxPage)
+	for _, eid := range eids {
+		all = append(all, eid)
+	}
+	return in(column, all)
 }
 
 // grow counts bytes that were read. One bundle may be as large as it is.
@@ -218,8 +233,8 @@ func (p *page) add(eid int64, bytes int, f func(*hostlog.Bundle)) error {
 }
 
 // fill adds events, operations and small current values.
-func (p *page) fill(ctx context.Context, epochs []any) error {
-	cond, args := in("eid", epochs)
+func (p *page) fill(ctx context.Context, epochs []int64) error {
+	cond, args := p.r.rowsOf("eid", epochs)
 	some := false
 	err := p.r.s.db.Read.Each(ctx, func(scan db.Scan) error {
 		var eid int64
@@ -244,7 +259,7 @@ func (p *page) fill(ctx context.Context, epochs []any) error {
 	if err != nil || !some {
 		return err
 	}
-	cond, args = in("o.eid", epochs)
+	cond, args = p.r.rowsOf("o.eid", epochs)
 	for _, x := range p.r.s.held.holding(true) {
 		if err := p.values(ctx, x, cond, args); err != nil {
 			return err

@@ -63,7 +63,7 @@ func (r *relays) read(ctx context.Context, s *Store, rows []commit) error {
 func (s *Store) entriesOf(ctx context.Context, rows []commit) (map[entryAt]hostlog.Bundle, error) {
 	p := &page{r: &reader{s: s, maxValue: toldValue}, of: map[int64][]int{}}
 	var places []entryAt
-	var eids []any
+	var eids []int64
 	digests := map[entryAt]tinycloud.Hash{}
 	wanted := map[entryAt]bool{} // others are those before the first
 	for _, row := range rows {

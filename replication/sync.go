@@ -70,6 +70,7 @@ type batcher struct {
 	bundles []hostlog.Bundle
 	size    int
 	before  int // bytes of the batches before
+	last    int // bundles of the last one
 }
 
 // add returns the batch that is full without b, nil while there is room.
@@ -78,6 +79,9 @@ func (c *batcher) add(b hostlog.Bundle) []hostlog.Bundle {
 	var full []hostlog.Bundle
 	if len(c.bundles) == wire.MaxBatchCount || len(c.bundles) > 0 && c.size+n > c.limit() {
 		full = c.take()
+	}
+	if c.bundles == nil { // most batches have as many as the one before
+		c.bundles = make([]hostlog.Bundle, 0, min(c.last+c.last/8+1, wire.MaxBatchCount))
 	}
 	c.bundles = append(c.bundles, b)
 	c.size += n
@@ -93,6 +97,7 @@ func (c *batcher) limit() int {
 func (c *batcher) take() []hostlog.Bundle {
 	full := c.bundles
 	c.before += c.size
+	c.last = len(full)
 	c.bundles, c.size = nil, 0
 	return full
 }

@@ -15,7 +15,8 @@ const (
 	// bulkCheckpoint is how many bytes of rows are committed before a checkpoint is worth its fsyncs.
 	bulkCheckpoint = 16 << 20
 	// bulkLog is how many pages the log has, with or without that, before the writer makes one.
-	bulkLog = 48_000
+	bulkLog  = 48_000
+	pageSize = 4 << 10
 )
 
 // bulk is what there is to do with the log while many rows come.
@@ -32,11 +33,11 @@ func (c *Conn) Bulk(ctx context.Context, on bool) error {
 		return nil
 	}
 	c.bulk.on = on
-	cache, log := writeCache, checkpointFrom
+	cache, log, file := writeCache, checkpointFrom, checkpointFrom*pageSize // the file of the log, once it begins anew
 	if on {
-		cache, log = bulkCache, bulkLog
+		cache, log, file = bulkCache, bulkLog, -1
 	}
-	for _, p := range []string{fmt.Sprint("cache_size=-", cache), fmt.Sprint("wal_autocheckpoint=", log)} {
+	for _, p := range []string{fmt.Sprint("cache_size=-", cache), fmt.Sprint("wal_autocheckpoint=", log), fmt.Sprint("journal_size_limit=", file)} {
 		if err := c.plain(ctx, "PRAGMA "+p); err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ CREATE TABLE kept (n INTEGER PRIMARY KEY, what TEXT NOT NULL);
 // all is there afterwards.
 func TestBulk(t *testing.T) {
 	ctx := t.Context()
-	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);\n")}}
+	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);\nCREATE TABLE more (what INTEGER);\n")}}
 	path := filepath.Join(t.TempDir(), "x.db")
 	open := func() (*db.DB, *db.Conn) {
 		x, err := db.OpenSQLite(ctx, path, "OFF", migrations, slog.New(slog.DiscardHandler))
@@ -121,10 +121,27 @@ func TestBulk(t *testing.T) {
 			largest = max(largest, info.Size())
 		}
 	}
-	if largest >= rows*size*3/4 {
+	if largest >= rows*size*3/4 || largest < 12<<20 {
 		t.Errorf("the log had %d bytes, of %d that were written", largest, rows*size)
 	}
-	must(c.Bulk(ctx, false), c.Close(), x.Close())
+	must(c.Begin(ctx), c.Gather(ctx, true))
+	for range rows {
+		_, err := c.Insert(ctx, db.Insert{Into: "more", Columns: "what"}, make([]byte, size))
+		must(err)
+	}
+	must(c.Gather(ctx, false), c.Commit(ctx))
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() < rows*size {
+		t.Fatalf("the log has %d bytes after one of %d, %v", info.Size(), rows*size, err)
+	}
+	must(c.Bulk(ctx, false))
+	for range 2 { // SQLite's log begins anew, and is cut
+		_, err := c.Insert(ctx, db.Insert{Into: "more", Columns: "what"}, 1)
+		must(err)
+	}
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() > 34<<20 {
+		t.Errorf("the log has %d bytes in the end, %v", info.Size(), err)
+	}
+	must(c.Close(), x.Close())
 	x, c = open()
 	var n, bytes int
 	_, err := c.One(ctx, []any{&n, &bytes}, "SELECT count(*), sum(length(what)) FROM facts")
