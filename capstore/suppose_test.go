@@ -273,3 +273,62 @@ func TestAnswerLost(t *testing.T) {
 		s.sound()
 	})
 }
+
+// Of several processes that make the same new keys at the same time, if they are not there, one makes each; nothing that was
+// acknowledged is lost.
+func TestOneMakesIt(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		const keys = 40
+		c, dsn := newClock(), newDatabase(t)
+		o := newOwner(t, "alice", c)
+		var stores []*testStore
+		for range 3 {
+			stores = append(stores, openWith(t, "one", c, dsn, func(*capstore.Options) {}))
+		}
+		o.member(stores[0])
+		stores[0].delegate(o.header)
+		for _, s := range stores {
+			mustPut(t, o, s, fmt.Sprintf("first-%p", s), fmt.Sprintf("loads the space %p", s))
+		}
+		var made [keys]atomic.Int64 // by whom
+		var racing sync.WaitGroup
+		for i, s := range stores {
+			for w := range 2 {
+				toks := make([]*capstore.Token, keys)
+				for k := range toks {
+					toks[k] = o.invoke(t, fmt.Sprint("k", k), "tinycloud.kv/put")
+				}
+				racing.Go(func() {
+					for n := range keys {
+						k := (n + 3*w + i) % keys
+						err := s.AdmitToPerform(t.Context(), toks[k])
+						if err == nil {
+							_, err = s.Write(t.Context(), toks[k], []kv.Op{putOp(o.space, fmt.Sprint("k", k), fmt.Sprint(k, " by ", 1+2*i+w))}, &kv.Precondition{Absent: true})
+						}
+						switch {
+						case err == nil && !made[k].CompareAndSwap(0, int64(1+2*i+w)):
+							t.Errorf("key %d is made twice", k)
+						case err != nil && !errors.Is(err, tinycloud.ErrPrecondition):
+							t.Error(err)
+						}
+					}
+				})
+			}
+		}
+		racing.Wait()
+		whole := int64(0)
+		for _, s := range stores {
+			whole += capstore.Turns(s.Store).Whole
+			for k := range keys {
+				if got, want := s.get(o.space, fmt.Sprint("k", k)), fmt.Sprint(k, " by ", made[k].Load()); got != want {
+					t.Errorf("key %d is %q, made was %q", k, got, want)
+				}
+			}
+		}
+		if whole == 0 {
+			t.Error("nothing was sent whole")
+		}
+		checkLog(t, stores[0], o.space)
+		stores[1].sound()
+	})
+}
