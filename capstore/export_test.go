@@ -105,6 +105,9 @@ func SetDoubts(s *Store, on bool) { s.doubts = on }
 // SetFollow sets how often a store looks for what other processes wrote. It has to be set before the store runs.
 func SetFollow(s *Store, every time.Duration) { s.followEvery = every }
 
+// SetDeaf has a store not be told of what other processes write. It has to be set before the store runs.
+func SetDeaf(s *Store) { s.deaf = true }
+
 // Trips is how many times a store waited for an answer of its database.
 func Trips(s *Store) int64 { return s.db.Trips() }
 

@@ -12,7 +12,7 @@ import (
 
 // hear wakes the follower when another process has written, until the context ends.
 func (s *Store) hear(ctx context.Context) {
-	if !s.db.Shared || s.db.Notify() == "" {
+	if !s.db.Shared || s.db.Notify() == "" || s.deaf {
 		return
 	}
 	for ctx.Err() == nil {

@@ -238,7 +238,7 @@ func (t *tx) saveValue(sp *space, hash tinycloud.Hash, size int64, inline []byte
 	}
 	t.known.learn(service.LookValue, []any{sp.sid, hash[:]}, []any{int64(1)})
 	t.known.learn(service.LookPast, []any{sp.sid, hash[:]}, nil) // what is past is among the values
-	if sp.shared() { // it may have been wanted, and came another way
+	if sp.shared() {                                             // it may have been wanted, and came another way
 		if err := t.unwant(sp, hash); err != nil {
 			return err
 		}

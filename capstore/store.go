@@ -169,6 +169,7 @@ type Store struct {
 
 	guess  *guess // of the writer alone
 	pruned int64  // likewise: generation at which old rows of commits were deleted last
+	deaf   bool   // it is not told of what others write; for tests
 	doubts bool   // what is known is asked for again, and compared; for tests
 
 	// Of the writer alone.

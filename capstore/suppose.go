@@ -31,6 +31,7 @@ const (
 	rememberedRows = 1 << 14
 	checkAtOnce    = 16   // looks of one query, a power of two
 	maxElsewhere   = 1024 // transactions of other processes since the Spaces were known
+	plainCaps      = 8    // of a request: each may write a value that comes along
 )
 
 // supposed is what a transaction supposes, and what it gave names to that the server will number.
@@ -205,7 +206,11 @@ func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
 	}
 	ran := some[:0:0]
 	chained := slices.ContainsFunc(some, func(j *job) bool { return len(j.more) > 0 }) // they keep their order
-	for _, j := range some {
+	for i, j := range some {
+		if t.conn.Kept() > db.MostWhole {
+			rest = append(slices.Clone(some[i:]), rest...)
+			break
+		}
 		t.wrote, t.failed = false, false
 		switch err := j.run(t); {
 		case err == nil:
@@ -430,5 +435,5 @@ func (t *tx) afloat(on bool) {
 
 // plainly reports whether a request is of the kind whose transaction may be sent whole: it writes keys.
 func plainly(r service.Request) bool {
-	return r.Service == dag.KV && r.Adds && !r.Only && !slices.ContainsFunc(r.Parts, func(p service.Part) bool { return p.Made != nil || p.Ahead == nil })
+	return r.Service == dag.KV && r.Adds && !r.Only && len(r.Token.Caps) <= plainCaps && !slices.ContainsFunc(r.Parts, func(p service.Part) bool { return p.Made != nil || p.Ahead == nil })
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // alone has a store look for what others wrote only when it has to.
-func alone(s *capstore.Store) { capstore.SetFollow(s, time.Hour) }
+func alone(s *capstore.Store) { capstore.SetFollow(s, time.Hour); capstore.SetDeaf(s) }
 
 // Writes of new keys and values take one round trip each, and what the memory knows afterwards is what is stored. What is not
 // new is asked for.
@@ -330,5 +330,33 @@ func TestOneMakesIt(t *testing.T) {
 		}
 		checkLog(t, stores[0], o.space)
 		stores[1].sound()
+	})
+}
+
+// Writes that come together and are too large for one message are sent in several.
+func TestSentWholeInParts(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c := newClock()
+		s := openWith(t, "one", c, newDatabase(t), func(*capstore.Options) {}, alone)
+		o := newOwner(t, "alice", c)
+		o.member(s)
+		s.delegate(o.header)
+		mustPut(t, o, s, "first", "first")
+		before := capstore.Turns(s.Store)
+		var writing sync.WaitGroup
+		for i := range 48 {
+			tok := o.invoke(t, fmt.Sprint("k", i), "tinycloud.kv/put")
+			writing.Go(func() {
+				op := putOp(o.space, fmt.Sprint("k", i), fmt.Sprintf("%060000d", i))
+				if _, err := s.Write(t.Context(), tok, []kv.Op{op}, nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		writing.Wait()
+		if after := capstore.Turns(s.Store); after.Wrong > before.Wrong || after.Whole == before.Whole {
+			t.Errorf("%+v, before: %+v", after, before)
+		}
+		s.sound()
 	})
 }

@@ -101,7 +101,11 @@ func (c *Conn) keepMore(ctx context.Context, st statement, size int) error {
 	if st.text != "" || st.into != nil {
 		c.kept = append(c.kept, st)
 	}
-	if c.keptSize += size; c.keptSize > maxKept {
+	most := maxKept
+	if c.supposes {
+		most = 2 * MostWhole
+	}
+	if c.keptSize += size; c.keptSize > most {
 		return c.send(ctx, nil)
 	}
 	return nil

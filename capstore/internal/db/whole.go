@@ -35,6 +35,13 @@ type Whole struct {
 	Check []Query // that fail where the writer was wrong
 }
 
+// MostWhole is how many bytes a transaction that is sent whole is better kept to, see [Conn.Kept]. At twice that [ErrAsks] is why it
+// is not: a server takes packets of some times as much.
+const MostWhole = maxKept
+
+// Kept is how many bytes are kept back, about.
+func (c *Conn) Kept() int { return c.keptSize }
+
 // Suppose begins a transaction that is sent whole, or not at all: nothing may be asked in it.
 func (c *Conn) Suppose() {
 	c.forget()
