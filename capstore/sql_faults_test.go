@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 )
 
 // files are those of the only database of a store, but for the index of its log: that is memory while a node runs, and deleted
@@ -123,6 +124,18 @@ func TestSQLDamagedFiles(t *testing.T) {
 				if got := o.rows(s, "db", all); got != want {
 					t.Fatalf("%d: %s %s: %d bytes of rows, not %d, when asked again: %.200s", i, filepath.Base(path), what, len(got), len(want), got)
 				}
+			}
+			// What no query reads, such as a free page, is found by who verifies: then all of it is made anew.
+			err := s.VerifyStored(t.Context(), capstore.VerifyOptions{}, func(d capstore.Damage) {
+				if d.What != "database whose files are damaged" {
+					t.Errorf("%+v", d)
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if got := o.rows(s, "db", all); got != want {
+				t.Errorf("after it was verified: %d bytes of rows, not %d", len(got), len(want))
 			}
 			s.sound()
 		})
