@@ -214,6 +214,8 @@ func (t *tx) subjectsFrom(sp *space, from any) (subjects []subject, next any, er
 // Review judges the histories anew that were judged by other rules, or whose review was not finished. [Store.Run] does
 // so at its begin and whenever there is a long one.
 func (s *Store) Review(ctx context.Context) error {
+	s.reviewing.Lock()
+	defer s.reviewing.Unlock()
 	ids, err := s.named(ctx, "SELECT space FROM spaces WHERE rules <> ? AND epochs > 0 ORDER BY epochs", judge.Rules)
 	if err != nil {
 		return err

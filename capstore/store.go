@@ -150,6 +150,7 @@ type Store struct {
 	outdated     wait.Signal   // a long history has to be judged anew
 	reviewAtOnce int64         // see the constant
 	reviewSlice  time.Duration // likewise
+	reviewing    sync.Mutex    // held while histories are judged anew: who comes between would begin anew what another has half done
 
 	metrics *metrics
 
