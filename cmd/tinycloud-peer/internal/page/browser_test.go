@@ -247,8 +247,10 @@ func (b *tab) signs(want string) {
 // picture writes what is shown where $PAGE_PICTURES says, and looks for controls that a screen reader can't name.
 func (b *tab) picture(name string) {
 	b.t.Helper()
+	// What is folded up has no innerText.
 	nameless := valueOf[[]string](b, `[...document.querySelectorAll('input, select, button, a[href], img, meter, svg')].filter((e) =>
-		!(e.labels?.length > 0 || e.innerText?.trim() || e.getAttribute('aria-label') || e.alt || e.hidden)).map((e) => e.outerHTML)`)
+		!(e.labels?.length > 0 || (e.closest('details:not([open])') ? e.textContent : e.innerText)?.trim() || e.getAttribute('aria-label') || e.alt || e.hidden))
+		.map((e) => e.outerHTML)`)
 	if len(nameless) > 0 {
 		b.t.Errorf("%s: without a name: %q", name, nameless)
 	}
@@ -519,6 +521,7 @@ func (b *tab) removes(t *testing.T, there host, id tinycloud.SpaceID) {
 func (b *tab) leaves(t *testing.T, h host, id tinycloud.SpaceID) {
 	t.Helper()
 	b.click("#leave")
+	b.do(chromedp.WaitVisible(chromedp.CSS("#sign")))
 	b.picture("sign")
 	b.signs("Remove the host " + h.space(t, id).DID)
 	b.see("main .badge", "removed")
