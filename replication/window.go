@@ -30,6 +30,8 @@ type window struct {
 	stop chan struct{} // closed when the other side wants no more
 	room wait.Signal   // there may be room again
 
+	packer wire.Packer // of who sends
+
 	mu    sync.Mutex
 	sent  []inFlight
 	bytes int           // of sent
@@ -73,7 +75,7 @@ func (w *window) stopped() bool {
 
 // send sends a batch once there is room for it, or nothing when the other side wants no more.
 func (w *window) send(ctx context.Context, f *wire.Framer, bundles []hostlog.Bundle) error {
-	out, err := wire.Frames(bundles)
+	out, err := w.packer.Frames(bundles)
 	if err != nil {
 		return err
 	}

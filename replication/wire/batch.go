@@ -212,37 +212,48 @@ func SizeOf(b *hostlog.Bundle) int {
 	return n
 }
 
-// Frames encodes a batch: one frame, or several parts when a single bundle is longer than that.
-func Frames(bundles []hostlog.Bundle) ([][]byte, error) {
+// Packer encodes the batches of a stream. Its zero value is ready.
+type Packer struct{ room []byte }
+
+// Frames encodes a batch: one frame, or several parts when a single bundle is longer than that. They hold until the next
+// call.
+func (p *Packer) Frames(bundles []hostlog.Bundle) ([][]byte, error) {
+	out, whole, err := frames(bundles, p.room[:0])
+	if cap(whole) <= MaxFrame {
+		p.room = whole
+	}
+	return out, err
+}
+
+func frames(bundles []hostlog.Bundle, room []byte) (out [][]byte, whole []byte, err error) {
 	m, err := PackBundles(bundles)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	size := 256 + len(m.Hosts)*40
 	for i := range bundles {
 		size += SizeOf(&bundles[i])
 	}
-	b, plain := appendBatch(make([]byte, 0, size), m)
+	b, plain := appendBatch(slices.Grow(room, size), m)
 	if !plain {
 		if b, err = canonical.encodeWithin(Message{Batch: m}, size); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if len(b) <= MaxFrame {
-		return [][]byte{b}, nil
+		return [][]byte{b}, b, nil
 	}
 	if len(b) > MaxJoined {
-		return nil, fmt.Errorf("batch of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
+		return nil, nil, fmt.Errorf("batch of %d bytes: %w", len(b), tinycloud.ErrTooLarge)
 	}
-	var out [][]byte
 	for piece := range slices.Chunk(b, maxPart) {
 		part, err := Encode(Message{Part: &Part{Data: piece, Last: len(out) == (len(b)-1)/maxPart}})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out = append(out, part)
 	}
-	return out, nil
+	return out, nil, nil
 }
 
 // Joiner puts the parts of a batch together.

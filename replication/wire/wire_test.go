@@ -304,3 +304,42 @@ func FuzzTold(f *testing.F) {
 		}
 	})
 }
+
+// TestPacker packs a batch again and again into the same memory, and one that is longer than a frame in between.
+func TestPacker(t *testing.T) {
+	space := captest.NewWallet("wire").Space("default")
+	all := wiretest.SampleBundles(space)
+	large := all[0]
+	large.Values = []hostlog.Value{{Bytes: make([]byte, wire.MaxFrame)}}
+	var p wire.Packer
+	for i := range 6 {
+		bundles := all
+		if i == 3 {
+			bundles = []hostlog.Bundle{large}
+		}
+		out, err := p.Frames(bundles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 3 {
+			var joiner wire.Joiner
+			for _, b := range out {
+				m, err := wire.DecodeMessage(b)
+				if err == nil {
+					m, err = joiner.Add(m.Part)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m != nil && len(m.Batch.Entries) != 1 {
+					t.Errorf("%d bundles", len(m.Batch.Entries))
+				}
+			}
+			if len(out) < 2 || joiner.Within() {
+				t.Errorf("%d parts", len(out))
+			}
+		} else if len(out) != 1 || !bytes.Equal(out[0], wiretest.BatchMessage(all...)) {
+			t.Errorf("%d frames, or others than the general codec's", len(out))
+		}
+	}
+}
