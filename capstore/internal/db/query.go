@@ -309,10 +309,10 @@ func (c *Conn) Insert(ctx context.Context, i Insert, args ...any) (id int64, err
 		}
 	}
 	if !c.d.Shared {
-		err := c.runOne(ctx, c.insertText(i, 1), args)
-		if err == nil && i.ID != "" {
-			id, err = c.last.LastInsertId()
+		if err := c.runOne(ctx, c.insertText(i, 1), args); err != nil || i.ID == "" {
+			return 0, err
 		}
+		id, err := c.last.LastInsertId()
 		return id, Error(err)
 	}
 	if c.supposes {

@@ -97,16 +97,24 @@ func (p *Pool) quickOne(ctx context.Context, dest []any, query string, args []an
 	return ok && err == nil, Error(err)
 }
 
-// quickEach calls f for each row of a query on SQLite's connection that writes.
+// quickEach calls f for each row of a query on SQLite's connection that writes. An error of f stays what it is.
 func (c *Conn) quickEach(ctx context.Context, f func(Scan) error, query string, args []any) error {
 	c.trips.Add(1)
-	return Error(c.conn.Raw(func(dc any) error {
+	var own error
+	err := c.conn.Raw(func(dc any) error {
 		st, err := prepared(ctx, c.queries, dc, query)
 		if err != nil {
 			return err
 		}
-		return eachQuick(ctx, st, args, f)
-	}))
+		return eachQuick(ctx, st, args, func(scan Scan) error {
+			own = f(scan)
+			return own
+		})
+	})
+	if own != nil {
+		return own
+	}
+	return Error(err)
 }
 
 func (c *Conn) quickOne(ctx context.Context, dest []any, query string, args []any) (ok bool, err error) {
@@ -117,7 +125,7 @@ func (c *Conn) quickOne(ctx context.Context, dest []any, query string, args []an
 	if errors.Is(err, errFirst) {
 		err = nil
 	}
-	return ok && err == nil, err
+	return ok && err == nil, Error(err)
 }
 
 // errFirst ends a query of which the first row is enough.
