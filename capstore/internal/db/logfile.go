@@ -12,7 +12,8 @@ import (
 // SQLite writes each page of a transaction to its write-ahead log in two calls, some 140 for eight requests, and then has
 // them made durable. What is written there is contiguous, so it is gathered here and written at once: before it is made
 // durable, which comes before anybody else is told of it, and before this connection reads or cuts its log. That holds with
-// synchronous=FULL alone, and for the connection that writes.
+// synchronous=FULL alone, and where one connection writes: what is left of a transaction that was undone goes to the file when
+// something else is written, which then lies over it.
 
 const (
 	logRoom     = 512 << 10 // bytes that are gathered
