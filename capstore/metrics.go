@@ -51,7 +51,7 @@ func newMetrics() *metrics {
 	m.writes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: prefix, Name: "server_transactions_total",
 		Help: "Transactions on a server's database: sent whole, in one round trip; those that asked first; and what was supposed wrongly, and then asked.",
-	}, []string{"how"})
+	}, []string{"kind"})
 	for _, how := range []string{sentWhole, sentAsking, supposedWrong} {
 		m.writes.WithLabelValues(how)
 	}

@@ -23,7 +23,8 @@ import (
 // requests are judged again in a transaction that asks.
 
 const (
-	// Where what was supposed was wrong, so many groups of requests ask, and twice as many the next time.
+	// Where what was supposed was wrong, so many groups of requests ask, and twice as many the next time; one less after each group
+	// that was sent whole.
 	leastAsking, mostAsking = 4, 256
 	// absentInARow is how many rows have to be new after one that was not, before others are supposed to be.
 	absentInARow = 4
@@ -198,6 +199,16 @@ func (t *tx) used(a *answer, l service.Look, args []any) {
 	}
 }
 
+// unused forgets that answers were relied on, but for so many.
+func (t *tx) unused(but int) {
+	for _, l := range t.supposed.looks[but:] {
+		if a := t.known.at(l.Look, l.Args); a != nil {
+			a.supposed = true
+		}
+	}
+	t.supposed.looks = t.supposed.looks[:but]
+}
+
 // whole runs jobs in a transaction that is sent whole, and returns those that have to be run in one that asks.
 func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
 	t, some, rest := w.suppose(ctx, jobs)
@@ -212,6 +223,7 @@ func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
 			break
 		}
 		t.wrote, t.failed = false, false
+		before := len(t.supposed.looks)
 		switch err := j.run(t); {
 		case err == nil:
 			ran = append(ran, j)
@@ -220,7 +232,12 @@ func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
 			return jobs
 		default:
 			rest = append(rest, j) // who asks says whether it is so
+			t.unused(before)
 		}
+	}
+	if len(ran) == 0 && len(t.order) == 0 {
+		_ = t.conn.Rollback(ctx) // nothing was sent
+		return jobs
 	}
 	if t.flush() != nil || len(t.order) == 0 {
 		w.give(t)
@@ -372,7 +389,7 @@ func (w *writer) landed(t *tx, jobs []*job) {
 	w.crowded = t.generation > x.since
 	t.turn.met = w.crowded
 	t.supposed = nil
-	w.guess.penalty = leastAsking
+	w.guess.penalty = max(leastAsking, w.guess.penalty-1)
 	for _, l := range x.looks {
 		w.guess.found(l.Look, l.Args, absentRow(l.Look))
 	}

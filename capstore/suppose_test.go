@@ -42,6 +42,14 @@ func TestSentWhole(t *testing.T) {
 		if after := capstore.Turns(s.Store); after.Whole != before.Whole || after.Wrong != before.Wrong {
 			t.Errorf("what this process wrote is supposed to be new: %+v, %+v", before, after)
 		}
+		other := tinycloud.Sum([]byte("another value"))
+		tok := o.invoke(t, "new-too", "tinycloud.kv/put")
+		if _, err := s.Write(t.Context(), tok, []kv.Op{putOp(o.space, "new-too", "x")}, &kv.Precondition{Match: &other}); !errors.Is(err, tinycloud.ErrPrecondition) {
+			t.Errorf("a put that wants another value there: %v", err)
+		}
+		if after := capstore.Turns(s.Store); after.Wrong != before.Wrong {
+			t.Error("what is refused where the key is new counts as supposed wrongly")
+		}
 		capstore.SetDoubts(s.Store, true)
 		mustPut(t, o, s, "last", "compares what is loaded with what is stored")
 		s.sound()
