@@ -10,6 +10,7 @@ import (
 
 const (
 	roundEvery   = 60 * time.Second      // between comparisons, ± 50 %
+	secondRound  = 2 * time.Second       // until the second, ± 50 %: what is written while two hosts meet may be missed by the first, and by gossip
 	roundSpacing = 50 * time.Millisecond // between rounds that gaps ask for; twice that after each that brought nothing
 	maxSpacing   = 5 * time.Second
 )
@@ -37,6 +38,13 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 		next = time.Now().Add(d)
 		timer.Reset(d)
 	}
+	met := time.Now()
+	nextRound := func() time.Duration {
+		if time.Since(met) < secondRound/2 {
+			return around(secondRound)
+		}
+		return around(roundEvery)
+	}
 	failures, vain, looks := 0, 0, 0
 	var began time.Time
 	for {
@@ -57,7 +65,7 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 			r.net.Peer.Evict(m.id)
 			return
 		case <-m.calm:
-			after(untilRound())
+			after(nextRound())
 			continue
 		case <-pull:
 			if at := began.Add(spacing(vain)); at.Before(next) {
@@ -74,7 +82,7 @@ func (r *Replica) session(ctx context.Context, m *remote) {
 				after(joinRound(looks))
 				looks++
 			} else {
-				after(untilRound())
+				after(nextRound())
 			}
 		} else {
 			failures++
@@ -113,8 +121,9 @@ func (r *Replica) visit(ctx context.Context, m *remote) bool {
 	return true
 }
 
-func untilRound() time.Duration {
-	return time.Duration(float64(roundEvery) * (0.5 + rand.Float64()))
+// around is a time ± 50 %, by chance.
+func around(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.5 + rand.Float64()))
 }
 
 // backoff doubles from a second to most, less up to a half of it by chance.
