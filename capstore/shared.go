@@ -51,13 +51,14 @@ type others struct {
 	cursor Cursor                               // of the last change that was told of; likewise
 	names  *lru.Cache[int64, tinycloud.SpaceID] // of Spaces by their numbers; likewise
 	own    map[int64][]Commit                   // guarded by mu: own commits that are to be told in their turn
+	taken  map[*space]struct{}                  // guarded by mu: Spaces that the writer may be changing, see [Store.take]
 }
 
 const rememberedNames = 1 << 14
 
 func newOthers() others {
 	names, _ := lru.New[int64, tinycloud.SpaceID](rememberedNames)
-	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}}
+	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}, taken: map[*space]struct{}{}}
 }
 
 const readGeneration = "SELECT generation FROM node WHERE id = 1"
@@ -250,7 +251,8 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 	return nil
 }
 
-// followed has the loaded Spaces follow what rows tell of them, and returns those that are to be loaded again.
+// followed has the loaded Spaces follow what rows tell of them, and returns those that are to be loaded again. The caller holds
+// others.mu.
 func (s *Store) followed(rows []commit) (stale []*space) {
 	of := map[int64][]commit{}
 	for _, c := range rows {
@@ -265,6 +267,10 @@ func (s *Store) followed(rows []commit) (stale []*space) {
 	}
 	s.mu.RUnlock()
 	for _, sp := range loaded {
+		if _, taken := s.others.taken[sp]; taken {
+			stale = append(stale, sp)
+			continue
+		}
 		for _, c := range of[sp.sid] {
 			if !sp.follow(c) {
 				stale = append(stale, sp)

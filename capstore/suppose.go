@@ -110,7 +110,7 @@ func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []
 		return nil, nil, jobs
 	}
 	t = newTx(ctx, w.s)
-	t.supposed = &supposed{since: w.s.others.generation.Load(), grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
+	t.supposed = &supposed{since: w.s.take(jobs), grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
 	for i := 0; i < len(jobs); {
 		unit := jobs[i : i+1+len(jobs[i].more)] // they stay together
 		i += len(unit)
@@ -126,6 +126,31 @@ func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []
 	t.conn = w.conn
 	t.conn.Suppose()
 	return t, some, rest
+}
+
+// take has nobody else change the loaded Spaces of jobs until they are let go, and returns the generation that the memory is up
+// to. What another process wrote to one of them meanwhile has it loaded again; the transaction is refused then.
+func (s *Store) take(jobs []*job) (since int64) {
+	o := &s.others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, j := range jobs {
+		for _, id := range j.spaces {
+			if sp := s.spaces[id]; sp != nil {
+				o.taken[sp] = struct{}{}
+			}
+		}
+	}
+	return o.generation.Load()
+}
+
+// letGo ends what take began.
+func (s *Store) letGo() {
+	s.others.mu.Lock()
+	defer s.others.mu.Unlock()
+	clear(s.others.taken)
 }
 
 // foresees reports whether what most jobs look at is likely to be new, so that they are better sent whole.
@@ -211,6 +236,7 @@ func (t *tx) unused(but int) {
 
 // whole runs jobs in a transaction that is sent whole, and returns those that have to be run in one that asks.
 func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
+	defer w.s.letGo()
 	t, some, rest := w.suppose(ctx, jobs)
 	if t == nil {
 		return jobs
