@@ -136,12 +136,17 @@ func lost(branch int, n uint64) error {
 	return fmt.Errorf("entry %d of branch %d is lost: %w", n, branch, tinycloud.ErrUnavailable)
 }
 
-// in is the condition that a column has one of some values, and these: the last is repeated until there are a power of
-// two of them, so that there are few texts to prepare.
-func in(column string, values []any) (cond string, args []any) {
-	for n := len(values); n&(n-1) != 0; n++ {
-		values = append(values, values[len(values)-1])
+// padded repeats the last of a list until there are a power of two of them, so that there are few texts to prepare.
+func padded[T any](list []T) []T {
+	for n := len(list); n&(n-1) != 0; n++ {
+		list = append(list, list[len(list)-1])
 	}
+	return list
+}
+
+// in is the condition that a column has one of some values, and these, [padded].
+func in(column string, values []any) (cond string, args []any) {
+	values = padded(values)
 	return column + " IN (?" + strings.Repeat(", ?", len(values)-1) + ")", values
 }
 

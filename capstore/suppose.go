@@ -331,9 +331,9 @@ func (t *tx) checks() (all []db.Query) {
 	for _, sp := range t.order {
 		sids = append(sids, sp.sid)
 	}
-	args := []any{x.since + maxElsewhere, x.since}
-	all = append(all, check("(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR sid IN ("+
-		strings.TrimSuffix(strings.Repeat("?, ", powerOf2(len(sids))), ", ")+")))", append(args, padded(sids)...)))
+	ours, args := in("sid", sids)
+	all = append(all, check("(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR "+ours+"))",
+		append([]any{x.since + maxElsewhere, x.since}, args...)))
 	of := map[service.Look][][]any{}
 	var order []service.Look
 	for _, l := range x.looks {
@@ -343,7 +343,7 @@ func (t *tx) checks() (all []db.Query) {
 		of[l.Look] = append(of[l.Look], l.Args)
 	}
 	for _, l := range order {
-		exists := "NOT EXISTS (SELECT 1 FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?)"
+		exists := "NOT EXISTS (SELECT 1" + l.From() + ")"
 		for some := range slices.Chunk(of[l], checkAtOnce) {
 			some = padded(some)
 			all = append(all, check(strings.Join(slices.Repeat([]string{exists}, len(some)), " AND "), slices.Concat(some...)))
@@ -360,23 +360,6 @@ func check(holds string, args []any) db.Query {
 		var one int
 		return scan(&one)
 	}}
-}
-
-// padded repeats the last of a list until there are as many as a power of two: texts are prepared.
-func padded[T any](list []T) []T {
-	for len(list) < powerOf2(len(list)) {
-		list = append(list[:len(list):len(list)], list[len(list)-1])
-	}
-	return list
-}
-
-// powerOf2 is the least that is not below n.
-func powerOf2(n int) int {
-	p := 1
-	for p < n {
-		p *= 2
-	}
-	return p
 }
 
 // grow has a Space grow by some bytes of values: the server checks that there is room.

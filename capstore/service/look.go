@@ -16,8 +16,11 @@ type Look struct {
 }
 
 // Query is the text of the look; its arguments are the values of the columns.
-func (l Look) Query() string {
-	return "SELECT " + l.Select + " FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?"
+func (l Look) Query() string { return "SELECT " + l.Select + l.From() }
+
+// From is the end of that: the table, and what a row has to be like.
+func (l Look) From() string {
+	return " FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?"
 }
 
 // Columns is how many columns are read.

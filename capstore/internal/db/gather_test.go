@@ -14,20 +14,9 @@ import (
 // TestGather keeps inserts back on SQLite: what is asked sees them, and what is refused of them lets nothing be committed.
 func TestGather(t *testing.T) {
 	ctx := t.Context()
-	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte(`-- +goose Up
-CREATE TABLE facts (n INTEGER PRIMARY KEY, what TEXT NOT NULL);
+	_, c := openWriter(t, filepath.Join(t.TempDir(), "x.db"), `CREATE TABLE facts (n INTEGER PRIMARY KEY, what TEXT NOT NULL);
 CREATE TABLE kept (n INTEGER PRIMARY KEY, what TEXT NOT NULL);
-`)}}
-	x, err := db.OpenSQLite(ctx, filepath.Join(t.TempDir(), "x.db"), "FULL", migrations, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer x.Close()
-	c, err := x.Writer(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+`)
 	fact, kept := db.Insert{Into: "facts", Columns: "n what"}, db.Insert{Into: "kept", Columns: "n what", Key: "n", Replace: true}
 	must := func(errs ...error) {
 		t.Helper()
@@ -149,4 +138,21 @@ func TestBulk(t *testing.T) {
 	if n != rows || bytes != rows*size {
 		t.Errorf("%d rows of %d bytes are there", n, bytes)
 	}
+}
+
+// openWriter opens a file with some tables, and a connection that writes. Both are closed with the test.
+func openWriter(t *testing.T, path, tables string) (*db.DB, *db.Conn) {
+	t.Helper()
+	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte("-- +goose Up\n" + tables)}}
+	x, err := db.OpenSQLite(t.Context(), path, "FULL", migrations, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.Close() })
+	c, err := x.Writer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return x, c
 }

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"database/sql"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
-	"testing/fstest"
 
 	_ "modernc.org/sqlite"
-
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // TestLogIsWrittenBeforeCommitReturns copies the files of a database after each commit, as they would be found after a
@@ -22,20 +18,9 @@ import (
 func TestLogIsWrittenBeforeCommitReturns(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	path := filepath.Join(dir, "x.db")
-	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte(`-- +goose Up
-CREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);
+	x, c := openWriter(t, path, `CREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);
 CREATE INDEX facts_what ON facts (what);
-`)}}
-	x, err := db.OpenSQLite(ctx, path, "FULL", migrations, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer x.Close()
-	c, err := x.Writer(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+`)
 	must := func(errs ...error) {
 		t.Helper()
 		for _, err := range errs {

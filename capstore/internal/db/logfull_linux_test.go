@@ -2,34 +2,19 @@ package db_test
 
 import (
 	"bytes"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
-	"testing/fstest"
-
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
 )
 
 // TestFullLog has no room for what a transaction writes: the commit fails, nothing of it is there, and the next one is as
 // durable as any.
 func TestFullLog(t *testing.T) {
 	ctx, path := t.Context(), filepath.Join(t.TempDir(), "x.db")
-	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte(`-- +goose Up
-CREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);
-`)}}
-	x, err := db.OpenSQLite(ctx, path, "FULL", migrations, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer x.Close()
-	c, err := x.Writer(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	x, c := openWriter(t, path, `CREATE TABLE facts (n INTEGER PRIMARY KEY, what BLOB NOT NULL);
+`)
 	add := func(n, bytesEach int) error {
 		if err := c.Begin(ctx); err != nil {
 			t.Fatal(err)

@@ -2,10 +2,8 @@ package db_test
 
 import (
 	"errors"
-	"log/slog"
 	"path/filepath"
 	"testing"
-	"testing/fstest"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
@@ -15,19 +13,8 @@ import (
 // query that ended early is over.
 func TestQuickErrors(t *testing.T) {
 	ctx := t.Context()
-	migrations := fstest.MapFS{"sqlite/00001_init.sql": &fstest.MapFile{Data: []byte(`-- +goose Up
-CREATE TABLE facts (n INTEGER PRIMARY KEY, what TEXT);
-`)}}
-	x, err := db.OpenSQLite(ctx, filepath.Join(t.TempDir(), "x.db"), "FULL", migrations, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer x.Close()
-	c, err := x.Writer(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	x, c := openWriter(t, filepath.Join(t.TempDir(), "x.db"), `CREATE TABLE facts (n INTEGER PRIMARY KEY, what TEXT);
+`)
 	for n := range 3 {
 		if err := c.Exec(ctx, "INSERT INTO facts (n, what) VALUES (?, ?)", n, "x"); err != nil {
 			t.Fatal(err)
