@@ -71,6 +71,8 @@ func (t *tx) unload() {
 		if !full() {
 			return
 		}
-		s.unloads(sp.id)
+		if !sp.sent {
+			s.unloads(sp.id)
+		}
 	}
 }

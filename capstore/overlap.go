@@ -64,6 +64,9 @@ func (w *writer) linger(jobs []*job) []*job {
 	case !w.s.db.Shared || len(jobs) >= enough:
 		return jobs
 	case w.guess.asking == 0: // nobody waits for this process: what is sent whole has the lock at the server alone
+		if w.spread > 1 { // others of them are sent while these are under way
+			enough = (enough + maxParcels - 1) / maxParcels
+		}
 		return w.company(jobs, enough, w.way.least/gatherWhole, w.way.least/gatherEach)
 	case !w.crowded:
 		return jobs

@@ -141,6 +141,8 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 			b.ReportMetric(float64(capstore.Trips(s)-before)/float64(b.N), "trips/request")
 			if after := capstore.Turns(s); after.All > turns.All {
 				b.ReportMetric(float64(after.Whole-turns.Whole)/float64(after.All-turns.All), "whole/turn")
+				b.ReportMetric(float64(b.N)/float64(after.All-turns.All), "requests/turn")
+				b.ReportMetric(float64((after.Held-turns.Held).Microseconds())/float64(after.All-turns.All), "held-µs/turn")
 			}
 		})
 	}

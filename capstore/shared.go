@@ -43,22 +43,23 @@ type others struct {
 	wake       wait.Signal  // the memory is up to a generation that nobody was told of
 	heard      wait.Signal  // another process has written
 
-	mu      sync.Mutex // held while the memory is brought up to date
-	pending int64      // guarded by mu: the generation whose COMMIT is on its way, or the least that it may have; 0 for none
-	afloat  bool       // guarded by mu: the latter
+	mu      sync.Mutex    // held while the memory is brought up to date
+	pending int64         // guarded by mu: the generation whose COMMIT is on its way, or the least that it may have; 0 for none
+	afloat  bool          // guarded by mu: the latter
+	sent    map[*tx]int64 // guarded by mu: transactions that were sent whole, each with the least generation that it may have
 
 	told   int64                                // generation up to which Committed was told; used by the follower alone
 	cursor Cursor                               // of the last change that was told of; likewise
 	names  *lru.Cache[int64, tinycloud.SpaceID] // of Spaces by their numbers; likewise
 	own    map[int64][]Commit                   // guarded by mu: own commits that are to be told in their turn
-	taken  map[*space]struct{}                  // guarded by mu: Spaces that the writer may be changing, see [Store.take]
+	taken  map[*space]struct{}                  // guarded by mu: Spaces that the writer may be changing, see [tx.take]
 }
 
 const rememberedNames = 1 << 14
 
 func newOthers() others {
 	names, _ := lru.New[int64, tinycloud.SpaceID](rememberedNames)
-	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}, taken: map[*space]struct{}{}}
+	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}, taken: map[*space]struct{}{}, sent: map[*tx]int64{}}
 }
 
 const readGeneration = "SELECT generation FROM node WHERE id = 1"
@@ -98,10 +99,14 @@ func (s *Store) freshWith(ctx context.Context, sid int64, event tinycloud.Hash) 
 // lock takes the lock of the one who writes, and reads what jobs are about to ask.
 func (t *tx) lock(jobs []*job) error {
 	found := false
-	ask := []db.Query{{Text: readGeneration + t.s.db.ForUpdate, Row: func(scan db.Scan) error {
+	var ask []db.Query
+	if t.s.db.Alone != "" {
+		ask = append(ask, db.Query{Text: t.s.db.Alone})
+	}
+	ask = append(ask, db.Query{Text: readGeneration + t.s.db.ForUpdate, Row: func(scan db.Scan) error {
 		found = true
 		return scan(&t.generation)
-	}}}
+	}})
 	ask = append(ask, t.reserve(len(jobs)))
 	if known := t.s.others.generation.Load(); known-t.s.others.met.Load() < meetAhead && t.s.others.met.Load() > 0 {
 		t.met = []commit{}
@@ -187,19 +192,33 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	return s.catchUpBy(ctx, q, g, func(known int64) ([]commit, error) { return s.commits(ctx, q, known, maxBehind) })
 }
 
+// knows returns the generation that the memory is up to, and whether one is known, or will be when what is on its way has
+// arrived.
+func (o *others) knows(g int64) (known int64, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known = o.generation.Load()
+	return known, g <= known || g == o.pending && !o.afloat
+}
+
 // catchUpBy is catchUp with the rows of the generations after one.
 func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(known int64) ([]commit, error)) error {
 	o := &s.others
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	known := o.generation.Load()
-	if g <= known || g == o.pending && !o.afloat {
-		return nil // what is on its way is known when it has arrived
+	known, done := o.knows(g)
+	if done {
+		return nil
 	}
-	rows, err := after(known)
+	rows, err := after(known) // who writes doesn't wait for the answer
 	if err != nil {
 		return err
 	}
+	whole := len(rows) > 0 && len(rows) < maxBehind && rows[0].generation <= known+1
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if known = o.generation.Load(); g <= known || g == o.pending && !o.afloat {
+		return nil
+	}
+	rows = slices.DeleteFunc(rows, func(c commit) bool { return c.generation <= known })
 	others := rows
 	if o.afloat { // what it did is known here, and durable
 		others = slices.DeleteFunc(slices.Clone(rows), func(c commit) bool { return c.generation >= o.pending && bytes.Equal(c.holder, s.me[:]) })
@@ -207,7 +226,7 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 	if len(others) > 0 {
 		o.met.Store(g)
 	}
-	if len(rows) == 0 || len(rows) == maxBehind || rows[0].generation > known+1 {
+	if !whole || len(rows) == 0 {
 		return s.reload(ctx, q, g)
 	}
 	var flags int64
@@ -316,10 +335,10 @@ func (t *tx) tell() error {
 	if g == 0 {
 		return nil
 	}
-	if t.supposed == nil {
-		if err := t.saveCounts(g); err != nil {
-			return err
-		}
+	if t.supposed != nil {
+		t.conn.Locked()
+	} else if err := t.saveCounts(g); err != nil {
+		return err
 	}
 	revoked := []byte{}
 	for target, r := range t.revoked {
@@ -430,7 +449,7 @@ func (t *tx) settle(commits []Commit) {
 	o := &s.others
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.pending, o.afloat = 0, false
+	o.note(t, false)
 	t.noteWaiting()
 	o.generation.Store(max(o.generation.Load(), g))
 	if len(o.own) < maxUntold {

@@ -56,6 +56,7 @@ type space struct {
 	state   string
 	opens   int64 // when joining ends by time, see [Store.openDue]; 0: never
 	removed removal
+	sent    bool  // a parcel writes to it; of the writer alone
 	used    int64 // when a transaction used it last, see [Store.uses]; of the writer alone
 	counted int   // bytes of it in [Store.loadedBytes]
 	was     shape // as the other processes know it; of the writer alone
@@ -253,33 +254,15 @@ func (t *tx) flush() error {
 	}
 	for _, sp := range t.order {
 		t.noteRemoval(sp)
-		heads := db.RowIDs{}
-		for _, h := range sp.heads {
-			heads = append(heads, h.eid)
-		}
-		add := t.weights[sp]
-		delete(t.weights, sp)
-		err := t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?",
-			sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), add.bytes, add.past, sp.sid)
-		if err != nil {
+		if err := t.flushLogs(sp); err != nil {
 			return err
 		}
-		for i, b := range sp.branches {
-			if !b.dirty {
-				continue
-			}
-			var base, baseN any
-			if b.base >= 0 {
-				base, baseN = b.base, b.baseN
-			}
-			err := t.add(db.Insert{Into: "logs", Columns: "sid branch host base base_n n digest at eid", Key: "sid branch", Replace: true},
-				sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tipID())
-			if err != nil {
-				return err
-			}
-			b.dirty = false
-		}
 		if err := t.flushChains(sp); err != nil {
+			return err
+		}
+	}
+	for _, sp := range t.order { // behind the others, so that these are put together
+		if err := t.flushSpace(sp); err != nil {
 			return err
 		}
 	}
@@ -289,4 +272,36 @@ func (t *tx) flush() error {
 		}
 	}
 	return t.tell()
+}
+
+// flushSpace writes the row of a Space.
+func (t *tx) flushSpace(sp *space) error {
+	heads := db.RowIDs{}
+	for _, h := range sp.heads {
+		heads = append(heads, h.eid)
+	}
+	add := t.weights[sp]
+	delete(t.weights, sp)
+	return t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?",
+		sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), add.bytes, add.past, sp.sid)
+}
+
+// flushLogs writes the rows of the logs that changed.
+func (t *tx) flushLogs(sp *space) error {
+	for i, b := range sp.branches {
+		if !b.dirty {
+			continue
+		}
+		var base, baseN any
+		if b.base >= 0 {
+			base, baseN = b.base, b.baseN
+		}
+		err := t.add(db.Insert{Into: "logs", Columns: "sid branch host base base_n n digest at eid", Key: "sid branch", Replace: true},
+			sp.sid, i, b.host[:], base, baseN, b.n, b.digest[:], b.at, b.tipID())
+		if err != nil {
+			return err
+		}
+		b.dirty = false
+	}
+	return nil
 }

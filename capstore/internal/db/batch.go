@@ -249,7 +249,7 @@ func (c *Conn) Gather(ctx context.Context, on bool) error {
 
 // forget forgets what is kept back.
 func (c *Conn) forget() {
-	c.kept, c.keptSize, c.keptRows = nil, 0, 0
+	c.kept, c.keptSize, c.keptRows, c.locked = nil, 0, 0, 0
 	clear(c.open)
 }
 

@@ -221,6 +221,7 @@ type Conn struct {
 	bulk     bulk                // see bulk.go
 	begun    bool                // something of the transaction was sent
 	supposes bool                // see [Conn.Suppose]
+	locked   int                 // how many of kept come before [Whole.Lock]
 	trips    *atomic.Int64
 }
 

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 )
 
-// A transaction whose answers its writer knows beforehand is sent to a server whole, in one round trip: BEGIN, what takes the
-// lock, questions that fail where the writer was wrong, all that it writes, COMMIT. Numbers that the server gives in it are
-// known afterwards alone, so that what it writes has stand-ins for them.
+// A transaction whose answers its writer knows beforehand is sent to a server whole, in one round trip: BEGIN, questions that
+// fail where the writer was wrong, all that it writes, what takes the lock of the one who writes, COMMIT. Numbers that the
+// server gives in it are known afterwards alone, so that what it writes has stand-ins for them.
 
 // Stand-ins for numbers that the server gives in a transaction that is sent whole.
 const (
@@ -29,10 +30,11 @@ func Wrong(holds string) string {
 
 // Whole is a transaction that is sent whole, but for what was kept back for it.
 type Whole struct {
-	Lock  []Query // that take the lock of the one who writes, and count the generation
+	Rows  Query   // that locks the rows that others may change, in one order
 	Given int     // how many numbers of epochs it has
 	First *int64  // is set to the first of these
-	Check []Query // that fail where the writer was wrong
+	Check []Query // that fail where the writer was wrong, about those rows
+	Lock  []Query // that take the lock of the one who writes, count the generation, and fail where others wrote what they should not have
 }
 
 // MostWhole is how many bytes a transaction that is sent whole is better kept to, see [Conn.Kept]. At twice that [ErrAsks] is why it
@@ -48,20 +50,31 @@ func (c *Conn) Suppose() {
 	c.begun, c.supposes = false, true
 }
 
+// Locked has what is kept back from now on come behind [Whole.Lock].
+func (c *Conn) Locked() {
+	c.locked = len(c.kept)
+	clear(c.open)
+}
+
 // SendWhole ends what [Conn.Suppose] began: the transaction is sent and committed. After an error nobody knows whether it is
 // durable, but when the server refused it, see [Refused]: then [Conn.Rollback] has to follow.
 func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
 	c.supposes = false
-	kept := c.whole(c.kept)
+	early, late := c.stood(c.kept[:c.locked], w.Given), c.stood(c.kept[c.locked:], w.Given)
 	c.forget()
-	before, err := c.statements(append(append(w.Lock, c.giving(w)...), w.Check...))
+	queries, behind := slices.Concat(w.Lock, c.giving(w), w.Check), []Query(nil)
+	if c.d.sideBySide {
+		queries, behind = c.d.beside(w, c.giving(w))
+	}
+	first, err := c.statements(queries)
 	if err != nil {
 		return err
 	}
-	all := append([]statement{{text: "BEGIN"}}, before...)
-	for _, st := range kept {
-		all = append(all, c.d.stood(st, w.Given))
+	last, err := c.statements(behind)
+	if err != nil {
+		return err
 	}
+	all := slices.Concat([]statement{{text: "BEGIN"}}, first, early, last, late)
 	if c.d.keepGiven != "" && w.Given > 0 {
 		all = append(all, statement{text: c.d.keepGiven, args: []any{int64(w.Given)}})
 	}
@@ -69,20 +82,22 @@ func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
 	return c.transmit(ctx, append(all, statement{text: "COMMIT"}))
 }
 
+// stood are statements that were kept back, without stand-ins.
+func (c *Conn) stood(kept []statement, given int) []statement {
+	all := c.whole(kept)
+	for i, st := range all {
+		all[i] = c.d.stood(st, given)
+	}
+	return all
+}
+
 // giving are queries by which the server gives the numbers.
 func (c *Conn) giving(w Whole) []Query {
 	if w.Given == 0 {
 		return nil
 	}
-	first := true
-	if c.d.Numbers != "" {
-		return []Query{{Text: c.d.Numbers, Args: []any{w.Given}, Row: func(scan Scan) error {
-			if !first {
-				return nil
-			}
-			first = false
-			return scan(w.First)
-		}}}
+	if c.d.given != "" {
+		return []Query{{Text: c.d.given, Args: []any{w.Given}, Row: func(scan Scan) error { return scan(w.First) }}}
 	}
 	return []Query{{Text: c.d.beforeGiven, Row: func(scan Scan) error {
 		err := scan(w.First)

@@ -1,0 +1,5 @@
+-- +goose Up
+SELECT 1; -- of PostgreSQL alone
+
+-- +goose Down
+SELECT 1;
