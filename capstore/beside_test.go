@@ -28,7 +28,7 @@ func newSide(t *testing.T, processes, spaces int) *side {
 	c := newClock()
 	x := &side{t: t, db: servers.Postgres(t)}
 	for range processes {
-		x.stores = append(x.stores, openWith(t, "one", c, x.db.DSN, func(*capstore.Options) {}))
+		x.stores = append(x.stores, openWith(t, "one", c, x.db.DSN, func(*capstore.Options) {}, capstore.SetFar))
 	}
 	for i := range spaces {
 		o, s := newOwner(t, fmt.Sprint("owner", i), c), x.stores[i%processes]

@@ -64,10 +64,13 @@ func (t *tx) reserve(n int) db.Query {
 			return err
 		}}
 	}
+	n = max(n, 1)
 	return db.Query{Text: t.s.db.Numbers, Args: []any{n}, Row: func(scan db.Scan) error {
-		var eid int64
-		err := scan(&eid)
-		t.numbers.given = append(t.numbers.given, eid)
+		var last int64
+		err := scan(&last)
+		for i := range n {
+			t.numbers.given = append(t.numbers.given, last-int64(n-1-i))
+		}
 		return err
 	}}
 }

@@ -14,8 +14,12 @@ import (
 // comes for other Spaces, and sends it too. What comes for the same Spaces waits for the answer, and so does every transaction
 // that asks: it is alone.
 
-// maxParcels is how many of them may be unanswered at the same time.
-const maxParcels = 2
+const (
+	// maxParcels is how many of them may be unanswered at the same time, with a server far away.
+	maxParcels = 2
+	// farParcels is how long a transaction takes from which on a server is far away.
+	farParcels = 6 * time.Millisecond
+)
 
 // parcel is a transaction that was sent whole.
 type parcel struct {
@@ -38,8 +42,18 @@ func (w *writer) line(ctx context.Context) *db.Conn {
 	return c
 }
 
+// parcelsAtOnce is how many may be unanswered. Near the server larger ones are worth more.
+func (w *writer) parcelsAtOnce() int {
+	if w.way.least < w.s.farParcels {
+		return 1
+	}
+	return maxParcels
+}
+
 // full reports whether no more jobs are to be taken before a parcel is answered.
-func (w *writer) full() bool { return len(w.parcels) >= maxParcels || len(w.waiting) >= maxGroup }
+func (w *writer) full() bool {
+	return len(w.parcels) >= w.parcelsAtOnce() || len(w.waiting) >= maxGroup
+}
 
 // under is how many jobs are under way, or wait.
 func (w *writer) under() int {
@@ -74,7 +88,7 @@ func (w *writer) wait(jobs []*job) (free []*job) {
 // whole sends jobs in a transaction that is sent whole, as far as they need not ask, and returns those that have to be run in
 // one that asks. They are alone then.
 func (w *writer) whole(ctx context.Context, jobs []*job) (asks []*job) {
-	if len(w.parcels) >= maxParcels {
+	for len(w.parcels) >= w.parcelsAtOnce() {
 		w.receive(ctx, <-w.replies)
 	}
 	jobs = append(w.waiting, jobs...)
@@ -89,42 +103,94 @@ func (w *writer) whole(ctx context.Context, jobs []*job) (asks []*job) {
 	return asks
 }
 
-// depart is whole of jobs whose Spaces no parcel writes to.
+// departure is a transaction that is about to be sent whole.
+type departure struct {
+	w    *writer
+	t    *tx
+	all  []*job // that came
+	ran  []*job // that are in it
+	asks []*job // that have to ask
+	lost bool   // something failed that had written
+}
+
+// depart is whole of jobs whose Spaces no parcel writes to. Those that come meanwhile join them.
 func (w *writer) depart(ctx context.Context, jobs []*job) (asks []*job) {
-	t, some, asks := w.suppose(ctx, jobs)
-	if t == nil {
-		return jobs
-	}
-	ran := some[:0:0]
-	chained := slices.ContainsFunc(some, func(j *job) bool { return len(j.more) > 0 }) // they keep their order
-	for i, j := range some {
-		if t.conn.Kept() > db.MostWhole {
-			asks = append(slices.Clone(some[i:]), asks...)
-			break
-		}
-		t.wrote, t.failed = false, false
-		before := len(t.supposed.looks)
-		switch err := j.run(t); {
-		case err == nil:
-			ran = append(ran, j)
-		case t.wrote || t.failed || chained:
-			w.give(t)
-			return jobs
-		default:
-			asks = append(asks, j) // who asks says whether it is so
-			t.unused(before)
-		}
-	}
-	if len(ran) == 0 && len(t.order) == 0 {
+	d := &departure{w: w, t: newTx(ctx, w.s)}
+	t := d.t
+	t.supposed = &supposed{since: -1, grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
+	w.linger(jobs, d.join)
+	switch {
+	case t.conn == nil: // who asks says why
+		w.s.letGo(t.supposed)
+		return d.all
+	case len(d.ran) == 0 && len(t.order) == 0:
 		w.back(t) // nothing was sent
-		return jobs
-	}
-	if t.flush() != nil || len(t.order) == 0 {
+		return d.all
+	case d.lost || t.flush() != nil || len(t.order) == 0:
 		w.give(t)
-		return jobs
+		return d.all
 	}
-	w.dispatch(&parcel{t: t, jobs: ran})
-	return asks
+	w.dispatch(&parcel{t: t, jobs: d.ran})
+	return d.asks
+}
+
+// join runs jobs in the transaction, as far as they need not ask. It reports whether more may join. The first decide whether
+// it is sent whole: most of them have to need nothing.
+func (d *departure) join(jobs []*job) bool {
+	w, t := d.w, d.t
+	first := len(d.all) == 0
+	if !first {
+		jobs = w.wait(jobs)
+	}
+	d.all = append(d.all, jobs...)
+	t.take(jobs)
+	var some [][]*job
+	n := 0
+	for unit := range units(jobs) {
+		if slices.ContainsFunc(unit, func(j *job) bool { return !j.plain || !t.ready(j) || !t.supposes(w.guess, j) }) {
+			d.asks = append(d.asks, unit...)
+		} else {
+			some, n = append(some, unit), n+len(unit)
+		}
+	}
+	if first {
+		if 2*n < max(1, len(jobs)) {
+			return false
+		}
+		if t.conn = w.line(t.ctx); t.conn == nil {
+			return false
+		}
+		t.conn.Suppose()
+	}
+	for i, unit := range some {
+		if t.conn.Kept() > db.MostWhole {
+			d.asks = append(d.asks, slices.Concat(some[i:]...)...)
+			return false
+		}
+		if !d.run(unit) {
+			return false
+		}
+	}
+	return len(d.asks) == 0 // else these wait
+}
+
+// run runs jobs that stay together. It reports false when the transaction has to be given up.
+func (d *departure) run(unit []*job) bool {
+	for _, j := range unit {
+		d.t.wrote, d.t.failed = false, false
+		before := len(d.t.supposed.looks)
+		switch err := j.run(d.t); {
+		case err == nil:
+			d.ran = append(d.ran, j)
+		case d.t.wrote || d.t.failed || len(unit) > 1: // those keep their order
+			d.lost = true
+			return false
+		default:
+			d.asks = append(d.asks, j) // who asks says whether it is so
+			d.t.unused(before)
+		}
+	}
+	return true
 }
 
 // dispatch sends a transaction.
@@ -185,7 +251,7 @@ func (w *writer) receiveAll(ctx context.Context) {
 func (w *writer) resume(ctx context.Context) {
 	if jobs := w.waiting; len(jobs) > 0 {
 		w.waiting = nil
-		w.run(ctx, w.linger(jobs))
+		w.run(ctx, jobs)
 	}
 }
 

@@ -1,7 +1,6 @@
 package capstore
 
 import (
-	"context"
 	"hash/maphash"
 	"iter"
 	"slices"
@@ -36,7 +35,7 @@ const (
 
 // supposed is what a transaction supposes, and what it gave names to that the server will number.
 type supposed struct {
-	since int64 // generation that the memory is up to
+	since int64 // generation that the memory was up to when the first Space was taken; less than 0 before
 	looks []service.Looked
 	made  []*node             // epochs
 	grown map[*space]int64    // bytes that have to be left in the limits of Spaces, beyond what is known of these
@@ -106,31 +105,8 @@ func isAbsent(l service.Look, row []any) bool {
 	return row == nil || l.Select == "count(*)" && row[0] == int64(0)
 }
 
-// suppose begins a transaction of those jobs that need not ask, nil where these are few, and returns the others.
-func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []*job) {
-	if !w.s.db.Shared || w.s.doubts || w.guess.asking > 0 || len(jobs) > maxGroup {
-		return nil, nil, jobs
-	}
-	t = newTx(ctx, w.s)
-	t.supposed = &supposed{grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
-	t.take(jobs)
-	for unit := range units(jobs) {
-		if slices.ContainsFunc(unit, func(j *job) bool { return !j.plain || !t.ready(j) || !t.supposes(w.guess, j) }) {
-			rest = append(rest, unit...)
-		} else {
-			some = append(some, unit...)
-		}
-	}
-	if len(some) >= max(1, len(rest)) {
-		t.conn = w.line(ctx)
-	}
-	if t.conn == nil { // who asks says why
-		w.s.letGo(t.supposed)
-		return nil, nil, jobs
-	}
-	t.conn.Suppose()
-	return t, some, rest
-}
+// supposes reports whether transactions may be sent whole now.
+func (w *writer) supposes() bool { return w.s.db.Shared && !w.s.doubts && w.guess.asking == 0 }
 
 // units are jobs with what comes right behind them: they stay together.
 func units(jobs []*job) iter.Seq[[]*job] {
@@ -162,7 +138,9 @@ func (t *tx) take(jobs []*job) {
 			}
 		}
 	}
-	x.since = o.generation.Load()
+	if x.since < 0 {
+		x.since = o.generation.Load()
+	}
 }
 
 // letGo ends what take began.
@@ -176,7 +154,7 @@ func (s *Store) letGo(x *supposed) {
 
 // foresees reports whether what most jobs look at is likely to be new, so that they are better sent whole.
 func (w *writer) foresees(jobs []*job) bool {
-	if w.s.doubts || w.guess.asking > 0 {
+	if !w.supposes() {
 		return false
 	}
 	some := 0

@@ -290,7 +290,7 @@ const (
 )
 
 // group commits a job together with those that wait behind it, and those that come meanwhile.
-func (w *writer) group(ctx context.Context, first *job) { w.run(ctx, w.linger(first.all())) }
+func (w *writer) group(ctx context.Context, first *job) { w.run(ctx, first.all()) }
 
 // run runs jobs, and those that come meanwhile. Those that are sent whole are answered when the server has.
 func (w *writer) run(ctx context.Context, jobs []*job) {
@@ -298,10 +298,15 @@ func (w *writer) run(ctx context.Context, jobs []*job) {
 		if w.next != nil && w.next.done == nil {
 			w.next = nil
 		}
-		if w.next == nil {
+		switch {
+		case w.next != nil:
+		case w.supposes():
 			if jobs = w.whole(ctx, jobs); len(jobs) == 0 {
 				return
 			}
+		default:
+			w.receiveAll(ctx)
+			jobs = w.linger(jobs, nil)
 		}
 		w.guess.asking = max(0, w.guess.asking-1)
 		o := w.transact(ctx, jobs, false, true)

@@ -20,16 +20,17 @@ type Dialect struct {
 	ForUpdate string
 	// Clock is the server's time as an expression, in unix milliseconds.
 	Clock string
-	// Numbers gives so many numbers to rows of epochs, greater than all before; "" where it has to be counted.
+	// Numbers gives so many numbers to rows of epochs, greater than all before, one after the other, and answers with the last;
+	// "" where it has to be counted.
 	Numbers string
 	// Alone is asked at the begin of a transaction that asks, so that none that is sent whole is under way beside it; "" where
 	// transactions come one after another.
 	Alone string
 
-	// Of transactions that are sent whole: what gives so many numbers that follow each other, or the number before these; that
-	// one, or the last of them; what keeps so many from being given again; and the transaction's own generation.
-	given, beforeGiven, lastGiven, keepGiven, ownGeneration string
-	sideBySide                                              bool // see [Dialect.beside]
+	// Of transactions that are sent whole: what gives the number before those that they get, where Numbers doesn't; that one, or
+	// the last of them; what keeps so many from being given again; and the transaction's own generation.
+	beforeGiven, lastGiven, keepGiven, ownGeneration string
+	sideBySide                                       bool // see [Dialect.beside]
 }
 
 // SQLite is the dialect of a file that one process has open.
@@ -42,9 +43,8 @@ func Postgres() Dialect {
 	return Dialect{
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-		Numbers: "SELECT nextval('epochs_eid_seq') FROM generate_series(1, CAST(? AS BIGINT))", Alone: alone, sideBySide: true,
-		given: "SELECT CASE WHEN max(eid) - min(eid) = count(*) - 1 THEN min(eid) ELSE (SELECT 1 UNION ALL SELECT 2) END FROM (" +
-			"SELECT nextval('epochs_eid_seq') AS eid FROM generate_series(1, CAST(? AS BIGINT))) numbers",
+		// Nobody else is given numbers meanwhile; and a query without rows is planned once.
+		Numbers: "SELECT setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)", Alone: alone, sideBySide: true,
 		lastGiven: "currval('epochs_eid_seq')", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }

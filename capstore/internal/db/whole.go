@@ -96,8 +96,12 @@ func (c *Conn) giving(w Whole) []Query {
 	if w.Given == 0 {
 		return nil
 	}
-	if c.d.given != "" {
-		return []Query{{Text: c.d.given, Args: []any{w.Given}, Row: func(scan Scan) error { return scan(w.First) }}}
+	if c.d.Numbers != "" {
+		return []Query{{Text: c.d.Numbers, Args: []any{w.Given}, Row: func(scan Scan) error {
+			err := scan(w.First)
+			*w.First -= int64(w.Given) - 1
+			return err
+		}}}
 	}
 	return []Query{{Text: c.d.beforeGiven, Row: func(scan Scan) error {
 		err := scan(w.First)
