@@ -225,7 +225,7 @@ func (d *DB) Apply(ctx context.Context, ops []Op, verdict func(*Op, Result), bef
 		if err := ctx.Err(); err != nil {
 			return errors.Join(err, commit())
 		}
-		res, lost, err := d.try(&ops[i], false, false)
+		res, lost, err := d.try(&ops[i], false, false, func() {})
 		if err != nil {
 			return err
 		}
@@ -247,9 +247,12 @@ func (d *DB) Try(ctx context.Context, op *Op) (Result, error) {
 		return Result{}, d.fails(d.broken)
 	}
 	end := interruptible(ctx, d.c, admissionTime)
-	res, _, err := d.try(op, true, true)
-	end()
-	d.c.Resume()
+	ran := func() {
+		end()
+		d.c.Resume()
+	}
+	res, _, err := d.try(op, true, true, ran)
+	ran()
 	if err == nil && res.Err == nil && res.Changed {
 		d.tried = append(d.tried, *op)
 	}
@@ -318,8 +321,8 @@ func (d *DB) take(op *Op) {
 }
 
 // try runs an operation in a savepoint of its own. lost says that it took the transaction with it, which was made anew
-// without it.
-func (d *DB) try(op *Op, admission, answer bool) (res Result, lost bool, err error) {
+// without it. ran is called once the operation has run: what stops it may not stop those that are made anew.
+func (d *DB) try(op *Op, admission, answer bool, ran func()) (res Result, lost bool, err error) {
 	if d.broken != nil {
 		return res, false, d.fails(d.broken)
 	}
@@ -352,6 +355,7 @@ func (d *DB) try(op *Op, admission, answer bool) (res Result, lost bool, err err
 			return res, false, d.fails(err)
 		}
 	}
+	ran()
 	var refusal *tinycloud.Refusal
 	switch {
 	case err == nil:
@@ -390,7 +394,7 @@ func (d *DB) redo() error {
 	d.c.Forget()
 	for _, ops := range [][]Op{d.pending, d.tried} {
 		for i := range ops {
-			if _, lost, err := d.try(&ops[i], false, false); err != nil || lost {
+			if _, lost, err := d.try(&ops[i], false, false, func() {}); err != nil || lost {
 				return d.fails(errors.Join(err, errors.New("an operation does not do again what it did")))
 			}
 		}

@@ -11,3 +11,6 @@ func init() {
 
 // OnStep has f called between the steps on files.
 func (o *Options) OnStep(f func(string)) { o.step = f }
+
+// Interrupt stops what writes, as the end of a request's time does, until the operation has run that is tried next.
+func (d *DB) Interrupt() { d.c.Interrupt() }

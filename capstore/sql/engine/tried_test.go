@@ -64,3 +64,24 @@ func TestTriedTogether(t *testing.T) {
 		}
 	}
 }
+
+// A request whose time has ended, and that takes the transaction with it, does not stop what is made anew of those before it.
+func TestMadeAnewWhenTimeHasEnded(t *testing.T) {
+	h := newHost(t, engine.Options{})
+	h.follow([]engine.Op{operation(1, stmt("CREATE TABLE t(a UNIQUE)"))}, 0)
+	long := operation(2, stmt("WITH ten AS (SELECT value AS i FROM json_each('[0,1,2,3,4,5,6,7,8,9]')) INSERT INTO t SELECT a.i*100 + b.i*10 + c.i FROM ten a, ten b, ten c"))
+	if res := h.try(long); res.Err != nil {
+		t.Fatal(res.Err)
+	}
+	h.Interrupt()
+	if res := h.try(operation(3, stmt("INSERT OR ROLLBACK INTO t VALUES(5)"))); res.Err == nil || res.Err.Error() != "SQLite error: UNIQUE constraint failed: t.a" {
+		t.Errorf("the second: %v", res.Err)
+	}
+	h.Take(&long)
+	if err := h.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.query("SELECT count(*) FROM t"); got != "[[1000]]" {
+		t.Errorf("rows %s", got)
+	}
+}
