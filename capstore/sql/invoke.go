@@ -20,7 +20,7 @@ import (
 // EpochHeader names the epoch of a write in its answer.
 const EpochHeader = "TinyCloud-Epoch"
 
-// maxQuery is how long a query may take.
+// maxQuery is how long a query may take, and how long it waits for the files.
 const maxQuery = 10 * time.Second
 
 // Invoke implements [service.HTTP].

@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -58,18 +59,32 @@ func (s *Service) existing(ctx context.Context, store service.Store, space tinyc
 	return f(d)
 }
 
-// query answers what only reads.
+// query answers what only reads. Its time begins when the files are at the log: that they are not there in time is no fault of it.
 func (s *Service) query(ctx context.Context, store service.Store, d *database, a authority, q *request.Request) (answer []byte, err error) {
-	within, cancel := context.WithTimeout(ctx, maxQuery)
+	coming, cancel := context.WithTimeout(ctx, maxQuery)
 	defer cancel()
-	err = s.view(within, store, d, func(v *engine.View) error {
+	err = s.view(coming, store, d, func(v *engine.View) error {
+		within, cancel := context.WithTimeout(ctx, maxQuery)
+		defer cancel()
 		answer, err = v.Query(within, q, a.held, a.facts)
 		return err
 	})
-	if err != nil && within.Err() != nil && ctx.Err() == nil {
-		err = tinycloud.Refuse(tinycloud.ErrInvalid, "SQLite error: interrupted")
+	if ctx.Err() == nil {
+		err = late(err)
 	}
 	return answer, err
+}
+
+// late gives an error its class that says that a time has ended: a query that ran takes too long, and one that had not begun
+// waited for this host.
+func late(err error) error {
+	switch {
+	case !errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, tinycloud.ErrInvalid):
+		return tinycloud.Refuse(tinycloud.ErrInvalid, "SQLite error: interrupted")
+	}
+	return fmt.Errorf("database not ready in time: %w: %w", tinycloud.ErrUnavailable, err)
 }
 
 // asFile calls f with a copy of the database that is one file.

@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/engine"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/gate"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/sql/request"
@@ -88,5 +90,37 @@ func TestBesideFolds(t *testing.T) {
 	}
 	if _, err := v.Query(t.Context(), q, gate.Reads, nil); !errors.Is(err, engine.ErrMoved) {
 		t.Errorf("a view that the files went back behind: %v", err)
+	}
+}
+
+// passing is a context that ends once somebody has asked whether it has.
+type passing struct {
+	context.Context
+	asked atomic.Bool
+}
+
+func (*passing) Done() <-chan struct{} {
+	over := make(chan struct{})
+	close(over)
+	return over
+}
+
+func (p *passing) Err() error {
+	if p.asked.Swap(true) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// The error of a query whose time ended tells whether it ran then: only that is its own fault.
+func TestTimeOfQuery(t *testing.T) {
+	h := newHost(t, engine.Options{})
+	q := &request.Request{Action: request.Query, Statements: []request.Statement{stmt("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT max(i) FROM n")}}
+	for ran, ctx := range map[bool]*passing{true: {Context: t.Context()}, false: {Context: t.Context()}} {
+		ctx.asked.Store(!ran)
+		_, err := h.Query(ctx, q, gate.Reads, nil)
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, tinycloud.ErrInvalid) != ran {
+			t.Errorf("it ran: %v: %v", ran, err)
+		}
 	}
 }

@@ -180,7 +180,8 @@ func (v *View) Apart(copied func()) *View { return &View{d: v.d, rewinds: v.rewi
 func (v *View) valid() bool { return v.rewinds == v.d.readers.rewinds.Load() }
 
 // Query runs a request that writes nothing, and returns its answer. One that a rewind stops runs again on a copy, if it can.
-// The error is a refusal, or says that the machine failed, or [ErrMoved], or the context's.
+// The error is a refusal, or says that the machine failed, or [ErrMoved], or the context's: with a refusal if the request ran
+// when that ended, alone if it had not begun.
 func (v *View) Query(ctx context.Context, q *request.Request, held gate.Held, facts *gate.Facts) (answer []byte, err error) {
 	err = v.read(ctx, func(c *lite.Conn) error {
 		answer, err = newRunner(c, held, facts, false).all(q, true)
