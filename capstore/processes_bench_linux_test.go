@@ -17,6 +17,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
 
 // BenchmarkProcesses measures admission and durable writes of 1 KiB by 64 callers to 64 Spaces, through several stores on one
@@ -46,7 +47,7 @@ func benchProcesses(b *testing.B, delay time.Duration, processes int, anyOf bool
 	durable(b)
 	dsn := newDatabase(b)
 	if delay > 0 {
-		dsn = distant(b, dsn, delay)
+		dsn = testservers.Distant(b, dsn, delay, 0)
 	}
 	unheeded := func(tinycloud.SpaceID) (entries, changes bool) { return false, false } // as nearly all Spaces are in a process
 	stores := make([]*capstore.Store, processes)

@@ -1,13 +1,7 @@
 package capstore_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/url"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,81 +11,8 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/kv"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/servicetest"
-	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/testservers"
 )
-
-// distant returns a URL by which a server is reached over a way that delays in each direction. What is on its way is not
-// held up by what was sent before.
-func distant(b *testing.B, dsn string, delay time.Duration) string {
-	b.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		b.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(b.Context())
-	var running sync.WaitGroup
-	to := u.Host
-	running.Go(func() {
-		for {
-			near, err := l.Accept()
-			if err != nil {
-				return
-			}
-			far, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = near.Close()
-				continue
-			}
-			stop := context.AfterFunc(ctx, func() { _ = errors.Join(near.Close(), far.Close()) })
-			for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
-				running.Go(func() {
-					defer stop()
-					carryLate(ctx, way[0], way[1], delay)
-					_ = errors.Join(near.Close(), far.Close())
-				})
-			}
-		}
-	})
-	b.Cleanup(func() { cancel(); _ = l.Close(); running.Wait() })
-	u.Host = l.Addr().String()
-	return u.String()
-}
-
-// carryLate copies what comes, a while after it came.
-func carryLate(ctx context.Context, from io.Reader, to io.Writer, delay time.Duration) {
-	type piece struct {
-		b  []byte
-		at time.Time
-	}
-	way := make(chan piece, 1024)
-	var delivering sync.WaitGroup
-	delivering.Go(func() {
-		failed := false
-		for p := range way {
-			if !failed {
-				wait.For(ctx, time.Until(p.at))
-				_, err := to.Write(p.b)
-				failed = err != nil
-			}
-		}
-	})
-	for {
-		p := make([]byte, 16<<10)
-		n, err := from.Read(p)
-		if n > 0 {
-			way <- piece{p[:n], time.Now().Add(delay)}
-		}
-		if err != nil {
-			close(way)
-			delivering.Wait()
-			return
-		}
-	}
-}
 
 // BenchmarkServers measures admission and durable writes of 1 KiB, and reads of them, by 16 callers, on each database and
 // over ways to servers that delay each way; it reports how often a server was waited for.
@@ -112,7 +33,7 @@ func benchServer(b *testing.B, delay time.Duration, spaces int) {
 	durable(b)
 	dsn := newDatabase(b)
 	if delay > 0 {
-		dsn = distant(b, dsn, delay)
+		dsn = testservers.Distant(b, dsn, delay, 0)
 	}
 	s, stop := runStore(b, capstore.Options{Services: servicetest.Services(), Database: dsn, Keys: keys("servers")})
 	b.Cleanup(stop)
