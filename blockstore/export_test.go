@@ -3,6 +3,7 @@ package blockstore
 import (
 	"context"
 	"testing"
+	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 )
@@ -24,3 +25,9 @@ func SyncEvery(t *testing.T, chunks int) {
 	syncEvery = chunks
 	t.Cleanup(func() { syncEvery = before })
 }
+
+// ReadAhead has all long values be read ahead.
+func (s *S3) ReadAhead() { s.eager = true }
+
+// Slow is [slow].
+func Slow(waited, took time.Duration, n int64) bool { return slow(waited, took, n) }

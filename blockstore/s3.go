@@ -37,6 +37,8 @@ type S3 struct {
 	SessionToken string // AWS_SESSION_TOKEN; may be empty
 	// Stall is how long a connection may be without progress. 0 means 30 s.
 	Stall time.Duration
+
+	eager bool // tests: all long values are read ahead
 }
 
 // S3FromEnv takes credentials and region from the AWS_* variables.
@@ -66,10 +68,11 @@ type bucket struct {
 	o         S3
 	log       *slog.Logger
 	uploads   *uploads
+	ahead     chan struct{} // holds one for each object that is read ahead
 }
 
 func openBucket(ctx context.Context, o Options) (*bucket, error) {
-	b := &bucket{o: *o.S3, log: o.Log}
+	b := &bucket{o: *o.S3, log: o.Log, ahead: make(chan struct{}, aheadReaders)}
 	if b.o.Endpoint == "" {
 		b.o.Endpoint = awsEndpoint
 	}

@@ -19,8 +19,8 @@ import (
 )
 
 // BenchmarkPlaces measures puts and gets of values in files and in a bucket, which is near or at the end of a way that delays
-// each way, and on which a connection carries so many MB/s, if it is bounded. A long value is got in one stream, as the store
-// does, and in several ranges at once.
+// each way, and on which a connection carries so many MB/s, if it is bounded. A long value is got as the store reads it, and in
+// ranges of 8 MiB from its beginning, four at once.
 func BenchmarkPlaces(b *testing.B) {
 	b.Run("files", func(b *testing.B) { benchPlace(b, nil) })
 	for _, way := range []struct {

@@ -282,50 +282,68 @@ func (c *cutting) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
-// TestS3DeletedWhileRead deletes a value that is longer than all buffers on the way while it is read: what is on its way comes
-// whole. Once that breaks off the rest can't be had, and the reader is told so.
+// TestS3DeletedWhileRead deletes a value that is longer than all buffers on the way while it is read, in one stream or ahead of it:
+// the stream goes on to the end. Once that breaks off the rest can't be had, and the reader is told so.
 func TestS3DeletedWhileRead(t *testing.T) {
 	t.Parallel()
 	b := servers.S3(t)
 	space := blockstoretest.Space(t, "default")
 	body := blockstoretest.Body(1, 64<<20)
 	var cut atomic.Bool
-	s := open(t, blockstore.Options{Dir: t.TempDir(), S3: proxy(t, b, func(rp *httputil.ReverseProxy) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodGet && cut.Load() {
-				w = &cutting{w, len(body) / 2}
+	var refused atomic.Int64
+	for _, ahead := range []bool{false, true} {
+		s3 := proxy(t, b, func(rp *httputil.ReverseProxy) http.Handler {
+			rp.ModifyResponse = func(r *http.Response) error {
+				if r.StatusCode == http.StatusNotFound {
+					refused.Add(1)
+				}
+				return nil
 			}
-			rp.ServeHTTP(w, r)
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet && cut.Load() {
+					w = &cutting{w, len(body) / 2}
+				}
+				rp.ServeHTTP(w, r)
+			})
 		})
-	})})
-	for _, breaks := range []bool{false, true} {
-		cut.Store(false)
-		if err := store(t.Context(), s, space, body); err != nil {
-			t.Fatal(err)
+		if ahead {
+			s3.ReadAhead()
 		}
-		cut.Store(breaks)
-		v, _, err := s.Open(t.Context(), space, tinycloud.Sum(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := make([]byte, len(body))
-		if _, err := io.ReadFull(v, got[:1<<20]); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Delete(t.Context(), space, tinycloud.Sum(body)); err != nil {
-			t.Fatal(err)
-		}
-		n, err := io.ReadFull(v, got[1<<20:])
-		switch n += 1 << 20; {
-		case !bytes.Equal(got[:n], body[:n]):
-			t.Errorf("other bytes than the value's, %v", err)
-		case !breaks && err != nil:
-			t.Errorf("%d bytes of a value deleted while it was read: %v", n, err)
-		case breaks && !errors.Is(err, tinycloud.ErrNotFound):
-			t.Errorf("%d bytes of a value deleted before its way broke: %v", n, err)
-		}
-		if err := v.Close(); err != nil {
-			t.Error(err)
+		s := open(t, blockstore.Options{Dir: t.TempDir(), S3: s3})
+		for _, breaks := range []bool{false, true} {
+			cut.Store(false)
+			if err := store(t.Context(), s, space, body); err != nil {
+				t.Fatal(err)
+			}
+			cut.Store(breaks)
+			v, _, err := s.Open(t.Context(), space, tinycloud.Sum(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			const before = 9 << 20 // parts were asked for, and more will be
+			got := make([]byte, len(body))
+			if _, err := io.ReadFull(v, got[:before]); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Delete(t.Context(), space, tinycloud.Sum(body)); err != nil {
+				t.Fatal(err)
+			}
+			refused.Store(0)
+			n, err := io.ReadFull(v, got[before:])
+			switch n += before; {
+			case !bytes.Equal(got[:n], body[:n]):
+				t.Errorf("ahead %v: other bytes than the value's, %v", ahead, err)
+			case !breaks && err != nil:
+				t.Errorf("ahead %v: %d bytes of a value deleted while it was read: %v", ahead, n, err)
+			case breaks && !errors.Is(err, tinycloud.ErrNotFound):
+				t.Errorf("ahead %v: %d bytes of a value deleted before its way broke: %v", ahead, n, err)
+			}
+			if (ahead || breaks) && refused.Load() == 0 {
+				t.Errorf("ahead %v, the way breaks %v: it was not asked for when it was gone", ahead, breaks)
+			}
+			if err := v.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

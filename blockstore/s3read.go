@@ -32,6 +32,7 @@ func (b *bucket) get(ctx context.Context, space tinycloud.SpaceID, hash tinyclou
 func (b *bucket) open(ctx context.Context, space tinycloud.SpaceID, hash tinycloud.Hash) (content, int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &object{cancel: cancel, missing: func(err error) error { return b.missing(hash, err) }}
+	o.ahead.readers, o.ahead.eager = b.ahead, b.o.eager
 	o.get = func(at, length int64) (io.ReadCloser, int64, error) { return b.get(ctx, space, hash, at, length) }
 	o.pause = func(wait time.Duration) bool { return pause(ctx, wait) }
 	err := b.retry(ctx, 0, func(context.Context) (err error) {
@@ -70,8 +71,8 @@ func (b *bucket) readAt(ctx context.Context, space tinycloud.SpaceID, hash tinyc
 	return b.missing(hash, err)
 }
 
-// object is an object open for reading. Reading on is one request; seeking begins another. A connection that
-// breaks is replaced where it broke.
+// object is an object open for reading. Reading on is one request, and others if that is slow; seeking begins another. A
+// connection that breaks is replaced where it broke.
 type object struct {
 	get     func(at, length int64) (io.ReadCloser, int64, error)
 	pause   func(time.Duration) bool
@@ -79,7 +80,9 @@ type object struct {
 	cancel  context.CancelFunc
 	size    int64
 	at      int64         // where reading is
-	body    io.ReadCloser // what comes from at on; nil when it has to be asked for
+	body    io.ReadCloser // what comes from bodyAt on; nil when it has to be asked for
+	bodyAt  int64         // at, or before what was read ahead
+	ahead   ahead
 }
 
 func (o *object) Read(p []byte) (int, error) {
@@ -89,6 +92,11 @@ func (o *object) Read(p []byte) (int, error) {
 	for tries, wait := 1, firstWait; ; tries, wait = tries+1, wait*2 {
 		if o.at >= o.size {
 			return 0, io.EOF
+		}
+		if o.stream() <= 0 {
+			if n := o.take(p); n > 0 {
+				return n, nil
+			}
 		}
 		n, err := o.read(p)
 		if n > 0 {
@@ -107,9 +115,17 @@ func (o *object) read(p []byte) (n int, err error) {
 			o.body = nil
 			return 0, err
 		}
+		o.bodyAt = o.at
 	}
-	n, err = o.body.Read(p[:min(int64(len(p)), o.size-o.at)])
+	if err := o.skip(); err != nil {
+		o.drop()
+		return 0, err
+	}
+	begin := time.Now()
+	n, err = o.body.Read(p[:min(int64(len(p)), o.stream())])
 	o.at += int64(n)
+	o.bodyAt = o.at
+	o.judge(n, time.Since(begin))
 	if err != nil || n == 0 {
 		o.drop()
 	}
@@ -117,6 +133,19 @@ func (o *object) read(p []byte) (n int, err error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+// skip passes over what was read ahead of the stream.
+func (o *object) skip() error {
+	if o.bodyAt == o.at {
+		return nil
+	}
+	n, err := io.CopyN(io.Discard, o.body, o.at-o.bodyAt)
+	o.bodyAt += n
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func (o *object) drop() {
@@ -173,7 +202,7 @@ func (o *object) Seek(offset int64, whence int) (int64, error) {
 
 	if offset != o.at {
 		o.drop()
-		o.at = offset
+		o.at, o.ahead.parts = offset, nil
 	}
 	return offset, nil
 }
@@ -181,5 +210,6 @@ func (o *object) Seek(offset int64, whence int) (int64, error) {
 func (o *object) Close() error {
 	o.drop()
 	o.cancel()
+	o.ahead.end()
 	return nil
 }
