@@ -108,9 +108,6 @@ func SetFollow(s *Store, every time.Duration) { s.followEvery = every }
 // SetDeaf has a store not be told of what other processes write. It has to be set before the store runs.
 func SetDeaf(s *Store) { s.deaf = true }
 
-// SetFar has a store send transactions as to a server that is far away. It has to be set before the store runs.
-func SetFar(s *Store) { s.farParcels = 0 }
-
 // Trips is how many times a store waited for an answer of its database.
 func Trips(s *Store) int64 { return s.db.Trips() }
 
@@ -175,9 +172,12 @@ type Lingering struct {
 	Come  []time.Duration // others that come, each so long after the one before
 }
 
-// Run returns with how many jobs it asks, how many joined a transaction that is sent whole, and after how long.
-func (l Lingering) Run() (taken, joined int, waited time.Duration) {
+// Run returns with how many jobs it asks, and after how long.
+func (l Lingering) Run() (taken int, waited time.Duration) {
 	s := &Store{jobs: make(chan *job, maxQueue), db: &db.DB{Dialect: db.Postgres()}, guess: newGuess()}
+	if !l.Whole {
+		s.guess.wrong()
+	}
 	for range l.Wait {
 		s.jobs <- newJob(nil)
 	}
@@ -190,10 +190,5 @@ func (l Lingering) Run() (taken, joined int, waited time.Duration) {
 		}
 	})
 	w, began := &writer{s: s, guess: s.guess, way: way{least: l.Way}, crowded: l.Met, usual: l.Usual, held: l.Held}, time.Now()
-	var join func([]*job) bool
-	if l.Whole {
-		join = func(jobs []*job) bool { joined += len(jobs); return true }
-	}
-	taken = len(w.linger([]*job{newJob(nil)}, join))
-	return taken, joined, time.Since(began)
+	return len(w.linger([]*job{newJob(nil)})), time.Since(began)
 }

@@ -1,7 +1,6 @@
 package capstore
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -79,6 +78,7 @@ func (s *Store) tellOwn(g int64) bool {
 	o := &s.others
 	o.mu.Lock()
 	commits, mine := o.own[g]
+	mine = mine && (o.pending == 0 || g < o.pending)
 	if mine {
 		delete(o.own, g)
 	}
@@ -120,8 +120,8 @@ func (s *Store) tellGeneration(ctx context.Context, rows []commit, ahead *relays
 	pending := o.pending
 	own, mine := o.own[g]
 	o.mu.Unlock()
-	if !mine && pending != 0 && g >= pending && bytes.Equal(rows[0].holder, s.me[:]) {
-		return false, nil // it is told when it is known here
+	if pending != 0 && g >= pending {
+		return false, nil
 	}
 	commits := own
 	if !mine {

@@ -71,8 +71,6 @@ func (t *tx) unload() {
 		if !full() {
 			return
 		}
-		if !sp.sent {
-			s.unloads(sp.id)
-		}
+		s.unloads(sp.id)
 	}
 }

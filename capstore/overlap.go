@@ -54,47 +54,42 @@ const (
 	longestWait = 10 * time.Millisecond
 )
 
-// linger returns jobs with those that wait behind them, and those that come soon. Where processes take turns at the lock, one asks
-// for it when the clients that it has just answered are back: while it waited for its turn they would wait for the turn after
-// that, and each turn would have half of the jobs. If join is not nil, it is called with the jobs as they come, until it is false.
-func (w *writer) linger(jobs []*job, join func([]*job) bool) []*job {
+// linger returns jobs with those that wait behind them. Where processes take turns at the lock, one asks for it when the
+// clients that it has just answered are back: while it waited for its turn they would wait for the turn after that, and each
+// turn would have half of the jobs.
+func (w *writer) linger(jobs []*job) []*job {
+	jobs = w.gather(jobs)
 	enough := min(w.usual, maxGroup)
 	switch {
-	case join != nil: // nobody waits for this process: what is sent whole has the lock at the server alone
-		if w.spread > 1 { // others of them are sent while these are under way
-			most := w.parcelsAtOnce()
-			enough = (enough + most - 1) / most
-		}
-		return w.company(jobs, enough, w.way.least/gatherWhole, w.way.least/gatherEach, join)
-	case !w.s.db.Shared, !w.crowded:
-		return w.gather(jobs)
+	case !w.s.db.Shared || len(jobs) >= enough:
+		return jobs
+	case w.guess.asking == 0: // nobody waits for this process: what is sent whole has the lock at the server alone
+		return w.company(jobs, enough, w.way.least/gatherWhole, w.way.least/gatherEach)
+	case !w.crowded:
+		return jobs
 	}
 	late := min(w.held/lingerShare, longestWait)
-	return w.company(jobs, enough, late, late, func([]*job) bool { return true })
+	return w.company(jobs, enough, late, late)
 }
 
-// company returns jobs with those that wait behind them, and those that come within a time, each within another one after the
-// last, until there are enough. It calls join with them as they come, until that is false.
-func (w *writer) company(jobs []*job, enough int, all, each time.Duration, join func([]*job) bool) []*job {
+// company returns jobs with those that come within a time, each within another one after the last, until there are enough,
+// and those that wait then.
+func (w *writer) company(jobs []*job, enough int, all, each time.Duration) []*job {
 	last, next := time.NewTimer(all), time.NewTimer(each)
 	defer last.Stop()
 	defer next.Stop()
-	for came := 0; ; {
-		jobs = w.gather(jobs)
-		if !join(jobs[came:]) || len(jobs) >= enough {
-			return jobs
-		}
-		came = len(jobs)
-		next.Reset(each)
+	for len(jobs) < enough {
 		select {
 		case j := <-w.s.jobs:
 			jobs = append(jobs, j.all()...)
+			next.Reset(each)
 			continue
 		case <-last.C:
 		case <-next.C:
 		}
-		return jobs
+		break
 	}
+	return w.gather(jobs)
 }
 
 // commit commits a transaction. Meanwhile it begins to take the lock for the next one, if overlap says so, once there are
@@ -129,7 +124,7 @@ func (w *writer) openWith(ctx context.Context, done <-chan error) (err error, en
 	case err := <-done:
 		return err, true
 	}
-	jobs = w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet, func([]*job) bool { return true })
+	jobs = w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet)
 	if w.foresees(jobs) {
 		w.next = &opening{jobs: jobs}
 		return nil, false

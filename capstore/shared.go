@@ -43,23 +43,22 @@ type others struct {
 	wake       wait.Signal  // the memory is up to a generation that nobody was told of
 	heard      wait.Signal  // another process has written
 
-	mu      sync.Mutex    // held while the memory is brought up to date
-	pending int64         // guarded by mu: the generation whose COMMIT is on its way, or the least that it may have; 0 for none
-	afloat  bool          // guarded by mu: the latter
-	sent    map[*tx]int64 // guarded by mu: transactions that were sent whole, each with the least generation that it may have
+	mu      sync.Mutex // held while the memory is brought up to date
+	pending int64      // guarded by mu: the generation whose COMMIT is on its way, or the least that it may have; 0 for none
+	afloat  bool       // guarded by mu: the latter
 
 	told   int64                                // generation up to which Committed was told; used by the follower alone
 	cursor Cursor                               // of the last change that was told of; likewise
 	names  *lru.Cache[int64, tinycloud.SpaceID] // of Spaces by their numbers; likewise
 	own    map[int64][]Commit                   // guarded by mu: own commits that are to be told in their turn
-	taken  map[*space]struct{}                  // guarded by mu: Spaces that the writer may be changing, see [tx.take]
+	taken  map[*space]struct{}                  // guarded by mu: Spaces that the writer may be changing, see [Store.take]
 }
 
 const rememberedNames = 1 << 14
 
 func newOthers() others {
 	names, _ := lru.New[int64, tinycloud.SpaceID](rememberedNames)
-	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}, taken: map[*space]struct{}{}, sent: map[*tx]int64{}}
+	return others{names: names, wake: wait.NewSignal(), heard: wait.NewSignal(), own: map[int64][]Commit{}, taken: map[*space]struct{}{}}
 }
 
 const readGeneration = "SELECT generation FROM node WHERE id = 1"
@@ -449,7 +448,7 @@ func (t *tx) settle(commits []Commit) {
 	o := &s.others
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.note(t, false)
+	o.pending, o.afloat = 0, false
 	t.noteWaiting()
 	o.generation.Store(max(o.generation.Load(), g))
 	if len(o.own) < maxUntold {

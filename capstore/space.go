@@ -56,7 +56,6 @@ type space struct {
 	state   string
 	opens   int64 // when joining ends by time, see [Store.openDue]; 0: never
 	removed removal
-	sent    bool  // a parcel writes to it; of the writer alone
 	used    int64 // when a transaction used it last, see [Store.uses]; of the writer alone
 	counted int   // bytes of it in [Store.loadedBytes]
 	was     shape // as the other processes know it; of the writer alone

@@ -134,7 +134,6 @@ type Store struct {
 	others      others
 	turns       turns
 	followEvery time.Duration     // see the constant
-	farParcels  time.Duration     // likewise
 	asking      flights[struct{}] // for the generation, see [Store.fresh]
 	burns       burns
 	// performed are tokens of mutations that this process carried out of late, so that [Store.AdmitToPerform] asks about them.
@@ -191,7 +190,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
-		others: newOthers(), followEvery: followEvery, farParcels: farParcels, asking: flights[struct{}]{most: maxAsking, far: farAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
+		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, far: farAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(), mostLoaded: maxLoaded, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})

@@ -1,10 +1,12 @@
 package capstore
 
 import (
+	"context"
+	"errors"
 	"hash/maphash"
-	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -35,15 +37,12 @@ const (
 
 // supposed is what a transaction supposes, and what it gave names to that the server will number.
 type supposed struct {
-	since int64 // generation that the memory was up to when the first Space was taken; less than 0 before
+	since int64 // generation that the memory is up to
 	looks []service.Looked
 	made  []*node             // epochs
 	grown map[*space]int64    // bytes that have to be left in the limits of Spaces, beyond what is known of these
 	rooms map[*space]Room     // what is known
 	rows  map[string]struct{} // that requests are about, each by one
-	taken []*space            // see [Store.take]
-
-	generation, first int64 // given by the server: the transaction's generation, and the number of its first epoch
 }
 
 // guess is what the writer believes of rows that it has not asked for.
@@ -105,26 +104,33 @@ func isAbsent(l service.Look, row []any) bool {
 	return row == nil || l.Select == "count(*)" && row[0] == int64(0)
 }
 
-// supposes reports whether transactions may be sent whole now.
-func (w *writer) supposes() bool { return w.s.db.Shared && !w.s.doubts && w.guess.asking == 0 }
-
-// units are jobs with what comes right behind them: they stay together.
-func units(jobs []*job) iter.Seq[[]*job] {
-	return func(yield func([]*job) bool) {
-		for len(jobs) > 0 {
-			n := 1 + len(jobs[0].more)
-			if !yield(jobs[:n:n]) {
-				return
-			}
-			jobs = jobs[n:]
+// suppose begins a transaction of those jobs that need not ask, nil where these are few, and returns the others.
+func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []*job) {
+	if !w.s.db.Shared || w.s.doubts || w.guess.asking > 0 || len(jobs) > maxGroup {
+		return nil, nil, jobs
+	}
+	t = newTx(ctx, w.s)
+	t.supposed = &supposed{since: w.s.take(jobs), grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
+	for i := 0; i < len(jobs); {
+		unit := jobs[i : i+1+len(jobs[i].more)] // they stay together
+		i += len(unit)
+		if slices.ContainsFunc(unit, func(j *job) bool { return !j.plain || !t.ready(j) || !t.supposes(w.guess, j) }) {
+			rest = append(rest, unit...)
+		} else {
+			some = append(some, unit...)
 		}
 	}
+	if len(some) < len(rest) || w.conn == nil && w.connect(ctx) != nil { // who asks says why
+		return nil, nil, jobs
+	}
+	t.conn = w.conn
+	t.conn.Suppose()
+	return t, some, rest
 }
 
-// take has nobody else change the loaded Spaces of jobs until they are let go, and notes the generation that the memory is up
+// take has nobody else change the loaded Spaces of jobs until they are let go, and returns the generation that the memory is up
 // to. What another process wrote to one of them meanwhile has it loaded again; the transaction is refused then.
-func (t *tx) take(jobs []*job) {
-	s, x := t.s, t.supposed
+func (s *Store) take(jobs []*job) (since int64) {
 	o := &s.others
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -132,29 +138,24 @@ func (t *tx) take(jobs []*job) {
 	defer s.mu.RUnlock()
 	for _, j := range jobs {
 		for _, id := range j.spaces {
-			if sp := s.spaces[id]; sp != nil && !slices.Contains(x.taken, sp) {
+			if sp := s.spaces[id]; sp != nil {
 				o.taken[sp] = struct{}{}
-				x.taken = append(x.taken, sp)
 			}
 		}
 	}
-	if x.since < 0 {
-		x.since = o.generation.Load()
-	}
+	return o.generation.Load()
 }
 
 // letGo ends what take began.
-func (s *Store) letGo(x *supposed) {
+func (s *Store) letGo() {
 	s.others.mu.Lock()
 	defer s.others.mu.Unlock()
-	for _, sp := range x.taken {
-		delete(s.others.taken, sp)
-	}
+	clear(s.others.taken)
 }
 
 // foresees reports whether what most jobs look at is likely to be new, so that they are better sent whole.
 func (w *writer) foresees(jobs []*job) bool {
-	if !w.supposes() {
+	if w.s.doubts || w.guess.asking > 0 {
 		return false
 	}
 	some := 0
@@ -233,6 +234,106 @@ func (t *tx) unused(but int) {
 	t.supposed.looks = t.supposed.looks[:but]
 }
 
+// whole runs jobs in a transaction that is sent whole, and returns those that have to be run in one that asks.
+func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
+	defer w.s.letGo()
+	t, some, rest := w.suppose(ctx, jobs)
+	if t == nil {
+		return jobs
+	}
+	ran := some[:0:0]
+	chained := slices.ContainsFunc(some, func(j *job) bool { return len(j.more) > 0 }) // they keep their order
+	for i, j := range some {
+		if t.conn.Kept() > db.MostWhole {
+			rest = append(slices.Clone(some[i:]), rest...)
+			break
+		}
+		t.wrote, t.failed = false, false
+		before := len(t.supposed.looks)
+		switch err := j.run(t); {
+		case err == nil:
+			ran = append(ran, j)
+		case t.wrote || t.failed || chained:
+			w.give(t)
+			return jobs
+		default:
+			rest = append(rest, j) // who asks says whether it is so
+			t.unused(before)
+		}
+	}
+	if len(ran) == 0 && len(t.order) == 0 {
+		_ = t.conn.Rollback(ctx) // nothing was sent
+		return jobs
+	}
+	if t.flush() != nil || len(t.order) == 0 {
+		w.give(t)
+		return jobs
+	}
+	t.afloat(true)
+	began := time.Now()
+	t.turn.begin, t.turn.sent = began, began
+	err := w.sendWhole(t)
+	if err == nil {
+		w.way.took(time.Since(began))
+		w.landed(t, ran)
+		return rest
+	}
+	t.afloat(false)
+	if db.Refused(err) {
+		w.give(t)
+		return jobs
+	}
+	t.rollback()
+	w.drop()
+	if w.settled(ctx, t, ran, err) {
+		return rest
+	}
+	return jobs
+}
+
+// give gives up a transaction of which nothing came.
+func (w *writer) give(t *tx) {
+	w.guess.wrong()
+	w.s.turns.wrong.Add(1)
+	w.s.metrics.writes.WithLabelValues(supposedWrong).Inc()
+	if t.conn.Rollback(t.ctx) != nil {
+		w.drop()
+	}
+	t.unlearn()
+}
+
+// sendWhole sends the transaction, and learns what the server gave it.
+func (w *writer) sendWhole(t *tx) error {
+	var generation, first int64
+	x := t.supposed
+	var sids []any
+	for _, sp := range t.order {
+		sids = append(sids, sp.sid)
+	}
+	ours, args := in("sid", sids)
+	whole := db.Whole{
+		Rows:  db.Query{Text: "SELECT sid FROM spaces WHERE " + ours + " ORDER BY sid" + t.s.db.ForUpdate, Args: args},
+		Given: len(x.made), First: &first, Check: t.checks(),
+		Lock: []db.Query{
+			{Text: "UPDATE node SET generation = generation + 1 WHERE id = 1"},
+			{Text: readGeneration, Row: func(scan db.Scan) error { return scan(&generation) }},
+			// Both ends of the generations are named, so that PostgreSQL, which plans without their values, looks at those alone.
+			check("(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND generation <= ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR "+ours+"))",
+				append([]any{x.since + maxElsewhere, x.since, x.since + maxElsewhere}, args...)),
+		},
+	}
+	if met := t.s.others.met.Load(); met > 0 && x.since-met < meetAhead {
+		t.met = []commit{}
+		whole.Lock = append(whole.Lock, askCommits(&t.met, x.since, maxBehind))
+	}
+	if err := t.conn.SendWhole(t.ctx, whole); err != nil {
+		return err
+	}
+	t.generation = generation - 1
+	x.number(t, first)
+	return nil
+}
+
 // checks are queries that fail where anything was supposed that is not so.
 func (t *tx) checks() (all []db.Query) {
 	x := t.supposed
@@ -268,6 +369,96 @@ func check(holds string, args []any) db.Query {
 func (x *supposed) grow(sp *space, r Room, by int64) {
 	if x.grown[sp] += by; x.grown[sp] > 0 || r.excess() > 0 {
 		x.rooms[sp] = r
+	}
+}
+
+// number gives the epochs of the transaction their numbers.
+func (x *supposed) number(t *tx, first int64) {
+	by := first - db.FirstGiven
+	for _, sp := range t.order {
+		sp.mu.Lock()
+	}
+	for _, n := range x.made {
+		n.eid += by
+	}
+	for _, sp := range t.order {
+		sp.mu.Unlock()
+		c := t.dirty[sp]
+		if c.LastWrite.Epoch >= db.FirstGiven {
+			c.LastWrite.Epoch += by
+		}
+		for i := range c.Writes {
+			if c.Writes[i].Cursor.Epoch >= db.FirstGiven {
+				c.Writes[i].Cursor.Epoch += by
+			}
+		}
+	}
+}
+
+// landed answers the jobs of a transaction that is durable.
+func (w *writer) landed(t *tx, jobs []*job) {
+	x := t.supposed
+	w.crowded = t.generation > x.since
+	t.turn.met = w.crowded
+	t.supposed = nil
+	w.guess.penalty = max(leastAsking, w.guess.penalty-1)
+	for _, l := range x.looks {
+		w.guess.found(l.Look, l.Args, absentRow(l.Look))
+	}
+	if t.generation > t.s.others.generation.Load() {
+		if err := t.between(); err != nil { // who asks next reads it
+			t.s.log.WarnContext(t.ctx, "cannot follow the other processes yet", "error", err)
+		}
+	}
+	w.usual, w.held = len(jobs)+len(w.s.jobs), t.turn.took()
+	t.s.turns.ended(t.turn)
+	t.s.turns.whole.Add(1)
+	t.s.metrics.writes.WithLabelValues(sentWhole).Inc()
+	t.counted(len(jobs))
+	t.publish()
+	finish(jobs, make([]error, len(jobs)), nil)
+}
+
+// between learns what others wrote since the memory was known, before the transaction.
+func (t *tx) between() error {
+	if t.met == nil || len(t.met) >= maxBehind {
+		return t.s.catchUp(t.ctx, t.s.db.Read, t.generation)
+	}
+	return t.s.catchUpBy(t.ctx, t.s.db.Read, t.generation, func(known int64) ([]commit, error) {
+		return slices.DeleteFunc(t.met, func(c commit) bool { return c.generation <= known }), nil
+	})
+}
+
+// settled finds out what came of a transaction whose answer was lost: the rows of its commits are there, or not. It reports
+// false when nothing did, so that its jobs may be tried again.
+func (w *writer) settled(ctx context.Context, lost *tx, jobs []*job, why error) bool {
+	t, err := w.begin(ctx, nil) // under the lock: the transaction is over
+	var n int64
+	if err == nil {
+		_, err = t.one([]any{&n}, "SELECT count(*) FROM commits WHERE generation > ? AND holder = ?", lost.supposed.since, t.s.me[:])
+		t.rollback()
+	}
+	switch {
+	case err != nil:
+		w.drop()
+		w.s.log.ErrorContext(ctx, "commit failed", "error", errors.Join(why, err), "jobs", len(jobs))
+		finish(jobs, nil, unavailable(why))
+		return true
+	case n == 0:
+		return false
+	}
+	finish(jobs, make([]error, len(jobs)), nil) // it is met as one of another process
+	return true
+}
+
+// afloat says whether the transaction's outcome is unknown from now on.
+func (t *tx) afloat(on bool) {
+	o := &t.s.others
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending, o.afloat = 0, on
+	if on {
+		o.pending = t.supposed.since + 1
 	}
 }
 

@@ -83,7 +83,7 @@ type tx struct {
 // follows what other processes write there.
 func (s *Store) Run(ctx context.Context) error {
 	defer close(s.gone)
-	w, own := &writer{s: s, guess: s.guess, calm: time.NewTimer(0), replies: make(chan *parcel, maxParcels)}, context.WithoutCancel(ctx) // jobs that were accepted are finished
+	w, own := &writer{s: s, guess: s.guess, calm: time.NewTimer(0)}, context.WithoutCancel(ctx) // jobs that were accepted are finished
 	defer w.calm.Stop()
 	defer w.close()
 	if !s.db.Shared {
@@ -93,22 +93,12 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	kept := s.keep(ctx)
 	for {
-		if len(w.parcels) == 0 { // nothing else would have them go on
-			w.resume(own)
-		}
-		jobs := s.jobs
-		if w.full() {
-			jobs = nil
-		}
 		select {
 		case <-ctx.Done():
 			w.finish(own, kept)
 			return nil
-		case j := <-jobs:
+		case j := <-s.jobs:
 			w.group(own, j)
-		case f := <-w.replies:
-			w.receive(own, f)
-			w.resume(own)
 		case <-w.calm.C:
 			w.bulk(own, false)
 		case j := <-s.bulk:
@@ -141,7 +131,6 @@ func (s *Store) keep(ctx context.Context) <-chan struct{} {
 // finish runs the jobs that were accepted, and those of who is still at work: they wait for their jobs.
 func (w *writer) finish(ctx context.Context, kept <-chan struct{}) {
 	for {
-		w.rest(ctx)
 		select {
 		case j := <-w.s.jobs:
 			w.group(ctx, j)
@@ -159,7 +148,6 @@ func (w *writer) finish(ctx context.Context, kept <-chan struct{}) {
 	for len(w.s.bulk) > 0 {
 		w.each(ctx, []*job{<-w.s.bulk})
 	}
-	w.rest(ctx)
 }
 
 // do runs a job in a transaction and returns when that is durable.
@@ -226,18 +214,11 @@ type writer struct {
 	conn  *db.Conn // nil: to be opened
 	spare *db.Conn // likewise, for the next transaction
 	next  *opening // nil: none
-
-	parcels []*parcel    // that were sent
-	replies chan *parcel // those that are answered
-	conns   []*db.Conn   // connections for others
-	waiting []*job       // for parcels that write to their Spaces
-
-	way   way // of commits
+	way   way      // of commits
 	guess *guess
 
 	crowded bool          // another process wrote between the last two transactions of this one
-	usual   int           // jobs that there were at the last one: of it, under way, and waiting
-	spread  int           // Spaces that it wrote to
+	usual   int           // jobs that there were at the last one: of it, and waiting
 	held    time.Duration // for how long that had the lock
 
 	busy bool // with many entries, see [db.Conn.Bulk]
@@ -261,7 +242,7 @@ func (w *writer) connect(ctx context.Context) (err error) {
 }
 
 func (w *writer) close() {
-	for _, c := range append(w.conns, w.conn, w.spare) {
+	for _, c := range []*db.Conn{w.conn, w.spare} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -290,23 +271,15 @@ const (
 )
 
 // group commits a job together with those that wait behind it, and those that come meanwhile.
-func (w *writer) group(ctx context.Context, first *job) { w.run(ctx, first.all()) }
-
-// run runs jobs, and those that come meanwhile. Those that are sent whole are answered when the server has.
-func (w *writer) run(ctx context.Context, jobs []*job) {
-	for len(jobs) > 0 {
+func (w *writer) group(ctx context.Context, first *job) {
+	for jobs := w.linger(first.all()); len(jobs) > 0; {
 		if w.next != nil && w.next.done == nil {
 			w.next = nil
 		}
-		switch {
-		case w.next != nil:
-		case w.supposes():
+		if w.next == nil {
 			if jobs = w.whole(ctx, jobs); len(jobs) == 0 {
 				return
 			}
-		default:
-			w.receiveAll(ctx)
-			jobs = w.linger(jobs, nil)
 		}
 		w.guess.asking = max(0, w.guess.asking-1)
 		o := w.transact(ctx, jobs, false, true)
@@ -327,7 +300,6 @@ func (w *writer) run(ctx context.Context, jobs []*job) {
 
 // each gives every job a transaction of its own.
 func (w *writer) each(ctx context.Context, jobs []*job) {
-	w.receiveAll(ctx)
 	for _, j := range jobs {
 		if w.transact(ctx, []*job{j}, false, false) == again {
 			w.transact(ctx, []*job{j}, true, false)
@@ -404,7 +376,7 @@ func (w *writer) transact(ctx context.Context, jobs []*job, last, overlap bool) 
 		finish(jobs, nil, unavailable(err))
 		return answered
 	}
-	w.usual, w.spread, w.held = len(jobs)+len(w.s.jobs), len(t.order), t.turn.took()
+	w.usual, w.held = len(jobs)+len(w.s.jobs), t.turn.took()
 	t.s.turns.ended(t.turn)
 	if t.s.db.Shared {
 		t.s.metrics.writes.WithLabelValues(sentAsking).Inc()
