@@ -16,10 +16,10 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/internal/wait"
 )
 
-// Several processes on one server's database are one host: they write one log. Whoever writes locks the
-// row of the table node first, so that transactions come one after another. It counts the generations: each
-// transaction that changes what processes keep in memory makes a new one, and tells in the table commits
-// what it did. A process that finds a generation it does not know reads what it missed before it goes on: the
+// Several processes on one server's database are one host: they write one log. Whoever writes locks the row of
+// the table node, before all else or, on PostgreSQL where nothing has to be asked, at the end: so what he did is
+// behind all that was committed before. That row counts the generations: each transaction that changes what
+// processes keep in memory makes a new one, and tells in the table commits what it did. A process that finds a generation it does not know reads what it missed before it goes on: the
 // writer under the lock, readers before they judge.
 
 const (

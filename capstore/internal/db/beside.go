@@ -8,7 +8,7 @@ import (
 // On PostgreSQL transactions that are sent whole run side by side: each takes the lock of the one who writes last, when all is
 // done but to tell of it.
 //
-//   - They share a lock, the gate, which a transaction that asks has for itself: it meets none that is half done.
+//   - They share a lock, the fence, which a transaction that asks has for itself: it meets none that is half done.
 //   - Rows that others may change, of Spaces, are locked before all else, ascending, so that nobody waits for one who waits
 //     for him.
 //   - Numbers of epochs rise in the order of commits, as they do where transactions come one after another. So a transaction
@@ -21,29 +21,29 @@ import (
 
 // Advisory locks of PostgreSQL have two numbers of 32 bits.
 const (
-	gateLock  = 0x74630001 // its second number is 0
+	fenceLock  = 0x74630001 // its second number is 0
 	givesLock = 0x74630002 // likewise
-	turnLock  = 0x74630003 // the second number is that of a transaction
+	rankLock  = 0x74630003 // the second number is that of a transaction
 )
 
-// alone takes the gate for a transaction that asks.
-var alone = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", gateLock)
+// alone takes the fence for a transaction that asks.
+var alone = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", fenceLock)
 
 // beside are queries that come before what a transaction writes, and those between that and what comes behind the last lock.
 func (d Dialect) beside(w Whole, giving []Query) (before, behind []Query) {
-	before = append(before, Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, 0)", gateLock)}, w.Rows)
+	before = append(before, Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, 0)", fenceLock)}, w.Rows)
 	if w.Given > 0 {
-		turn := 1 + rand.Int32N(1<<31-1)
+		rank := 1 + rand.Int32N(1<<31-1)
 		before = append(before,
-			Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INTEGER))", turnLock), Args: []any{turn}},
+			Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INTEGER))", rankLock), Args: []any{rank}},
 			Query{Text: "SAVEPOINT giving"},
 			Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", givesLock)},
 			// What this connection finds there is what it set.
-			Query{Text: "SELECT setval('turn_before', last_value), setval('last_turn', CAST(? AS BIGINT)) FROM last_turn", Args: []any{turn}},
+			Query{Text: "SELECT setval('rank_before', last_value), setval('last_rank', CAST(? AS BIGINT)) FROM last_rank", Args: []any{rank}},
 		)
 		before = append(before, giving...)
 		before = append(before, Query{Text: "ROLLBACK TO SAVEPOINT giving"})
-		behind = append(behind, Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, CAST(currval('turn_before') AS INTEGER))", turnLock)})
+		behind = append(behind, Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, CAST(currval('rank_before') AS INTEGER))", rankLock)})
 	}
 	before = append(before, w.Check...)
 	behind = append(behind, w.Lock...)
