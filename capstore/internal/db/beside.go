@@ -21,7 +21,7 @@ import (
 
 // Advisory locks of PostgreSQL have two numbers of 32 bits.
 const (
-	fenceLock  = 0x74630001 // its second number is 0
+	fenceLock = 0x74630001 // its second number is 0
 	givesLock = 0x74630002 // likewise
 	rankLock  = 0x74630003 // the second number is that of a transaction
 )
