@@ -172,12 +172,9 @@ type Lingering struct {
 	Come  []time.Duration // others that come, each so long after the one before
 }
 
-// Run returns with how many jobs it asks, and after how long.
-func (l Lingering) Run() (taken int, waited time.Duration) {
+// Run returns with how many jobs it asks, how many joined a transaction that is sent whole, and after how long.
+func (l Lingering) Run() (taken, joined int, waited time.Duration) {
 	s := &Store{jobs: make(chan *job, maxQueue), db: &db.DB{Dialect: db.Postgres()}, guess: newGuess()}
-	if !l.Whole {
-		s.guess.wrong()
-	}
 	for range l.Wait {
 		s.jobs <- newJob(nil)
 	}
@@ -190,5 +187,10 @@ func (l Lingering) Run() (taken int, waited time.Duration) {
 		}
 	})
 	w, began := &writer{s: s, guess: s.guess, way: way{least: l.Way}, crowded: l.Met, usual: l.Usual, held: l.Held}, time.Now()
-	return len(w.linger([]*job{newJob(nil)})), time.Since(began)
+	var join func([]*job) bool
+	if l.Whole {
+		join = func(jobs []*job) bool { joined += len(jobs); return true }
+	}
+	taken = len(w.linger([]*job{newJob(nil)}, join))
+	return taken, joined, time.Since(began)
 }

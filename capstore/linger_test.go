@@ -33,8 +33,12 @@ func TestLinger(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if taken, waited := tt.l.Run(); taken != tt.taken || waited != tt.waited {
+				taken, joined, waited := tt.l.Run()
+				if taken != tt.taken || waited != tt.waited {
 					t.Errorf("%d jobs after %s, want %d after %s", taken, waited, tt.taken, tt.waited)
+				}
+				if tt.l.Whole && joined != taken {
+					t.Errorf("%d of %d jobs joined", joined, taken)
 				}
 			})
 		})

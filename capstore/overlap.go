@@ -54,42 +54,46 @@ const (
 	longestWait = 10 * time.Millisecond
 )
 
-// linger returns jobs with those that wait behind them. Where processes take turns at the lock, one asks for it when the
-// clients that it has just answered are back: while it waited for its turn they would wait for the turn after that, and each
-// turn would have half of the jobs.
-func (w *writer) linger(jobs []*job) []*job {
-	jobs = w.gather(jobs)
+// linger returns jobs with those that wait behind them, and those that come soon. Where processes take turns at the lock, one asks
+// for it when the clients that it has just answered are back: while it waited for its turn they would wait for the turn after
+// that, and each turn would have half of the jobs. If join is not nil, it is called with the jobs as they come, until it is false.
+func (w *writer) linger(jobs []*job, join func([]*job) bool) []*job {
 	enough := min(w.usual, maxGroup)
 	switch {
-	case !w.s.db.Shared || len(jobs) >= enough:
-		return jobs
-	case w.guess.asking == 0: // nobody waits for this process: what is sent whole has the lock at the server alone
-		return w.company(jobs, enough, w.way.least/gatherWhole, w.way.least/gatherEach)
-	case !w.crowded:
-		return jobs
+	case join != nil: // nobody waits for this process: what is sent whole has the lock at the server alone
+		return w.company(jobs, enough, w.way.least/gatherWhole, w.way.least/gatherEach, join)
+	case !w.s.db.Shared, !w.crowded:
+		return w.gather(jobs)
 	}
 	late := min(w.held/lingerShare, longestWait)
-	return w.company(jobs, enough, late, late)
+	return w.company(jobs, enough, late, late, all)
 }
 
-// company returns jobs with those that come within a time, each within another one after the last, until there are enough,
-// and those that wait then.
-func (w *writer) company(jobs []*job, enough int, all, each time.Duration) []*job {
-	last, next := time.NewTimer(all), time.NewTimer(each)
+// all lets all jobs join.
+func all([]*job) bool { return true }
+
+// company returns jobs with those that wait behind them, and those that come within a time, each within another one after the
+// last, until there are enough. It calls join with them as they come, until that is false.
+func (w *writer) company(jobs []*job, enough int, within, each time.Duration, join func([]*job) bool) []*job {
+	last, next := time.NewTimer(within), time.NewTimer(each)
 	defer last.Stop()
 	defer next.Stop()
-	for len(jobs) < enough {
+	for came := 0; ; {
+		jobs = w.gather(jobs)
+		if !join(jobs[came:]) || len(jobs) >= enough {
+			return jobs
+		}
+		came = len(jobs)
+		next.Reset(each)
 		select {
 		case j := <-w.s.jobs:
 			jobs = append(jobs, j.all()...)
-			next.Reset(each)
 			continue
 		case <-last.C:
 		case <-next.C:
 		}
-		break
+		return jobs
 	}
-	return w.gather(jobs)
 }
 
 // commit commits a transaction. Meanwhile it begins to take the lock for the next one, if overlap says so, once there are
@@ -124,7 +128,7 @@ func (w *writer) openWith(ctx context.Context, done <-chan error) (err error, en
 	case err := <-done:
 		return err, true
 	}
-	jobs = w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet)
+	jobs = w.company(jobs, maxGroup, w.way.least/gatherAll, w.way.least/gatherQuiet, all)
 	if w.foresees(jobs) {
 		w.next = &opening{jobs: jobs}
 		return nil, false

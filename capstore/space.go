@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -260,10 +261,8 @@ func (t *tx) flush() error {
 			return err
 		}
 	}
-	for _, sp := range t.order { // behind the others, so that these are put together
-		if err := t.flushSpace(sp); err != nil {
-			return err
-		}
+	if err := t.flushSpaces(t.order); err != nil { // behind the others, so that these are put together
+		return err
 	}
 	for sp := range t.weights {
 		if err := t.addUp(sp); err != nil {
@@ -273,16 +272,51 @@ func (t *tx) flush() error {
 	return t.tell()
 }
 
-// flushSpace writes the row of a Space.
-func (t *tx) flushSpace(sp *space) error {
+// flushSpaces writes the rows of Spaces.
+func (t *tx) flushSpaces(all []*space) error {
+	most := 1
+	if t.supposed != nil && t.s.db.ManyRows {
+		most = spacesAtOnce
+	}
+	for len(all) > 0 {
+		n := most
+		for n > len(all) {
+			n /= 2
+		}
+		var args []any
+		for _, sp := range all[:n] {
+			args = append(args, t.rowOf(sp)...)
+		}
+		text := updateSpace
+		if n > 1 {
+			text = updateSpaces + strings.Repeat(", "+spaceRow, n-1) + updatedSpaces
+		}
+		if err := t.exec(text, args...); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// Rows of Spaces are written one by one, or several at once: PostgreSQL has to be told the types then.
+const (
+	spacesAtOnce  = 64 // a power of two
+	updateSpace   = "UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?"
+	spaceRow      = "(CAST(? AS TEXT), CAST(? AS BIGINT), ?, CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))"
+	updateSpaces  = "UPDATE spaces SET state = v.state, opens = v.opens, heads = v.heads, epochs = v.epochs, events = v.events, history = v.history, ops = v.ops, rules = v.rules, removed = v.removed, bytes = spaces.bytes + v.bytes, past = spaces.past + v.past FROM (VALUES " + spaceRow
+	updatedSpaces = ") AS v(state, opens, heads, epochs, events, history, ops, rules, removed, bytes, past, sid) WHERE spaces.sid = v.sid"
+)
+
+// rowOf are the arguments of an update of a Space's row. What its values weigh more is added once.
+func (t *tx) rowOf(sp *space) []any {
 	heads := db.RowIDs{}
 	for _, h := range sp.heads {
 		heads = append(heads, h.eid)
 	}
 	add := t.weights[sp]
 	delete(t.weights, sp)
-	return t.exec("UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?",
-		sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), add.bytes, add.past, sp.sid)
+	return []any{sp.state, sp.opens, heads, sp.epochs, sp.events, sp.history, sp.ops, sp.rules(), int(sp.removed), add.bytes, add.past, sp.sid}
 }
 
 // flushLogs writes the rows of the logs that changed.

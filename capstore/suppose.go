@@ -6,7 +6,6 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
-	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -37,7 +36,7 @@ const (
 
 // supposed is what a transaction supposes, and what it gave names to that the server will number.
 type supposed struct {
-	since int64 // generation that the memory is up to
+	since int64 // generation that the memory was up to when the first Space was taken
 	looks []service.Looked
 	made  []*node             // epochs
 	grown map[*space]int64    // bytes that have to be left in the limits of Spaces, beyond what is known of these
@@ -104,33 +103,12 @@ func isAbsent(l service.Look, row []any) bool {
 	return row == nil || l.Select == "count(*)" && row[0] == int64(0)
 }
 
-// suppose begins a transaction of those jobs that need not ask, nil where these are few, and returns the others.
-func (w *writer) suppose(ctx context.Context, jobs []*job) (t *tx, some, rest []*job) {
-	if !w.s.db.Shared || w.s.doubts || w.guess.asking > 0 || len(jobs) > maxGroup {
-		return nil, nil, jobs
-	}
-	t = newTx(ctx, w.s)
-	t.supposed = &supposed{since: w.s.take(jobs), grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
-	for i := 0; i < len(jobs); {
-		unit := jobs[i : i+1+len(jobs[i].more)] // they stay together
-		i += len(unit)
-		if slices.ContainsFunc(unit, func(j *job) bool { return !j.plain || !t.ready(j) || !t.supposes(w.guess, j) }) {
-			rest = append(rest, unit...)
-		} else {
-			some = append(some, unit...)
-		}
-	}
-	if len(some) < len(rest) || w.conn == nil && w.connect(ctx) != nil { // who asks says why
-		return nil, nil, jobs
-	}
-	t.conn = w.conn
-	t.conn.Suppose()
-	return t, some, rest
-}
+// supposes reports whether transactions may be sent whole now.
+func (w *writer) supposes() bool { return w.s.db.Shared && !w.s.doubts && w.guess.asking == 0 }
 
 // take has nobody else change the loaded Spaces of jobs until they are let go, and returns the generation that the memory is up
 // to. What another process wrote to one of them meanwhile has it loaded again; the transaction is refused then.
-func (s *Store) take(jobs []*job) (since int64) {
+func (s *Store) take(jobs []*job) (generation int64) {
 	o := &s.others
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -155,7 +133,7 @@ func (s *Store) letGo() {
 
 // foresees reports whether what most jobs look at is likely to be new, so that they are better sent whole.
 func (w *writer) foresees(jobs []*job) bool {
-	if w.s.doubts || w.guess.asking > 0 {
+	if !w.supposes() {
 		return false
 	}
 	some := 0
@@ -232,63 +210,6 @@ func (t *tx) unused(but int) {
 		}
 	}
 	t.supposed.looks = t.supposed.looks[:but]
-}
-
-// whole runs jobs in a transaction that is sent whole, and returns those that have to be run in one that asks.
-func (w *writer) whole(ctx context.Context, jobs []*job) []*job {
-	defer w.s.letGo()
-	t, some, rest := w.suppose(ctx, jobs)
-	if t == nil {
-		return jobs
-	}
-	ran := some[:0:0]
-	chained := slices.ContainsFunc(some, func(j *job) bool { return len(j.more) > 0 }) // they keep their order
-	for i, j := range some {
-		if t.conn.Kept() > db.MostWhole {
-			rest = append(slices.Clone(some[i:]), rest...)
-			break
-		}
-		t.wrote, t.failed = false, false
-		before := len(t.supposed.looks)
-		switch err := j.run(t); {
-		case err == nil:
-			ran = append(ran, j)
-		case t.wrote || t.failed || chained:
-			w.give(t)
-			return jobs
-		default:
-			rest = append(rest, j) // who asks says whether it is so
-			t.unused(before)
-		}
-	}
-	if len(ran) == 0 && len(t.order) == 0 {
-		_ = t.conn.Rollback(ctx) // nothing was sent
-		return jobs
-	}
-	if t.flush() != nil || len(t.order) == 0 {
-		w.give(t)
-		return jobs
-	}
-	t.afloat(true)
-	began := time.Now()
-	t.turn.begin, t.turn.sent = began, began
-	err := w.sendWhole(t)
-	if err == nil {
-		w.way.took(time.Since(began))
-		w.landed(t, ran)
-		return rest
-	}
-	t.afloat(false)
-	if db.Refused(err) {
-		w.give(t)
-		return jobs
-	}
-	t.rollback()
-	w.drop()
-	if w.settled(ctx, t, ran, err) {
-		return rest
-	}
-	return jobs
 }
 
 // give gives up a transaction of which nothing came.

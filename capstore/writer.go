@@ -272,14 +272,18 @@ const (
 
 // group commits a job together with those that wait behind it, and those that come meanwhile.
 func (w *writer) group(ctx context.Context, first *job) {
-	for jobs := w.linger(first.all()); len(jobs) > 0; {
+	for jobs := first.all(); len(jobs) > 0; {
 		if w.next != nil && w.next.done == nil {
 			w.next = nil
 		}
-		if w.next == nil {
+		switch {
+		case w.next != nil:
+		case w.supposes():
 			if jobs = w.whole(ctx, jobs); len(jobs) == 0 {
 				return
 			}
+		default:
+			jobs = w.linger(jobs, nil)
 		}
 		w.guess.asking = max(0, w.guess.asking-1)
 		o := w.transact(ctx, jobs, false, true)

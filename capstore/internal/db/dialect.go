@@ -23,6 +23,8 @@ type Dialect struct {
 	// Numbers gives so many numbers to rows of epochs, greater than all before, one after the other, and answers with the last;
 	// "" where it has to be counted.
 	Numbers string
+	// ManyRows says that an UPDATE may be FROM a list of rows.
+	ManyRows bool
 	// Alone is asked at the begin of a transaction that asks, so that none that is sent whole is under way beside it; "" where
 	// transactions come one after another.
 	Alone string
@@ -44,7 +46,7 @@ func Postgres() Dialect {
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
 		// Nobody else is given numbers meanwhile; and a query without rows is planned once.
-		Numbers: "SELECT setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)", Alone: alone, sideBySide: true,
+		Numbers: "SELECT setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)", Alone: alone, ManyRows: true, sideBySide: true,
 		lastGiven: "currval('epochs_eid_seq')", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }
