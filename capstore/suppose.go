@@ -16,10 +16,10 @@ import (
 )
 
 // What most requests ask a server is known beforehand: that their tokens were not used, and that the keys that they write and
-// the values are new. So a transaction of such requests supposes the answers, and is sent whole: one round trip, in which the
-// lock of the one who writes is held by the server alone. It asks the server to check all that was supposed, under the lock,
-// and that nobody else wrote to its Spaces since this process knew them; where anything was wrong, nothing is done, and the
-// requests are judged again in a transaction that asks.
+// the values are new. So a transaction of such requests supposes the answers, and is sent whole: one round trip, in which
+// locks are held by the server alone. It asks the server to check all that was supposed, and that nobody else wrote to its
+// Spaces since this process knew them; where anything was wrong, nothing is done, and the requests are judged again in a
+// transaction that asks.
 
 const (
 	// Where what was supposed was wrong, so many groups of requests ask, and twice as many the next time; one less after each group
