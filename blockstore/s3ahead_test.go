@@ -36,6 +36,19 @@ func reading(t *testing.T, size int, parts func(w http.ResponseWriter, r *http.R
 	return s, space, body
 }
 
+// begin opens a value, and reads some of it.
+func begin(t *testing.T, s *blockstore.Store, space tinycloud.SpaceID, body []byte, n int64) *blockstore.Value {
+	t.Helper()
+	v, _, err := s.Open(t.Context(), space, tinycloud.Sum(body))
+	if err == nil {
+		_, err = io.CopyN(io.Discard, v, n)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 // Parts ahead of a slow stream are on their way together, and no more than four before one is read: the service answers none
 // before it has seen four.
 func TestS3ReadAhead(t *testing.T) {
@@ -52,13 +65,7 @@ func TestS3ReadAhead(t *testing.T) {
 		}
 		answer.ServeHTTP(w, r)
 	})
-	begun, _, err := s.Open(t.Context(), space, tinycloud.Sum(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.CopyN(io.Discard, begun, 9<<20); err != nil {
-		t.Fatal(err)
-	}
+	begun := begin(t, s, space, body, 9<<20)
 	<-four
 	if err := begun.Close(); err != nil {
 		t.Error(err)
@@ -95,13 +102,7 @@ func TestS3SeekWhileReadAhead(t *testing.T) {
 	t.Parallel()
 	s, space, body := reading(t, 40<<20, func(w http.ResponseWriter, r *http.Request, answer http.Handler) { answer.ServeHTTP(w, r) })
 	for _, to := range []int64{0, 14 << 20, 17<<20 + 1, 39 << 20} {
-		v, _, err := s.Open(t.Context(), space, tinycloud.Sum(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.CopyN(io.Discard, v, 15<<20); err != nil {
-			t.Fatal(err)
-		}
+		v := begin(t, s, space, body, 15<<20)
 		if _, err := v.Seek(to, io.SeekStart); err != nil {
 			t.Fatal(err)
 		}
@@ -142,13 +143,7 @@ func TestS3ReadersAheadEnd(t *testing.T) {
 	})
 	hold.Store(true)
 	for range 6 { // more than may read ahead
-		v, _, err := s.Open(t.Context(), space, tinycloud.Sum(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.CopyN(io.Discard, v, 12<<20); err != nil {
-			t.Fatal(err)
-		}
+		v := begin(t, s, space, body, 12<<20)
 		for range 4 {
 			<-held
 		}

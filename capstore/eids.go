@@ -64,7 +64,7 @@ func (t *tx) reserve(n int) db.Query {
 			return err
 		}}
 	}
-	n = max(n, 1)
+	n = max(n, 1) // a sequence can't be set to before its first number
 	return db.Query{Text: t.s.db.Numbers, Args: []any{n}, Row: func(scan db.Scan) error {
 		var last int64
 		err := scan(&last)

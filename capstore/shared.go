@@ -19,8 +19,9 @@ import (
 // Several processes on one server's database are one host: they write one log. Whoever writes locks the row of
 // the table node, before all else or, on PostgreSQL where nothing has to be asked, at the end: so what he did is
 // behind all that was committed before. That row counts the generations: each transaction that changes what
-// processes keep in memory makes a new one, and tells in the table commits what it did. A process that finds a generation it does not know reads what it missed before it goes on: the
-// writer under the lock, readers before they judge.
+// processes keep in memory makes a new one, and tells in the table commits what it did. A process that finds a
+// generation it does not know reads what it missed before it goes on: the writer under the lock, readers before
+// they judge.
 
 const (
 	followEvery = 200 * time.Millisecond // between looks for what others wrote
@@ -191,19 +192,17 @@ func (s *Store) catchUp(ctx context.Context, q querier, g int64) error {
 	return s.catchUpBy(ctx, q, g, func(known int64) ([]commit, error) { return s.commits(ctx, q, known, maxBehind) })
 }
 
-// knows returns the generation that the memory is up to, and whether one is known, or will be when what is on its way has
-// arrived.
-func (o *others) knows(g int64) (known int64, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	known = o.generation.Load()
-	return known, g <= known || g == o.pending && !o.afloat
+// has reports whether the memory is up to a generation, or will be when what is on its way has arrived. The caller holds mu.
+func (o *others) has(g int64) bool {
+	return g <= o.generation.Load() || g == o.pending && !o.afloat
 }
 
 // catchUpBy is catchUp with the rows of the generations after one.
 func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(known int64) ([]commit, error)) error {
 	o := &s.others
-	known, done := o.knows(g)
+	o.mu.Lock()
+	known, done := o.generation.Load(), o.has(g)
+	o.mu.Unlock()
 	if done {
 		return nil
 	}
@@ -214,9 +213,10 @@ func (s *Store) catchUpBy(ctx context.Context, q querier, g int64, after func(kn
 	whole := len(rows) > 0 && len(rows) < maxBehind && rows[0].generation <= known+1
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if known = o.generation.Load(); g <= known || g == o.pending && !o.afloat {
+	if o.has(g) {
 		return nil
 	}
+	known = o.generation.Load()
 	rows = slices.DeleteFunc(rows, func(c commit) bool { return c.generation <= known })
 	others := rows
 	if o.afloat { // what it did is known here, and durable

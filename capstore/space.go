@@ -279,10 +279,7 @@ func (t *tx) flushSpaces(all []*space) error {
 		most = spacesAtOnce
 	}
 	for len(all) > 0 {
-		n := most
-		for n > len(all) {
-			n /= 2
-		}
+		n := db.RowsOfOne(len(all), most)
 		var args []any
 		for _, sp := range all[:n] {
 			args = append(args, t.rowOf(sp)...)

@@ -126,7 +126,7 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 			continue
 		}
 		for rest := st.into.rows; len(rest) > 0; {
-			n := rowsOfOne(len(rest), maxRows)
+			n := RowsOfOne(len(rest), maxRows)
 			all = append(all, statement{text: c.insertText(st.into.insert, n), args: slices.Concat(rest[:n]...), rowsOf: len(rest[0])})
 			rest = rest[n:]
 		}
@@ -134,8 +134,8 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 	return all
 }
 
-// rowsOfOne is how many of some rows go into one insert.
-func rowsOfOne(rows, most int) int {
+// RowsOfOne is how many of some rows go into one statement: most, a power of two, or the greatest below that there are rows for.
+func RowsOfOne(rows, most int) int {
 	for most > rows {
 		most /= 2
 	}

@@ -26,24 +26,29 @@ const (
 	rankLock  = 0x74630003 // the second number is that of a transaction
 )
 
-// alone takes the fence for a transaction that asks.
-var alone = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", fenceLock)
+var (
+	takeFence  = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", fenceLock) // of a transaction that asks
+	shareFence = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, 0)", fenceLock)
+	takeRank   = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INTEGER))", rankLock)
+	takeGives  = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", givesLock)
+	awaitRank  = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, CAST(currval('rank_before') AS INTEGER))", rankLock)
+)
 
 // beside are queries that come before what a transaction writes, and those between that and what comes behind the last lock.
 func (d Dialect) beside(w Whole, giving []Query) (before, behind []Query) {
-	before = append(before, Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, 0)", fenceLock)}, w.Rows)
+	before = append(before, Query{Text: shareFence}, w.Rows)
 	if w.Given > 0 {
-		rank := 1 + rand.Int32N(1<<31-1)
+		rank := []any{1 + rand.Int32N(1<<31-1)}
 		before = append(before,
-			Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INTEGER))", rankLock), Args: []any{rank}},
+			Query{Text: takeRank, Args: rank},
 			Query{Text: "SAVEPOINT giving"},
-			Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", givesLock)},
+			Query{Text: takeGives},
 			// What this connection finds there is what it set.
-			Query{Text: "SELECT setval('rank_before', last_value), setval('last_rank', CAST(? AS BIGINT)) FROM last_rank", Args: []any{rank}},
+			Query{Text: "SELECT setval('rank_before', last_value), setval('last_rank', CAST(? AS BIGINT)) FROM last_rank", Args: rank},
 		)
 		before = append(before, giving...)
 		before = append(before, Query{Text: "ROLLBACK TO SAVEPOINT giving"})
-		behind = append(behind, Query{Text: fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, CAST(currval('rank_before') AS INTEGER))", rankLock)})
+		behind = append(behind, Query{Text: awaitRank})
 	}
 	before = append(before, w.Check...)
 	behind = append(behind, w.Lock...)

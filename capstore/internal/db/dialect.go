@@ -25,14 +25,13 @@ type Dialect struct {
 	Numbers string
 	// ManyRows says that an UPDATE may be FROM a list of rows.
 	ManyRows bool
-	// Alone is asked at the begin of a transaction that asks, so that none that is sent whole is under way beside it; "" where
-	// transactions come one after another.
+	// Alone is asked at the begin of a transaction that asks, so that none that is sent whole is under way beside it, see
+	// [Dialect.beside]; "" where transactions come one after another.
 	Alone string
 
 	// Of transactions that are sent whole: what gives the number before those that they get, where Numbers doesn't; that one, or
 	// the last of them; what keeps so many from being given again; and the transaction's own generation.
 	beforeGiven, lastGiven, keepGiven, ownGeneration string
-	sideBySide                                       bool // see [Dialect.beside]
 }
 
 // SQLite is the dialect of a file that one process has open.
@@ -46,7 +45,7 @@ func Postgres() Dialect {
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
 		// Nobody else is given numbers meanwhile; and a query without rows is planned once.
-		Numbers: "SELECT setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)", Alone: alone, ManyRows: true, sideBySide: true,
+		Numbers: "SELECT setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)", Alone: takeFence, ManyRows: true,
 		lastGiven: "currval('epochs_eid_seq')", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }

@@ -63,7 +63,7 @@ func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
 	early, late := c.stood(c.kept[:c.locked], w.Given), c.stood(c.kept[c.locked:], w.Given)
 	c.forget()
 	queries, behind := slices.Concat(w.Lock, c.giving(w), w.Check), []Query(nil)
-	if c.d.sideBySide {
+	if c.d.Alone != "" {
 		queries, behind = c.d.beside(w, c.giving(w))
 	}
 	first, err := c.statements(queries)
