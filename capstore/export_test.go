@@ -2,6 +2,7 @@ package capstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -193,4 +194,28 @@ func (l Lingering) Run() (taken, joined int, waited time.Duration) {
 	}
 	taken = len(w.linger([]*job{newJob(nil)}, join))
 	return taken, joined, time.Since(began)
+}
+
+// Together has tokens of reads remembered and the first columns of rows read in one flight. It returns what came of each.
+func Together(ctx context.Context, s *Store, toks []*Token, query string, args ...any) (refused []error, found []any, err error) {
+	var all []*errand
+	for _, t := range toks {
+		all = append(all, &errand{token: t.ID[:], until: t.Expires.Unix()})
+	}
+	for _, a := range args {
+		all = append(all, &errand{columns: 1, query: db.Query{Text: query, Args: []any{a}}})
+	}
+	err = s.runAll(ctx, all)
+	for i, e := range all {
+		if i < len(toks) {
+			refused = append(refused, e.err)
+			continue
+		}
+		var x any
+		if err = errors.Join(err, e.err); e.row != nil {
+			x = e.row[0]
+		}
+		found = append(found, x)
+	}
+	return refused, found, err
 }

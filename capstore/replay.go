@@ -135,7 +135,7 @@ func (s *Store) Burn(ctx context.Context, t *Token) error {
 		return nil
 	}
 	// Another process may have served it.
-	err := s.remember(ctx, &used{id: append(t.ID[:16:16], t.ID[16]&15), until: t.Expires.Add(replayGrace).Unix()})
+	err := s.remember(ctx, append(t.ID[:16:16], t.ID[16]&15), t.Expires.Add(replayGrace).Unix())
 	if err != nil && !errors.Is(err, tinycloud.ErrConflict) {
 		s.seen.forget(t.ID) // it may be tried again
 	}

@@ -39,6 +39,10 @@ type rows struct {
 func (r rows) Sid() int64          { return r.sid }
 func (r rows) Dialect() db.Dialect { return r.s.db.Dialect }
 
+func (r rows) Row(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error) {
+	return r.s.row(ctx, dest, query, args)
+}
+
 func (r rows) Told(ctx context.Context, row int64, index uint64, n int) (told service.Told, err error) {
 	var epoch, begin, event []byte
 	var written int64

@@ -170,6 +170,49 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
+// Reads that come together share a round trip, and what the server refuses of one takes nothing from the others.
+func TestReadsShareARoundTrip(t *testing.T) {
+	onServers(t, func(t *testing.T) {
+		c := newClock()
+		s := openNew(t, "one", c)
+		o := newOwner(t, "alice", c)
+		together := func(toks ...*capstore.Token) (refused []error, trips int64) {
+			t.Helper()
+			before := capstore.Trips(s.Store)
+			refused, found, err := capstore.Together(t.Context(), s.Store, toks, "SELECT id FROM node WHERE id = ?", 1, 2, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, there := range []bool{true, false, true} {
+				if (found[i] != nil) != there {
+					t.Errorf("row %d: %v", i, found[i])
+				}
+			}
+			return refused, capstore.Trips(s.Store) - before
+		}
+		tok := func() *capstore.Token { return o.invoke(t, "k", "tinycloud.kv/get") }
+		least := int64(100) // beside them the store asks now and then
+		for range 10 {
+			refused, trips := together(tok(), tok())
+			if err := errors.Join(refused...); err != nil {
+				t.Error(err)
+			}
+			least = min(least, trips)
+		}
+		if least != 1 {
+			t.Errorf("%d round trips", least)
+		}
+		used := tok()
+		together(used)
+		refused, _ := together(tok(), used, tok())
+		for i, err := range refused {
+			if want := map[bool]error{true: tinycloud.ErrConflict}[i == 1]; !errors.Is(err, want) {
+				t.Errorf("token %d: %v, not %v", i, err, want)
+			}
+		}
+	})
+}
+
 // A read that this process admits by what it knows is judged by what all processes know.
 func TestReadsAreJudgedByAll(t *testing.T) {
 	onServers(t, func(t *testing.T) {

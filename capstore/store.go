@@ -135,7 +135,7 @@ type Store struct {
 	turns       turns
 	followEvery time.Duration     // see the constant
 	asking      flights[struct{}] // for the generation, see [Store.fresh]
-	burns       burns
+	errands     errands
 	// performed are tokens of mutations that this process carried out of late, so that [Store.AdmitToPerform] asks about them.
 	performed *lru.Cache[tinycloud.Hash, struct{}]
 	paired    atomic.Pointer[map[string]struct{}] // peer ids of paired nodes; a map that is there never changes
@@ -190,7 +190,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		unsigned: unsigned{signed: map[tinycloud.SpaceID]struct{}{}, comparing: map[tinycloud.SpaceID]*comparison{}},
 		ids:      map[tinycloud.SpaceID]int64{}, imported: map[tinycloud.SpaceID]int64{}, byHost: map[hostlog.Key]tinycloud.SpaceID{},
 		spaces: map[tinycloud.SpaceID]*space{}, revoked: map[tinycloud.Hash]tinycloud.Hash{},
-		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, far: farAsking, full: 1 << 20}, burns: newBurns(), quotas: map[tinycloud.SpaceID]int64{},
+		others: newOthers(), followEvery: followEvery, asking: flights[struct{}]{most: maxAsking, far: farAsking, full: 1 << 20}, errands: newErrands(), quotas: map[tinycloud.SpaceID]int64{},
 		metrics: newMetrics(), mostLoaded: maxLoaded, adopting: wait.NewSignal(), adoptAtOnce: adoptAtOnce,
 	}
 	s.paired.Store(&map[string]struct{}{})
@@ -418,7 +418,7 @@ func (s *Store) learnRevoked(ctx context.Context, q querier) error {
 // Close releases the database. [Store.Run] has to have returned.
 func (s *Store) Close() error {
 	var errs []error
-	s.burns.close()
+	s.errands.close()
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}

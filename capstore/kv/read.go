@@ -32,7 +32,7 @@ func (k *Keys) Get(ctx context.Context, space tinycloud.SpaceID, key string) (Re
 	var size *int64
 	var live, pending bool
 	once := context.WithoutCancel(ctx) // it is over before anything could end it
-	ok, err := rows.One(once, []any{&live, &pending, &value, &meta, &size, &small}, `SELECT k.live, k.pending, k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
+	ok, err := rows.Row(once, []any{&live, &pending, &value, &meta, &size, &small}, `SELECT k.live, k.pending, k.value, k.meta, v.size, v.inline FROM kv k LEFT JOIN vals v ON v.sid = k.sid AND v.hash = k.value
 		WHERE k.sid = ? AND k.key = ?`, rows.Sid(), indexed)
 	switch {
 	case err != nil:

@@ -245,6 +245,9 @@ type Reader interface {
 	Dialect() db.Dialect
 	// One scans the first row of a query; ok is false when there is none.
 	One(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error)
+	// Row is One of a query that finds a row by its key: on a server those who ask at the same time share a round trip, so
+	// that it may take no time there.
+	Row(ctx context.Context, dest []any, query string, args ...any) (ok bool, err error)
 	// Each calls f for each row of a query. f must not use the reader.
 	Each(ctx context.Context, f func(db.Scan) error, query string, args ...any) error
 	// Told is what is to be told of an operation, by the row of its epoch, the index of its event and its number there.
