@@ -29,7 +29,7 @@ const (
 	absentInARow = 4
 	// rememberedRows are rows that are known to be there.
 	rememberedRows = 1 << 14
-	checkAtOnce    = 16   // looks of one query, a power of two
+	checkAtOnce    = 16   // checks of one query, a power of two
 	maxElsewhere   = 1024 // transactions of other processes since the Spaces were known
 	plainCaps      = 8    // of a request: each may write a value that comes along
 )
@@ -267,14 +267,20 @@ func (t *tx) checks() (all []db.Query) {
 		of[l.Look] = append(of[l.Look], l.Args)
 	}
 	for _, l := range order {
-		exists := "NOT EXISTS (SELECT 1" + l.From() + ")"
-		for some := range slices.Chunk(of[l], checkAtOnce) {
-			some = padded(some)
-			all = append(all, check(strings.Join(slices.Repeat([]string{exists}, len(some)), " AND "), slices.Concat(some...)))
-		}
+		all = append(all, checkEach("NOT EXISTS (SELECT 1"+l.From()+")", of[l])...)
 	}
+	var rooms [][]any
 	for sp, r := range x.rooms {
-		all = append(all, check("(SELECT bytes + sizes FROM spaces WHERE sid = ?) <= ?", []any{sp.sid, r.Limit - r.Ops - r.excess() - x.grown[sp]}))
+		rooms = append(rooms, []any{sp.sid, r.Limit - r.Ops - r.excess() - x.grown[sp]})
+	}
+	return append(all, checkEach("(SELECT bytes + sizes FROM spaces WHERE sid = ?) <= ?", rooms)...)
+}
+
+// checkEach are checks of one kind, some of them at once.
+func checkEach(holds string, args [][]any) (all []db.Query) {
+	for some := range slices.Chunk(args, checkAtOnce) {
+		some = padded(some)
+		all = append(all, check(strings.Join(slices.Repeat([]string{holds}, len(some)), " AND "), slices.Concat(some...)))
 	}
 	return all
 }
