@@ -81,7 +81,9 @@ type Options struct {
 	// Heeds is asked whether Committed has a use for what another process did in a Space: the entries of this host's log, and the
 	// changes. They have to be read, and are left out otherwise. Nil: both. It must not block or call back.
 	Heeds func(tinycloud.SpaceID) (entries, changes bool)
-	Log   *slog.Logger // nil: nothing is logged
+	// Busy is told when many entries begin to come, which makes much garbage, and when none came for a while. Nil: nobody is.
+	Busy func(on bool)
+	Log  *slog.Logger // nil: nothing is logged
 }
 
 // Commit is what one transaction made durable in one Space.
@@ -202,6 +204,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.o.Heeds == nil {
 		s.o.Heeds = func(tinycloud.SpaceID) (entries, changes bool) { return true, true }
+	}
+	if s.o.Busy == nil {
+		s.o.Busy = func(bool) {}
 	}
 	if s.o.Policy == "" {
 		s.o.Policy = Eager

@@ -231,6 +231,7 @@ func (w *writer) bulk(ctx context.Context, on bool) {
 		return
 	}
 	w.busy = on
+	w.s.o.Busy(on)
 	if err := w.conn.Bulk(ctx, on); err != nil {
 		w.s.log.WarnContext(ctx, "cache of the database", "error", err)
 	}

@@ -76,7 +76,7 @@ func (c *serveCmd) Run(ctx context.Context, p *program) error {
 			cancel()
 		}()
 	}
-	own.Log, own.Version, own.Now, own.Services, own.NewIdentity = log, version(), clock, servicesOf(cfg, log), c.NewIdentity
+	own.Log, own.Version, own.Now, own.Busy, own.Services, own.NewIdentity = log, version(), clock, memory.Busy, servicesOf(cfg, log), c.NewIdentity
 	n, err := node.New(ctx, cfg, own)
 	if err != nil {
 		return err

@@ -8,37 +8,41 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"time"
+	"sync/atomic"
 )
 
 // What may lie in memory beside what is live: garbage, and pages that were garbage and are not given back yet.
 const (
-	share = 4 // of what is live, one in so many bytes
-
-	// And what is made in so long, so that the collector has a part of the processors that does not grow with the work, but at
-	// least and at most so many bytes.
-	pace      = time.Second / 5
-	leastRoom = 16 << 20
-	mostRoom  = 48 << 20
+	share = 4        // of what is live, one in so many bytes
+	room  = 16 << 20 // and so many bytes, so that a small process does not collect all the time
+	more  = 48 << 20 // the same of one that has much to do for a while
 )
+
+// busy is whether this process has.
+var busy atomic.Bool
+
+// Busy says that this process makes much garbage for a while, so that it collects less often, or that it does no more.
+func Busy(on bool) { busy.Store(on) }
 
 // Bound has the garbage collector keep to that from now on, unless GOGC or GOMEMLIMIT say what the operator wants. It holds
 // for the whole process.
 func Bound() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		adjust(read(), time.Now())
+		adjust()
 	}
 }
 
 // collected is garbage at once: its end tells that a collection is over.
 type collected struct{ _ [16]byte }
 
-// adjust sets the limit by what was live at the last collection and was made since another one, at a time, and does so after
-// the next one.
-func adjust(then state, at time.Time) {
-	now, s := time.Now(), read()
-	debug.SetMemoryLimit(limit(s, room(s.made-then.made, now.Sub(at))))
-	runtime.SetFinalizer(&collected{}, func(*collected) { adjust(s, now) })
+// adjust sets the limit by what was live at the last collection, and does so after the next one.
+func adjust() {
+	most := uint64(room)
+	if busy.Load() {
+		most = more
+	}
+	debug.SetMemoryLimit(limit(read(), most))
+	runtime.SetFinalizer(&collected{}, func(*collected) { adjust() })
 }
 
 // state is what a process has of memory, in bytes.
@@ -46,12 +50,10 @@ type state struct {
 	live  uint64 // objects that the last collection left
 	total uint64 // mapped, whatever for
 	heap  uint64 // of it objects, free pages of the heap, and those given back
-	made  uint64 // objects since the process began
 }
 
 var names = []string{
 	"/gc/heap/live:bytes", "/memory/classes/total:bytes", "/memory/classes/heap/objects:bytes", "/memory/classes/heap/free:bytes", "/memory/classes/heap/released:bytes",
-	"/gc/heap/allocs:bytes",
 }
 
 func read() (s state) {
@@ -60,20 +62,15 @@ func read() (s state) {
 		samples[i].Name = name
 	}
 	metrics.Read(samples)
-	s.live, s.total, s.made = samples[0].Value.Uint64(), samples[1].Value.Uint64(), samples[5].Value.Uint64()
-	for _, x := range samples[2:5] {
+	s.live, s.total = samples[0].Value.Uint64(), samples[1].Value.Uint64()
+	for _, x := range samples[2:] {
 		s.heap += x.Value.Uint64()
 	}
 	return s
 }
 
-// limit is the memory limit in a state with so much room: what is no heap, or is lost between objects, counts in it and can't
-// be collected.
+// limit is the memory limit in a state with so much room: what is no heap, or is lost between objects, counts in it and can't be
+// collected.
 func limit(s state, room uint64) int64 {
 	return int64(min(s.live+s.live/share+room+s.total-min(s.total, s.heap), math.MaxInt64))
-}
-
-// room is what may lie beside what is live of a process that made so many bytes in so long.
-func room(made uint64, in time.Duration) uint64 {
-	return uint64(min(max(float64(made)*float64(pace)/float64(max(in, 1)), leastRoom), mostRoom))
 }

@@ -51,6 +51,9 @@ type Options struct {
 	// Now is the clock by which tokens are judged and entries are dated; nil means time.Now.
 	Now func() time.Time
 
+	// Busy is told when the node begins to take in a long history, and when it is done; see [capstore.Options].
+	Busy func(on bool)
+
 	// AnyMetricsPort and AnyListenPort let the system choose another port where prometheus.port, or those of p2p.listen, is
 	// taken: nobody asked for it.
 	AnyMetricsPort, AnyListenPort bool
@@ -174,7 +177,7 @@ func (n *Node) openStores(ctx context.Context) (err error) {
 	n.room = newRoom(n.cfg, n.log)
 	n.store, err = capstore.Open(ctx, capstore.Options{
 		Database: databaseOf(n.cfg), Keys: n.keys, Identity: n.identity(), Blocks: values{n}, MaxLifetime: n.cfg.MaxLifetime,
-		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated || n.alone(), JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Heeds: n.heeds, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
+		Policy: capstore.Policy(n.cfg.P2P.Values), Limit: n.limit, Room: n.room.check, Allow: n.allowed, Named: n.nodesConfigured, Unpaired: n.cfg.P2P.Isolated || n.alone(), JoinTimeout: n.cfg.P2P.JoinTimeout, Committed: n.committed, Heeds: n.heeds, Busy: n.o.Busy, Now: n.o.Now, Services: historyOf(n.o.Services), Log: n.log.With("part", "database"),
 	})
 	if err != nil {
 		return n.otherNode(err)
