@@ -81,9 +81,15 @@ func (s *Store) run(ctx context.Context, e *errand) error {
 	return e.err
 }
 
-// runAll runs errands together, or one by one when the server refused some.
+// runAll runs errands together: without the tokens that turn out to be used, if there are such, or one by one when the server
+// refused something else.
 func (s *Store) runAll(ctx context.Context, all []*errand) error {
 	err := s.runTogether(ctx, all)
+	if db.Duplicate(err) {
+		if all, err = s.withoutUsed(ctx, all); err == nil {
+			err = s.runTogether(ctx, all)
+		}
+	}
 	if err == nil || !db.Refused(err) {
 		return err
 	}
@@ -93,6 +99,32 @@ func (s *Store) runAll(ctx context.Context, all []*errand) error {
 		}
 	}
 	return nil
+}
+
+// withoutUsed is errands without those whose tokens were used: these are over.
+func (s *Store) withoutUsed(ctx context.Context, all []*errand) (rest []*errand, err error) {
+	var tokens []any
+	for _, e := range all {
+		if e.token != nil {
+			tokens = append(tokens, e.token)
+		}
+	}
+	used := map[string]bool{}
+	are, args := in("id", tokens)
+	err = s.db.Read.Each(ctx, func(scan db.Scan) error {
+		var id []byte
+		err := scan(&id)
+		used[string(id)] = true
+		return err
+	}, "SELECT id FROM replays WHERE "+are, args...)
+	for _, e := range all {
+		if used[string(e.token)] {
+			e.err = errReplayed()
+			continue
+		}
+		rest = append(rest, e)
+	}
+	return rest, err
 }
 
 // runTogether runs errands in one round trip, on a connection that is theirs.
