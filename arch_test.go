@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"client":                              {"", "hostkeys", "internal/cacao", "internal/recap", "internal/siwe", "internal/wait"},
 	"blockstore":                          {"", "internal/private", "internal/wait"},
 	"internal/testservers":                {},
+	"internal/testservers/relay":          {},
 	"capstore/internal/did":               {"", "internal/recent"},
 	"internal/siwe":                       {""},
 	"internal/recap":                      {""},
