@@ -98,7 +98,9 @@ func TestRotateByText(t *testing.T) {
 	a := open(t, filepath.Join(t.TempDir(), "caps.db"), begin, nil)
 	w := captest.RandomWallet()
 	space := w.Space("secrets")
-	host, err := capstore.ParseDelegation(w.SignHost(space, a.spaceKey(space).String()))
+	options := captest.HostOptions(space, a.spaceKey(space).String())
+	options.IssuedAt = begin
+	host, err := capstore.ParseDelegation(w.SignDelegation(options))
 	if err == nil {
 		_, err = a.store.Delegate(t.Context(), host)
 	}
