@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,11 +22,7 @@ func Distant(t testing.TB, server string, delay time.Duration, rate int) string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(t.TempDir(), "relay")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/TinyCloudLabs/tinycloud-peer/internal/testservers/relay").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	relay := exec.Command(program, u.Host, delay.String(), fmt.Sprint(rate))
+	relay := exec.Command("go", "run", "github.com/TinyCloudLabs/tinycloud-peer/internal/testservers/relay", u.Host, delay.String(), fmt.Sprint(rate))
 	relay.Stderr = os.Stderr
 	in, err := relay.StdinPipe()
 	if err != nil {

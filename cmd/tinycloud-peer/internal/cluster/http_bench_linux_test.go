@@ -33,7 +33,7 @@ func BenchmarkHTTP(b *testing.B) {
 			"get": func(ctx context.Context, i int) error { _, err := o.Get(ctx, p, "read"); return err },
 		} {
 			b.Run(fmt.Sprintf("%s/clients=%d", name, clients), func(b *testing.B) {
-				measured(b, p, clients, op)
+				measured(b, c.Peers(), clients, op)
 			})
 		}
 	}
@@ -63,35 +63,29 @@ func BenchmarkHTTPReady(b *testing.B) {
 					}
 				}
 				length := map[string]int{"put": 0, "get": len(value(0))}[name]
-				lines := make(chan *line, clients)
-				for range clients {
-					l, err := dialLine(p)
-					if err != nil {
-						b.Fatal(err)
-					}
-					defer l.conn.Close()
-					lines <- l
-				}
-				measured(b, p, clients, func(_ context.Context, i int) error {
-					l := <-lines
-					defer func() { lines <- l }()
-					return l.ask(requests[i], length)
-				})
+				free := dialLines(b, p, clients)
+				measured(b, c.Peers(), clients, func(_ context.Context, i int) error { return free.ask(requests[i], length) })
 			})
 		}
 	}
 }
 
-// measured drives requests to a peer and reports how long they took, and what the peer and this process took of the
+// measured drives requests to peers and reports how long they took, and what the peers and this process took of the
 // processors.
-func measured(b *testing.B, p *cluster.Peer, clients int, op func(ctx context.Context, i int) error) {
+func measured(b *testing.B, peers []*cluster.Peer, clients int, op func(ctx context.Context, i int) error) {
 	b.Helper()
-	node, own := cpu(b, p), spent(b)
+	nodes := func() (sum float64) {
+		for _, p := range peers {
+			sum += cpu(b, p)
+		}
+		return sum
+	}
+	node, own := nodes(), spent(b)
 	b.ResetTimer()
 	took := drive(b, clients, b.N, op)
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
-	b.ReportMetric((cpu(b, p)-node)*1e6/float64(b.N), "node-µs/op")
+	b.ReportMetric((nodes()-node)*1e6/float64(b.N), "node-µs/op")
 	b.ReportMetric((spent(b)-own)*1e6/float64(b.N), "client-µs/op")
 	percentiles(b, took)
 }
@@ -117,6 +111,31 @@ func dialLine(p *cluster.Peer) (*line, error) {
 		return nil, err
 	}
 	return &line{conn, bufio.NewReader(conn)}, nil
+}
+
+// lines are those to a peer that nobody uses now.
+type lines chan *line
+
+// dialLines connects some clients to a peer, until the end of a benchmark.
+func dialLines(b *testing.B, p *cluster.Peer, clients int) lines {
+	b.Helper()
+	free := make(lines, clients)
+	for range clients {
+		l, err := dialLine(p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = l.conn.Close() })
+		free <- l
+	}
+	return free
+}
+
+// ask is [line.ask] of one of them.
+func (free lines) ask(request []byte, length int) error {
+	l := <-free
+	defer func() { free <- l }()
+	return l.ask(request, length)
 }
 
 // ask sends a request and reads the answer, which has to be 200 with a body of so many bytes.

@@ -44,48 +44,23 @@ func benchMachines(b *testing.B, share float64, processes int) {
 			b.Fatal(err)
 		}
 	}
-	lines := make([]chan *line, processes)
+	free := make([]lines, processes)
 	for i, p := range c.Peers() {
-		lines[i] = make(chan *line, clients)
-		for range clients {
-			l, err := dialLine(p)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer l.conn.Close()
-			lines[i] <- l
-		}
+		free[i] = dialLines(b, p, clients)
 	}
-	put := func(b *testing.B, round, n int) {
+	puts := func(n int, of string) func(context.Context, int) error {
 		requests := make([][]byte, n)
 		for i := range requests {
-			requests[i] = invocation(at(i), owners[i%spaces].Token(fmt.Sprintf("kv/%d/%d", round, i), "tinycloud.kv/put"), value(i))
+			requests[i] = invocation(at(i), owners[i%spaces].Token(fmt.Sprintf("kv/%s/%d", of, i), "tinycloud.kv/put"), value(i))
 		}
-		var before []float64
-		for _, p := range c.Peers() {
-			before = append(before, cpu(b, p))
-		}
-		began := time.Now()
-		took := drive(b, clients, n, func(_ context.Context, i int) error {
-			free := lines[i%spaces%processes]
-			l := <-free
-			defer func() { free <- l }()
-			return l.ask(requests[i], 0)
-		})
-		elapsed, sum := time.Since(began), 0.0
-		for i, p := range c.Peers() {
-			sum += cpu(b, p) - before[i]
-		}
-		b.ReportMetric(float64(n)/elapsed.Seconds(), "puts/s")
-		b.ReportMetric(sum*1e6/float64(n), "node-µs/put")
-		percentiles(b, took)
+		return func(_ context.Context, i int) error { return free[i%spaces%processes].ask(requests[i], 0) }
 	}
-	put(b, 0, 20*spaces) // what is asked, and prepared, for the first time
+	const first = 20 * spaces
+	drive(b, clients, first, puts(first, "first")) // what is asked, and prepared, for the first time
 	for _, p := range c.Peers() {
 		limit(b, p, share)
 	}
-	put(b, 1, b.N)
-	b.ReportMetric(0, "ns/op")
+	measured(b, c.Peers(), clients, puts(b.N, "measured"))
 }
 
 // limit gives a peer a part of a processor until the end of a benchmark, 0 for no limit.

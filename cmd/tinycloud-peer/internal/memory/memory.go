@@ -37,11 +37,11 @@ type collected struct{ _ [16]byte }
 
 // adjust sets the limit by what was live at the last collection, and does so after the next one.
 func adjust() {
-	most := uint64(room)
+	beside := uint64(room)
 	if busy.Load() {
-		most = more
+		beside = more
 	}
-	debug.SetMemoryLimit(limit(read(), most))
+	debug.SetMemoryLimit(limit(read(), beside))
 	runtime.SetFinalizer(&collected{}, func(*collected) { adjust() })
 }
 
@@ -69,8 +69,8 @@ func read() (s state) {
 	return s
 }
 
-// limit is the memory limit in a state with so much room: what is no heap, or is lost between objects, counts in it and can't be
-// collected.
-func limit(s state, room uint64) int64 {
-	return int64(min(s.live+s.live/share+room+s.total-min(s.total, s.heap), math.MaxInt64))
+// limit is the memory limit in a state, with so many bytes beside a share of what is live: what is no heap, or is lost between
+// objects, counts in it and can't be collected.
+func limit(s state, beside uint64) int64 {
+	return int64(min(s.live+s.live/share+beside+s.total-min(s.total, s.heap), math.MaxInt64))
 }
