@@ -22,11 +22,12 @@ func tether(cmd *exec.Cmd) {
 // stat returns the state and the parent of a process.
 func stat(pid int) (state byte, parent int) { return statFile(fmt.Sprintf("/proc/%d/stat", pid)) }
 
-// stopped reports whether all threads of a process stand still: they stop one after the other.
+// stopped reports whether all threads of a process stand still: they stop one after the other. One that has ended does, too; a parent
+// that is stopped does not wait for it.
 func stopped(pid int) bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // the pattern is right
 	for _, path := range threads {
-		if state, _ := statFile(path); state != 'T' && state != 'X' {
+		if state, _ := statFile(path); state != 'T' && state != 'Z' && state != 'X' {
 			return false
 		}
 	}

@@ -143,10 +143,18 @@ func (p *process) signal(sig syscall.Signal) error {
 	if p.cmd == nil {
 		return errors.New(p.engine.name() + " is not running")
 	}
-	if err := signalAll(p.cmd.Process.Pid, sig); err != nil || sig != syscall.SIGSTOP {
+	pid := p.cmd.Process.Pid
+	if sig != syscall.SIGSTOP {
+		return signalAll(pid, sig)
+	}
+	// The server itself first: it could have another child while its children are told.
+	if err := errors.Join(syscall.Kill(pid, sig), await(stopped, []int{pid})); err != nil {
 		return err
 	}
-	return await(stopped, append(children(p.cmd.Process.Pid), p.cmd.Process.Pid))
+	if err := signalAll(pid, sig); err != nil {
+		return err
+	}
+	return await(stopped, children(pid))
 }
 
 func signalAll(pid int, sig syscall.Signal) error {
