@@ -139,7 +139,7 @@ func TestHostsFindEachOtherInTheDHT(t *testing.T) {
 	}
 	log, err := os.ReadFile(server.LogFile())
 	g.must(err)
-	for _, secret := range []string{g.owner.Space.String(), string(g.owner.Wallet.DID()), "pkh"} {
+	for _, secret := range []string{g.owner.Space.String(), string(g.owner.Wallet.DID()), "pkh:"} {
 		if strings.Contains(string(log), secret) {
 			t.Errorf("the server knows %q", secret)
 		}
