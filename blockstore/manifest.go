@@ -2,15 +2,14 @@ package blockstore
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/ipfs/go-cid"
 	"github.com/zeebo/blake3"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 const (
@@ -69,11 +68,11 @@ func (m Manifest) Check() error {
 func (m Manifest) Encode() []byte {
 	b := make([]byte, 0, manifestHead+len(m.Links)*linkSize)
 	b = append(b, "\xa3\x64size"...)
-	b = appendHead(b, 0, uint64(m.Size))
+	b = cbor.AppendHead(b, cbor.Uint, uint64(m.Size))
 	b = append(b, "\x65chunk"...)
-	b = appendHead(b, 0, ChunkSize)
+	b = cbor.AppendHead(b, cbor.Uint, ChunkSize)
 	b = append(b, "\x65links"...)
-	b = appendHead(b, 4, uint64(len(m.Links)))
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(m.Links)))
 	for i := range m.Links {
 		b = append(append(b, linkPrefix...), m.Links[i][:]...)
 	}
@@ -92,15 +91,15 @@ func DecodeManifest(b []byte) (Manifest, error) {
 	if len(b) > ChunkSize {
 		return bad("longer than a block")
 	}
-	size, rest, ok := field(b, "\xa3\x64size", 0)
+	size, rest, ok := field(b, "\xa3\x64size", cbor.Uint)
 	if !ok || size <= ChunkSize || size > MaxSize {
 		return bad("size")
 	}
-	chunk, rest, ok := field(rest, "\x65chunk", 0)
+	chunk, rest, ok := field(rest, "\x65chunk", cbor.Uint)
 	if !ok || chunk != ChunkSize {
 		return bad("chunk size")
 	}
-	count, rest, ok := field(rest, "\x65links", 4)
+	count, rest, ok := field(rest, "\x65links", cbor.Array)
 	if !ok || int64(count) != chunks(int64(size)) || len(rest) != int(count)*linkSize {
 		return bad("number of links")
 	}
@@ -122,43 +121,13 @@ func (m Manifest) length(i int) int {
 
 func chunks(size int64) int64 { return (size + ChunkSize - 1) / ChunkSize }
 
-func appendHead(b []byte, major byte, n uint64) []byte {
-	major <<= 5
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n <= math.MaxUint8:
-		return append(b, major|24, byte(n))
-	case n <= math.MaxUint16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
-	case n <= math.MaxUint32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), n)
-}
-
-// field reads a literal and the head of one item of a major type, in its shortest spelling.
+// field reads a literal and the head of one item of a major type, in its shortest form.
 func field(b []byte, literal string, major byte) (n uint64, rest []byte, ok bool) {
-	b, ok = bytes.CutPrefix(b, []byte(literal))
-	if !ok || len(b) == 0 || b[0]>>5 != major {
+	if b, ok = bytes.CutPrefix(b, []byte(literal)); !ok {
 		return 0, nil, false
 	}
-	head, arg := b[0], b[1:]
-	switch low := head & 31; {
-	case low < 24:
-		return uint64(low), arg, true
-	case low > 27 || len(arg) < 1<<(low-24):
-		return 0, nil, false
-	default:
-		width := 1 << (low - 24)
-		for _, c := range arg[:width] {
-			n = n<<8 | uint64(c)
-		}
-		if !bytes.Equal(appendHead(nil, major, n), b[:1+width]) {
-			return 0, nil, false
-		}
-		return n, arg[width:], true
-	}
+	n, size, err := cbor.Head(b, major)
+	return n, b[size:], err == nil
 }
 
 // digester hashes a value whole and, when it is longer than a chunk, by chunk.

@@ -10,8 +10,8 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // Status is what a node knows of a Space.
@@ -121,9 +121,9 @@ func hashStates(ctx context.Context, snap *db.Snapshot, sid int64, h io.Writer) 
 		if err := scan(&name, &id, &state); err != nil {
 			return err
 		}
-		b := dag.AppendText(dag.AppendHead(nil, 4<<5, 3), name)
+		b := cbor.AppendText(cbor.AppendHead(nil, cbor.Array, 3), name)
 		for _, x := range [][]byte{id, state} {
-			b = append(dag.AppendHead(b, 2<<5, uint64(len(x))), x...)
+			b = cbor.AppendBytes(b, x)
 		}
 		_, err := h.Write(b)
 		return err

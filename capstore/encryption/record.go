@@ -10,6 +10,7 @@ import (
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // recordKind is what a record says.
@@ -53,30 +54,30 @@ const recordContext = "tinycloud/encryption/record/1\x00"
 
 // unsigned is the record without its signatures.
 func (r *record) unsigned() []byte {
-	b := dag.AppendHead(nil, dag.MajorArray, recordSize-2)
-	b = dag.AppendHead(b, dag.MajorUint, uint64(r.kind))
-	b = dag.AppendText(b, r.network.String())
-	b = dag.AppendHead(b, dag.MajorUint, uint64(r.version))
-	b = appendBytes(b, r.public)
-	b = dag.AppendHead(b, dag.MajorUint, uint64(r.at))
-	b = appendBytes(b, r.node[:])
-	b = appendBytes(b, r.host[:])
-	b = dag.AppendHead(b, dag.MajorUint, uint64(uint32(r.threshold.N)))
-	b = dag.AppendHead(b, dag.MajorUint, uint64(uint32(r.threshold.T)))
-	b = appendBytes(b, r.token)
-	b = dag.AppendHead(b, dag.MajorArray, uint64(len(r.chain)))
+	b := cbor.AppendHead(nil, cbor.Array, recordSize-2)
+	b = cbor.AppendHead(b, cbor.Uint, uint64(r.kind))
+	b = cbor.AppendText(b, r.network.String())
+	b = cbor.AppendHead(b, cbor.Uint, uint64(r.version))
+	b = cbor.AppendBytes(b, r.public)
+	b = cbor.AppendHead(b, cbor.Uint, uint64(r.at))
+	b = cbor.AppendBytes(b, r.node[:])
+	b = cbor.AppendBytes(b, r.host[:])
+	b = cbor.AppendHead(b, cbor.Uint, uint64(uint32(r.threshold.N)))
+	b = cbor.AppendHead(b, cbor.Uint, uint64(uint32(r.threshold.T)))
+	b = cbor.AppendBytes(b, r.token)
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(r.chain)))
 	for _, t := range r.chain {
-		b = appendBytes(b, t)
+		b = cbor.AppendBytes(b, t)
 	}
 	return b
 }
 
 // encode is the record's one spelling.
 func (r *record) encode() []byte {
-	b := dag.AppendHead(nil, dag.MajorArray, 3)
-	b = appendBytes(b, r.unsigned())
-	b = appendBytes(b, r.sig[:])
-	return appendBytes(b, r.hostSig[:])
+	b := cbor.AppendHead(nil, cbor.Array, 3)
+	b = cbor.AppendBytes(b, r.unsigned())
+	b = cbor.AppendBytes(b, r.sig[:])
+	return cbor.AppendBytes(b, r.hostSig[:])
 }
 
 // id is the same however it is signed.
@@ -84,17 +85,13 @@ func (r *record) id() tinycloud.Hash { return tinycloud.Sum(r.unsigned()) }
 
 func (r *record) signed() []byte { return append([]byte(recordContext), r.unsigned()...) }
 
-func appendBytes(b, x []byte) []byte {
-	return append(dag.AppendHead(b, dag.MajorBytes, uint64(len(x))), x...)
-}
-
 // decodeRecord reads a record in its one spelling, and checks its form. The error is of class [tinycloud.ErrInvalid].
 func decodeRecord(b []byte) (*record, error) {
 	if len(b) > MaxRecord {
 		return nil, fmt.Errorf("record of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
 	outer := dag.NewReader(b)
-	if outer.Count(dag.MajorArray, 3) != 3 {
+	if outer.Count(cbor.Array, 3) != 3 {
 		outer.Fail("record")
 	}
 	inner := outer.Bytes()
@@ -112,18 +109,18 @@ func decodeRecord(b []byte) (*record, error) {
 }
 
 func (r *record) read(in *dag.Reader) error {
-	if in.Count(dag.MajorArray, recordSize-2) != recordSize-2 {
+	if in.Count(cbor.Array, recordSize-2) != recordSize-2 {
 		in.Fail("record")
 	}
-	r.kind = recordKind(in.Head(dag.MajorUint))
+	r.kind = recordKind(in.Head(cbor.Uint))
 	text := in.Text()
-	r.version = int64(min(in.Head(dag.MajorUint), maxVersion+1))
+	r.version = int64(min(in.Head(cbor.Uint), maxVersion+1))
 	r.public = bytes.Clone(in.Bytes())
-	at := in.Head(dag.MajorUint)
+	at := in.Head(cbor.Uint)
 	r.node, r.host = hostlog.Key(fixed(in, len(hostlog.Key{}))), hostlog.Key(fixed(in, len(hostlog.Key{})))
-	n, t := in.Head(dag.MajorUint), in.Head(dag.MajorUint)
+	n, t := in.Head(cbor.Uint), in.Head(cbor.Uint)
 	r.token = bytes.Clone(in.Bytes())
-	for range in.Count(dag.MajorArray, hostlog.MaxChain) {
+	for range in.Count(cbor.Array, hostlog.MaxChain) {
 		r.chain = append(r.chain, bytes.Clone(in.Bytes()))
 	}
 	if n > 1<<32-1 || t > 1<<32-1 || at > 1<<62 {

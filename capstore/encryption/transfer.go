@@ -13,6 +13,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // A key is handed over to a transport key that its receiver made for that alone, and announces signed by its Space key
@@ -44,21 +45,21 @@ type ask struct {
 
 // context is what everything is bound to.
 func (a *ask) context() []byte {
-	b := dag.AppendHead(nil, dag.MajorArray, 9)
-	b = dag.AppendText(b, a.space.String())
-	b = dag.AppendText(b, a.network.String())
-	b = dag.AppendHead(b, dag.MajorUint, uint64(a.version))
+	b := cbor.AppendHead(nil, cbor.Array, 9)
+	b = cbor.AppendText(b, a.space.String())
+	b = cbor.AppendText(b, a.network.String())
+	b = cbor.AppendHead(b, cbor.Uint, uint64(a.version))
 	for _, x := range [][]byte{a.public, a.to.Host[:], a.to.Node[:], a.from.Host[:], a.from.Node[:], a.transport} {
-		b = appendBytes(b, x)
+		b = cbor.AppendBytes(b, x)
 	}
 	return b
 }
 
 func (a *ask) encode() []byte {
-	b := dag.AppendHead(nil, dag.MajorArray, 3)
-	b = appendBytes(b, a.context())
-	b = appendBytes(b, a.hostSig[:])
-	return appendBytes(b, a.nodeSig[:])
+	b := cbor.AppendHead(nil, cbor.Array, 3)
+	b = cbor.AppendBytes(b, a.context())
+	b = cbor.AppendBytes(b, a.hostSig[:])
+	return cbor.AppendBytes(b, a.nodeSig[:])
 }
 
 // decodeAsk reads an announcement in its one spelling. The error is of class [tinycloud.ErrInvalid].
@@ -67,7 +68,7 @@ func decodeAsk(b []byte) (*ask, error) {
 		return nil, fmt.Errorf("announcement of %d bytes: %w", len(b), tinycloud.ErrInvalid)
 	}
 	outer := dag.NewReader(b)
-	if outer.Count(dag.MajorArray, 3) != 3 {
+	if outer.Count(cbor.Array, 3) != 3 {
 		outer.Fail("announcement")
 	}
 	in := dag.NewReader(outer.Bytes())
@@ -77,11 +78,11 @@ func decodeAsk(b []byte) (*ask, error) {
 	if err := outer.End(); err != nil {
 		return nil, err
 	}
-	if in.Count(dag.MajorArray, 9) != 9 {
+	if in.Count(cbor.Array, 9) != 9 {
 		in.Fail("announcement")
 	}
 	space, network := in.Text(), in.Text()
-	version := in.Head(dag.MajorUint)
+	version := in.Head(cbor.Uint)
 	a.public = fixed(in, keySize)
 	a.to.Host, a.to.Node = hostlog.Key(fixed(in, keySize)), hostlog.Key(fixed(in, keySize))
 	a.from.Host, a.from.Node = hostlog.Key(fixed(in, keySize)), hostlog.Key(fixed(in, keySize))

@@ -12,8 +12,8 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/did"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // EntryVersion is the only version of entries this node judges.
@@ -43,9 +43,9 @@ func (e Entry) Encode() []byte {
 	space := e.Space.String()
 	b := make([]byte, 0, 170+len(space))
 	b = append(b, 0xa7)
-	b = dag.AppendHead(append(b, 0x61, 'n'), 0, e.N)
+	b = cbor.AppendHead(append(b, 0x61, 'n'), cbor.Uint, e.N)
 	b = append(b, 0x61, 'v', EntryVersion)
-	b = dag.AppendHead(append(b, "\x62at"...), 0, uint64(e.At))
+	b = cbor.AppendHead(append(b, "\x62at"...), cbor.Uint, uint64(e.At))
 	b = append(append(b, "\x64host\x58\x20"...), e.Host[:]...)
 	b = append(b, "\x64prev"...)
 	if e.N == 0 {
@@ -56,8 +56,7 @@ func (e Entry) Encode() []byte {
 	if e.Import.IsZero() {
 		b = append(append(b, "\x65epoch"+linkHead...), e.Epoch[:]...)
 	}
-	b = dag.AppendHead(append(b, "\x65space"...), 3<<5, uint64(len(space)))
-	b = append(b, space...)
+	b = cbor.AppendText(append(b, "\x65space"...), space)
 	if !e.Import.IsZero() {
 		b = append(append(b, "\x66import"+linkHead...), e.Import[:]...)
 	}

@@ -10,8 +10,8 @@ import (
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
-	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/parallel"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // MaxImported is how many epochs an import entry may list.
@@ -42,10 +42,10 @@ func ImportHash(epochs []Imported) tinycloud.Hash {
 
 // EncodeList returns the bytes of the list of an import entry: the DAG-CBOR list [[epoch, at]…].
 func EncodeList(list []Listed) []byte {
-	b := dag.AppendHead(nil, 4<<5, uint64(len(list)))
+	b := cbor.AppendHead(nil, cbor.Array, uint64(len(list)))
 	for _, l := range list {
 		b = append(append(append(b, 0x82), linkHead...), l.Epoch[:]...)
-		b = dag.AppendHead(b, 0, uint64(l.At))
+		b = cbor.AppendHead(b, cbor.Uint, uint64(l.At))
 	}
 	return b
 }

@@ -10,6 +10,7 @@ import (
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // Tables implements [service.Keeper]: kv has what each key holds, conflicts what lost.
@@ -34,7 +35,7 @@ func (Service) Digest(ctx context.Context, r service.Reader, w io.Writer) error 
 	if _, err := r.One(ctx, []any{&keys}, "SELECT count(*) FROM kv WHERE sid = ? AND live = 1", r.Sid()); err != nil {
 		return err
 	}
-	if _, err := w.Write(dag.AppendHead(nil, 4<<5, uint64(keys))); err != nil {
+	if _, err := w.Write(cbor.AppendHead(nil, cbor.Array, uint64(keys))); err != nil {
 		return err
 	}
 	return lister{r}.each(ctx, keyRange{full: true}, func(k keyed) error {
@@ -42,9 +43,9 @@ func (Service) Digest(ctx context.Context, r service.Reader, w io.Writer) error 
 		if err := json.Unmarshal(k.meta, &m); err != nil {
 			return fmt.Errorf("metadata of %q: %w", k.key, err)
 		}
-		b := dag.AppendText(dag.AppendHead(nil, 4<<5, 3), k.key)
+		b := cbor.AppendText(cbor.AppendHead(nil, cbor.Array, 3), k.key)
 		value := tinycloud.Hash(k.value).Multihash()
-		b = append(dag.AppendHead(b, 2<<5, uint64(len(value))), value...)
+		b = cbor.AppendBytes(b, value)
 		_, err := w.Write(dag.AppendMap(b, m))
 		return err
 	})

@@ -2,9 +2,9 @@ package wire
 
 import (
 	"crypto/ed25519"
-	"encoding/binary"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // Batches are most of what hosts say to each other, and the general codec takes longer for one than its hashes do. So the
@@ -14,12 +14,8 @@ import (
 // batchHead begins a message that is a batch: a map of one field, with a list of two.
 const batchHead = "\xa1\x65batch\x82"
 
-// Major types of CBOR, and the heads of what has one length.
+// The heads of what has one length.
 const (
-	majorNumber = 0 << 5
-	majorBytes  = 2 << 5
-	majorList   = 4 << 5
-
 	hashHead = "\x58\x20"
 	sigHead  = "\x58\x40"
 )
@@ -27,24 +23,10 @@ const (
 // fieldsOfBundle is how many fields a bundle is spelled in.
 const fieldsOfBundle = 10
 
-func appendHead(b []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n < 1<<8:
-		return append(b, major|24, byte(n))
-	case n < 1<<16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
-	case n < 1<<32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), n)
-}
-
 func appendList(b []byte, list [][]byte) []byte {
-	b = appendHead(b, majorList, uint64(len(list)))
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(list)))
 	for _, x := range list {
-		b = append(appendHead(b, majorBytes, uint64(len(x))), x...)
+		b = cbor.AppendBytes(b, x)
 	}
 	return b
 }
@@ -53,36 +35,36 @@ func appendHash(b []byte, h [32]byte) []byte { return append(append(b, hashHead.
 
 // appendBatch appends the message that is a batch; ok is false for one that is not of the common form.
 func appendBatch(b []byte, m *Batch) (out []byte, ok bool) {
-	b = appendHead(append(b, batchHead...), majorList, uint64(len(m.Hosts)))
+	b = cbor.AppendHead(append(b, batchHead...), cbor.Array, uint64(len(m.Hosts)))
 	for _, h := range m.Hosts {
 		b = appendHash(b, h)
 	}
-	b = appendHead(b, majorList, uint64(len(m.Entries)))
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(m.Entries)))
 	for i := range m.Entries {
 		w := &m.Entries[i]
 		if len(w.Import) > 0 || w.At < 0 {
 			return b, false
 		}
-		b = appendHead(b, majorList, fieldsOfBundle)
-		b = appendHead(b, majorNumber, w.Host)
-		b = appendHead(b, majorList, uint64(len(w.Link)))
+		b = cbor.AppendHead(b, cbor.Array, fieldsOfBundle)
+		b = cbor.AppendHead(b, cbor.Uint, w.Host)
+		b = cbor.AppendHead(b, cbor.Array, uint64(len(w.Link)))
 		for _, l := range w.Link {
-			b = appendHead(appendHead(b, majorList, 2), majorNumber, l.N)
+			b = cbor.AppendHead(cbor.AppendHead(b, cbor.Array, 2), cbor.Uint, l.N)
 			b = appendHash(b, l.Prev)
 		}
-		b = appendHead(b, majorNumber, uint64(w.At))
+		b = cbor.AppendHead(b, cbor.Uint, uint64(w.At))
 		b = append(append(b, sigHead...), w.Sig[:]...)
-		b = append(appendHead(b, majorBytes, uint64(len(w.Epoch))), w.Epoch...)
+		b = cbor.AppendBytes(b, w.Epoch)
 		b = appendList(appendList(appendList(b, w.Events), w.Ops), w.Values)
-		b = appendHead(b, majorList, uint64(len(w.Large)))
+		b = cbor.AppendHead(b, cbor.Array, uint64(len(w.Large)))
 		for _, l := range w.Large {
 			if l.Size < 0 {
 				return b, false
 			}
-			b = appendHash(appendHead(b, majorList, 3), l.Hash)
-			b = appendHash(appendHead(b, majorNumber, uint64(l.Size)), l.Manifest)
+			b = appendHash(cbor.AppendHead(b, cbor.Array, 3), l.Hash)
+			b = appendHash(cbor.AppendHead(b, cbor.Uint, uint64(l.Size)), l.Manifest)
 		}
-		b = appendHead(b, majorList, 0)
+		b = cbor.AppendHead(b, cbor.Array, 0)
 	}
 	return b, true
 }
@@ -123,10 +105,10 @@ func batchOf(b []byte) (m *Batch, ok bool) {
 
 func (p *plain) bundle(w *wireBundle) {
 	p.exactly(fieldsOfBundle)
-	w.Host = p.head(majorNumber)
+	w.Host = p.head(cbor.Uint)
 	if p.count(1) == 1 {
 		p.exactly(2)
-		w.Link = []wireStart{{N: p.head(majorNumber), Prev: p.hash()}}
+		w.Link = []wireStart{{N: p.head(cbor.Uint), Prev: p.hash()}}
 	}
 	w.At = p.number()
 	if p.literal(sigHead) {
@@ -167,32 +149,18 @@ func (p *plain) fail() bool {
 }
 
 // head reads a head of a major type in its shortest form.
-func (p *plain) head(major byte) (n uint64) {
-	first := p.take(1)
-	if p.failed || first[0]&0xe0 != major || first[0]&0x1f > 27 {
-		p.fail()
+func (p *plain) head(major byte) uint64 {
+	n, size, err := cbor.Head(p.b, major)
+	if p.failed = p.failed || err != nil; p.failed {
 		return 0
 	}
-	info := first[0] & 0x1f
-	if info < 24 {
-		return uint64(info)
-	}
-	least := uint64(24)
-	if info > 24 {
-		least = 1 << (8 << (info - 25))
-	}
-	for _, c := range p.take(1 << (info - 24)) {
-		n = n<<8 | uint64(c)
-	}
-	if n < least {
-		p.fail()
-	}
+	p.b = p.b[size:]
 	return n
 }
 
 // count reads the length of a list of which each item takes a byte or more.
 func (p *plain) count(most int) int {
-	n := p.head(majorList)
+	n := p.head(cbor.Array)
 	if p.failed || n > uint64(most) || n > uint64(len(p.b)) {
 		p.fail()
 		return 0
@@ -201,13 +169,13 @@ func (p *plain) count(most int) int {
 }
 
 func (p *plain) exactly(n uint64) {
-	if p.head(majorList) != n {
+	if p.head(cbor.Array) != n {
 		p.fail()
 	}
 }
 
 func (p *plain) number() int64 {
-	n := p.head(majorNumber)
+	n := p.head(cbor.Uint)
 	if n > 1<<63-1 {
 		p.fail()
 	}
@@ -222,7 +190,7 @@ func (p *plain) hash() (h tinycloud.Hash) {
 }
 
 func (p *plain) bytes() []byte {
-	n := p.head(majorBytes)
+	n := p.head(cbor.Bytes)
 	if p.failed || n > uint64(len(p.b)) {
 		p.fail()
 		return nil

@@ -1,26 +1,14 @@
 package dag
 
 import (
-	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
-// Major types of CBOR, in their place, and simple values.
-const (
-	MajorUint     = 0 << 5
-	MajorNegative = 1 << 5
-	MajorBytes    = 2 << 5
-	MajorText     = 3 << 5
-	MajorArray    = 4 << 5
-	MajorMap      = 5 << 5
-	MajorTag      = 6 << 5
-	Null          = 0xf6
-	Float64Head   = 0xfb
-	tagLink       = 42
-)
+const tagLink = 42
 
 // The bytes of a link before its digest: tag 42, a byte string of 37, the identity multibase, CIDv1,
 // the codec, BLAKE3 of 32 bytes.
@@ -29,27 +17,6 @@ const (
 	cborLink = "\xd8\x2a\x58\x25\x00\x01\x71\x1e\x20"
 	linkSize = len(rawLink) + 32
 )
-
-// AppendHead appends the head of a CBOR item in its shortest form. major is the major type in its place,
-// the upper three bits.
-func AppendHead(b []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n < 1<<8:
-		return append(b, major|24, byte(n))
-	case n < 1<<16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
-	case n < 1<<32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), n)
-}
-
-// AppendText appends a text.
-func AppendText(b []byte, s string) []byte {
-	return append(AppendHead(b, MajorText, uint64(len(s))), s...)
-}
 
 func appendLink(b []byte, prefix string, h tinycloud.Hash) []byte {
 	return append(append(b, prefix...), h[:]...)
@@ -83,7 +50,7 @@ func (r *Reader) Fail(what string) {
 // Take returns the next n bytes.
 func (r *Reader) Take(n int) []byte {
 	if n > r.Left() {
-		r.Fail("bytes end early")
+		r.Fail(cbor.ErrShort.Error())
 		return nil
 	}
 	r.off += n
@@ -100,31 +67,11 @@ func (r *Reader) Peek() byte {
 
 // Head reads a head of a major type in its shortest form.
 func (r *Reader) Head(major byte) uint64 {
-	c := r.Take(1)
-	if r.err != nil {
-		return 0
+	n, size, err := cbor.Head(r.b[r.off:], major)
+	if err != nil {
+		r.Fail(err.Error())
 	}
-	if c[0]&0xe0 != major || c[0]&0x1f > 27 {
-		r.Fail("unexpected type")
-		return 0
-	}
-	info := c[0] & 0x1f
-	if info < 24 {
-		return uint64(info)
-	}
-	var n, least uint64
-	for _, c := range r.Take(1 << (info - 24)) {
-		n = n<<8 | uint64(c)
-	}
-	if info == 24 {
-		least = 24
-	} else {
-		least = 1 << (8 << (info - 25))
-	}
-	if n < least {
-		r.Fail("number not in its shortest form")
-		return 0
-	}
+	r.off += size
 	return n
 }
 
@@ -140,9 +87,9 @@ func (r *Reader) Count(major byte, limit int) int {
 
 // Text reads a text of UTF-8.
 func (r *Reader) Text() string {
-	n := r.Head(MajorText)
+	n := r.Head(cbor.Text)
 	if n > uint64(r.Left()) {
-		r.Fail("bytes end early")
+		r.Fail(cbor.ErrShort.Error())
 		return ""
 	}
 	s := string(r.Take(int(n)))

@@ -6,6 +6,7 @@ import (
 	"github.com/ipfs/go-cid"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // KV is the service of operations that name none.
@@ -49,13 +50,13 @@ func DecodeEnvelope(b []byte) (e Envelope, ok bool, err error) {
 		r.Fail("operation beyond its bounds")
 		return e, false, r.err
 	}
-	if r.Peek()&0xe0 != MajorMap {
+	if r.Peek()&0xe0 != cbor.Map {
 		r.value(0)
 		return e, false, r.End()
 	}
 	var service, subject, key text
 	last := ""
-	for i := range r.Count(MajorMap, len(b)) {
+	for i := range r.Count(cbor.Map, len(b)) {
 		switch name := r.field(i, &last); name {
 		case "service":
 			service = r.textOrValue()
@@ -89,7 +90,7 @@ type text struct {
 }
 
 func (r *Reader) textOrValue() text {
-	if r.Peek()&0xe0 != MajorText {
+	if r.Peek()&0xe0 != cbor.Text {
 		r.value(1)
 		return text{there: true}
 	}
@@ -126,30 +127,30 @@ func (r *Reader) value(depth int) {
 		return
 	}
 	switch c := r.Peek(); c & 0xe0 {
-	case MajorUint, MajorNegative:
+	case cbor.Uint, cbor.Negative:
 		r.Head(c & 0xe0)
-	case MajorBytes:
+	case cbor.Bytes:
 		r.Bytes()
-	case MajorText:
+	case cbor.Text:
 		r.Text()
-	case MajorArray:
-		for range r.Count(MajorArray, len(r.b)) {
+	case cbor.Array:
+		for range r.Count(cbor.Array, len(r.b)) {
 			r.value(depth + 1)
 			if r.err != nil {
 				return
 			}
 		}
-	case MajorMap:
+	case cbor.Map:
 		last := ""
-		for i := range r.Count(MajorMap, len(r.b)) {
+		for i := range r.Count(cbor.Map, len(r.b)) {
 			r.field(i, &last)
 			r.value(depth + 1)
 			if r.err != nil {
 				return
 			}
 		}
-	case MajorTag:
-		if r.Head(MajorTag) != tagLink {
+	case cbor.Tag:
+		if r.Head(cbor.Tag) != tagLink {
 			r.Fail("tag of no link")
 		}
 		if b := r.Bytes(); r.err == nil {
@@ -172,7 +173,7 @@ func afterIdentity(b []byte) []byte {
 
 // Bytes reads a byte string; what it returns is part of what is read.
 func (r *Reader) Bytes() []byte {
-	n := r.Head(MajorBytes)
+	n := r.Head(cbor.Bytes)
 	if n > uint64(r.Left()) {
 		r.Fail("bytes end early")
 		return nil
@@ -184,8 +185,8 @@ func (r *Reader) Bytes() []byte {
 func (r *Reader) simple() {
 	switch c := r.Take(1); {
 	case r.err != nil:
-	case c[0] == Null || c[0] == Null-1 || c[0] == Null-2:
-	case c[0] == Float64Head:
+	case c[0] == cbor.Null || c[0] == cbor.Null-1 || c[0] == cbor.Null-2:
+	case c[0] == cbor.Float64Head:
 		bits := uint64(0)
 		for _, b := range r.Take(8) {
 			bits = bits<<8 | uint64(b)

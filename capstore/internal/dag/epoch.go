@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // Bounds of an epoch.
@@ -33,16 +34,16 @@ func (e Epoch) Encode() []byte {
 		size += 3 + linkSize*len(ev.Ops)
 	}
 	b := make([]byte, 0, size)
-	b = AppendText(AppendHead(b, MajorMap, 2), "parents")
-	b = AppendHead(b, MajorArray, uint64(len(e.Parents)))
+	b = cbor.AppendText(cbor.AppendHead(b, cbor.Map, 2), "parents")
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(e.Parents)))
 	for _, p := range e.Parents {
 		b = appendLink(b, cborLink, p)
 	}
-	b = AppendText(b, "events")
-	b = AppendHead(b, MajorArray, uint64(len(e.Events)))
+	b = cbor.AppendText(b, "events")
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(e.Events)))
 	for _, ev := range e.Events {
 		if len(ev.Ops) > 0 {
-			b = AppendHead(b, MajorArray, uint64(1+len(ev.Ops)))
+			b = cbor.AppendHead(b, cbor.Array, uint64(1+len(ev.Ops)))
 		}
 		b = appendLink(b, rawLink, ev.Event)
 		for _, op := range ev.Ops {
@@ -62,15 +63,15 @@ func DecodeEpoch(b []byte) (Epoch, error) {
 	}
 	r := NewReader(b)
 	var e Epoch
-	if r.Head(MajorMap) != 2 {
+	if r.Head(cbor.Map) != 2 {
 		r.Fail("map of two fields expected")
 	}
 	r.Name("parents")
-	for n := r.Count(MajorArray, MaxParents); n > 0 && r.err == nil; n-- {
+	for n := r.Count(cbor.Array, MaxParents); n > 0 && r.err == nil; n-- {
 		e.Parents = append(e.Parents, r.link(cborLink))
 	}
 	r.Name("events")
-	for n := r.Count(MajorArray, MaxEvents); n > 0 && r.err == nil; n-- {
+	for n := r.Count(cbor.Array, MaxEvents); n > 0 && r.err == nil; n-- {
 		e.Events = append(e.Events, r.event())
 	}
 	if err := r.End(); err != nil {
@@ -81,11 +82,11 @@ func DecodeEpoch(b []byte) (Epoch, error) {
 
 // event reads a link alone, or a list of a link and at least one operation.
 func (r *Reader) event() (ev EventRef) {
-	if r.Peek()&0xe0 != MajorArray {
+	if r.Peek()&0xe0 != cbor.Array {
 		ev.Event = r.link(rawLink)
 		return ev
 	}
-	n := r.Count(MajorArray, 1+MaxEventOps)
+	n := r.Count(cbor.Array, 1+MaxEventOps)
 	if n < 2 {
 		r.Fail("event without operations in a list")
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // Bounds of an operation.
@@ -39,25 +40,25 @@ func (o Op) Encode() []byte {
 	}
 	b := make([]byte, 0, size)
 	if o.Delete {
-		b = AppendText(AppendHead(b, MajorMap, 2), "key")
-		b = AppendText(AppendText(b, o.Key), "version")
+		b = cbor.AppendText(cbor.AppendHead(b, cbor.Map, 2), "key")
+		b = cbor.AppendText(cbor.AppendText(b, o.Key), "version")
 		if o.Version == nil {
-			return append(b, Null)
+			return append(b, cbor.Null)
 		}
-		b = AppendHead(AppendHead(b, MajorArray, 3), MajorUint, o.Version.Seq)
-		return AppendHead(appendLink(b, cborLink, o.Version.Epoch), MajorUint, o.Version.Index)
+		b = cbor.AppendHead(cbor.AppendHead(b, cbor.Array, 3), cbor.Uint, o.Version.Seq)
+		return cbor.AppendHead(appendLink(b, cborLink, o.Version.Epoch), cbor.Uint, o.Version.Index)
 	}
-	b = AppendText(AppendHead(b, MajorMap, 3), "key")
-	b = AppendText(AppendText(b, o.Key), "value")
+	b = cbor.AppendText(cbor.AppendHead(b, cbor.Map, 3), "key")
+	b = cbor.AppendText(cbor.AppendText(b, o.Key), "value")
 	b = appendLink(b, cborLink, o.Value)
-	return AppendMap(AppendText(b, "metadata"), o.Metadata)
+	return AppendMap(cbor.AppendText(b, "metadata"), o.Metadata)
 }
 
 // AppendMap appends a map of texts, in the order of DAG-CBOR.
 func AppendMap(b []byte, m map[string]string) []byte {
-	b = AppendHead(b, MajorMap, uint64(len(m)))
+	b = cbor.AppendHead(b, cbor.Map, uint64(len(m)))
 	for _, name := range slices.SortedFunc(maps.Keys(m), byLength) {
-		b = AppendText(AppendText(b, name), m[name])
+		b = cbor.AppendText(cbor.AppendText(b, name), m[name])
 	}
 	return b
 }
@@ -78,7 +79,7 @@ func DecodeOp(b []byte) (Op, error) {
 	}
 	r := NewReader(b)
 	var o Op
-	fields := r.Head(MajorMap)
+	fields := r.Head(cbor.Map)
 	r.Name("key")
 	o.Key = r.Text()
 	switch fields {
@@ -101,21 +102,21 @@ func DecodeOp(b []byte) (Op, error) {
 }
 
 func (r *Reader) version() *Version {
-	if r.Peek() == Null {
+	if r.Peek() == cbor.Null {
 		r.Take(1)
 		return nil
 	}
-	if r.Count(MajorArray, 3) != 3 {
+	if r.Count(cbor.Array, 3) != 3 {
 		r.Fail("version of three parts expected")
 	}
-	v := &Version{Seq: r.Head(MajorUint)}
+	v := &Version{Seq: r.Head(cbor.Uint)}
 	v.Epoch = r.link(cborLink)
-	v.Index = r.Head(MajorUint)
+	v.Index = r.Head(cbor.Uint)
 	return v
 }
 
 func (r *Reader) metadata() map[string]string {
-	n := r.Count(MajorMap, MaxMetadata)
+	n := r.Count(cbor.Map, MaxMetadata)
 	m := make(map[string]string, n)
 	last := ""
 	for i := range n {

@@ -9,6 +9,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/dag"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // ErrNewer is the error for the part of an operation whose form or rules this release does not know.
@@ -63,14 +64,14 @@ type Part struct {
 
 func (p *Part) encode(subject string) []byte {
 	b := make([]byte, 0, len(p.bytes)+len(subject)+80)
-	b = dag.AppendHead(b, dag.MajorMap, 7)
-	b = appendUint(dag.AppendText(b, "of"), uint64(p.Of))
-	b = appendUint(dag.AppendText(b, "form"), form)
-	b = appendUint(dag.AppendText(b, "part"), uint64(p.N))
-	b = append(dag.AppendHead(dag.AppendText(b, "bytes"), dag.MajorBytes, uint64(len(p.bytes))), p.bytes...)
-	b = appendUint(dag.AppendText(b, "rules"), p.Rules)
-	b = dag.AppendText(dag.AppendText(b, "service"), Service)
-	return dag.AppendText(dag.AppendText(b, "subject"), subject)
+	b = cbor.AppendHead(b, cbor.Map, 7)
+	b = appendUint(cbor.AppendText(b, "of"), uint64(p.Of))
+	b = appendUint(cbor.AppendText(b, "form"), form)
+	b = appendUint(cbor.AppendText(b, "part"), uint64(p.N))
+	b = cbor.AppendBytes(cbor.AppendText(b, "bytes"), p.bytes)
+	b = appendUint(cbor.AppendText(b, "rules"), p.Rules)
+	b = cbor.AppendText(cbor.AppendText(b, "service"), Service)
+	return cbor.AppendText(cbor.AppendText(b, "subject"), subject)
 }
 
 // ReadPart reads a part. It fails with [ErrNewer] if this release knows its form or its rules not, most being the greatest
@@ -82,22 +83,22 @@ func ReadPart(subject string, b []byte, most uint64) (Part, error) {
 	r := reader{dag.NewReader(b)}
 	var p Part
 	var kind uint64
-	if r.Head(dag.MajorMap) < 7 {
+	if r.Head(cbor.Map) < 7 {
 		return Part{}, fmt.Errorf("part of an operation: %w", tinycloud.ErrInvalid)
 	}
 	r.Name("of")
-	of := r.Head(dag.MajorUint)
+	of := r.Head(cbor.Uint)
 	if r.Name("form"); r.Err() == nil {
-		if kind = r.Head(dag.MajorUint); r.Err() == nil && kind > form {
+		if kind = r.Head(cbor.Uint); r.Err() == nil && kind > form {
 			return Part{}, ErrNewer
 		}
 	}
 	r.Name("part")
-	n := r.Head(dag.MajorUint)
+	n := r.Head(cbor.Uint)
 	r.Name("bytes")
 	p.bytes = r.Bytes()
 	r.Name("rules")
-	p.Rules = r.Head(dag.MajorUint)
+	p.Rules = r.Head(cbor.Uint)
 	r.Name("service")
 	r.Name(Service)
 	r.Name("subject")
@@ -172,22 +173,22 @@ func (o *Operation) body() []byte {
 	if r.Schema != nil {
 		fields++
 	}
-	b := dag.AppendHead(nil, dag.MajorMap, fields)
-	b = appendInt(dag.AppendText(b, "now"), o.Now)
+	b := cbor.AppendHead(nil, cbor.Map, fields)
+	b = appendInt(cbor.AppendText(b, "now"), o.Now)
 	if r.Action == ExecuteStatement {
-		b = dag.AppendText(dag.AppendText(b, "name"), r.Name)
+		b = cbor.AppendText(cbor.AppendText(b, "name"), r.Name)
 	}
-	b = dag.AppendText(dag.AppendText(b, "action"), string(r.Action))
+	b = cbor.AppendText(cbor.AppendText(b, "action"), string(r.Action))
 	if r.Schema != nil {
-		b = dag.AppendHead(dag.AppendText(b, "schema"), dag.MajorArray, uint64(len(r.Schema)))
+		b = cbor.AppendHead(cbor.AppendText(b, "schema"), cbor.Array, uint64(len(r.Schema)))
 		for _, s := range r.Schema {
-			b = dag.AppendText(b, s)
+			b = cbor.AppendText(b, s)
 		}
 	}
-	b = dag.AppendHead(dag.AppendText(b, "statements"), dag.MajorArray, uint64(len(r.Statements)))
+	b = cbor.AppendHead(cbor.AppendText(b, "statements"), cbor.Array, uint64(len(r.Statements)))
 	for _, s := range r.Statements {
-		b = dag.AppendText(dag.AppendHead(b, dag.MajorArray, 2), s.SQL)
-		b = dag.AppendHead(b, dag.MajorArray, uint64(len(s.Params)))
+		b = cbor.AppendText(cbor.AppendHead(b, cbor.Array, 2), s.SQL)
+		b = cbor.AppendHead(b, cbor.Array, uint64(len(s.Params)))
 		for _, v := range s.Params {
 			b = appendValue(b, v)
 		}
@@ -197,7 +198,7 @@ func (o *Operation) body() []byte {
 
 func (r reader) body(o *Operation) {
 	q := &o.Request
-	fields := r.Head(dag.MajorMap)
+	fields := r.Head(cbor.Map)
 	r.Name("now")
 	o.Now = r.int()
 	next := r.Text()
@@ -226,7 +227,7 @@ func (r reader) body(o *Operation) {
 	}
 	q.Statements = make([]Statement, n)
 	for i := range q.Statements {
-		if r.Head(dag.MajorArray) != 2 {
+		if r.Head(cbor.Array) != 2 {
 			r.Fail("statement of two parts expected")
 		}
 		s := &q.Statements[i]
@@ -246,11 +247,11 @@ func (r reader) body(o *Operation) {
 	}
 }
 
-func appendUint(b []byte, n uint64) []byte { return dag.AppendHead(b, dag.MajorUint, n) }
+func appendUint(b []byte, n uint64) []byte { return cbor.AppendHead(b, cbor.Uint, n) }
 
 func appendInt(b []byte, n int64) []byte {
 	if n < 0 {
-		return dag.AppendHead(b, dag.MajorNegative, uint64(^n))
+		return cbor.AppendHead(b, cbor.Negative, uint64(^n))
 	}
 	return appendUint(b, uint64(n))
 }
@@ -260,11 +261,11 @@ func appendValue(b []byte, v any) []byte {
 	case int64:
 		return appendInt(b, v)
 	case float64:
-		return binary.BigEndian.AppendUint64(append(b, dag.Float64Head), math.Float64bits(v))
+		return binary.BigEndian.AppendUint64(append(b, cbor.Float64Head), math.Float64bits(v))
 	case string:
-		return dag.AppendText(b, v)
+		return cbor.AppendText(b, v)
 	case []byte:
-		return append(dag.AppendHead(b, dag.MajorBytes, uint64(len(v))), v...)
+		return cbor.AppendBytes(b, v)
 	}
-	return append(b, dag.Null)
+	return append(b, cbor.Null)
 }
