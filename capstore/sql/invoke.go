@@ -149,7 +149,8 @@ func (s *Service) view(ctx context.Context, store service.Store, d *database, f 
 }
 
 // viewOnce calls f with the files as they are, if all is in them that was answered before it was called. Else it follows the
-// log first. apart has f work on a copy then: the files went back before it had begun.
+// log first. With apart it does so at once, and f works on a copy that is made before they can go back: they did before it had
+// begun.
 func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database, f func(*engine.View) error, apart bool) error {
 	now, err := d.now(ctx, store)
 	if err != nil {
@@ -162,12 +163,10 @@ func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database
 		}
 		return f(db.View())
 	}
-	settled, err := d.settled(ctx, store, now)
-	if err != nil {
-		return err
-	}
-	if seen, err := d.glance(ctx, store, now, settled, f); seen || err != nil {
-		return err
+	if !apart {
+		if seen, err := d.glance(ctx, store, now, f); seen || err != nil {
+			return err
+		}
 	}
 	if err := d.enter(ctx); err != nil {
 		return err
@@ -188,7 +187,11 @@ func (s *Service) viewOnce(ctx context.Context, store service.Store, d *database
 }
 
 // glance calls f with the files as they are, if all that counts of a state of the history is in them.
-func (d *database) glance(ctx context.Context, store service.Store, now state, settled bool, f func(*engine.View) error) (seen bool, err error) {
+func (d *database) glance(ctx context.Context, store service.Store, now state, f func(*engine.View) error) (seen bool, err error) {
+	settled, err := d.settled(ctx, store, now)
+	if err != nil {
+		return false, err
+	}
 	d.files.RLock()
 	defer d.files.RUnlock()
 	if d.db == nil {
