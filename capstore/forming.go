@@ -25,7 +25,7 @@ type forming struct {
 func (w *writer) whole(ctx context.Context, jobs []*job) (asks []*job) {
 	defer w.s.letGo()
 	t := newTx(ctx, w.s)
-	t.supposed = &supposed{grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}}
+	t.supposed = &supposed{grown: map[*space]int64{}, rooms: map[*space]Room{}, rows: map[string]struct{}{}, added: map[string]struct{}{}}
 	f := &forming{w: w, t: t}
 	w.linger(jobs, f.join)
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/internal/db"
+	"github.com/TinyCloudLabs/tinycloud-peer/capstore/service"
 )
 
 func (t *tx) exec(query string, args ...any) error {
@@ -22,7 +23,12 @@ func (t *tx) add(i db.Insert, args ...any) error {
 func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	t.wrote = true
 	if t.s.db.Shared {
-		t.known.rows(i, args, t.s.guess.is)
+		t.known.rows(i, args, func(l service.Look, by []any) {
+			t.s.guess.is(l, by)
+			if t.supposed != nil {
+				t.supposed.adds(i, l, by)
+			}
+		})
 	}
 	t.known.inserted(i, args, !t.s.db.Shared)
 	id, err := t.conn.Insert(t.ctx, i, args...)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"slices"
-	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -29,7 +28,6 @@ const (
 	absentInARow = 4
 	// rememberedRows are rows that are known to be there.
 	rememberedRows = 1 << 14
-	checkAtOnce    = 16   // checks of one query, a power of two
 	maxElsewhere   = 1024 // transactions of other processes since the Spaces were known
 	plainCaps      = 8    // of a request: each may write a value that comes along
 )
@@ -42,6 +40,7 @@ type supposed struct {
 	grown map[*space]int64    // bytes that have to be left in the limits of Spaces, beyond what is known of these
 	rooms map[*space]Room     // what is known
 	rows  map[string]struct{} // that requests are about, each by one
+	added map[string]struct{} // that the transaction inserts, and fails if they are there
 }
 
 // guess is what the writer believes of rows that it has not asked for.
@@ -60,7 +59,7 @@ func newGuess() *guess {
 }
 
 func (g *guess) row(l service.Look, args []any) uint64 {
-	return maphash.String(g.seed, l.Table+" "+spelled(args))
+	return maphash.String(g.seed, rowOf(l, args))
 }
 
 // is notes a row that is there.
@@ -93,14 +92,14 @@ func (g *guess) wrong() {
 
 // absentRow is the answer to a look that finds nothing.
 func absentRow(l service.Look) []any {
-	if l.Select == "count(*)" {
+	if l.Counts() {
 		return []any{int64(0)}
 	}
 	return nil
 }
 
 func isAbsent(l service.Look, row []any) bool {
-	return row == nil || l.Select == "count(*)" && row[0] == int64(0)
+	return row == nil || l.Counts() && row[0] == int64(0)
 }
 
 // supposes reports whether transactions may be sent whole now.
@@ -180,7 +179,7 @@ func (t *tx) supposes(g *guess, j *job) bool {
 	}
 	for _, l := range looks {
 		if l.Look != service.LookValue && l.Look != service.LookPast {
-			row := l.Table + " " + spelled(l.Args)
+			row := rowOf(l.Look, l.Args)
 			if _, twice := t.supposed.rows[row]; twice {
 				return false
 			}
@@ -235,17 +234,16 @@ func (w *writer) sendWhole(t *tx) error {
 	whole := db.Whole{
 		Rows:  db.Query{Text: "SELECT sid FROM spaces WHERE " + ours + " ORDER BY sid" + t.s.db.ForUpdate, Args: args},
 		Given: len(x.made), First: &first, Check: t.checks(),
-		Lock: []db.Query{
-			{Text: "UPDATE node SET generation = generation + 1 WHERE id = 1"},
-			{Text: readGeneration, Row: func(scan db.Scan) error { return scan(&generation) }},
-			// Both ends of the generations are named, so that PostgreSQL, which plans without their values, looks at those alone.
-			check("(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND generation <= ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR "+ours+"))",
-				append([]any{x.since + maxElsewhere, x.since, x.since + maxElsewhere}, args...)),
+		Generation: &generation,
+		// Both ends of the generations are named, so that PostgreSQL, which plans without their values, looks at those alone.
+		Unless: db.Condition{
+			Holds: "(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND generation <= ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR " + ours + "))",
+			Args:  append([]any{x.since + maxElsewhere, x.since, x.since + maxElsewhere}, args...),
 		},
 	}
 	if met := t.s.others.met.Load(); met > 0 && x.since-met < meetAhead {
 		t.met = []commit{}
-		whole.Lock = append(whole.Lock, askCommits(&t.met, x.since, maxBehind))
+		whole.Ask = append(whole.Ask, askCommits(&t.met, x.since, maxBehind))
 	}
 	if err := t.conn.SendWhole(t.ctx, whole); err != nil {
 		return err
@@ -255,41 +253,37 @@ func (w *writer) sendWhole(t *tx) error {
 	return nil
 }
 
-// checks are queries that fail where anything was supposed that is not so.
-func (t *tx) checks() (all []db.Query) {
+// adds notes an insert of a row that a look would have found: the server refuses it if the row is there.
+func (x *supposed) adds(i db.Insert, l service.Look, args []any) {
+	if i.Key == "" && !l.Counts() {
+		x.added[rowOf(l, args)] = struct{}{}
+	}
+}
+
+func rowOf(l service.Look, args []any) string { return l.Table + " " + spelled(args) }
+
+// checks are that all that was supposed is so, but for what the server finds out itself.
+func (t *tx) checks() (all []db.Condition) {
 	x := t.supposed
 	of := map[service.Look][][]any{}
 	var order []service.Look
 	for _, l := range x.looks {
+		if _, added := x.added[rowOf(l.Look, l.Args)]; added {
+			continue
+		}
 		if of[l.Look] == nil {
 			order = append(order, l.Look)
 		}
 		of[l.Look] = append(of[l.Look], l.Args)
 	}
 	for _, l := range order {
-		all = append(all, checkEach("NOT EXISTS (SELECT 1"+l.From()+")", of[l])...)
+		all = append(all, t.s.db.Each("NOT EXISTS (SELECT 1"+l.From()+t.s.db.Apart+")", of[l])...)
 	}
 	var rooms [][]any
 	for sp, r := range x.rooms {
 		rooms = append(rooms, []any{sp.sid, r.Limit - r.Ops - r.excess() - x.grown[sp]})
 	}
-	return append(all, checkEach("(SELECT bytes + sizes FROM spaces WHERE sid = ?) <= ?", rooms)...)
-}
-
-// checkEach are checks of one kind, some of them at once.
-func checkEach(holds string, args [][]any) (all []db.Query) {
-	for some := range slices.Chunk(args, checkAtOnce) {
-		some = padded(some)
-		all = append(all, check(strings.Join(slices.Repeat([]string{holds}, len(some)), " AND "), slices.Concat(some...)))
-	}
-	return all
-}
-
-func check(holds string, args []any) db.Query {
-	return db.Query{Text: "SELECT " + db.Wrong(holds), Args: args, Row: func(scan db.Scan) error {
-		var one int
-		return scan(&one)
-	}}
+	return append(all, t.s.db.Each("(SELECT bytes + sizes FROM spaces WHERE sid = ?"+t.s.db.Apart+") <= ?", rooms)...)
 }
 
 // grow has a Space grow by some bytes of values: the server checks that there is room.

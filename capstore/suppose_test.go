@@ -107,6 +107,19 @@ func TestSupposedWrong(t *testing.T) {
 		must(a.Admit(t.Context(), o.invoke(t, "k", "tinycloud.kv/get")))
 		wrong("a value that another process wrote", a, func() { must(write(a, o, "third", "of b too")) })
 
+		used := o.invoke(t, "used", "tinycloud.kv/put")
+		for _, s := range []*testStore{a, b} {
+			must(s.AdmitToPerform(t.Context(), used))
+		}
+		_, err := a.Write(t.Context(), used, []kv.Op{putOp(o.space, "used", "by a")}, nil)
+		must(err)
+		must(b.Admit(t.Context(), o.invoke(t, "k", "tinycloud.kv/get")))
+		wrong("a token that another process used", b, func() {
+			if _, err := b.Write(t.Context(), used, []kv.Op{putOp(o.space, "used", "by b")}, nil); !errors.Is(err, tinycloud.ErrConflict) {
+				t.Errorf("a put by a token that was used: %v", err)
+			}
+		})
+
 		before := capstore.Turns(a.Store).Whole
 		must(write(a, other, "fits", "0123456789"))
 		if capstore.Turns(a.Store).Whole == before {

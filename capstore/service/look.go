@@ -23,6 +23,9 @@ func (l Look) From() string {
 	return " FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?"
 }
 
+// Counts reports whether the look counts rows. Else the columns that it goes by are a key, which no two rows have.
+func (l Look) Counts() bool { return l.Select == "count(*)" }
+
 // Columns is how many columns are read.
 func (l Look) Columns() int { return 1 + strings.Count(l.Select, ", ") }
 

@@ -45,6 +45,10 @@ func (d Dialect) statement(text string, args []any) (st statement, size int, err
 	st.text, st.args = text, slices.Clone(args)
 	size = len(text)
 	for i, a := range d.args(st.args) {
+		if l, ok := a.(listed); ok {
+			st.args[i] = l.of
+			continue
+		}
 		v, err := driver.DefaultParameterConverter.ConvertValue(a)
 		if err != nil {
 			return st, 0, err

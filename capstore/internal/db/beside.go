@@ -3,6 +3,7 @@ package db
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 )
 
 // On PostgreSQL transactions that are sent whole run side by side: each takes the lock of the one who writes last, when all is
@@ -29,31 +30,37 @@ const (
 var (
 	takeFence  = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", fenceLock) // of a transaction that asks
 	shareFence = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, 0)", fenceLock)
-	takeRank   = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, CAST(? AS INTEGER))", rankLock)
+	takeRank   = fmt.Sprintf(", pg_advisory_xact_lock(%d, CAST(? AS INTEGER))", rankLock)
 	takeGives  = fmt.Sprintf("SELECT pg_advisory_xact_lock(%d, 0)", givesLock)
 	awaitRank  = fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d, CAST(currval('rank_before') AS INTEGER))", rankLock)
 )
 
+const (
+	giveNumbers = "setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)"
+	// What this connection finds in rank_before is what it set.
+	giveRank = "setval('rank_before', last_value), setval('last_rank', CAST(? AS BIGINT)) FROM last_rank"
+)
+
 // beside are queries that come before what a transaction writes, and those between that and what comes behind the last lock.
-func (d Dialect) beside(w Whole, giving []Query) (before, behind []Query) {
-	before = append(before, Query{Text: shareFence}, w.Rows)
-	if w.Given > 0 {
-		rank := []any{1 + rand.Int32N(1<<31-1)}
-		before = append(before,
-			Query{Text: takeRank, Args: rank},
-			Query{Text: "SAVEPOINT giving"},
-			Query{Text: takeGives},
-			// What this connection finds there is what it set.
-			Query{Text: "SELECT setval('rank_before', last_value), setval('last_rank', CAST(? AS BIGINT)) FROM last_rank", Args: rank},
-		)
-		before = append(before, giving...)
-		before = append(before, Query{Text: "ROLLBACK TO SAVEPOINT giving"})
-		behind = append(behind, Query{Text: awaitRank})
+func (d Dialect) beside(w Whole) (before, behind []Query) {
+	fence := Query{Text: shareFence}
+	if w.Given == 0 {
+		return slices.Concat([]Query{fence, w.Rows}, d.checked(w.Check...)), slices.Concat(d.nextGeneration(w), d.checked(w.Unless), w.Ask)
 	}
-	before = append(before, w.Check...)
-	behind = append(behind, w.Lock...)
-	if w.Given > 0 {
-		behind = append(behind, Query{Text: "SELECT " + Wrong("(SELECT max(eid) FROM epochs) = "+d.lastGiven)})
+	rank := 1 + rand.Int32N(1<<31-1)
+	fence.Text, fence.Args = fence.Text+takeRank, []any{rank}
+	before = []Query{
+		fence, w.Rows,
+		{Text: "SAVEPOINT giving"},
+		{Text: takeGives},
+		{Text: "SELECT " + giveNumbers + ", " + giveRank, Args: []any{w.Given, rank}, Row: func(scan Scan) error {
+			var last, was, is int64
+			err := scan(&last, &was, &is)
+			*w.First = last - int64(w.Given) + 1
+			return err
+		}},
+		{Text: "ROLLBACK TO SAVEPOINT giving"},
 	}
-	return before, behind
+	inOrder := Condition{Holds: "(SELECT max(eid) FROM epochs) = " + d.lastGiven}
+	return slices.Concat(before, d.checked(w.Check...)), slices.Concat([]Query{{Text: awaitRank}}, d.nextGeneration(w), d.checked(w.Unless, inOrder), w.Ask)
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,6 +103,28 @@ func FuzzKey(f *testing.F) {
 			t.Errorf("%q and %q: order %d", a, b, got)
 		}
 	})
+}
+
+// A condition of several rows: PostgreSQL gets lists of their columns, the others the condition for each row.
+func TestEach(t *testing.T) {
+	rows := [][]any{{int64(1), []byte{1}, "a"}, {int64(2), []byte{2}, "b"}}
+	const holds = "NOT EXISTS (SELECT 1 FROM x WHERE a = ? AND b = ? AND c = ?)"
+	listed := db.Postgres().Each(holds, rows)
+	const text = "NOT EXISTS (SELECT 1 FROM unnest(CAST(? AS BIGINT[]), CAST(? AS BYTEA[]), CAST(? AS TEXT[])) AS l(c0, c1, c2) " +
+		"WHERE (NOT EXISTS (SELECT 1 FROM x WHERE a = l.c0 AND b = l.c1 AND c = l.c2)) IS NOT TRUE)"
+	if len(listed) != 1 || listed[0].Holds != text || len(listed[0].Args) != 3 {
+		t.Errorf("%+v", listed)
+	}
+	each := db.MySQL().Each(holds, rows)
+	if len(each) != 1 || each[0].Holds != holds+" AND "+holds || !reflect.DeepEqual(each[0].Args, slices.Concat(rows...)) {
+		t.Errorf("%+v", each)
+	}
+	if many := db.MySQL().Each(holds, slices.Repeat(rows, 10)); len(many) != 2 {
+		t.Errorf("20 rows are in %d conditions", len(many))
+	}
+	if none := db.Postgres().Each(holds, nil); len(none) != 0 {
+		t.Errorf("%+v", none)
+	}
 }
 
 func TestMySQLConfig(t *testing.T) {

@@ -25,6 +25,11 @@ type Dialect struct {
 	Numbers string
 	// ManyRows says that an UPDATE may be FROM a list of rows.
 	ManyRows bool
+	// Lists says that an argument may be a list, see [Dialect.Each].
+	Lists bool
+	// Apart ends a subquery that is carried out as it stands, and not planned with what it is part of, by what the tables once
+	// had in them.
+	Apart string
 	// Alone is asked at the begin of a transaction that asks, so that none that is sent whole is under way beside it, see
 	// [Dialect.beside]; "" where transactions come one after another.
 	Alone string
@@ -45,7 +50,7 @@ func Postgres() Dialect {
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
 		// Nobody else is given numbers meanwhile; and a query without rows is planned once.
-		Numbers: "SELECT setval('epochs_eid_seq', nextval('epochs_eid_seq') + CAST(? AS BIGINT) - 1)", Alone: takeFence, ManyRows: true,
+		Numbers: "SELECT " + giveNumbers, Alone: takeFence, ManyRows: true, Lists: true, Apart: " OFFSET 0",
 		lastGiven: "currval('epochs_eid_seq')", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }

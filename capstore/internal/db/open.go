@@ -165,7 +165,7 @@ func (x *DB) Writer(ctx context.Context) (*Conn, error) {
 	}
 	c := &Conn{
 		d: x.Dialect, pool: x.write, conn: conn, stmts: map[string]*sql.Stmt{}, inserts: map[Insert]*sql.Stmt{}, direct: map[string]directStmt{}, queries: map[string]queryStmt{},
-		texts: map[string]string{}, inserted: map[rowsOf]string{}, open: map[string]*inserts{}, trips: &x.trips, bulk: bulk{read: x.read},
+		texts: map[string]string{}, inserted: map[rowsOf]string{}, shapes: map[shape]string{}, open: map[string]*inserts{}, trips: &x.trips, bulk: bulk{read: x.read},
 	}
 	if err := x.settle(ctx, c); err != nil {
 		c.Drop()

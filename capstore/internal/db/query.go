@@ -212,6 +212,7 @@ type Conn struct {
 	// See batch.go.
 	texts    map[string]string // of queries, as the driver takes them
 	inserted map[rowsOf]string // likewise of inserts
+	shapes   map[shape]string  // of statements with stand-ins
 	kept     []statement
 	open     map[string]*inserts // by table: those of kept that more may be added to
 	keptSize int                 // bytes, about

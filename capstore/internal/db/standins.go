@@ -44,84 +44,126 @@ func howOf(a any) how {
 	return plainly
 }
 
-// stood is a statement that is sent whole, without stand-ins: PostgreSQL is told how far before the last number that was given
-// a number is, below zero; MySQL, which is sent texts anyway, has the sum in the text. All rows of a statement are made alike.
-func (d Dialect) stood(st statement, numbers int) statement {
-	columns := cmp.Or(st.rowsOf, max(1, len(st.args)))
-	hows, some := make([]how, len(st.args)), false
+// stood are statements that were kept back, without stand-ins.
+func (c *Conn) stood(kept []statement, given int) []statement {
+	all := c.whole(kept)
+	for i, st := range all {
+		hows, columns := howsOf(st)
+		switch {
+		case hows == nil:
+		case c.d.Name == "postgres":
+			all[i] = c.byOffset(st, hows, columns, given)
+		default:
+			all[i] = c.d.bySum(st, hows)
+		}
+	}
+	return all
+}
+
+// howsOf is how the arguments of a statement come, nil if all come plainly, and how many columns they are. All rows of a
+// statement are made alike.
+func howsOf(st statement) (hows []how, columns int) {
+	columns = cmp.Or(st.rowsOf, max(1, len(st.args)))
 	for i, a := range st.args {
 		if h := howOf(a); h != plainly {
-			some = true
-			for k := i % columns; k < len(hows); k += columns {
-				hows[k] = max(hows[k], h)
+			if hows == nil {
+				hows = make([]how, columns)
+			}
+			hows[i%columns] = max(hows[i%columns], h)
+		}
+	}
+	return hows, columns
+}
+
+// shape is all that the text of a statement with stand-ins depends on.
+type shape struct{ text, hows string }
+
+// maxShapes bounds the texts that are kept.
+const maxShapes = 1024
+
+// byOffset is a statement for PostgreSQL. It is told how far before the last number that was given a number is, below zero: so
+// the text is always the same, and prepared once.
+func (c *Conn) byOffset(st statement, hows []how, columns, given int) statement {
+	args := make([]any, 0, len(st.args))
+	for i, a := range st.args {
+		switch h := hows[i%columns]; {
+		case h == ownPlace:
+			continue
+		case h != plainly && a != nil:
+			if a = number(a); a.(int64) >= FirstGiven {
+				a = a.(int64) - FirstGiven - int64(given)
 			}
 		}
+		args = append(args, a)
 	}
-	if !some {
-		return st
-	}
-	parts := d.parts(st.text)
-	var text strings.Builder
-	args := make([]any, 0, len(st.args))
-	for i, part := range parts {
-		if i > 0 {
-			arg, value := d.standIn(st.args[i-1], hows[i-1], len(args)+1, numbers)
-			text.WriteString(value)
-			args = append(args, arg...)
+	of := shape{st.text, string(hows)}
+	text, ok := c.shapes[of]
+	if !ok {
+		if len(c.shapes) >= maxShapes {
+			clear(c.shapes)
 		}
-		text.WriteString(part)
+		text = c.d.offsetText(st.text, hows, columns)
+		c.shapes[of] = text
+	}
+	return statement{text: text, args: args, rows: st.rows}
+}
+
+func (d Dialect) offsetText(from string, hows []how, columns int) string {
+	parts := strings.Split(from, "$")
+	text, n := strings.Builder{}, 0
+	text.WriteString(parts[0])
+	for i, part := range parts[1:] {
+		h := hows[i%columns]
+		if h != ownPlace {
+			n++
+		}
+		p := "$" + strconv.Itoa(n)
+		switch h {
+		case ownPlace:
+			p = d.ownGeneration
+		case given, givenID:
+			p += "::BIGINT"
+			if p = "CASE WHEN " + p + " < 0 THEN " + d.lastGiven + " + 1 + " + p + " ELSE " + p + " END"; h == givenID {
+				p = "int8send(" + p + ")"
+			}
+		}
+		text.WriteString(p + strings.TrimLeft(part, "0123456789"))
+	}
+	return text.String()
+}
+
+// bySum is a statement for MySQL, which is sent texts anyway: the sum is in the text.
+func (d Dialect) bySum(st statement, hows []how) statement {
+	parts := strings.Split(st.text, "?")
+	text, args := strings.Builder{}, make([]any, 0, len(st.args))
+	text.WriteString(parts[0])
+	for i, part := range parts[1:] {
+		a, h, p := st.args[i], hows[i%len(hows)], "?"
+		switch {
+		case h == ownPlace:
+			p = d.ownGeneration
+		case h == plainly || a == nil:
+			args = append(args, a)
+		default:
+			n := number(a)
+			if p = strconv.FormatInt(n, 10); n >= FirstGiven {
+				p = "(" + d.lastGiven + " + " + strconv.FormatInt(1+n-FirstGiven, 10) + ")"
+			}
+			if h == givenID {
+				p = "UNHEX(LPAD(HEX(" + p + "), 16, '0'))"
+			}
+		}
+		text.WriteString(p + part)
 	}
 	return statement{text: text.String(), args: args, rows: st.rows}
 }
 
-// parts are what is between the arguments of a text.
-func (d Dialect) parts(text string) []string {
-	if d.Name != "postgres" {
-		return strings.Split(text, "?")
+// number is an argument that may be a stand-in.
+func number(a any) int64 {
+	if v, ok := a.(givenBytes); ok {
+		return int64(v)
 	}
-	parts := strings.Split(text, "$")
-	for i := range parts[1:] {
-		parts[i+1] = strings.TrimLeft(parts[i+1], "0123456789")
-	}
-	return parts
-}
-
-// standIn is the text of an argument that comes as the n-th, and what is sent with it, if anything is.
-func (d Dialect) standIn(a any, h how, n, numbers int) (arg []any, text string) {
-	if h == plainly || a == nil {
-		if d.Name != "postgres" {
-			return []any{a}, "?"
-		}
-		return []any{a}, "$" + strconv.Itoa(n)
-	}
-	if h == ownPlace {
-		return nil, d.ownGeneration
-	}
-	number := int64(0)
-	switch v := a.(type) {
-	case givenBytes:
-		number = int64(v)
-	case int64:
-		number = v
-	}
-	if d.Name != "postgres" {
-		text = strconv.FormatInt(number, 10)
-		if number >= FirstGiven {
-			text = "(" + d.lastGiven + " + " + strconv.FormatInt(1+number-FirstGiven, 10) + ")"
-		}
-		if h == givenID {
-			text = "UNHEX(LPAD(HEX(" + text + "), 16, '0'))"
-		}
-		return nil, text
-	}
-	p := "$" + strconv.Itoa(n) + "::BIGINT"
-	if number >= FirstGiven {
-		number -= FirstGiven + int64(numbers)
-	}
-	if text = "CASE WHEN " + p + " < 0 THEN " + d.lastGiven + " + 1 + " + p + " ELSE " + p + " END"; h == givenID {
-		text = "int8send(" + text + ")"
-	}
-	return []any{number}, text
+	return a.(int64)
 }
 
 // withStandIns makes an argument one that may be sent whole.

@@ -23,18 +23,16 @@ type givenBytes int64
 // ErrAsks is why something was not sent whole: it has to know an answer first.
 var ErrAsks = errors.New("the database has to be asked")
 
-// Wrong fails a query that it is part of where a condition does not hold, on a server.
-func Wrong(holds string) string {
-	return "CASE WHEN " + holds + " THEN 1 ELSE (SELECT 1 UNION ALL SELECT 2) END" // two rows are no value
-}
-
 // Whole is a transaction that is sent whole, but for what was kept back for it.
 type Whole struct {
-	Rows  Query   // that locks the rows that others may change, in one order
-	Given int     // how many numbers of epochs it has
-	First *int64  // is set to the first of these
-	Check []Query // that fail where the writer was wrong, about those rows
-	Lock  []Query // that take the lock of the one who writes, count the generation, and fail where others wrote what they should not have
+	Rows  Query       // that locks the rows that others may change, in one order
+	Given int         // how many numbers of epochs it has
+	First *int64      // is set to the first of these
+	Check []Condition // that fail where the writer was wrong, about those rows
+	// Under the lock of the one who writes: its generation, whether others wrote what they should not have, and what else is asked.
+	Generation *int64
+	Unless     Condition
+	Ask        []Query
 }
 
 // MostWhole is how many bytes a transaction that is sent whole is better kept to, see [Conn.Kept]. At twice that [ErrAsks] is why it
@@ -62,9 +60,9 @@ func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
 	c.supposes = false
 	early, late := c.stood(c.kept[:c.locked], w.Given), c.stood(c.kept[c.locked:], w.Given)
 	c.forget()
-	queries, behind := slices.Concat(w.Lock, c.giving(w), w.Check), []Query(nil)
+	queries, behind := slices.Concat(c.d.nextGeneration(w), c.d.checked(w.Unless), w.Ask, c.giving(w), c.d.checked(w.Check...)), []Query(nil)
 	if c.d.Alone != "" {
-		queries, behind = c.d.beside(w, c.giving(w))
+		queries, behind = c.d.beside(w)
 	}
 	first, err := c.statements(queries)
 	if err != nil {
@@ -82,30 +80,25 @@ func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
 	return c.transmit(ctx, append(all, statement{text: "COMMIT"}))
 }
 
-// stood are statements that were kept back, without stand-ins.
-func (c *Conn) stood(kept []statement, given int) []statement {
-	all := c.whole(kept)
-	for i, st := range all {
-		all[i] = c.d.stood(st, given)
-	}
-	return all
-}
-
-// giving are queries by which the server gives the numbers.
+// giving are queries by which the server gives the numbers, where transactions come one after another.
 func (c *Conn) giving(w Whole) []Query {
 	if w.Given == 0 {
 		return nil
-	}
-	if c.d.Numbers != "" {
-		return []Query{{Text: c.d.Numbers, Args: []any{w.Given}, Row: func(scan Scan) error {
-			err := scan(w.First)
-			*w.First -= int64(w.Given) - 1
-			return err
-		}}}
 	}
 	return []Query{{Text: c.d.beforeGiven, Row: func(scan Scan) error {
 		err := scan(w.First)
 		*w.First++
 		return err
 	}}}
+}
+
+// nextGeneration are queries that take the lock of the one who writes, and count the generation.
+func (d Dialect) nextGeneration(w Whole) []Query {
+	tell := func(scan Scan) error { return scan(w.Generation) }
+	count := Query{Text: "UPDATE node SET generation = generation + 1 WHERE id = 1"}
+	if d.returning() {
+		count.Text, count.Row = count.Text+" RETURNING generation", tell
+		return []Query{count}
+	}
+	return []Query{count, {Text: "SELECT generation FROM node WHERE id = 1", Row: tell}}
 }
