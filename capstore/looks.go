@@ -314,7 +314,7 @@ func writes(query string) (table string, columns []string) {
 	switch {
 	case len(words) > 2 && (words[0] == "INSERT" && words[1] == "INTO" || words[0] == "DELETE" && words[1] == "FROM"):
 		table = words[2]
-	case len(words) > 1 && words[0] == "UPDATE":
+	case len(words) > 1 && words[0] == "UPDATE" && words[1][0] != '(':
 		return words[1], nil
 	}
 	if table == "" || words[0] != "DELETE" || len(words) < 4 || words[3] != "WHERE" {

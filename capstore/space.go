@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -272,38 +271,24 @@ func (t *tx) flush() error {
 	return t.tell()
 }
 
+// updateSpace is the row of a Space as a transaction leaves it.
+var updateSpace = db.Update{Table: "spaces", Set: "state opens heads epochs events history ops rules removed", Add: "bytes past", Key: "sid"}
+
 // flushSpaces writes the rows of Spaces.
 func (t *tx) flushSpaces(all []*space) error {
-	most := 1
-	if t.supposed != nil && t.s.db.ManyRows {
-		most = spacesAtOnce
+	rows := make([][]any, len(all))
+	for i, sp := range all {
+		rows[i] = t.rowOf(sp)
 	}
-	for len(all) > 0 {
-		n := db.RowsOfOne(len(all), most)
-		var args []any
-		for _, sp := range all[:n] {
-			args = append(args, t.rowOf(sp)...)
-		}
-		text := updateSpace
-		if n > 1 {
-			text = updateSpaces + strings.Repeat(", "+spaceRow, n-1) + updatedSpaces
-		}
+	for len(rows) > 0 {
+		text, args, n := updateSpace.Of(t.s.db.Dialect, rows)
 		if err := t.exec(text, args...); err != nil {
 			return err
 		}
-		all = all[n:]
+		rows = rows[n:]
 	}
 	return nil
 }
-
-// Rows of Spaces are written one by one, or several at once: PostgreSQL has to be told the types then.
-const (
-	spacesAtOnce  = 64 // a power of two
-	updateSpace   = "UPDATE spaces SET state = ?, opens = ?, heads = ?, epochs = ?, events = ?, history = ?, ops = ?, rules = ?, removed = ?, bytes = bytes + ?, past = past + ? WHERE sid = ?"
-	spaceRow      = "(CAST(? AS TEXT), CAST(? AS BIGINT), ?, CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT), CAST(? AS BIGINT))"
-	updateSpaces  = "UPDATE spaces SET state = v.state, opens = v.opens, heads = v.heads, epochs = v.epochs, events = v.events, history = v.history, ops = v.ops, rules = v.rules, removed = v.removed, bytes = spaces.bytes + v.bytes, past = spaces.past + v.past FROM (VALUES " + spaceRow
-	updatedSpaces = ") AS v(state, opens, heads, epochs, events, history, ops, rules, removed, bytes, past, sid) WHERE spaces.sid = v.sid"
-)
 
 // rowOf are the arguments of an update of a Space's row. What its values weigh more is added once.
 func (t *tx) rowOf(sp *space) []any {

@@ -277,7 +277,7 @@ func (t *tx) checks() (all []db.Condition) {
 		of[l.Look] = append(of[l.Look], l.Args)
 	}
 	for _, l := range order {
-		all = append(all, t.s.db.Each("NOT EXISTS (SELECT 1"+l.From()+t.s.db.Apart+")", of[l])...)
+		all = append(all, t.s.db.None(l.Table, l.By, of[l])...)
 	}
 	var rooms [][]any
 	for sp, r := range x.rooms {

@@ -121,8 +121,7 @@ const maxRows = 64
 // maxGathered is the same for SQLite, where more rows gain nothing and a prepared statement takes memory for each.
 const maxGathered = 16
 
-// whole makes statements of what is kept. PostgreSQL prepares each text once, so that there may not be many: the rows of an
-// insert are powers of two.
+// whole makes statements of what is kept.
 func (c *Conn) whole(kept []statement) (all []statement) {
 	for _, st := range kept {
 		if st.into == nil {
@@ -130,7 +129,7 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 			continue
 		}
 		for rest := st.into.rows; len(rest) > 0; {
-			n := RowsOfOne(len(rest), maxRows)
+			n := c.d.rowsOfOne(len(rest), maxRows)
 			all = append(all, statement{text: c.insertText(st.into.insert, n), args: slices.Concat(rest[:n]...), rowsOf: len(rest[0])})
 			rest = rest[n:]
 		}
@@ -138,8 +137,12 @@ func (c *Conn) whole(kept []statement) (all []statement) {
 	return all
 }
 
-// RowsOfOne is how many of some rows go into one statement: most, a power of two, or the greatest below that there are rows for.
-func RowsOfOne(rows, most int) int {
+// rowsOfOne is how many of some rows go into one statement: most, or a power of two, so that there are not many texts, for each is
+// prepared once; MySQL, which is sent texts, takes all.
+func (d Dialect) rowsOfOne(rows, most int) int {
+	if d.Name == "mysql" {
+		return min(rows, most)
+	}
 	for most > rows {
 		most /= 2
 	}

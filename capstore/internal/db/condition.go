@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -39,6 +40,20 @@ func (d Dialect) checked(all ...Condition) (queries []Query) {
 	return queries
 }
 
+// None is that a table has no row whose columns, separated by blanks, have the values of one of some rows.
+func (d Dialect) None(table, by string, rows [][]any) (all []Condition) {
+	one := "t." + strings.Join(strings.Fields(by), " = ? AND t.") + " = ?"
+	const none = "NOT EXISTS (SELECT 1 FROM "
+	if d.Lists {
+		return d.Each(none+table+" t WHERE "+one+d.Apart+")", rows)
+	}
+	for some := range slices.Chunk(rows, checkAtOnce) {
+		where := strings.Join(slices.Repeat([]string{one}, len(some)), " OR ")
+		all = append(all, Condition{Holds: none + table + " t WHERE " + where + ")", Args: slices.Concat(some...)})
+	}
+	return all
+}
+
 // Each is that a condition holds for each of some rows of arguments, whose types are those of the first. A subquery of the
 // condition ends with [Dialect.Apart].
 func (d Dialect) Each(holds string, rows [][]any) (all []Condition) {
@@ -54,6 +69,10 @@ func (d Dialect) Each(holds string, rows [][]any) (all []Condition) {
 // eachListed has the server go through lists of the columns: it sets out for one condition, not for each row, and the text is
 // the same for any number of them.
 func (d Dialect) eachListed(holds string, rows [][]any) Condition {
+	rows = slices.Clone(rows)
+	for i, row := range rows {
+		rows[i] = d.args(slices.Clone(row))
+	}
 	var args []any
 	var lists, names []string
 	var text strings.Builder
@@ -73,13 +92,24 @@ func (d Dialect) eachListed(holds string, rows [][]any) Condition {
 
 // column is the n-th column of some rows, and its type.
 func column(rows [][]any, n int) (of any, kind string) {
-	switch rows[0][n].(type) {
-	case []byte:
-		return columnOf[[]byte](rows, n), "BYTEA"
-	case string:
-		return columnOf[string](rows, n), "TEXT"
+	switch kind = typeOf(rows[0][n]); kind {
+	case "BYTEA":
+		return columnOf[[]byte](rows, n), kind
+	case "TEXT":
+		return columnOf[string](rows, n), kind
 	}
-	return columnOf[int64](rows, n), "BIGINT"
+	return columnOf[int64](rows, n), kind
+}
+
+// typeOf is the type of an argument on PostgreSQL, if it is no null.
+func typeOf(a any) string {
+	switch reflect.TypeOf(a).Kind() {
+	case reflect.Slice:
+		return "BYTEA"
+	case reflect.String:
+		return "TEXT"
+	}
+	return "BIGINT"
 }
 
 func columnOf[T any](rows [][]any, n int) []T {

@@ -107,7 +107,7 @@ func FuzzKey(f *testing.F) {
 
 // A condition of several rows: PostgreSQL gets lists of their columns, the others the condition for each row.
 func TestEach(t *testing.T) {
-	rows := [][]any{{int64(1), []byte{1}, "a"}, {int64(2), []byte{2}, "b"}}
+	rows := [][]any{{int64(1), []byte{1}, "a"}, {int64(2), []byte{2}, "b\x00"}}
 	const holds = "NOT EXISTS (SELECT 1 FROM x WHERE a = ? AND b = ? AND c = ?)"
 	listed := db.Postgres().Each(holds, rows)
 	const text = "NOT EXISTS (SELECT 1 FROM unnest(CAST(? AS BIGINT[]), CAST(? AS BYTEA[]), CAST(? AS TEXT[])) AS l(c0, c1, c2) " +
@@ -124,6 +124,48 @@ func TestEach(t *testing.T) {
 	}
 	if none := db.Postgres().Each(holds, nil); len(none) != 0 {
 		t.Errorf("%+v", none)
+	}
+	if got := db.ListedTexts(listed[0].Args[2]); !slices.Equal(got, []string{"a", "b\ufffd"}) {
+		t.Errorf("PostgreSQL gets %q", got)
+	}
+}
+
+// That a table has none of some rows.
+func TestNone(t *testing.T) {
+	rows := [][]any{{int64(1), "a"}, {int64(2), "b"}}
+	listed := db.Postgres().None("x", "a b", rows)
+	const text = "NOT EXISTS (SELECT 1 FROM unnest(CAST(? AS BIGINT[]), CAST(? AS TEXT[])) AS l(c0, c1) " +
+		"WHERE (NOT EXISTS (SELECT 1 FROM x t WHERE t.a = l.c0 AND t.b = l.c1 OFFSET 0)) IS NOT TRUE)"
+	if len(listed) != 1 || listed[0].Holds != text {
+		t.Errorf("%+v", listed)
+	}
+	either := db.MySQL().None("x", "a b", rows)
+	if len(either) != 1 || either[0].Holds != "NOT EXISTS (SELECT 1 FROM x t WHERE t.a = ? AND t.b = ? OR t.a = ? AND t.b = ?)" || !reflect.DeepEqual(either[0].Args, slices.Concat(rows...)) {
+		t.Errorf("%+v", either)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	u := db.Update{Table: "x", Set: "a b", Add: "n", Key: "id"}
+	row := []any{"a", []byte{1}, int64(2), int64(7)}
+	rows := slices.Repeat([][]any{row}, 3)
+	const one = "UPDATE x SET a = ?, b = ?, n = x.n + ? WHERE id = ?"
+	for _, c := range []struct {
+		d    db.Dialect
+		rows [][]any
+		n    int
+		want string
+	}{
+		{db.SQLite(), rows, 1, one},
+		{db.Postgres(), rows[:1], 1, one},
+		{db.Postgres(), rows, 2, "UPDATE x SET a = v.a, b = v.b, n = x.n + v.n FROM (VALUES (CAST(? AS TEXT), CAST(? AS BYTEA), CAST(? AS BIGINT), CAST(? AS BIGINT)), (?, ?, ?, ?)) AS v(a, b, n, id) WHERE x.id = v.id"},
+		{db.MySQL(), rows[:1], 1, one},
+		{db.MySQL(), rows[:2], 2, "UPDATE (SELECT ? AS a, ? AS b, ? AS n, ? AS id UNION ALL SELECT ?, ?, ?, ?) v STRAIGHT_JOIN x ON x.id = v.id SET x.a = v.a, x.b = v.b, x.n = x.n + v.n"},
+	} {
+		text, args, n := u.Of(c.d, c.rows)
+		if text != c.want || n != c.n || !reflect.DeepEqual(args, slices.Concat(c.rows[:n]...)) {
+			t.Errorf("%s: %d of %d rows by %v\n%s\n%s", c.d.Name, n, len(c.rows), args, text, c.want)
+		}
 	}
 }
 

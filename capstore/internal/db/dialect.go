@@ -23,8 +23,6 @@ type Dialect struct {
 	// Numbers gives so many numbers to rows of epochs, greater than all before, one after the other, and answers with the last;
 	// "" where it has to be counted.
 	Numbers string
-	// ManyRows says that an UPDATE may be FROM a list of rows.
-	ManyRows bool
 	// Lists says that an argument may be a list, see [Dialect.Each].
 	Lists bool
 	// Apart ends a subquery that is carried out as it stands, and not planned with what it is part of, by what the tables once
@@ -50,7 +48,7 @@ func Postgres() Dialect {
 		Name: "postgres", goose: goose.DialectPostgres, quote: `"`,
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
 		// Nobody else is given numbers meanwhile; and a query without rows is planned once.
-		Numbers: "SELECT " + giveNumbers, Alone: takeFence, ManyRows: true, Lists: true, Apart: " OFFSET 0",
+		Numbers: "SELECT " + giveNumbers, Alone: takeFence, Lists: true, Apart: " OFFSET 0",
 		lastGiven: "currval('epochs_eid_seq')", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
 	}
 }
@@ -62,7 +60,7 @@ func MySQL() Dialect {
 		Shared: true, ForUpdate: " FOR UPDATE", Clock: "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)",
 		// Other releases do not write node.eid; and the last epochs may be gone, whose numbers are not to come again.
 		beforeGiven: "SELECT @given := greatest((SELECT eid FROM node WHERE id = 1), (SELECT coalesce(max(eid), 0) FROM epochs))",
-		lastGiven:   "@given", keepGiven: "UPDATE node SET eid = @given + ? WHERE id = 1", ownGeneration: "(SELECT generation FROM node WHERE id = 1)",
+		lastGiven:   "@given", keepGiven: "UPDATE node SET eid = @given + ? WHERE id = 1", ownGeneration: "@generation",
 	}
 }
 

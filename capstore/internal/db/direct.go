@@ -16,7 +16,7 @@ func (c *Conn) run(ctx context.Context, kept []statement) error {
 			for rest := st.into.rows; len(rest) > 0; {
 				n := 1
 				if st.into.insert.together() {
-					n = RowsOfOne(len(rest), maxGathered)
+					n = c.d.rowsOfOne(len(rest), maxGathered)
 				}
 				if err := c.runDirect(ctx, dc, c.insertText(st.into.insert, n), rest[:n]...); err != nil {
 					return err

@@ -14,3 +14,6 @@ func AwaitCheckpoint(c *Conn) {
 		<-c.bulk.done
 	}
 }
+
+// ListedTexts are the texts of an argument that is a list of them.
+func ListedTexts(arg any) []string { return arg.(listed).of.([]string) }

@@ -100,5 +100,5 @@ func (d Dialect) nextGeneration(w Whole) []Query {
 		count.Text, count.Row = count.Text+" RETURNING generation", tell
 		return []Query{count}
 	}
-	return []Query{count, {Text: "SELECT generation FROM node WHERE id = 1", Row: tell}}
+	return []Query{count, {Text: "SELECT " + d.ownGeneration + " := generation FROM node WHERE id = 1", Row: tell}}
 }
