@@ -418,7 +418,10 @@ func (s *Store) AwaitPresent(ctx context.Context, id tinycloud.SpaceID) error {
 		s.joining.mu.RUnlock()
 		err := s.Present(ctx, id)
 		w, waits := s.waits(id)
-		if err == nil || !waits {
+		switch {
+		case err != nil && !waits && isRefusal(err, tinycloud.ErrUnavailable):
+			continue // it opened after that was found
+		case err == nil || !waits:
 			return err
 		}
 		again := s.lookAfter(w)
