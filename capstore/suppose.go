@@ -236,7 +236,7 @@ func (w *writer) sendWhole(t *tx) error {
 		Given: len(x.made), First: &first, Check: t.checks(),
 		Generation: &generation,
 		// Both ends of the generations are named, so that PostgreSQL, which plans without their values, looks at those alone.
-		Unless: db.Condition{
+		CheckLate: db.Condition{
 			Holds: "(SELECT generation FROM node WHERE id = 1) <= ? AND NOT EXISTS (SELECT 1 FROM commits WHERE generation > ? AND generation <= ? AND (flags <> 0 OR sid = 0 OR length(revoked) > 0 OR " + ours + "))",
 			Args:  append([]any{x.since + maxElsewhere, x.since, x.since + maxElsewhere}, args...),
 		},

@@ -45,7 +45,7 @@ const (
 func (d Dialect) beside(w Whole) (before, behind []Query) {
 	fence := Query{Text: shareFence}
 	if w.Given == 0 {
-		return slices.Concat([]Query{fence, w.Rows}, d.checked(w.Check...)), slices.Concat(d.nextGeneration(w), d.checked(w.Unless), w.Ask)
+		return slices.Concat([]Query{fence, w.Rows}, d.checked(w.Check...)), slices.Concat(d.nextGeneration(w), d.checked(w.CheckLate), w.Ask)
 	}
 	rank := 1 + rand.Int32N(1<<31-1)
 	fence.Text, fence.Args = fence.Text+takeRank, []any{rank}
@@ -62,5 +62,5 @@ func (d Dialect) beside(w Whole) (before, behind []Query) {
 		{Text: "ROLLBACK TO SAVEPOINT giving"},
 	}
 	inOrder := Condition{Holds: "(SELECT max(eid) FROM epochs) = " + d.lastGiven}
-	return slices.Concat(before, d.checked(w.Check...)), slices.Concat([]Query{{Text: awaitRank}}, d.nextGeneration(w), d.checked(w.Unless, inOrder), w.Ask)
+	return slices.Concat(before, d.checked(w.Check...)), slices.Concat([]Query{{Text: awaitRank}}, d.nextGeneration(w), d.checked(w.CheckLate, inOrder), w.Ask)
 }

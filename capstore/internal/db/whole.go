@@ -29,9 +29,9 @@ type Whole struct {
 	Given int         // how many numbers of epochs it has
 	First *int64      // is set to the first of these
 	Check []Condition // that fail where the writer was wrong, about those rows
-	// Under the lock of the one who writes: its generation, whether others wrote what they should not have, and what else is asked.
+	// Under the lock of the one who writes: its generation, that others wrote nothing that they should not have, and what else is asked.
 	Generation *int64
-	Unless     Condition
+	CheckLate  Condition
 	Ask        []Query
 }
 
@@ -60,7 +60,7 @@ func (c *Conn) SendWhole(ctx context.Context, w Whole) error {
 	c.supposes = false
 	early, late := c.stood(c.kept[:c.locked], w.Given), c.stood(c.kept[c.locked:], w.Given)
 	c.forget()
-	queries, behind := slices.Concat(c.d.nextGeneration(w), c.d.checked(w.Unless), w.Ask, c.giving(w), c.d.checked(w.Check...)), []Query(nil)
+	queries, behind := slices.Concat(c.d.nextGeneration(w), c.d.checked(w.CheckLate), w.Ask, c.giving(w), c.d.checked(w.Check...)), []Query(nil)
 	if c.d.Alone != "" {
 		queries, behind = c.d.beside(w)
 	}
