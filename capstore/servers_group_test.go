@@ -153,8 +153,9 @@ func TestRoundTrips(t *testing.T) {
 		for i := range toks {
 			toks[i] = o.invoke(t, fmt.Sprint("k", i), "tinycloud.kv/put")
 		}
-		before := capstore.Trips(s.Store)
+		turns, least := capstore.Turns(s.Store), int64(100) // beside the puts the follower asks now and then
 		for i, tok := range toks {
+			before := capstore.Trips(s.Store)
 			err := s.AdmitToPerform(t.Context(), tok)
 			if err == nil {
 				_, err = s.Write(t.Context(), tok, []kv.Op{putOp(o.space, fmt.Sprint("k", i), fmt.Sprint(i))}, nil)
@@ -162,10 +163,11 @@ func TestRoundTrips(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			least = min(least, capstore.Trips(s.Store)-before)
 		}
-		// Beside the puts the follower asks now and then.
-		if n := capstore.Trips(s.Store) - before; n < puts || n > 2*puts {
-			t.Errorf("%d round trips for %d puts", n, puts)
+		after := capstore.Turns(s.Store)
+		if least != 1 || after.Whole-turns.Whole != puts || after.Wrong != turns.Wrong {
+			t.Errorf("%d round trips for a put, %d of %d were sent whole, %d supposed wrongly", least, after.Whole-turns.Whole, puts, after.Wrong-turns.Wrong)
 		}
 	})
 }
