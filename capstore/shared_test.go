@@ -317,7 +317,8 @@ func TestLeader(t *testing.T) {
 		var l leaders
 		led, end := l.lead(t, a)
 		await(t, led, 30*time.Second)
-		if d := a.LedFor(capstore.Replication); d <= time.Second || d > 4*time.Second || b.LedFor(capstore.Replication) != 0 {
+		eventually(t, 30*time.Second, func() bool { return a.LedFor(capstore.Replication) > time.Second }) // it is renewed
+		if d := a.LedFor(capstore.Replication); d > 4*time.Second || b.LedFor(capstore.Replication) != 0 {
 			t.Errorf("led for %s and %s", d, b.LedFor(capstore.Replication))
 		}
 		leader(b)

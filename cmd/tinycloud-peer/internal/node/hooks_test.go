@@ -98,7 +98,7 @@ func TestHooks(t *testing.T) {
 		if status == http.StatusOK && strings.Contains(metrics, "tinycloud_hook_streams 1\n") && strings.Contains(metrics, "tinycloud_hook_events_total 2\n") {
 			return
 		}
-		if time.Since(begin) > 5*time.Second {
+		if time.Since(begin) > 30*time.Second {
 			t.Fatalf("metrics: %d %s", status, metrics)
 		}
 	}

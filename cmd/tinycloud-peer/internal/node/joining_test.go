@@ -89,10 +89,11 @@ func unreachable(t *testing.T) string { return plan(t, 99).addr }
 func TestNoneOpensAtOnce(t *testing.T) {
 	s := newSigned(t)
 	a, _ := run(t, settings(t))
-	b, _ := run(t, plan(t, 1).naming(t, nodeAddr(t, a)))
+	cfg := plan(t, 1).naming(t, nodeAddr(t, a))
+	b, _ := run(t, cfg)
 	began := time.Now()
 	s.host(b, true) // the session's delegation waits for the end of joining
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took >= cfg.P2P.JoinTimeout {
 		t.Errorf("signed in after %s", took)
 	}
 	if status, answer := s.invoke(b, "get", "k", ""); status != http.StatusNotFound {
