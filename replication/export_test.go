@@ -131,3 +131,10 @@ func PairTag(secret [32]byte, dialer, responder peer.ID, n wire.Nonces, ofDialer
 
 // PairAddrs are the addresses that another node is told.
 var PairAddrs = pairAddrs
+
+// Doubt has a replica believe that a host has something that is not here, and start no round.
+func Doubt(r *Replica, id peer.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remotes[id].synced = false
+}

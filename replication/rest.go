@@ -97,6 +97,9 @@ func (r *Replica) askRest(ctx context.Context, m *remote, hash tinycloud.Hash) e
 	if answer.Rest == nil || answer.Rest.Hash != hash {
 		return fmt.Errorf("host %s does not agree: %w", m.id, tinycloud.ErrUnavailable)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.markEqualLocked(m) // also if a round with it is still due
 	return nil
 }
 

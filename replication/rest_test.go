@@ -10,6 +10,7 @@ import (
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/replication"
 )
 
 // lieDown asks whether a node may rest, and has it leave.
@@ -63,6 +64,23 @@ func TestRest(t *testing.T) {
 		synctest.Wait()
 		if !f.knocks(c) {
 			t.Error("a host rests for ever")
+		}
+	})
+}
+
+// Hosts that agree to rest are equal, also if one was about to compare with the other: it tells so while it rests.
+func TestRestTellsOfEqualHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, o := newFabric(t), newOwner("equal")
+		nodes := cluster(t, f, o, 2)
+		same(t, nodes...)
+		<-time.After(3 * time.Minute)
+		synctest.Wait()
+		a, b := nodes[0], nodes[1]
+		replication.Doubt(a.r, b.id)
+		rest, err := a.r.Rest(t.Context())
+		if err != nil || len(rest.Hosts) != 1 || !rest.Hosts[0].Connected || !rest.Hosts[0].Synced || time.Since(rest.Hosts[0].Equal) > time.Second {
+			t.Errorf("%+v, %v", rest, err)
 		}
 	})
 }
