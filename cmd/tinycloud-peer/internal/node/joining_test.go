@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/captest"
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 	"github.com/TinyCloudLabs/tinycloud-peer/hostkeys"
@@ -36,19 +36,15 @@ func plan(t *testing.T, n byte) planned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := cluster.FreePort() // which no other program is given before the node runs
 	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	id, err := p2p.PeerIDFromEd25519(k.NodeKey().Public().(ed25519.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
+	listen := "/ip4/127.0.0.1/tcp/" + port
 	return planned{addr: listen + "/p2p/" + id.String(), env: []string{
 		"TINYCLOUD_KEYS_SECRET=" + base64.RawURLEncoding.EncodeToString(secret), "TINYCLOUD_P2P_LISTEN=" + listen,
 	}}
