@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	ma "github.com/multiformats/go-multiaddr"
-
+	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
@@ -20,19 +19,14 @@ func dozes(t *testing.T) node.Options {
 	return node.Options{Rest: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 }
 
-// fixed are settings with the p2p port that a running node got.
-func fixed(t *testing.T, cfg config.Config, n *node.Node) config.Config {
+// fixed are settings with a p2p port that the node has again when it runs again.
+func fixed(t *testing.T) config.Config {
 	t.Helper()
-	a, err := ma.NewMultiaddr(nodeAddr(t, n))
+	port, err := cluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := a.ValueForProtocol(ma.P_TCP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.P2P.Listen = []string{"/ip4/127.0.0.1/tcp/" + port}
-	return cfg
+	return settings(t, "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"+port)
 }
 
 func (s *signed) join(n, with *node.Node) {
@@ -64,10 +58,9 @@ func awaitSleeping(t *testing.T, n *node.Node, asleep bool) {
 // other host's connection, and when the other host's node answers again.
 func TestSpacesSleep(t *testing.T) {
 	s := newSigned(t)
-	bCfg := settings(t)
+	bCfg := fixed(t)
 	a, _ := runWith(t, settings(t), dozes(t))
 	b, stopB := runWith(t, bCfg, dozes(t))
-	bCfg = fixed(t, bCfg, b)
 	s.host(a, true)
 	s.put(a, "first", "1")
 	awaitSleeping(t, a, true) // it has met nobody
@@ -95,10 +88,9 @@ func TestSpacesSleep(t *testing.T) {
 // A node that comes back under another address finds the others again, by their sleeping Spaces.
 func TestSleepingSpacesLookForTheirHosts(t *testing.T) {
 	s := newSigned(t)
-	aCfg, bCfg := settings(t), settings(t)
+	aCfg, bCfg := fixed(t), settings(t)
 	a, stopA := runWith(t, aCfg, dozes(t))
 	b, stopB := runWith(t, bCfg, dozes(t))
-	bCfg = fixed(t, bCfg, b)
 	s.host(a, true)
 	s.put(a, "first", "1")
 	s.host(b, false)
