@@ -88,7 +88,7 @@ func TestSpacesSleep(t *testing.T) {
 // A node that comes back under another address finds the others again, by their sleeping Spaces.
 func TestSleepingSpacesLookForTheirHosts(t *testing.T) {
 	s := newSigned(t)
-	aCfg, bCfg := fixed(t), settings(t)
+	aCfg, bCfg := settings(t), fixed(t)
 	a, stopA := runWith(t, aCfg, dozes(t))
 	b, stopB := runWith(t, bCfg, dozes(t))
 	s.host(a, true)
