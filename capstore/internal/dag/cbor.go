@@ -85,14 +85,19 @@ func (r *Reader) Count(major byte, limit int) int {
 	return int(n)
 }
 
-// Text reads a text of UTF-8.
-func (r *Reader) Text() string {
-	n := r.Head(cbor.Text)
+// run reads what a text or a byte string has behind its head.
+func (r *Reader) run(major byte) []byte {
+	n := r.Head(major)
 	if n > uint64(r.Left()) {
 		r.Fail(cbor.ErrShort.Error())
-		return ""
+		return nil
 	}
-	s := string(r.Take(int(n)))
+	return r.Take(int(n))
+}
+
+// Text reads a text of UTF-8.
+func (r *Reader) Text() string {
+	s := string(r.run(cbor.Text))
 	if !utf8.ValidString(s) {
 		r.Fail("text is not UTF-8")
 	}

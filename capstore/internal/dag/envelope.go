@@ -172,14 +172,7 @@ func afterIdentity(b []byte) []byte {
 }
 
 // Bytes reads a byte string; what it returns is part of what is read.
-func (r *Reader) Bytes() []byte {
-	n := r.Head(cbor.Bytes)
-	if n > uint64(r.Left()) {
-		r.Fail("bytes end early")
-		return nil
-	}
-	return r.Take(int(n))
-}
+func (r *Reader) Bytes() []byte { return r.run(cbor.Bytes) }
 
 // simple reads false, true, null, or a finite number of 64 bits.
 func (r *Reader) simple() {

@@ -2,11 +2,11 @@ package attack
 
 import (
 	"crypto/ed25519"
-	"encoding/binary"
 	"time"
 
 	tinycloud "github.com/TinyCloudLabs/tinycloud-peer"
 	"github.com/TinyCloudLabs/tinycloud-peer/capstore/hostlog"
+	"github.com/TinyCloudLabs/tinycloud-peer/internal/cbor"
 )
 
 // Log is the log of a host that signs whatever it likes. N, Prev and Last may be set by hand: they are what the next
@@ -56,15 +56,15 @@ func (l *Log) sign(b *hostlog.Bundle, at time.Time) {
 // Epoch is the DAG-CBOR of an epoch.
 func Epoch(parents []tinycloud.Hash, events ...Event) []byte {
 	b := append([]byte{0xa2}, "\x67parents"...)
-	b = head(b, 4, len(parents))
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(parents)))
 	for _, p := range parents {
 		b = link(b, tinycloud.CBORCodec, p)
 	}
 	b = append(b, "\x66events"...)
-	b = head(b, 4, len(events))
+	b = cbor.AppendHead(b, cbor.Array, uint64(len(events)))
 	for _, e := range events {
 		if len(e.Ops) > 0 {
-			b = head(b, 4, 1+len(e.Ops))
+			b = cbor.AppendHead(b, cbor.Array, uint64(1+len(e.Ops)))
 		}
 		b = link(b, tinycloud.RawCodec, tinycloud.Sum(e.Token))
 		for _, op := range e.Ops {
@@ -77,7 +77,7 @@ func Epoch(parents []tinycloud.Hash, events ...Event) []byte {
 // Write is the operation that gives a key a value.
 func Write(key string, value tinycloud.Hash) []byte {
 	b := append([]byte{0xa3}, "\x63key"...)
-	b = append(head(b, 3, len(key)), key...)
+	b = cbor.AppendText(b, key)
 	b = link(append(b, "\x65value"...), tinycloud.CBORCodec, value)
 	return append(b, "\x68metadata\xa0"...)
 }
@@ -85,29 +85,11 @@ func Write(key string, value tinycloud.Hash) []byte {
 // Delete is the operation that removes the write at a place in the history.
 func Delete(key string, seq uint64, epoch tinycloud.Hash, index uint64) []byte {
 	b := append([]byte{0xa2}, "\x63key"...)
-	b = append(head(b, 3, len(key)), key...)
+	b = cbor.AppendText(b, key)
 	b = append(append(b, "\x67version"...), 0x83)
-	return number(link(number(b, 0, seq), tinycloud.CBORCodec, epoch), 0, index)
+	return cbor.AppendHead(link(cbor.AppendHead(b, cbor.Uint, seq), tinycloud.CBORCodec, epoch), cbor.Uint, index)
 }
 
 func link(b []byte, codec uint64, h tinycloud.Hash) []byte {
 	return append(append(b, 0xd8, 0x2a, 0x58, 0x25, 0x00, 0x01, byte(codec), 0x1e, 0x20), h[:]...)
-}
-
-func head(b []byte, major byte, n int) []byte { return number(b, major, uint64(n)) }
-
-// number is the shortest head of a major type.
-func number(b []byte, major byte, n uint64) []byte {
-	major <<= 5
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n < 1<<8:
-		return append(b, major|24, byte(n))
-	case n < 1<<16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
-	case n < 1<<32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), n)
 }
