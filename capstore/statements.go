@@ -24,9 +24,10 @@ func (t *tx) insert(i db.Insert, args ...any) (int64, error) {
 	t.wrote = true
 	if t.s.db.Shared {
 		t.known.rows(i, args, func(l service.Look, by []any) {
-			t.s.guess.is(l, by)
+			row := rowOf(l, by)
+			t.s.guess.is(row)
 			if t.supposed != nil {
-				t.supposed.adds(i, l, by)
+				t.supposed.adds(i, l, row)
 			}
 		})
 	}

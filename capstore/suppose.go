@@ -58,12 +58,10 @@ func newGuess() *guess {
 	return g
 }
 
-func (g *guess) row(l service.Look, args []any) uint64 {
-	return maphash.String(g.seed, rowOf(l, args))
-}
+func (g *guess) hash(row string) uint64 { return maphash.String(g.seed, row) }
 
-// is notes a row that is there.
-func (g *guess) is(l service.Look, args []any) { g.there.Add(g.row(l, args), struct{}{}) }
+// is notes a row that is there, see [rowOf].
+func (g *guess) is(row string) { g.there.Add(g.hash(row), struct{}{}) }
 
 // found notes what the database said.
 func (g *guess) found(l service.Look, args []any, row []any) {
@@ -72,12 +70,12 @@ func (g *guess) found(l service.Look, args []any, row []any) {
 		return
 	}
 	g.absent[l] = -absentInARow
-	g.is(l, args)
+	g.is(rowOf(l, args))
 }
 
 // isNew reports whether a row is believed not to be there.
 func (g *guess) isNew(l service.Look, args []any) bool {
-	return g.absent[l] >= 0 && !g.there.Contains(g.row(l, args))
+	return g.absent[l] >= 0 && !g.there.Contains(g.hash(rowOf(l, args)))
 }
 
 func (g *guess) allNew(looks []service.Looked) bool {
@@ -254,12 +252,13 @@ func (w *writer) sendWhole(t *tx) error {
 }
 
 // adds notes an insert of a row that a look would have found: the server refuses it if the row is there.
-func (x *supposed) adds(i db.Insert, l service.Look, args []any) {
+func (x *supposed) adds(i db.Insert, l service.Look, row string) {
 	if i.Key == "" && !l.Counts() {
-		x.added[rowOf(l, args)] = struct{}{}
+		x.added[row] = struct{}{}
 	}
 }
 
+// rowOf names the row that a look is about.
 func rowOf(l service.Look, args []any) string { return l.Table + " " + spelled(args) }
 
 // checks are that all that was supposed is so, but for what the server finds out itself.
@@ -277,7 +276,7 @@ func (t *tx) checks() (all []db.Condition) {
 		of[l.Look] = append(of[l.Look], l.Args)
 	}
 	for _, l := range order {
-		all = append(all, t.s.db.None(l.Table, l.By, of[l])...)
+		all = append(all, t.s.db.None(l.Table, l.Where(), of[l])...)
 	}
 	var rooms [][]any
 	for sp, r := range x.rooms {

@@ -16,11 +16,13 @@ type Look struct {
 }
 
 // Query is the text of the look; its arguments are the values of the columns.
-func (l Look) Query() string { return "SELECT " + l.Select + l.From() }
+func (l Look) Query() string {
+	return "SELECT " + l.Select + " FROM " + l.Table + " t WHERE " + l.Where()
+}
 
-// From is the end of that: the table, and what a row has to be like.
-func (l Look) From() string {
-	return " FROM " + l.Table + " t WHERE t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?"
+// Where is the end of that: what a row t has to be like.
+func (l Look) Where() string {
+	return "t." + strings.Join(strings.Fields(l.By), " = ? AND t.") + " = ?"
 }
 
 // Counts reports whether the look counts rows. Else the columns that it goes by are a key, which no two rows have.

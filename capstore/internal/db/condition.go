@@ -40,30 +40,35 @@ func (d Dialect) checked(all ...Condition) (queries []Query) {
 	return queries
 }
 
-// None is that a table has no row whose columns, separated by blanks, have the values of one of some rows.
-func (d Dialect) None(table, by string, rows [][]any) (all []Condition) {
-	one := "t." + strings.Join(strings.Fields(by), " = ? AND t.") + " = ?"
-	const none = "NOT EXISTS (SELECT 1 FROM "
+// None is that no row t of a table is as a condition says with one of some rows of arguments.
+func (d Dialect) None(table, where string, rows [][]any) []Condition {
+	none := "NOT EXISTS (SELECT 1 FROM " + table + " t WHERE "
 	if d.Lists {
-		return d.Each(none+table+" t WHERE "+one+d.Apart+")", rows)
+		return d.Each(none+where+d.Apart+")", rows)
 	}
-	for some := range slices.Chunk(rows, checkAtOnce) {
-		where := strings.Join(slices.Repeat([]string{one}, len(some)), " OR ")
-		all = append(all, Condition{Holds: none + table + " t WHERE " + where + ")", Args: slices.Concat(some...)})
-	}
-	return all
+	return chunked(rows, func(n int) string { return none + repeated(where, " OR ", n) + ")" })
 }
 
 // Each is that a condition holds for each of some rows of arguments, whose types are those of the first. A subquery of the
 // condition ends with [Dialect.Apart].
-func (d Dialect) Each(holds string, rows [][]any) (all []Condition) {
+func (d Dialect) Each(holds string, rows [][]any) []Condition {
 	if d.Lists && len(rows) > 0 {
 		return []Condition{d.eachListed(holds, rows)}
 	}
+	return chunked(rows, func(n int) string { return repeated(holds, " AND ", n) })
+}
+
+// chunked are conditions of so many rows at once.
+func chunked(rows [][]any, holds func(n int) string) (all []Condition) {
 	for some := range slices.Chunk(rows, checkAtOnce) {
-		all = append(all, Condition{Holds: strings.Join(slices.Repeat([]string{holds}, len(some)), " AND "), Args: slices.Concat(some...)})
+		all = append(all, Condition{Holds: holds(len(some)), Args: slices.Concat(some...)})
 	}
 	return all
+}
+
+// repeated is a text so many times, with another between.
+func repeated(text, between string, n int) string {
+	return text + strings.Repeat(between+text, n-1)
 }
 
 // eachListed has the server go through lists of the columns: it sets out for one condition, not for each row, and the text is

@@ -133,13 +133,13 @@ func TestEach(t *testing.T) {
 // That a table has none of some rows.
 func TestNone(t *testing.T) {
 	rows := [][]any{{int64(1), "a"}, {int64(2), "b"}}
-	listed := db.Postgres().None("x", "a b", rows)
+	listed := db.Postgres().None("x", "t.a = ? AND t.b = ?", rows)
 	const text = "NOT EXISTS (SELECT 1 FROM unnest(CAST(? AS BIGINT[]), CAST(? AS TEXT[])) AS l(c0, c1) " +
 		"WHERE (NOT EXISTS (SELECT 1 FROM x t WHERE t.a = l.c0 AND t.b = l.c1 OFFSET 0)) IS NOT TRUE)"
 	if len(listed) != 1 || listed[0].Holds != text {
 		t.Errorf("%+v", listed)
 	}
-	either := db.MySQL().None("x", "a b", rows)
+	either := db.MySQL().None("x", "t.a = ? AND t.b = ?", rows)
 	if len(either) != 1 || either[0].Holds != "NOT EXISTS (SELECT 1 FROM x t WHERE t.a = ? AND t.b = ? OR t.a = ? AND t.b = ?)" || !reflect.DeepEqual(either[0].Args, slices.Concat(rows...)) {
 		t.Errorf("%+v", either)
 	}

@@ -43,8 +43,7 @@ func (i Insert) keyOf(args []any) string {
 // and cuts values that are too long.
 func (d Dialect) sql(i Insert, rows int) string {
 	columns := strings.Fields(i.Columns)
-	args := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
-	values := "(" + args + ")" + strings.Repeat(", ("+args+")", rows-1)
+	values := repeated("("+repeated("?", ", ", len(columns))+")", ", ", rows)
 	// SQLite would note in a file how to undo several rows; but what fails of them undoes the transaction, see [Conn.run].
 	into := "INSERT INTO "
 	if rows > 1 && !d.Shared {

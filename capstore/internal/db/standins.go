@@ -48,11 +48,11 @@ func howOf(a any) how {
 func (c *Conn) stood(kept []statement, given int) []statement {
 	all := c.whole(kept)
 	for i, st := range all {
-		hows, columns := howsOf(st)
+		hows := howsOf(st)
 		switch {
 		case hows == nil:
 		case c.d.Name == "postgres":
-			all[i] = c.byOffset(st, hows, columns, given)
+			all[i] = c.byOffset(st, hows, given)
 		default:
 			all[i] = c.d.bySum(st, hows)
 		}
@@ -60,10 +60,9 @@ func (c *Conn) stood(kept []statement, given int) []statement {
 	return all
 }
 
-// howsOf is how the arguments of a statement come, nil if all come plainly, and how many columns they are. All rows of a
-// statement are made alike.
-func howsOf(st statement) (hows []how, columns int) {
-	columns = cmp.Or(st.rowsOf, max(1, len(st.args)))
+// howsOf is how the arguments of a statement come, by column: all rows of one are made alike. It is nil if all come plainly.
+func howsOf(st statement) (hows []how) {
+	columns := cmp.Or(st.rowsOf, max(1, len(st.args)))
 	for i, a := range st.args {
 		if h := howOf(a); h != plainly {
 			if hows == nil {
@@ -72,7 +71,7 @@ func howsOf(st statement) (hows []how, columns int) {
 			hows[i%columns] = max(hows[i%columns], h)
 		}
 	}
-	return hows, columns
+	return hows
 }
 
 // shape is all that the text of a statement with stand-ins depends on.
@@ -83,16 +82,18 @@ const maxShapes = 1024
 
 // byOffset is a statement for PostgreSQL. It is told how far before the last number that was given a number is, below zero: so
 // the text is always the same, and prepared once.
-func (c *Conn) byOffset(st statement, hows []how, columns, given int) statement {
+func (c *Conn) byOffset(st statement, hows []how, given int) statement {
 	args := make([]any, 0, len(st.args))
 	for i, a := range st.args {
-		switch h := hows[i%columns]; {
+		switch h := hows[i%len(hows)]; {
 		case h == ownPlace:
 			continue
 		case h != plainly && a != nil:
-			if a = number(a); a.(int64) >= FirstGiven {
-				a = a.(int64) - FirstGiven - int64(given)
+			n := number(a)
+			if n >= FirstGiven {
+				n -= FirstGiven + int64(given)
 			}
+			a = n
 		}
 		args = append(args, a)
 	}
@@ -102,18 +103,18 @@ func (c *Conn) byOffset(st statement, hows []how, columns, given int) statement 
 		if len(c.shapes) >= maxShapes {
 			clear(c.shapes)
 		}
-		text = c.d.offsetText(st.text, hows, columns)
+		text = c.d.offsetText(st.text, hows)
 		c.shapes[of] = text
 	}
 	return statement{text: text, args: args, rows: st.rows}
 }
 
-func (d Dialect) offsetText(from string, hows []how, columns int) string {
+func (d Dialect) offsetText(from string, hows []how) string {
 	parts := strings.Split(from, "$")
 	text, n := strings.Builder{}, 0
 	text.WriteString(parts[0])
 	for i, part := range parts[1:] {
-		h := hows[i%columns]
+		h := hows[i%len(hows)]
 		if h != ownPlace {
 			n++
 		}

@@ -50,7 +50,7 @@ func (u Update) fromValues(row []any, n int) string {
 	for i, a := range row {
 		typed[i] = "CAST(? AS " + typeOf(a) + ")"
 	}
-	more := ", (" + strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ") + ")"
+	more := ", (" + repeated("?", ", ", len(columns)) + ")"
 	return "UPDATE " + u.Table + " SET " + u.sets("", ofRow) + " FROM (VALUES (" + strings.Join(typed, ", ") + ")" + strings.Repeat(more, n-1) +
 		") AS v(" + strings.Join(columns, ", ") + ") WHERE " + u.Table + "." + u.Key + " = v." + u.Key
 }
@@ -58,7 +58,7 @@ func (u Update) fromValues(row []any, n int) string {
 // joined is the text for MySQL: it goes through the rows that are named, and through no others.
 func (u Update) joined(n int) string {
 	columns := u.columns()
-	more := " UNION ALL SELECT " + strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
+	more := " UNION ALL SELECT " + repeated("?", ", ", len(columns))
 	return "UPDATE (SELECT " + list(columns, func(c string) string { return "? AS " + c }) + strings.Repeat(more, n-1) + ") v STRAIGHT_JOIN " + u.Table +
 		" ON " + u.Table + "." + u.Key + " = v." + u.Key + " SET " + u.sets(u.Table+".", ofRow)
 }

@@ -28,7 +28,7 @@ type Whole struct {
 	Rows  Query       // that locks the rows that others may change, in one order
 	Given int         // how many numbers of epochs it has
 	First *int64      // is set to the first of these
-	Check []Condition // that fail where the writer was wrong, about those rows
+	Check []Condition // that do not hold where the writer was wrong, about those rows
 	// Under the lock of the one who writes: its generation, that others wrote nothing that they should not have, and what else is asked.
 	Generation *int64
 	CheckLate  Condition
