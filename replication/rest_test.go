@@ -37,14 +37,21 @@ func (f *fabric) knocks(n *node) bool {
 	return f.knocked[n.id]
 }
 
+// acquainted are hosts of a Space that are equal, and have heard where the others are.
+func acquainted(t *testing.T, owner string, n int) (*fabric, []*node) {
+	t.Helper()
+	f, o := newFabric(t), newOwner(owner)
+	nodes := cluster(t, f, o, n)
+	same(t, nodes...)
+	<-time.After(3 * time.Minute)
+	synctest.Wait()
+	return f, nodes
+}
+
 // A host that rests is not dialed until something is new at one that knows of it, and counts as connected until then.
 func TestRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, o := newFabric(t), newOwner("rest")
-		nodes := cluster(t, f, o, 3)
-		same(t, nodes...)
-		<-time.After(3 * time.Minute) // every host has heard where the others are
-		synctest.Wait()
+		f, nodes := acquainted(t, "rest", 3)
 		a, b, c := nodes[0], nodes[1], nodes[2]
 		a.lieDown(t)
 		<-time.After(25 * time.Minute)
@@ -71,11 +78,7 @@ func TestRest(t *testing.T) {
 // Hosts that agree to rest are equal, also if one was about to compare with the other: it tells so while it rests.
 func TestRestTellsOfEqualHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, o := newFabric(t), newOwner("equal")
-		nodes := cluster(t, f, o, 2)
-		same(t, nodes...)
-		<-time.After(3 * time.Minute)
-		synctest.Wait()
+		_, nodes := acquainted(t, "equal", 2)
 		a, b := nodes[0], nodes[1]
 		replication.Doubt(a.r, b.id)
 		rest, err := a.r.Rest(t.Context())
@@ -88,11 +91,7 @@ func TestRestTellsOfEqualHosts(t *testing.T) {
 // Nobody rests before all are equal, nor is let go in the belief to have all when there is something new.
 func TestNoRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, o := newFabric(t), newOwner("no rest")
-		nodes := cluster(t, f, o, 2)
-		same(t, nodes...)
-		<-time.After(3 * time.Minute)
-		synctest.Wait()
+		f, nodes := acquainted(t, "no rest", 2)
 		a, b := nodes[0], nodes[1]
 		f.setLoss(func(_, _ peer.ID) bool { return true })
 		b.put("unheard", "1")

@@ -36,18 +36,24 @@ func plan(t *testing.T, n byte) planned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := cluster.FreePort() // which no other program is given before the node runs
-	if err != nil {
-		t.Fatal(err)
-	}
 	id, err := p2p.PeerIDFromEd25519(k.NodeKey().Public().(ed25519.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}
-	listen := "/ip4/127.0.0.1/tcp/" + port
+	listen := freeAddr(t)
 	return planned{addr: listen + "/p2p/" + id.String(), env: []string{
 		"TINYCLOUD_KEYS_SECRET=" + base64.RawURLEncoding.EncodeToString(secret), "TINYCLOUD_P2P_LISTEN=" + listen,
 	}}
+}
+
+// freeAddr is a multiaddr with a port that no other program is given before a node listens there.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	port, err := cluster.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "/ip4/127.0.0.1/tcp/" + port
 }
 
 // naming are the settings of a node that names others, for a time that no test waits for.

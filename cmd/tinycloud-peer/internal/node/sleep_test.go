@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/cluster"
 	"github.com/TinyCloudLabs/tinycloud-peer/cmd/tinycloud-peer/internal/node"
 	"github.com/TinyCloudLabs/tinycloud-peer/config"
 )
@@ -22,11 +21,7 @@ func dozes(t *testing.T) node.Options {
 // fixed are settings with a p2p port that the node has again when it runs again.
 func fixed(t *testing.T) config.Config {
 	t.Helper()
-	port, err := cluster.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return settings(t, "TINYCLOUD_P2P_LISTEN=/ip4/127.0.0.1/tcp/"+port)
+	return settings(t, "TINYCLOUD_P2P_LISTEN="+freeAddr(t))
 }
 
 func (s *signed) join(n, with *node.Node) {
