@@ -19,7 +19,8 @@ func TestAliases(t *testing.T) {
 	s.host(a, true)
 	s.put(a, "k", "v")
 	s.host(b, false)
-	s.reads(b, "k", "v")
+	s.reads(b, "k", "v") // which B may have before A knows it as a host
+	await(t, func() bool { return len(view(t, a, s.space).Hosts) == 2 }, func() string { return "A does not know B" })
 	other := func() node.HostView {
 		t.Helper()
 		hosts := view(t, a, s.space).Hosts
